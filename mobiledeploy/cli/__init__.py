@@ -1,0 +1,77 @@
+"""The command line: parse, call the API, print, exit. One module per command; no logic here.
+
+torch, onnx and executorch are imported inside the commands, never at start: `--help` is instant.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import click
+import typer
+
+from mobiledeploy import quiet
+from mobiledeploy.cli.output import console, explain
+from mobiledeploy.errors import MobileDeployError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+app = typer.Typer(
+    name="mobiledeploy",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+_debug = False
+
+
+@app.callback()
+def _options(
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Show the warnings of torch, onnx and executorch.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+) -> None:
+    """Take a trained MobileNet to an ARM phone.
+
+    One int8 network, as ONNX and as ExecuTorch .pte, equal bit for bit.
+    """
+    global _debug  # noqa: PLW0603 - one switch for the process, set once at start-up
+    _debug = debug
+    quiet.be_verbose(verbose)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with the documented code (see `mobiledeploy.errors`)."""
+    sys.exit(_run(arguments))
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Run one command; return its exit code."""
+    try:
+        code = app(args=arguments, standalone_mode=False)
+    except MobileDeployError as error:
+        explain(error)
+        _traceback_if_debugging()
+        return error.exit_code
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        console().print("Stopped. Nothing half-written was left behind.")
+        return 130
+    except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback for users
+        console().print(f"Unexpected {type(error).__name__}: {error}", markup=False)
+        console().print("This is a bug in mobiledeploy. `mobiledeploy --debug ...` shows where.")
+        _traceback_if_debugging()
+        return 4
+    return code if isinstance(code, int) else 0
+
+
+def _traceback_if_debugging() -> None:
+    if _debug:
+        traceback.print_exc()

@@ -1,0 +1,75 @@
+"""What people see: progress, tables and errors on stderr; one JSON document on stdout."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from contextlib import contextmanager
+from functools import cache
+from typing import TYPE_CHECKING, TypeVar
+
+from mobiledeploy.progress import reporting_to
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from rich.console import Console
+
+    from mobiledeploy.errors import MobileDeployError
+
+T = TypeVar("T")
+
+
+@cache
+def console() -> Console:
+    """Return the console that people read: stderr, so that stdout stays machine-readable."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False, soft_wrap=False)
+
+
+def print_json(document: object) -> None:
+    """Write one JSON document to stdout; the only thing that ever goes there under ``--json``."""
+    sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+
+
+def explain(error: MobileDeployError) -> None:
+    """Print an error the way users meet it: what failed, then how to mend it."""
+    from rich.markup import escape
+
+    console().print(f"[bold red]Error:[/] {escape(error.message)}", soft_wrap=True)
+    if error.remedy:
+        console().print(f"[bold]Try:[/] {escape(error.remedy)}", soft_wrap=True)
+
+
+class RichReporter:
+    """Shows progress with rich: a spinner or bar while it runs, one line with the time after."""
+
+    @contextmanager
+    def step(self, description: str) -> Iterator[None]:
+        """Show a spinner until the block ends, then a line with the seconds it took."""
+        began = time.perf_counter()
+        with console().status(f"{description}..."):
+            yield
+        self._done(description, began)
+
+    def track(self, items: Iterable[T], description: str, total: int) -> Iterator[T]:
+        """Yield `items` under a bar with the time left, then a line with the seconds it took."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        began = time.perf_counter()
+        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=console(), transient=True) as progress:
+            yield from progress.track(items, total=total, description=description)
+        self._done(description, began)
+
+    def _done(self, description: str, began: float) -> None:
+        console().print(f"  {description} [dim]{time.perf_counter() - began:.1f} s[/]")
+
+
+@contextmanager
+def showing_progress() -> Iterator[None]:
+    """Show the progress of everything inside the context on stderr."""
+    with reporting_to(RichReporter()):
+        yield

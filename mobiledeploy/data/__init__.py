@@ -1,0 +1,1 @@
+"""Images in: preprocessing, calibration sets, labels."""

@@ -1,0 +1,1 @@
+"""The int8 network, encoded as ONNX and as ExecuTorch `.pte`."""

@@ -1,0 +1,51 @@
+"""Files that are either whole or absent, and their fingerprints."""
+
+import contextlib
+import hashlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+
+from mobiledeploy.errors import RuntimeFailedError
+
+
+@contextlib.contextmanager
+def write_whole(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it there when the block succeeds.
+
+    Until then nothing exists at `path` (or the former file does), also after Ctrl-C or a full disk.
+
+    Raises:
+        RuntimeFailedError: the folder cannot be created or written, or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with NamedTemporaryFile(
+            dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
+        ) as handle:
+            part = Path(handle.name)
+        try:
+            yield part
+            part.chmod(0o666 & ~_umask())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError as error:
+        raise RuntimeFailedError(
+            f"Could not write {path}: {error.strerror or error}.",
+            remedy="Choose a folder that you may write to, on a disk with room for it.",
+        ) from error
+
+
+def sha256_of(path: Path) -> str:
+    """Return the sha256 of a file's bytes, in hex."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    """Return this process's umask (which can only be read by setting it)."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,1 @@
+"""Where MobileNets are built."""

@@ -1,0 +1,1 @@
+"""One int8 network out of a folded float one."""

@@ -1,0 +1,1 @@
+"""One `Runner` for each thing that can run a network."""

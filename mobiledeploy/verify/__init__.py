@@ -1,0 +1,1 @@
+"""Does the artifact compute what the network computes?"""
