@@ -1,8 +1,8 @@
 """What flows through the pipeline: one frozen type per stage, each the next stage's input.
 
     ModelSpec ─build▶ FloatModel ─fold▶ FoldedModel ─quantize▶ QuantizedModel ─export▶ Artifact
-                                     CalibrationSet ──┘                        ├─parity▶ ParityReport
-                                                                               └─bench─▶ Measurement
+                                     CalibrationSet ──┘                       ├─parity▶ ParityReport
+                                                                              └─bench─▶ Measurement
 
 torch appears in annotations only: importing this module costs nothing.
 """

@@ -64,7 +64,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except (KeyboardInterrupt, click.Abort):
         console().print("Stopped. Nothing half-written was left behind.")
         return 130
-    except Exception as error:  # noqa: BLE001 - the last line of defence: no traceback for users
+    except Exception as error:
         console().print(f"Unexpected {type(error).__name__}: {error}", markup=False)
         console().print("This is a bug in mobiledeploy. `mobiledeploy --debug ...` shows where.")
         _traceback_if_debugging()
