@@ -9,8 +9,9 @@ torch appears in annotations only: importing this module costs nothing.
 
 from __future__ import annotations
 
+import hashlib
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -26,12 +27,77 @@ Family = Literal["v1", "v2", "v3-large", "v3-small"]
 Format = Literal["onnx", "pte"]
 Precision = Literal["fp32", "int8"]
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
+TableRow = tuple[int | bool | str, ...]
 
 FAMILIES: tuple[Family, ...] = ("v1", "v2", "v3-large", "v3-small")
 FORMATS: tuple[Format, ...] = ("pte", "onnx")
 
 INPUT_NAME = "input"
 OUTPUT_NAME = "logits"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ArchitectureOptions:
+    """Departures from a family's architecture as published; the defaults are the paper's.
+
+    An option that a family does not have is refused when the network is built.
+
+    Attributes:
+        rows: A row table in place of the paper's, in its column order: V1 (c, s); V2 (t, c, n, s);
+            V3 (k, exp, out, SE, NL, s) with NL "RE" or "HS".
+        activation: Of V1: "relu6", as in every trained release, or "relu", as in the paper.
+        kernels_per_layer: Of V1: depthwise filters per input channel.
+        round_nearest: Of V2: channel counts are multiples of this.
+        width_rule: Of V3: how the width multiplier acts. "torchvision" scales every column of the
+            table and the head; "slim" (TF-slim, whose sizes the paper's tables give) expands by the
+            ratio exp / in from the rounded input width and never narrows the head.
+        stem_width: Channels of the first convolution; None scales the paper's by the width.
+        head_width: Channels before the classifier; None is the paper's. Of V2 and V3.
+        dilated: Of V3: the last three blocks dilate by 2 instead of striding (for segmentation).
+        reduced_tail: Of V3: the last three blocks and the head at half width (for segmentation).
+        se_gate: Of V3: "hard-sigmoid" as published, or "sigmoid" with BN inside the squeeze.
+        norm_eps: BatchNorm's epsilon; None is what the family's trained weights assume.
+        padding: "symmetric", or "same" as TensorFlow pads (asymmetric at stride 2).
+    """
+
+    rows: tuple[TableRow, ...] | None = None
+    activation: Literal["relu", "relu6"] = "relu6"
+    kernels_per_layer: int = 1
+    round_nearest: int = 8
+    width_rule: Literal["torchvision", "slim"] = "torchvision"
+    stem_width: int | None = None
+    head_width: int | None = None
+    dilated: bool = False
+    reduced_tail: bool = False
+    se_gate: Literal["hard-sigmoid", "sigmoid"] = "hard-sigmoid"
+    norm_eps: float | None = None
+    padding: Literal["symmetric", "same"] = "symmetric"
+
+    @property
+    def changed(self) -> dict[str, object]:
+        """Return the options that depart from the published architecture, by name."""
+        values = {option.name: getattr(self, option.name) for option in fields(self)}
+        return {name: value for name, value in values.items() if value != _AS_PUBLISHED[name]}
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Return one word per changed option, for names of files: ``("slim", "head1280")``."""
+        return tuple(_option_tag(name, value) for name, value in self.changed.items())
+
+
+_AS_PUBLISHED = {option.name: option.default for option in fields(ArchitectureOptions)}
+
+
+def _option_tag(name: str, value: object) -> str:
+    """Return a short word that names one changed option and its value."""
+    if name == "rows":  # too long to spell out: equal tables, and only those, share a fingerprint
+        return "rows" + hashlib.sha256(repr(value).encode()).hexdigest()[:8]
+    if isinstance(value, bool):
+        return name.replace("_", "-")
+    if isinstance(value, str):
+        return value
+    prefixes = {"kernels_per_layer": "kernels", "round_nearest": "round", "norm_eps": "eps"}
+    return f"{prefixes.get(name, name.removesuffix('_width'))}{value}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +108,12 @@ class ModelSpec:
         family: Which paper.
         width: Width multiplier (alpha in the MobileNet paper, section 3.3).
         resolution: Side of the square input in pixels (rho, section 3.4, as a size).
-        num_classes: Outputs of the classifier.
+        num_classes: Outputs of the classifier; 0 leaves it out (a feature extractor).
         in_channels: Channels of the input image.
         weights: "imagenet", "random", or the path of a checkpoint.
         seed: Seeds the initialisation; part of the identity where weights are random.
         dropout: Probability before the classifier; inert at inference.
+        architecture: Departures from the published architecture.
     """
 
     family: Family
@@ -57,12 +124,27 @@ class ModelSpec:
     weights: str = "imagenet"
     seed: int = 0
     dropout: float = 0.2
+    architecture: ArchitectureOptions = ArchitectureOptions()
 
     @property
     def name(self) -> str:
-        """Return the stem of artifact names, for example ``mobilenet_v2_1.0_224``."""
-        tag = "-random" if self.weights == "random" else ""
-        return f"mobilenet_{self.family.replace('-', '_')}_{self.width}_{self.resolution}{tag}"
+        """Return the stem of artifact names, for example ``mobilenet_v2_1.0_224``.
+
+        Whatever departs from the published network is part of it, so that two networks never
+        overwrite one another: ``mobilenet_v3_small_0.75_224-slim-head1280-10classes-random``.
+        """
+        family = self.family.replace("-", "_")
+        tags = [
+            f"mobilenet_{family}_{float(self.width)}_{self.resolution}",
+            *self.architecture.tags,
+        ]
+        if self.num_classes != 1000:
+            tags.append(f"{self.num_classes}classes" if self.num_classes else "features")
+        if self.in_channels != 3:
+            tags.append(f"{self.in_channels}channels")
+        if self.weights == "random":
+            tags.append("random" if self.seed == 0 else f"random{self.seed}")
+        return "-".join(tags)
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
