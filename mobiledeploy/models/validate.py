@@ -1,0 +1,136 @@
+"""Is this a network that can be built? Every refusal says what was found and what would do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import get_args, get_type_hints
+
+from mobiledeploy.errors import UsageError
+from mobiledeploy.models import mobilenet_v1, mobilenet_v2, mobilenet_v3
+from mobiledeploy.types import FAMILIES, ArchitectureOptions, Family, ModelSpec
+
+MIN_RESOLUTION = 32  # five halvings: below it, the last stage has less than one pixel
+MAX_WIDTH = 10.0
+
+_COMMON = frozenset({"rows", "stem_width", "norm_eps", "padding"})
+_V3 = _COMMON | {"head_width", "width_rule", "dilated", "reduced_tail", "se_gate"}
+_OPTIONS: dict[Family, frozenset[str]] = {
+    "v1": _COMMON | {"activation", "kernels_per_layer"},
+    "v2": _COMMON | {"head_width", "round_nearest"},
+    "v3-large": _V3,
+    "v3-small": _V3,
+}
+
+_COLUMNS: dict[Family, tuple[str, ...]] = {
+    "v1": mobilenet_v1.Row._fields,
+    "v2": mobilenet_v2.Row._fields,
+    "v3-large": mobilenet_v3.Row._fields,
+    "v3-small": mobilenet_v3.Row._fields,
+}
+
+
+def validate(spec: ModelSpec) -> None:
+    """Check that `spec` describes a network.
+
+    Raises:
+        UsageError: naming the first field that is wrong, and what it may be.
+    """
+    if spec.family not in FAMILIES:
+        raise UsageError(
+            f"There is no family {spec.family!r}.", remedy=f"Choose one of {', '.join(FAMILIES)}."
+        )
+    _require(
+        _is_number(spec.width) and 0 < spec.width <= MAX_WIDTH,
+        "width",
+        spec.width,
+        f"a number above 0, at most {MAX_WIDTH:g}",
+    )
+    _require_integer("resolution", spec.resolution, at_least=MIN_RESOLUTION)
+    _require_integer("num_classes", spec.num_classes, at_least=0)
+    _require_integer("in_channels", spec.in_channels, at_least=1)
+    _require_integer("seed", spec.seed, at_least=0, at_most=2**63 - 1)
+    _require(
+        _is_number(spec.dropout) and 0 <= spec.dropout < 1,
+        "dropout",
+        spec.dropout,
+        "a probability from 0 to below 1",
+    )
+    _validate_options(spec.family, spec.architecture)
+
+
+def _validate_options(family: Family, options: ArchitectureOptions) -> None:
+    """Check that the family has the options that were changed, and that their values exist."""
+    foreign = sorted(set(options.changed) - _OPTIONS[family])
+    if foreign:
+        raise UsageError(
+            f"{family} has no architecture option {', '.join(foreign)}.",
+            remedy=f"It has {', '.join(sorted(_OPTIONS[family]))}.",
+        )
+    for name in ("activation", "width_rule", "se_gate", "padding"):
+        choices = get_args(get_type_hints(ArchitectureOptions)[name])
+        value = getattr(options, name)
+        _require(value in choices, name, value, "one of " + ", ".join(choices))
+    for name in ("dilated", "reduced_tail"):
+        value = getattr(options, name)
+        _require(isinstance(value, bool), name, value, "true or false")
+    _require_integer("kernels_per_layer", options.kernels_per_layer, at_least=1)
+    _require_integer("round_nearest", options.round_nearest, at_least=1)
+    for name in ("stem_width", "head_width"):
+        value = getattr(options, name)
+        if value is not None:
+            _require_integer(name, value, at_least=1)
+    eps = options.norm_eps
+    _require(eps is None or (_is_number(eps) and eps > 0), "norm_eps", eps, "a number above 0")
+    if options.rows is not None:
+        _validate_rows(options.rows, _COLUMNS[family])
+
+
+def _validate_rows(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> None:
+    """Check a custom row table, naming the row (from 1) and the column that is wrong."""
+    _require(len(rows) > 0, "rows", rows, f"at least one row of {', '.join(columns)}")
+    for number, row in enumerate(rows, start=1):
+        _require(
+            not isinstance(row, str) and len(row) == len(columns),
+            f"rows, row {number}",
+            row,
+            f"{len(columns)} columns: {', '.join(columns)}",
+        )
+        for column, value in zip(columns, row, strict=True):
+            _validate_cell(f"rows, row {number}, column {column}", column, value)
+
+
+def _validate_cell(where: str, column: str, value: object) -> None:
+    """Check one cell of a row table, by the paper's name of its column."""
+    match column:
+        case "SE":
+            _require(isinstance(value, bool), where, value, "true or false")
+        case "NL":
+            _require(value in ("RE", "HS"), where, value, "RE or HS")
+        case "k":
+            _require(value in (3, 5, 7), where, value, "3, 5 or 7")
+        case "s":
+            _require(value in (1, 2) and value is not True, where, value, "1 or 2")
+        case _:
+            _require_integer(where, value, at_least=1)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _require_integer(
+    name: str, value: object, *, at_least: int, at_most: int | None = None
+) -> None:
+    found = isinstance(value, int) and not isinstance(value, bool) and value >= at_least
+    expected = f"a whole number, at least {at_least}"
+    if at_most is not None:
+        found = found and isinstance(value, int) and value <= at_most
+        expected += f" and at most {at_most}"
+    _require(found, name, value, expected)
+
+
+def _require(condition: bool, name: str, found: object, expected: str) -> None:
+    """Raise the one kind of refusal unless `condition` holds."""
+    if not condition:
+        raise UsageError(f"{name} is {found!r}; it has to be {expected}.")
