@@ -19,6 +19,11 @@ def be_verbose(verbose: bool = True) -> None:
     _verbose = verbose
 
 
+def is_verbose() -> bool:
+    """Return whether the libraries may speak."""
+    return _verbose
+
+
 @contextmanager
 def quietly() -> Iterator[None]:
     """Mute warnings and log records below CRITICAL inside the context, unless verbose."""

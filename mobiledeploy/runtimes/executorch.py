@@ -1,0 +1,157 @@
+"""The ExecuTorch runtime on this machine's CPU, with XNNPACK."""
+
+from __future__ import annotations
+
+import json
+import weakref
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+# The same extension module that `executorch.runtime` wraps, without the exporter that importing
+# the wrapper drags in (3 of 4 seconds), and with the thread pool, which the wrapper does not have.
+from executorch.extension.pybindings import _portable_lib
+
+from mobiledeploy.errors import ArtifactError, RuntimeFailedError
+from mobiledeploy.runtimes.native_output import captured_stderr
+from mobiledeploy.runtimes.pte_file import check_pte
+from mobiledeploy.runtimes.runner import in_batches_of, single_input
+from mobiledeploy.types import OUTPUT_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+METHOD = "forward"
+METADATA_METHOD = "mobiledeploy_metadata"
+_FLOAT = 6  # executorch/runtime/core/portable_type/scalar_type.h
+
+
+class ExecuTorchRunner:
+    """A `.pte` file in ExecuTorch.
+
+    The batch is fixed to what was exported, which is 1 throughout mobiledeploy. The thread pool
+    belongs to the whole process, so all runners that are open at one time have the same number of
+    threads.
+
+    Args:
+        path: The program.
+        threads: Size of the process's thread pool.
+
+    Raises:
+        ArtifactError: the file is not a program that ExecuTorch accepts, or its method "forward"
+            does not take one float32 (N, C, H, W) and return one float32 (N, classes).
+        RuntimeFailedError: another runner is open with another number of threads.
+    """
+
+    runtime = "executorch"
+    version = version("executorch")
+
+    def __init__(self, path: Path, *, threads: int = 1) -> None:
+        self.path = path
+        self.threads = threads
+        check_pte(path)
+        _set_threads(threads)
+        # Methods point into the program: it must live as long as they do.
+        self._program, self._method = _load(path)
+        batch, *sample = self._input_sizes()
+        self.batch_size: int = batch
+        self.input_shape: tuple[int, ...] = tuple(sample)
+        self.metadata = self._metadata()
+        _open.add(self)
+
+    def _input_sizes(self) -> tuple[int, ...]:
+        meta = self._method.method_meta()
+        tensors = [meta.input_tensor_meta(i) for i in range(meta.num_inputs())]
+        outputs = meta.num_outputs()
+        if len(tensors) != 1 or tensors[0].dtype() != _FLOAT or outputs != 1:
+            raise ArtifactError(
+                f"{self.path}: {METHOD!r} takes {tensors} and returns {outputs} values; "
+                "expected one float32 image batch and one output.",
+                remedy="Export the model with `mobiledeploy export`.",
+            )
+        return tuple(tensors[0].sizes())
+
+    def _metadata(self) -> dict[str, object]:
+        """Read the constant method that holds the exporter's JSON document as uint8."""
+        names = [self._program.get_method_name(i) for i in range(self._program.num_methods())]
+        if METADATA_METHOD not in names:
+            return {}
+        with captured_stderr():
+            (encoded,) = self._program.load_method(METADATA_METHOD)(())
+        return cast("dict[str, object]", json.loads(encoded.numpy().tobytes()))
+
+    def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
+        """Run the network (see `Runner.run`)."""
+        samples = single_input(inputs, self.input_shape)
+        return {OUTPUT_NAME: in_batches_of(self.batch_size, samples, self._run_batch)}
+
+    def _run_batch(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        try:
+            # The method clones its outputs: they outlive the next run.
+            (logits,) = self._method((torch.from_numpy(batch),))
+        except RuntimeError as error:
+            raise RuntimeFailedError(
+                f"ExecuTorch failed while running {self.path}: {error}"
+            ) from error
+        return cast("NDArray[np.float32]", logits.numpy())
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Free the program."""
+        _open.discard(self)
+        del self._method, self._program
+
+
+# Runners that hold on to the thread pool. Weak: one that was never closed must not count for ever.
+_open: weakref.WeakSet[ExecuTorchRunner] = weakref.WeakSet()
+
+
+def _set_threads(threads: int) -> None:
+    """Size the process's thread pool.
+
+    Resetting it destroys the pool that XNNPACK's loaded networks point to, hence the check.
+    """
+    with captured_stderr():
+        current = _portable_lib._threadpool_get_thread_count()  # noqa: SLF001 - the only access
+        if current == threads:
+            return
+        if _open:
+            raise RuntimeFailedError(
+                f"ExecuTorch has one thread pool per process: {len(_open)} open runners use "
+                f"{current} threads, another asked for {threads}.",
+                remedy="Close the other runners first, or give all the same number of threads.",
+            )
+        _portable_lib._unsafe_reset_threadpool(threads)  # noqa: SLF001 - the only access
+
+
+def _load(path: Path) -> tuple[Any, Any]:
+    """Load and initialise the method; return it and the program that owns its memory."""
+    with captured_stderr() as log:
+        try:
+            program = _portable_lib._load_program(  # noqa: SLF001 - see the import
+                str(path), program_verification=_portable_lib.Verification.InternalConsistency
+            )
+            return program, program.load_method(METHOD)
+        except RuntimeError as error:
+            failure = error
+    detail = f" ({log.last_line})" if log.last_line else ""
+    raise ArtifactError(
+        f"ExecuTorch {version('executorch')} cannot load {path}: {failure}{detail}.",
+        remedy="Export the model again: the file is damaged, or it needs operators or backends "
+        "that this runtime does not have.",
+    ) from failure

@@ -1,0 +1,148 @@
+"""ONNX Runtime on this machine's CPU."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, cast
+
+import onnxruntime
+from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
+
+from mobiledeploy.errors import ArtifactError, RuntimeFailedError
+from mobiledeploy.runtimes.native_output import captured_stderr
+from mobiledeploy.runtimes.runner import in_batches_of, single_input
+from mobiledeploy.types import INPUT_NAME, OUTPUT_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+METADATA_PREFIX = "mobiledeploy."
+_FATAL = 4
+_ORT_ERRORS = (
+    ort_errors.Fail,
+    ort_errors.InvalidArgument,
+    ort_errors.NoSuchFile,
+    ort_errors.NoModel,
+    ort_errors.EngineError,
+    ort_errors.RuntimeException,
+    ort_errors.InvalidProtobuf,
+    ort_errors.NotImplemented,
+    ort_errors.InvalidGraph,
+    ort_errors.EPFail,
+    RuntimeError,
+    ValueError,
+)
+
+
+class OnnxRuntimeRunner:
+    """An `.onnx` file in ONNX Runtime, on the CPU.
+
+    Args:
+        path: The model.
+        threads: Threads within an operator; operators run one after the other.
+        optimize: False switches every graph optimization off, so that the graph runs as written.
+        optimized_path: Where to save the graph as ONNX Runtime has rewritten it.
+
+    Raises:
+        ArtifactError: the file is not a model that ONNX Runtime accepts, or it has other inputs
+            and outputs than one "input" and one "logits".
+    """
+
+    runtime = "onnxruntime"
+    version = str(onnxruntime.__version__)
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        threads: int = 1,
+        optimize: bool = True,
+        optimized_path: Path | None = None,
+    ) -> None:
+        self.path = path
+        self.threads = threads
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        options.log_severity_level = _FATAL
+        # Workers that spin on after an inference would take the next runner's CPU time.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        if not optimize:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        if optimized_path is not None:
+            options.optimized_model_filepath = str(optimized_path)
+        self._session = _load(path, options)
+        self.input_shape, self.batch_size = self._signature()
+        self.metadata = _decoded(self._session.get_modelmeta().custom_metadata_map)
+
+    def _signature(self) -> tuple[tuple[int, ...] | None, int | None]:
+        """Return the shape of one sample and the fixed batch (None where it is symbolic)."""
+        inputs = [i.name for i in self._session.get_inputs()]
+        outputs = [o.name for o in self._session.get_outputs()]
+        if inputs != [INPUT_NAME] or outputs != [OUTPUT_NAME]:
+            raise ArtifactError(
+                f"{self.path} has inputs {inputs} and outputs {outputs}; "
+                f"expected one {INPUT_NAME!r} and one {OUTPUT_NAME!r}.",
+                remedy="Export the model with `mobiledeploy export`.",
+            )
+        batch, *sample = self._session.get_inputs()[0].shape
+        fixed = all(isinstance(size, int) for size in sample)
+        return (tuple(sample) if fixed else None, batch if isinstance(batch, int) else None)
+
+    def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
+        """Run the network (see `Runner.run`)."""
+        samples = single_input(inputs, self.input_shape)
+        if self.batch_size is None:
+            return {OUTPUT_NAME: self._run_batch(samples)}
+        return {OUTPUT_NAME: in_batches_of(self.batch_size, samples, self._run_batch)}
+
+    def _run_batch(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        try:
+            (logits,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: batch})
+        except _ORT_ERRORS as error:
+            raise RuntimeFailedError(
+                f"ONNX Runtime failed while running {self.path}: {error}"
+            ) from error
+        return cast("NDArray[np.float32]", logits)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Free the session."""
+        del self._session
+
+
+def _load(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+    with captured_stderr():
+        try:
+            return onnxruntime.InferenceSession(
+                str(path), options, providers=["CPUExecutionProvider"]
+            )
+        except _ORT_ERRORS as error:
+            raise ArtifactError(
+                f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}",
+                remedy="Export the model again: the file is damaged, or not ONNX.",
+            ) from error
+
+
+def _decoded(properties: Mapping[str, str]) -> dict[str, object]:
+    """Decode our own entries of `metadata_props`, whose values are JSON documents."""
+    return {
+        key.removeprefix(METADATA_PREFIX): json.loads(value)
+        for key, value in properties.items()
+        if key.startswith(METADATA_PREFIX)
+    }

@@ -1,0 +1,124 @@
+"""What every runtime looks like from outside: named arrays in, named arrays out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from mobiledeploy.errors import RuntimeFailedError
+from mobiledeploy.types import INPUT_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from types import TracebackType
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+
+class Runner(Protocol):
+    """A loaded network. Use it as a context manager: leaving the context frees it.
+
+    A network with a fixed batch (`batch_size` is an int; a `.pte` always has 1) is run sample by
+    sample and its outputs are stacked, so that callers may pass any number of samples to any
+    runner. Timing should pass exactly one batch.
+    """
+
+    @property
+    def runtime(self) -> str:
+        """Return the runtime's name: "onnxruntime", "executorch" or "torch"."""
+
+    @property
+    def version(self) -> str:
+        """Return the runtime's version."""
+
+    @property
+    def threads(self) -> int:
+        """Return the number of threads that compute one inference."""
+
+    @property
+    def batch_size(self) -> int | None:
+        """Return the fixed number of samples per inference, or None where any number will do."""
+
+    @property
+    def input_shape(self) -> tuple[int, ...] | None:
+        """Return the shape of one sample, (C, H, W); None where the runtime does not know it."""
+
+    @property
+    def metadata(self) -> Mapping[str, object]:
+        """Return what the exporter wrote into the artifact, decoded; empty where it wrote none."""
+
+    def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
+        """Run the network.
+
+        Args:
+            inputs: {"input": float32 (N, C, H, W)}.
+
+        Returns:
+            {"logits": float32 (N, classes)}, owned by the caller.
+
+        Raises:
+            RuntimeFailedError: the inputs do not fit the network, or the runtime failed.
+        """
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Free the network."""
+
+
+def single_input(
+    inputs: Mapping[str, NDArray[np.float32]], input_shape: tuple[int, ...] | None
+) -> NDArray[np.float32]:
+    """Return the one input, contiguous and writable (torch warns about arrays that are not).
+
+    Raises:
+        RuntimeFailedError: another name, another dtype, no sample, or another shape than (N, C, H,
+            W) with the network's C, H and W.
+    """
+    if set(inputs) != {INPUT_NAME}:
+        raise RuntimeFailedError(
+            f"The network has one input, {INPUT_NAME!r}; it was given {sorted(inputs)}."
+        )
+    batch = inputs[INPUT_NAME]
+    if batch.dtype != np.float32:
+        raise RuntimeFailedError(
+            f"The network takes float32; it was given {batch.dtype}.",
+            remedy="Convert the batch with .astype(numpy.float32).",
+        )
+    if batch.ndim != 4 or len(batch) == 0 or (input_shape and batch.shape[1:] != input_shape):
+        expected = ", ".join(str(n) for n in input_shape) if input_shape else "C, H, W"
+        raise RuntimeFailedError(
+            f"The network takes (N, {expected}) with N > 0; it was given {batch.shape}.",
+            remedy="Preprocess the images to the resolution that the artifact was exported for.",
+        )
+    return np.require(batch, requirements=["C", "W"])
+
+
+def in_batches_of(
+    size: int,
+    samples: NDArray[np.float32],
+    run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+) -> NDArray[np.float32]:
+    """Run `samples` through a network of fixed batch `size`; stack what comes out.
+
+    Raises:
+        RuntimeFailedError: the number of samples is not a multiple of `size`.
+    """
+    if len(samples) % size:
+        raise RuntimeFailedError(
+            f"The network takes {size} samples at a time; it was given {len(samples)}.",
+            remedy=f"Pass a multiple of {size} samples.",
+        )
+    if len(samples) == size:
+        return run(samples)
+    return np.concatenate(
+        [run(samples[start : start + size]) for start in range(0, len(samples), size)]
+    )
