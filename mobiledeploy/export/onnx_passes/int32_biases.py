@@ -1,0 +1,62 @@
+"""Float biases -> int32 with the scale s_x * s_w[c], as ONNX Runtime's integer kernels want them.
+
+The float biases lie on that grid already (see `quantize.weights`), so the division is exact and the
+integers are those that every other runtime recovers.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from mobiledeploy.errors import ExportError
+from mobiledeploy.export.onnx_passes.qdq import add_constant, constant, nodes_of, producer
+
+_OFF_GRID = 1e-2
+
+
+class Int32Biases(ir.passes.InPlacePass):
+    """Store every bias as int32 behind a DequantizeLinear."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        modified = False
+        for node in nodes_of(model, "Conv", "Gemm"):
+            bias = node.inputs[2]
+            if bias is None or bias.const_value is None:
+                continue
+            scale = _scale_of(node.inputs[0]) * _scale_of(node.inputs[1])
+            steps = constant(bias).astype(np.float64) / scale.astype(np.float64)
+            codes = np.rint(steps)
+            if np.abs(steps - codes).max() > _OFF_GRID or np.abs(codes).max() >= 2**31:
+                raise ExportError(f"The bias {bias.name} is not on its int32 grid.")
+            node.replace_input_with(2, _dequantized(model.graph, node, bias, codes, scale))
+            modified = True
+        return ir.passes.PassResult(model, modified)
+
+
+def _scale_of(value: ir.Value | None) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
+    """Return the scale of the DequantizeLinear that makes a value."""
+    return constant(producer(value).inputs[1]).astype(np.float32)
+
+
+def _dequantized(
+    graph: ir.Graph,
+    before: ir.Node,
+    bias: ir.Value,
+    codes: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
+    scale: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
+) -> ir.Value:
+    """Return the value of a new DequantizeLinear that makes the bias from its codes."""
+    name = str(bias.name)
+    node = ir.node(
+        "DequantizeLinear",
+        [
+            add_constant(graph, f"{name}.int32", codes.astype(np.int32)),
+            add_constant(graph, f"{name}.scale", scale),
+        ],
+        attributes={"axis": 0},
+        name=f"{name}.dequantize",
+    )
+    node.outputs[0].name = f"{name}.dequantized"
+    graph.insert_before(before, node)
+    return node.outputs[0]

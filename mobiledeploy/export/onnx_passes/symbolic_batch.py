@@ -1,0 +1,27 @@
+"""Batch of one -> batch of any size: no operator in these graphs looks at it."""
+
+from __future__ import annotations
+
+import onnx_ir as ir
+
+from mobiledeploy.errors import ExportError
+from mobiledeploy.export.onnx_passes.qdq import nodes_of
+
+
+class SymbolicBatch(ir.passes.InPlacePass):
+    """Name the first axis of the input and the output; forget inferred shapes in between."""
+
+    def requires(self, model: ir.Model) -> None:
+        if any(nodes_of(model, "Reshape")):
+            raise ExportError("A Reshape to a constant shape would fix the batch.")
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        ends = [*model.graph.inputs, *model.graph.outputs]
+        for value in ends:
+            assert value.shape is not None
+            value.shape = ir.Shape(["batch", *value.shape[1:]])
+        for node in model.graph:
+            for value in node.outputs:
+                if value not in ends:
+                    value.shape = None
+        return ir.passes.PassResult(model, modified=True)

@@ -1,0 +1,191 @@
+"""The folded network as a flat graph of ATen operators, and what in it becomes one int8 operator.
+
+In: a `FoldedModel`. Out: an `fx.GraphModule` that owns its weights, its `Unit`s (an operator with
+the activation that its requantization performs) and its `Site`s (activations that share one
+encoding).
+
+Invariant: the traced graph computes what the module computes, on any batch size; every operator in
+it belongs to exactly one unit, so nothing can stay float unnoticed.
+"""
+
+from __future__ import annotations
+
+import copy
+import operator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, cast
+
+import torch
+
+from mobiledeploy.errors import ExportError
+from mobiledeploy.quiet import quietly
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch.fx import GraphModule, Node
+
+    from mobiledeploy.types import FoldedModel
+
+aten = torch.ops.aten
+
+Kind = Literal["convolution", "linear", "add", "multiply", "pool", "hardswish", "reshape"]
+
+_KINDS: dict[object, Kind] = {
+    aten.conv2d.default: "convolution",
+    aten.linear.default: "linear",
+    aten.add.Tensor: "add",
+    aten.add_.Tensor: "add",
+    aten.mul.Tensor: "multiply",
+    aten.adaptive_avg_pool2d.default: "pool",
+    aten.hardswish.default: "hardswish",
+    aten.hardswish_.default: "hardswish",
+    aten.flatten.using_ints: "reshape",
+}
+_RELU = (aten.relu.default, aten.relu_.default)
+_HARDTANH = (aten.hardtanh.default, aten.hardtanh_.default, aten.relu6.default, aten.relu6_.default)
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """One int8 operator: `operator`, followed by the clamp that its saturation can perform.
+
+    Attributes:
+        output: The node whose value leaves the unit: `operator` itself, or the activation after it.
+        clamp: (low, high) of that activation; None where there is none.
+    """
+
+    kind: Kind
+    operator: Node
+    output: Node
+    clamp: tuple[float, float] | None
+
+    @property
+    def has_weight(self) -> bool:
+        """Return whether the unit multiplies by a constant weight."""
+        return self.kind in {"convolution", "linear"}
+
+    @property
+    def activations(self) -> tuple[Node, ...]:
+        """Return the operands that are activations, in order."""
+        count = 2 if self.kind in {"add", "multiply"} else 1
+        return cast("tuple[Node, ...]", self.operator.args[:count])
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """Activations that share one encoding: a residual stream, or a single tensor.
+
+    Attributes:
+        name: The name of its last node; the key of its encoding.
+        nodes: In topological order.
+        clamp: The tightest bounds that hold for all of them.
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    clamp: tuple[float, float]
+
+
+def trace(model: FoldedModel) -> GraphModule:
+    """Return the folded module as a flat ATen graph with weights of its own, without dropout."""
+    with quietly():
+        example = torch.zeros(model.spec.input_shape)
+        program = torch.export.export(copy.deepcopy(model.module).eval(), (example,))
+        traced = cast("GraphModule", program.module(check_guards=False))
+    for node in traced.graph.find_nodes(op="call_function", target=aten.dropout.default):
+        node.replace_all_uses_with(cast("Node", node.args[0]))
+        traced.graph.erase_node(node)
+    traced.recompile()
+    return traced
+
+
+def find_units(traced: GraphModule) -> tuple[Unit, ...]:
+    """Return the graph's units in topological order.
+
+    Raises:
+        ExportError: an operator belongs to no unit, so it has no int8 form.
+    """
+    units: list[Unit] = []
+    inside: set[Node] = set()
+    for node in traced.graph.nodes:
+        if node.op != "call_function" or node in inside:
+            continue
+        if node.target not in _KINDS:
+            raise ExportError(
+                f"The operator {node.target} (node {node.name}) has no int8 form here.",
+                remedy="Export without --int8, or express it by convolution, linear, add, multiply,"
+                " global average pooling, ReLU, ReLU6, hard-swish or hard-sigmoid.",
+            )
+        kind = _KINDS[node.target]
+        activation = _only_user(node) if kind in {"convolution", "linear", "add"} else None
+        clamp = _clamp_of(activation) if activation is not None else None
+        output = activation if clamp is not None and activation is not None else node
+        inside.update((node, output))
+        units.append(Unit(kind, node, output, clamp))
+    return tuple(units)
+
+
+def find_sites(traced: GraphModule, units: Sequence[Unit]) -> tuple[Site, ...]:
+    """Group activations that share an encoding; return the groups in topological order.
+
+    Residual adds and reshapes are exact in any runtime when their operands and result share one
+    encoding: the add is integer addition with saturation, the reshape moves bytes.
+    """
+    (source,) = traced.graph.find_nodes(op="placeholder")
+    outputs = [source, *(unit.output for unit in units)]
+    group: dict[Node, list[Node]] = {node: [node] for node in outputs}
+    for unit in units:
+        if unit.kind in {"add", "reshape"}:
+            merged: list[Node] = []
+            for node in (*unit.activations, unit.output):
+                merged.extend(n for n in group[node] if n not in merged)
+            for node in merged:
+                group[node] = merged
+    clamps = {unit.output: unit.clamp for unit in units}
+    sites: dict[int, Site] = {}
+    for node in outputs:
+        members = tuple(sorted(group[node], key=outputs.index))
+        bounds = [clamps.get(n) or (-float("inf"), float("inf")) for n in members]
+        clamp = (min(low for low, _ in bounds), max(high for _, high in bounds))
+        sites.setdefault(id(group[node]), Site(members[-1].name, members, clamp))
+    return tuple(sites.values())
+
+
+def parameter(traced: GraphModule, node: object) -> torch.nn.Parameter:
+    """Return the parameter that a `get_attr` node reads."""
+    assert isinstance(node, torch.fx.Node), node
+    assert node.op == "get_attr", node
+    return cast("torch.nn.Parameter", operator.attrgetter(str(node.target))(traced))
+
+
+def weight_and_bias(traced: GraphModule, unit: Unit) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a unit's weight (out, in / groups, kH, kW) or (out, in), and its bias (out,).
+
+    A missing bias is added to the graph as zeros first, so that corrections have a place to go.
+    """
+    node = unit.operator
+    if len(node.args) < 3 or node.args[2] is None:
+        weight_node = cast("torch.fx.Node", node.args[1])
+        name = f"{unit.operator.name}_bias"
+        zeros = torch.zeros(parameter(traced, weight_node).shape[0])
+        traced.register_parameter(name, torch.nn.Parameter(zeros, requires_grad=False))
+        with traced.graph.inserting_after(weight_node):
+            bias_node = traced.graph.get_attr(name)
+        node.args = (*node.args[:2], bias_node, *node.args[3:])
+        traced.recompile()
+    return parameter(traced, node.args[1]).data, parameter(traced, node.args[2]).data
+
+
+def _only_user(node: Node) -> Node | None:
+    return next(iter(node.users)) if len(node.users) == 1 else None
+
+
+def _clamp_of(node: Node) -> tuple[float, float] | None:
+    """Return the bounds of a ReLU-like activation, or None if the node is none."""
+    if node.target in _RELU:
+        return (0.0, float("inf"))
+    if node.target in _HARDTANH:
+        bounds = node.args[1:] or (0.0, 6.0)
+        return (float(cast("float", bounds[0])), float(cast("float", bounds[1])))
+    return None

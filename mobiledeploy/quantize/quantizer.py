@@ -1,0 +1,107 @@
+"""The PT2E quantizer: where quantize and dequantize go, with which encodings.
+
+It decides nothing about numbers: encodings and weight scales are given to it. It knows which
+operators become one int8 operator: a convolution or linear layer with its ReLU or ReLU6, so that the
+256 levels are spent on what the activation lets through and not on what it throws away.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torchao.quantization.pt2e import ObserverBase
+from torchao.quantization.pt2e.quantizer import (
+    FixedQParamsQuantizationSpec,
+    QuantizationAnnotation,
+    QuantizationSpec,
+    Quantizer,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch.fx import GraphModule
+
+    from mobiledeploy.quantize.graph import Unit
+    from mobiledeploy.types import Encoding
+
+ANNOTATION = "quantization_annotation"
+
+
+class MobileNetQuantizer(Quantizer):  # type: ignore[misc]  # torchao is untyped
+    """Annotates every unit with the encodings that were chosen for it.
+
+    Args:
+        units: Of the graph that is annotated.
+        encodings: By node name: of every activation that enters or leaves a unit.
+        weight_scales: By the name of the unit's operator: (out,) float32.
+    """
+
+    def __init__(
+        self,
+        units: Sequence[Unit],
+        encodings: Mapping[str, Encoding],
+        weight_scales: Mapping[str, torch.Tensor],
+    ) -> None:
+        super().__init__()
+        self._units = {unit.operator.name: unit for unit in units}
+        self._encodings = encodings
+        self._weight_scales = weight_scales
+
+    def annotate(self, model: GraphModule) -> GraphModule:
+        """Write the annotations into the nodes' metadata."""
+        nodes = {node.name: node for node in model.graph.nodes}
+        for name, unit in self._units.items():
+            node, output = nodes[name], nodes[unit.output.name]
+            inputs = {nodes[a.name]: self._activation(a.name) for a in unit.activations}
+            if unit.has_weight:
+                inputs[node.args[1]] = _weight_spec(self._weight_scales[name])
+            node.meta[ANNOTATION] = QuantizationAnnotation(input_qspec_map=inputs, _annotated=True)
+            if output is not node:
+                output.meta[ANNOTATION] = QuantizationAnnotation(_annotated=True)
+            output.meta[ANNOTATION].output_qspec = self._activation(output.name)
+        return model
+
+    def validate(self, model: GraphModule) -> None:
+        """Nothing is left to check: `find_units` refuses graphs with unknown operators."""
+
+    def _activation(self, name: str) -> FixedQParamsQuantizationSpec:
+        encoding = self._encodings[name]
+        return FixedQParamsQuantizationSpec(
+            dtype=torch.int8,
+            scale=encoding.scale,
+            zero_point=encoding.zero_point,
+            quant_min=-128,
+            quant_max=127,
+            qscheme=torch.per_tensor_affine,
+        )
+
+
+def _weight_spec(scales: torch.Tensor) -> QuantizationSpec:
+    return QuantizationSpec(
+        dtype=torch.int8,
+        observer_or_fake_quant_ctr=_GivenScales.with_args(scales=scales),
+        quant_min=-127,
+        quant_max=127,
+        qscheme=torch.per_channel_symmetric,
+        ch_axis=0,
+    )
+
+
+class _GivenScales(ObserverBase):  # type: ignore[misc]  # torchao is untyped
+    """An observer that has been told the answer."""
+
+    def __init__(self, scales: torch.Tensor, dtype: torch.dtype, **spec: Any) -> None:
+        super().__init__(dtype=dtype, is_dynamic=False)
+        self.scales = scales
+        self.ch_axis = 0
+        for name, value in spec.items():
+            setattr(self, name, value)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def calculate_qparams(self, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the scales that were given, and zero-points of zero."""
+        return self.scales, torch.zeros_like(self.scales, dtype=torch.int64)

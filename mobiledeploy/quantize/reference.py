@@ -1,0 +1,187 @@
+"""What the int8 network computes, by definition: integer arithmetic, one operator at a time.
+
+Every value is an integer tensor times a scale. An operator combines the integers exactly; the one
+place where anything is rounded is `quantize`:
+
+    q = saturate(round_half_even(float32(n) * float32(s / s_y)) + z_y)
+
+which is what XNNPACK's and ONNX Runtime's kernels do with their int32 accumulators, on x86-64 and on
+ARM64. A runtime is right when its logits equal these, bit for bit. (PyTorch's own run of the graph is
+not this: it rounds float convolutions.)
+
+Sources: Jacob et al., "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference" (2018), section 2, for the scheme; the two runtimes' kernels for the
+order of the roundings.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn import functional as F
+
+from mobiledeploy.errors import ExportError
+from mobiledeploy.types import INPUT_NAME, OUTPUT_NAME
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mobiledeploy.types import QuantizedModel
+
+aten = torch.ops.aten
+quantized = torch.ops.quantized_decomposed
+
+# Products of two codes stay below 255 * 127; below this many of them a float32 sum is exact.
+_EXACT_IN_FLOAT32 = 2**24 // (255 * 127)
+
+
+@dataclass(frozen=True, slots=True)
+class Scaled:
+    """Integers and what one step is worth: real = values * scale.
+
+    Attributes:
+        values: Whole numbers, held in float32 or float64 (exactly).
+        scale: float32; a scalar, or one per channel shaped to broadcast over `values`.
+    """
+
+    values: torch.Tensor
+    scale: torch.Tensor
+
+    @property
+    def real(self) -> torch.Tensor:
+        """Return the real numbers, in float32."""
+        return self.values.float() * self.scale
+
+
+class IntegerReference:
+    """Runs a `QuantizedModel` by its definition; a `Runner` like any runtime.
+
+    Batches of any size are accepted.
+    """
+
+    name = "integer reference"
+
+    def __init__(self, model: QuantizedModel) -> None:
+        self._interpreter = _Interpreter(model.program.module(check_guards=False))
+
+    def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+        """Return {"logits": (N, classes)} for {"input": (N, C, H, W)}."""
+        with torch.no_grad():
+            logits = self._interpreter.run(torch.from_numpy(inputs[INPUT_NAME]))
+        return {OUTPUT_NAME: logits.real.numpy()}
+
+
+class _Interpreter(torch.fx.Interpreter):
+    """Gives the graph's operators their integer meaning."""
+
+    def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
+        if target not in _MEANING:
+            raise ExportError(f"The operator {target} has no integer meaning.")
+        return _MEANING[target](*args, **kwargs)
+
+
+def quantize(value: Scaled | torch.Tensor, scale: float, zero_point: int, *_: object) -> Scaled:
+    """Round a value to int8 codes (the module's formula); keep them as q - zero_point.
+
+    A plain tensor is the network's input: real / scale, divided in float32.
+    """
+    step = torch.tensor(scale, dtype=torch.float32)
+    if isinstance(value, Scaled):
+        steps = value.values.float() * (value.scale / step)
+    else:
+        steps = value / step
+    return Scaled(steps.round().clamp(-128 - zero_point, 127 - zero_point), step)
+
+
+def dequantize(codes: Scaled, *_: object) -> Scaled:
+    """Read codes as numbers: nothing to do, a `Scaled` knows its scale."""
+    return codes
+
+
+def dequantize_weight(
+    weight: torch.Tensor, scales: torch.Tensor, _zeros: object, axis: int, *_: object
+) -> Scaled:
+    """Read int8 weights with their scale per output channel."""
+    assert axis == 0, "weights are quantized per output channel"
+    return Scaled(weight.float(), scales.float())
+
+
+def convolution(
+    x: Scaled,
+    weight: Scaled,
+    bias: torch.Tensor,
+    stride: Any = 1,
+    padding: Any = 0,
+    dilation: Any = 1,
+    groups: int = 1,
+) -> Scaled:
+    """Accumulate products and the int32 bias; padding adds zeros, which is what a zero-point means."""
+    scale = x.scale * weight.scale
+    terms = weight.values[0].numel()
+    # oneDNN may take Winograd's algorithm for a dense spatial kernel, which is not exact in float32
+    dense_spatial = groups == 1 and weight.values.shape[-1] > 1
+    exact = torch.float32 if terms <= _EXACT_IN_FLOAT32 and not dense_spatial else torch.float64
+    sums = F.conv2d(
+        x.values.to(exact), weight.values.to(exact), None, stride, padding, dilation, groups
+    )
+    sums = sums.double() + _codes_of_bias(bias, scale).view(-1, 1, 1)
+    return Scaled(sums, scale.view(-1, 1, 1))
+
+
+def linear(x: Scaled, weight: Scaled, bias: torch.Tensor) -> Scaled:
+    """Accumulate products and the int32 bias."""
+    scale = x.scale * weight.scale
+    sums = F.linear(x.values.double(), weight.values.double())
+    return Scaled(sums + _codes_of_bias(bias, scale), scale)
+
+
+def add(a: Scaled, b: Scaled) -> Scaled:
+    """Add integers that mean the same: both operands must share one scale."""
+    if a.scale != b.scale:
+        raise ExportError("An addition's operands have different scales; it would not be exact.")
+    return Scaled(a.values + b.values, a.scale)
+
+
+def multiply(a: Scaled, b: Scaled) -> Scaled:
+    """Multiply integers, and scales in float32."""
+    return Scaled(a.values * b.values, a.scale * b.scale)
+
+
+def pool(x: Scaled, _size: object) -> Scaled:
+    """Sum over height and width; the division by their product joins the scale."""
+    count = x.values.shape[-1] * x.values.shape[-2]
+    return Scaled(x.values.double().sum((-2, -1), keepdim=True), x.scale / count)
+
+
+def hardtanh(x: Scaled, low: float, high: float) -> Scaled:
+    """Clamp in units of the scale."""
+    return Scaled(x.values.clamp(low / x.scale, high / x.scale), x.scale)
+
+
+def flatten(x: Scaled, start: int) -> Scaled:
+    """Merge all axes from `start` on."""
+    return Scaled(x.values.flatten(start), x.scale)
+
+
+def _codes_of_bias(bias: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
+    """Return the int32 codes of a bias that lies on the grid of `scale`."""
+    return (bias.double() / scale.double()).round()
+
+
+_MEANING: dict[object, Callable[..., Scaled]] = {
+    quantized.quantize_per_tensor.default: quantize,
+    quantized.dequantize_per_tensor.default: dequantize,
+    quantized.dequantize_per_channel.default: dequantize_weight,
+    aten.conv2d.default: convolution,
+    aten.linear.default: linear,
+    aten.add.Tensor: add,
+    aten.mul.Tensor: multiply,
+    aten.adaptive_avg_pool2d.default: pool,
+    aten.hardtanh.default: hardtanh,
+    aten.flatten.using_ints: flatten,
+}
