@@ -13,8 +13,8 @@ from mobiledeploy.errors import UsageError
 
 BatchNorm = nn.modules.batchnorm._BatchNorm  # noqa: SLF001 - the only common base of BN 1d, 2d, 3d
 
-_IMAGES = 8
-_SIDE = 96
+_IMAGES = 16
+_SIDE = 128
 
 
 def initialize(module: nn.Module, seed: int) -> None:
@@ -70,15 +70,16 @@ def randomize_batch_norm(module: nn.Module, seed: int) -> None:
 
 
 def _natural_noise(channels: int, generator: torch.Generator) -> torch.Tensor:
-    """Return noise with as much energy at every scale, as photographs have: (N, C, side, side).
+    """Return noise on every scale, in other proportions in every image: (N, channels, side, side).
 
-    White noise would not do: averaged over an image it is the same everywhere, and every logit
-    would be blind to its input.
+    As photographs are: some smooth, some busy. White noise would not do: averaged over an image it
+    is the same everywhere, and every logit would be blind to its input.
     """
     total = torch.zeros(_IMAGES, channels, _SIDE, _SIDE)
-    for side in (1, 2, 3, 6, 12, 24, 48, 96):
-        grid = torch.randn(_IMAGES, channels, side, side, generator=generator)
-        total += F.interpolate(grid, (_SIDE, _SIDE), mode="bilinear", align_corners=False)
+    for octave in range(_SIDE.bit_length()):
+        energy = torch.randn(_IMAGES, 1, 1, 1, generator=generator).exp()
+        grid = torch.randn(_IMAGES, channels, 2**octave, 2**octave, generator=generator)
+        total += energy * F.interpolate(grid, (_SIDE, _SIDE), mode="bilinear", align_corners=False)
     return total / total.std()
 
 
