@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import hashlib
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     import numpy as np
@@ -32,8 +34,25 @@ TableRow = tuple[int | bool | str, ...]
 FAMILIES: tuple[Family, ...] = ("v1", "v2", "v3-large", "v3-small")
 FORMATS: tuple[Format, ...] = ("pte", "onnx")
 
+FAMILY_ALIASES: Mapping[str, Family] = {"v3": "v3-large"}
+
 INPUT_NAME = "input"
 OUTPUT_NAME = "logits"
+
+
+def family_named(name: str) -> Family:
+    """Return the family that a person means: its name, or an alias of it.
+
+    Raises:
+        UsageError: there is no such family.
+    """
+    for family in FAMILIES:
+        if family in (name, FAMILY_ALIASES.get(name)):
+            return family
+    raise UsageError(
+        f"There is no model {name!r}.",
+        remedy=f"Choose one of {', '.join((*FAMILIES, *FAMILY_ALIASES))}.",
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +145,27 @@ class ModelSpec:
     dropout: float = 0.2
     architecture: ArchitectureOptions = ArchitectureOptions()
 
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> ModelSpec:
+        """Read what `dataclasses.asdict` wrote as JSON or YAML; what is left out has its default.
+
+        Raises:
+            UsageError: a field is unknown, or the family is missing.
+        """
+        values = dict(document)
+        options = values.pop("architecture", None) or {}
+        if not isinstance(options, Mapping):
+            raise UsageError(f"architecture is {options!r}; it has to be a mapping of options.")
+        _refuse_unknown(values, cls, "")
+        _refuse_unknown(options, ArchitectureOptions, "architecture.")
+        if "family" not in values:
+            raise UsageError("A model needs a family.", remedy=f"Add one of {', '.join(FAMILIES)}.")
+        rows = options.get("rows")
+        if isinstance(rows, list):
+            frozen = tuple(tuple(row) if isinstance(row, list) else row for row in rows)
+            options = {**options, "rows": frozen}
+        return cls(**values, architecture=ArchitectureOptions(**options))
+
     @property
     def name(self) -> str:
         """Return the stem of artifact names, for example ``mobilenet_v2_1.0_224``.
@@ -150,6 +190,17 @@ class ModelSpec:
     def input_shape(self) -> tuple[int, int, int, int]:
         """Return the shape of a batch of one: (1, C, H, W)."""
         return (1, self.in_channels, self.resolution, self.resolution)
+
+
+def _refuse_unknown(values: Mapping[str, object], owner: type[Any], prefix: str) -> None:
+    """Raise UsageError for the first key that is not a field of `owner`."""
+    known = [option.name for option in fields(owner)]
+    for name in values:
+        if name not in known:
+            raise UsageError(
+                f"A model has no field {prefix + str(name)!r}.",
+                remedy=f"It has {', '.join(prefix + name for name in known)}.",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
