@@ -13,6 +13,7 @@ import click
 import typer
 
 from mobiledeploy import quiet
+from mobiledeploy.cli.models import models as models_command
 from mobiledeploy.cli.output import console, explain
 from mobiledeploy.errors import MobileDeployError
 
@@ -43,6 +44,9 @@ def _options(
     global _debug  # noqa: PLW0603 - one switch for the process, set once at start-up
     _debug = debug
     quiet.be_verbose(verbose)
+
+
+app.command("models")(models_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

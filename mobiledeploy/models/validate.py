@@ -22,7 +22,7 @@ _OPTIONS: dict[Family, frozenset[str]] = {
     "v3-small": _V3,
 }
 
-_COLUMNS: dict[Family, tuple[str, ...]] = {
+COLUMNS: dict[Family, tuple[str, ...]] = {
     "v1": mobilenet_v1.Row._fields,
     "v2": mobilenet_v2.Row._fields,
     "v3-large": mobilenet_v3.Row._fields,
@@ -83,15 +83,17 @@ def _validate_options(family: Family, options: ArchitectureOptions) -> None:
     eps = options.norm_eps
     _require(eps is None or (_is_number(eps) and eps > 0), "norm_eps", eps, "a number above 0")
     if options.rows is not None:
-        _validate_rows(options.rows, _COLUMNS[family])
+        _validate_rows(options.rows, COLUMNS[family])
 
 
-def _validate_rows(rows: Sequence[Sequence[object]], columns: Sequence[str]) -> None:
+def _validate_rows(rows: object, columns: Sequence[str]) -> None:
     """Check a custom row table, naming the row (from 1) and the column that is wrong."""
-    _require(len(rows) > 0, "rows", rows, f"at least one row of {', '.join(columns)}")
+    expected = f"a list of rows, each {', '.join(columns)}"
+    if not isinstance(rows, tuple | list) or not rows:
+        raise _refusal("rows", rows, expected)
     for number, row in enumerate(rows, start=1):
         _require(
-            not isinstance(row, str) and len(row) == len(columns),
+            isinstance(row, tuple | list) and len(row) == len(columns),
             f"rows, row {number}",
             row,
             f"{len(columns)} columns: {', '.join(columns)}",
@@ -131,6 +133,10 @@ def _require_integer(
 
 
 def _require(condition: bool, name: str, found: object, expected: str) -> None:
-    """Raise the one kind of refusal unless `condition` holds."""
     if not condition:
-        raise UsageError(f"{name} is {found!r}; it has to be {expected}.")
+        raise _refusal(name, found, expected)
+
+
+def _refusal(name: str, found: object, expected: str) -> UsageError:
+    """Return the one kind of refusal that this module has."""
+    return UsageError(f"{name} is {found!r}; it has to be {expected}.")

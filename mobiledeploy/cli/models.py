@@ -1,0 +1,170 @@
+"""`mobiledeploy models`: the families with what they cost, or one network layer by layer."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mobiledeploy.cli.output import console, print_json, showing_progress
+from mobiledeploy.errors import UsageError
+from mobiledeploy.progress import track
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mobiledeploy.models import ModelSummary
+    from mobiledeploy.types import ModelSpec
+
+
+def models(
+    model: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]", help="v1, v2, v3-large (or v3), v3-small; all if absent."
+        ),
+    ] = None,
+    *,
+    width: Annotated[
+        float | None,
+        typer.Option("--width", help="Width multiplier; every published one if absent."),
+    ] = None,
+    resolution: Annotated[
+        int | None, typer.Option("--resolution", help="Side of the input in pixels; 224 if absent.")
+    ] = None,
+    num_classes: Annotated[
+        int | None, typer.Option("--num-classes", help="Outputs; 1000 if absent, 0 for features.")
+    ] = None,
+    in_channels: Annotated[
+        int | None, typer.Option("--in-channels", help="Channels of the input; 3 if absent.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option("--config", help="A network of your own, as YAML.")
+    ] = None,
+    summary: Annotated[
+        bool, typer.Option("--summary", help="List the layers of one model.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """List the models with parameters, MACs and sizes, or the layers of one."""
+    changes = {
+        "width": width,
+        "resolution": resolution,
+        "num_classes": num_classes,
+        "in_channels": in_channels,
+    }
+    given = {name: value for name, value in changes.items() if value is not None}
+    specs = _specs(model, config, given, one=summary)
+    from mobiledeploy.models import summarize
+
+    with showing_progress():
+        summaries = [summarize(spec) for spec in track(specs, "Counting", total=len(specs))]
+    if as_json:
+        print_json([_document(one, layers=summary) for one in summaries])
+    elif summary:
+        _print_layers(summaries[0])
+    else:
+        _print_models(summaries)
+
+
+def _specs(
+    model: str | None, config: Path | None, changes: dict[str, Any], *, one: bool
+) -> list[ModelSpec]:
+    """Return the networks that were asked for: from a file, by name, or all published ones."""
+    from mobiledeploy.models import load_config, published
+    from mobiledeploy.types import ModelSpec, family_named
+
+    if config is not None:
+        if model is not None:
+            raise UsageError(
+                f"Both a model ({model}) and --config {config} were given.",
+                remedy="Give one of them: the file names its own family.",
+            )
+        return [replace(load_config(config), **changes)]
+    if one:
+        if model is None:
+            raise UsageError(
+                "--summary lists the layers of one model, and none was named.",
+                remedy="Name it: `mobiledeploy models v2 --summary`.",
+            )
+        return [replace(ModelSpec(family=family_named(model)), **changes)]
+    family = None if model is None else family_named(model)
+    found = (spec for spec in published() if family in (None, spec.family))
+    # Once a width is given, the published ones of a family collapse into that one.
+    return list(dict.fromkeys(replace(spec, **changes) for spec in found))
+
+
+def _document(summary: ModelSummary, *, layers: bool) -> dict[str, object]:
+    """Return a network as JSON holds it."""
+    document: dict[str, object] = {
+        "name": summary.spec.name,
+        "spec": asdict(summary.spec),
+        "params": summary.params,
+        "macs": summary.macs,
+        "fp32_bytes": summary.fp32_bytes,
+        "int8_bytes": summary.int8_bytes,
+    }
+    if layers:
+        document["layers"] = [
+            {
+                "name": layer.name,
+                "kind": layer.kind,
+                "output_shape": layer.output_shape,
+                "params": layer.params,
+                "macs": layer.macs,
+                "macs_share": summary.macs_share(layer),
+            }
+            for layer in summary.layers
+        ]
+    return document
+
+
+def _print_models(summaries: Iterable[ModelSummary]) -> None:
+    """Print one line for each network."""
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("model")
+    for heading in ("width", "input", "params", "MACs M", "fp32 MB", "int8 MB"):
+        table.add_column(heading, justify="right")
+    table.add_column("variant")
+    for summary in summaries:
+        spec = summary.spec
+        table.add_row(
+            spec.family,
+            f"{spec.width:g}",
+            "{1}x{2}x{3}".format(*spec.input_shape),
+            f"{summary.params:,}",
+            f"{summary.macs / 1e6:,.2f}",
+            f"{summary.fp32_bytes / 1e6:.2f}",
+            f"{summary.int8_bytes / 1e6:.2f}",
+            " ".join(spec.architecture.tags),
+        )
+    console().print(table)
+    console().print("Sizes are of the weights, BatchNorm folded; an artifact adds a little.")
+
+
+def _print_layers(summary: ModelSummary) -> None:
+    """Print one line for each layer that has parameters, then the sums."""
+    from rich.table import Table
+
+    table = Table(title=summary.spec.name, title_justify="left", box=None, pad_edge=False)
+    for heading in ("layer", "kind"):
+        table.add_column(heading)
+    for heading in ("output", "params", "MACs M", "share"):
+        table.add_column(heading, justify="right")
+    for layer in summary.layers:
+        counted = layer.macs > 0
+        table.add_row(
+            layer.name,
+            layer.kind,
+            "x".join(map(str, layer.output_shape)),
+            f"{layer.params:,}",
+            f"{layer.macs / 1e6:.2f}" if counted else "",
+            f"{summary.macs_share(layer):.1%}" if counted else "",
+        )
+    table.add_section()
+    table.add_row("total", "", "", f"{summary.params:,}", f"{summary.macs / 1e6:.2f}", "100.0%")
+    console().print(table)

@@ -1,0 +1,86 @@
+"""A network described in a file: `ModelSpec`'s fields as YAML (or JSON, which is YAML).
+
+family: v2
+width: 1.0
+num_classes: 10
+architecture:
+  rows:                     # t, c, n, s: the paper's column order...
+    - [1, 16, 1, 1]
+    - {t: 6, c: 24, n: 2, s: 2}     # ...or by name
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mobiledeploy.errors import LoadError, UsageError
+from mobiledeploy.models.validate import COLUMNS, validate
+from mobiledeploy.types import ModelSpec, family_named
+
+
+def load_config(path: Path) -> ModelSpec:
+    """Read and check a specification; what the file leaves out has `ModelSpec`'s default.
+
+    Raises:
+        LoadError: the file cannot be read, or is not YAML.
+        UsageError: it does not describe a network.
+    """
+    document = _read(path)
+    try:
+        spec = ModelSpec.from_document(_by_columns(document))
+        validate(spec)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error.message}", remedy=error.remedy) from error
+    return spec
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the mapping that a YAML file holds."""
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise LoadError(
+            f"Could not read the configuration {path}: {error.strerror}.",
+            remedy="Give the path of a YAML file; docs/models.md shows one.",
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise LoadError(
+            f"{path} is not YAML: {' '.join(str(error).split())}",
+            remedy="Correct it there; docs/models.md shows a whole file.",
+        ) from error
+    if not isinstance(document, dict):
+        raise UsageError(
+            f"{path} holds {type(document).__name__}, not a mapping of a model's fields.",
+            remedy="Begin with `family: v2`; docs/models.md shows a whole file.",
+        )
+    return document
+
+
+def _by_columns(document: dict[str, Any]) -> dict[str, Any]:
+    """Resolve the family's alias, and put rows that name their columns into column order."""
+    family = document.get("family")
+    if not isinstance(family, str):
+        return document  # `ModelSpec` says what is wrong with it
+    resolved = {**document, "family": family_named(family)}
+    options = document.get("architecture")
+    if not isinstance(options, Mapping) or not isinstance(options.get("rows"), list):
+        return resolved
+    columns = COLUMNS[family_named(family)]
+    rows = [_ordered(row, columns, at) for at, row in enumerate(options["rows"], start=1)]
+    return {**resolved, "architecture": {**options, "rows": rows}}
+
+
+def _ordered(row: object, columns: tuple[str, ...], number: int) -> object:
+    """Return a row that names its columns as a list; any other as it is."""
+    if not isinstance(row, Mapping):
+        return row
+    if set(row) != set(columns):
+        raise UsageError(
+            f"rows, row {number} has the columns {', '.join(map(str, row))}; "
+            f"it has to have {', '.join(columns)}."
+        )
+    return [row[column] for column in columns]
