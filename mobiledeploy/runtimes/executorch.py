@@ -147,7 +147,7 @@ def _load(path: Path) -> tuple[Any, Any]:
                 str(path), program_verification=_portable_lib.Verification.InternalConsistency
             )
             return program, program.load_method(METHOD)
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             failure = error
     detail = f" ({log.last_line})" if log.last_line else ""
     raise ArtifactError(

@@ -2,8 +2,10 @@
 
 ExecuTorch rejects most damaged files with an error code. But where it quotes unprintable bytes
 from the file in its log, pybind11 fails to decode them and the whole process is aborted
-(``terminate called after throwing ... UnicodeDecodeError``). That happens in two places, the
-program's file identifier and that of an XNNPACK network within it; both are checked here.
+(``terminate called after throwing ... UnicodeDecodeError``). It quotes the program's file
+identifier, that of an XNNPACK network within it, and the names of constants that it cannot find;
+all three are checked here. What remains is rot within an XNNPACK graph that keeps its structure:
+only a checksum finds that.
 
 Layout: ``executorch/schema/program.fbs``, ``executorch/schema/extended_header.h`` and
 ``executorch/backends/xnnpack/runtime/XNNHeader.h``.
@@ -12,6 +14,7 @@ Layout: ``executorch/schema/program.fbs``, ``executorch/schema/extended_header.h
 from __future__ import annotations
 
 import struct
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -48,11 +51,31 @@ class Delegate:
 
 
 @dataclass(frozen=True, slots=True)
+class PteContents:
+    """The parts of a `.pte` that are of interest here.
+
+    Attributes:
+        delegates: Of all methods, in order.
+        named_data: Names of the constants that delegates share, in order.
+    """
+
+    delegates: tuple[Delegate, ...]
+    named_data: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class XnnpackBlob:
-    """An XNNPACK delegate's payload: a flatbuffer of the graph, and its constants."""
+    """An XNNPACK delegate's payload.
+
+    Attributes:
+        graph: A flatbuffer, see executorch/backends/xnnpack/serialization/schema.fbs.
+        constants: What the graph refers to by offset.
+        constant_names: What the graph refers to by name, in the program's named data.
+    """
 
     graph: memoryview
     constants: memoryview
+    constant_names: tuple[str, ...]
 
 
 def check_pte(path: Path) -> None:
@@ -61,13 +84,21 @@ def check_pte(path: Path) -> None:
     Raises:
         ArtifactError: the file cannot be read, is empty, truncated, or something else.
     """
-    for delegate in read_delegates(path):
+    contents = read_pte(path)
+    for delegate in contents.delegates:
         if delegate.backend == XNNPACK:
-            split_xnnpack_payload(path, delegate.payload)
+            blob = split_xnnpack_payload(path, delegate.payload)
+            missing = set(blob.constant_names).difference(contents.named_data)
+            if missing:
+                raise ArtifactError(
+                    f"{path}: the XNNPACK network within it refers to constants that the program "
+                    f"does not have: {sorted(missing)}.",
+                    remedy=_REMEDY,
+                )
 
 
-def read_delegates(path: Path) -> tuple[Delegate, ...]:
-    """Return all delegates of all methods, in order.
+def read_pte(path: Path) -> PteContents:
+    """Return what a `.pte` holds.
 
     Raises:
         ArtifactError: as `check_pte`.
@@ -90,12 +121,12 @@ def read_delegates(path: Path) -> tuple[Delegate, ...]:
     expected = max(program_size, segments_at + segments_size)
     if len(data) < expected:
         raise _truncated(path, expected, len(data))
-    try:
-        return tuple(_delegates(data, segments_at))
-    except (struct.error, IndexError, ValueError, TypeError) as error:
-        raise ArtifactError(
-            f"{path}: the program's structure is broken ({error}).", remedy=_REMEDY
-        ) from error
+    with _structure_errors_explained(path):
+        program = _root(data)
+        return PteContents(
+            tuple(_delegates(program, segments_at)),
+            tuple(_string(named, 0) for named in _tables(program, 7)),
+        )
 
 
 def split_xnnpack_payload(path: Path, payload: memoryview) -> XnnpackBlob:
@@ -117,7 +148,9 @@ def split_xnnpack_payload(path: Path, payload: memoryview) -> XnnpackBlob:
     constants = payload[constants_at : constants_at + constants_size]
     if len(graph) != graph_size or len(constants) != constants_size:
         raise _truncated(path, constants_at + constants_size, len(payload))
-    return XnnpackBlob(graph, constants)
+    with _structure_errors_explained(path):
+        names = tuple(_string(constant, 2) for constant in _tables(_root(graph), 8))
+    return XnnpackBlob(graph, constants, tuple(name for name in names if name))
 
 
 def _read(path: Path) -> memoryview:
@@ -134,9 +167,20 @@ def _truncated(path: Path, expected: int, found: int) -> ArtifactError:
     )
 
 
-def _delegates(data: memoryview, segments_at: int) -> Iterator[Delegate]:
+@contextmanager
+def _structure_errors_explained(path: Path) -> Iterator[None]:
+    """Translate what walking a broken flatbuffer raises: it leads anywhere."""
+    try:
+        yield
+    except (struct.error, IndexError, ValueError, TypeError) as error:
+        raise ArtifactError(
+            f"{path}: the program's structure is broken ({error}).", remedy=_REMEDY
+        ) from error
+
+
+def _delegates(program: Table, segments_at: int) -> Iterator[Delegate]:
     """Walk program.fbs: Program -> execution_plan[] -> delegates[] -> processed data."""
-    program = Table(data, struct.unpack_from("<I", data)[0])
+    data = memoryview(program.Bytes)
     segments = list(_tables(program, 4))
     inline = list(_tables(program, 3))
     for plan in _tables(program, 1):
@@ -149,6 +193,11 @@ def _delegates(data: memoryview, segments_at: int) -> Iterator[Delegate]:
             else:
                 payload = _bytes(inline[index], 0)
             yield Delegate(_string(delegate, 0), payload)
+
+
+def _root(data: memoryview) -> Table:
+    """Return the root table of a flatbuffer."""
+    return Table(data, struct.unpack_from("<I", data)[0])
 
 
 def _field(table: Table, number: int) -> int:

@@ -240,3 +240,10 @@ def test_bootstrap_interval_widens_with_confidence():
     narrow = metrics.bootstrap_interval(metrics.sqnr_db, reference, candidate, confidence=0.5)
     wide = metrics.bootstrap_interval(metrics.sqnr_db, reference, candidate, confidence=0.99)
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
+
+
+def test_the_first_of_one_and_all_of_all():
+    reference, candidate = random_logits(), random_logits(seed=1)
+    top1 = metrics.top1_agreement(reference, candidate)
+    assert metrics.topk_agreement(reference, candidate, k=1) == top1 < 1
+    assert metrics.topk_agreement(reference, candidate, k=10) == 1

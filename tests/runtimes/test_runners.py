@@ -1,0 +1,277 @@
+"""All runtimes compute the same network, say what they are, and refuse what does not fit."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
+from mobiledeploy.runtimes import open_runner
+from mobiledeploy.runtimes.eager import EagerRunner
+from mobiledeploy.runtimes.executorch import ExecuTorchRunner
+from mobiledeploy.runtimes.onnxruntime import OnnxRuntimeRunner
+
+FLOAT_ARTIFACTS = ["float_onnx", "fixed_batch_onnx", "float_pte", "portable_pte"]
+
+
+@pytest.fixture
+def expected(small_module, images):
+    with torch.inference_mode():
+        return small_module(torch.from_numpy(images)).numpy()
+
+
+@pytest.fixture
+def artifact(request):
+    return request.getfixturevalue(request.param)
+
+
+@pytest.mark.parametrize("artifact", FLOAT_ARTIFACTS, indirect=True)
+@pytest.mark.parametrize("threads", [1, 2])
+def test_every_runtime_computes_what_pytorch_computes(artifact, threads, images, expected):
+    with open_runner(artifact, threads=threads) as runner:
+        result = runner.run({"input": images[:2]})
+        assert runner.threads == threads
+    assert list(result) == ["logits"]
+    assert result["logits"].dtype == np.float32
+    np.testing.assert_allclose(result["logits"], expected[:2], atol=1e-5)
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+def test_onnx_computes_the_same_with_and_without_optimizations(
+    float_onnx, optimize, images, expected
+):
+    with open_runner(float_onnx, optimize=optimize) as runner:
+        np.testing.assert_allclose(runner.run({"input": images})["logits"], expected, atol=1e-5)
+
+
+def test_without_optimizations_the_graph_runs_as_written(float_onnx, tmp_path):
+    def operators(**options):
+        path = tmp_path / "ran.onnx"
+        with OnnxRuntimeRunner(float_onnx, optimized_path=path, **options):
+            return [node.op_type for node in onnx.load(path).graph.node]
+
+    written = [node.op_type for node in onnx.load(float_onnx).graph.node]
+    assert operators(optimize=False) == written
+    assert operators() != written
+
+
+def test_a_pte_takes_samples_one_by_one_and_stacks_them(float_pte, images):
+    with open_runner(float_pte) as runner:
+        assert runner.batch_size == 1
+        stacked = runner.run({"input": images})["logits"]
+        single = [runner.run({"input": image[None]})["logits"] for image in images]
+    np.testing.assert_array_equal(stacked, np.concatenate(single))
+
+
+def test_outputs_belong_to_the_caller(float_pte, images):
+    with open_runner(float_pte) as runner:
+        first = runner.run({"input": images[:1]})["logits"]
+        kept = first.copy()
+        runner.run({"input": images[1:2]})
+    np.testing.assert_array_equal(first, kept)
+
+
+def test_an_onnx_with_a_symbolic_batch_takes_any_number(float_onnx):
+    with open_runner(float_onnx) as runner:
+        assert runner.batch_size is None
+
+
+def test_a_fixed_batch_takes_its_multiples_only(fixed_batch_onnx, images):
+    with open_runner(fixed_batch_onnx) as runner:
+        assert runner.batch_size == 2
+        four = runner.run({"input": np.concatenate([images[:2], images[:2]])})["logits"]
+        np.testing.assert_array_equal(four[:2], four[2:])
+        with pytest.raises(RuntimeFailedError, match="takes 2 samples at a time; it was given 3"):
+            runner.run({"input": images})
+
+
+@pytest.mark.parametrize(
+    ("artifact", "runtime", "version"),
+    [
+        ("float_onnx", "onnxruntime", __import__("onnxruntime").__version__),
+        (
+            "float_pte",
+            "executorch",
+            __import__("importlib.metadata").metadata.version("executorch"),
+        ),
+    ],
+    indirect=["artifact"],
+)
+def test_a_runner_says_what_it_is(artifact, runtime, version):
+    with open_runner(artifact) as runner:
+        assert (runner.runtime, runner.version) == (runtime, version)
+        assert runner.input_shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize("artifact", ["float_onnx", "float_pte"], indirect=True)
+def test_what_the_exporter_wrote_is_read_back(artifact):
+    with open_runner(artifact) as runner:
+        assert runner.metadata == {
+            "name": "small",
+            "preprocessing": {"crop_pct": 0.875},
+            "labels": ["a", "ö"],
+        }
+
+
+@pytest.mark.parametrize("artifact", ["fixed_batch_onnx", "int8_pte"], indirect=True)
+def test_an_artifact_of_other_makers_has_no_metadata(artifact):
+    with open_runner(artifact) as runner:
+        assert runner.metadata == {}
+
+
+@pytest.mark.parametrize("artifact", ["float_onnx", "float_pte"], indirect=True)
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"image": np.zeros((1, 3, 32, 32), np.float32)}, "one input, 'input'; .* \\['image'\\]"),
+        ({}, "one input, 'input'; .* \\[\\]"),
+        ({"input": np.zeros((1, 3, 32, 32), np.float64)}, "takes float32; .* float64"),
+        ({"input": np.zeros((1, 3, 16, 32), np.float32)}, r"\(N, 3, 32, 32\).*\(1, 3, 16, 32\)"),
+        ({"input": np.zeros((0, 3, 32, 32), np.float32)}, r"N > 0; .*\(0, 3, 32, 32\)"),
+        ({"input": np.zeros((3, 32, 32), np.float32)}, r"given \(3, 32, 32\)"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_refused(artifact, inputs, message):
+    with open_runner(artifact) as runner, pytest.raises(RuntimeFailedError, match=message):
+        runner.run(inputs)
+
+
+@pytest.mark.parametrize("artifact", ["float_onnx", "float_pte"], indirect=True)
+def test_read_only_and_strided_inputs_are_taken(artifact, images):
+    mirrored = images[:, ::-1]
+    frozen = images.copy()
+    frozen.flags.writeable = False
+    with open_runner(artifact) as runner:
+        np.testing.assert_array_equal(
+            runner.run({"input": mirrored})["logits"],
+            runner.run({"input": mirrored.copy()})["logits"],
+        )
+        np.testing.assert_array_equal(
+            runner.run({"input": frozen})["logits"], runner.run({"input": images})["logits"]
+        )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_onnx_runtime_gets_as_many_threads_as_asked_for(float_onnx):
+    def threads_started(count):
+        before = len(list(Path("/proc/self/task").iterdir()))
+        with open_runner(float_onnx, threads=count):
+            return len(list(Path("/proc/self/task").iterdir())) - before
+
+    # The caller's own thread computes as well.
+    assert threads_started(1) == 0
+    assert threads_started(3) == 2
+
+
+def test_executorch_gets_as_many_threads_as_asked_for(float_pte):
+    from executorch.extension.pybindings import _portable_lib
+
+    for threads in (3, 1):
+        with open_runner(float_pte, threads=threads):
+            assert _portable_lib._threadpool_get_thread_count() == threads
+
+
+def test_executorch_does_not_pull_the_thread_pool_from_under_an_open_runner(float_pte):
+    with (
+        open_runner(float_pte, threads=1),
+        open_runner(float_pte, threads=1),
+        pytest.raises(RuntimeFailedError, match="2 open runners use 1 threads, another asked"),
+    ):
+        open_runner(float_pte, threads=2)
+    with open_runner(float_pte, threads=2) as runner:
+        assert runner.threads == 2
+
+
+def test_a_runner_that_was_dropped_does_not_block_the_thread_pool(float_pte):
+    open_runner(float_pte, threads=1)
+    with open_runner(float_pte, threads=2) as runner:
+        assert runner.threads == 2
+
+
+def test_executorch_keeps_the_program_alive_that_its_method_points_into(float_pte, images):
+    import gc
+
+    runner = ExecuTorchRunner(float_pte)
+    gc.collect()
+    again = runner.run({"input": images})["logits"]
+    np.testing.assert_array_equal(again, runner.run({"input": images})["logits"])
+
+
+def test_no_threads_are_a_usage_error(float_onnx):
+    with pytest.raises(UsageError, match="0 threads"):
+        open_runner(float_onnx, threads=0)
+
+
+def test_a_pte_cannot_run_unoptimized(float_pte):
+    with pytest.raises(UsageError, match="no optimizations"):
+        open_runner(float_pte, optimize=False)
+
+
+def test_eager_runs_a_module_and_an_exported_program(small_module, exported, images, expected):
+    with EagerRunner(small_module) as runner:
+        assert (runner.runtime, runner.batch_size) == ("torch", None)
+        np.testing.assert_allclose(runner.run({"input": images})["logits"], expected, atol=1e-6)
+    with EagerRunner(exported) as runner:
+        assert (runner.batch_size, runner.input_shape) == (1, (3, 32, 32))
+        np.testing.assert_allclose(runner.run({"input": images})["logits"], expected, atol=1e-6)
+
+
+def test_eager_runs_an_exported_program_with_a_symbolic_batch(small_module, images, expected):
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(
+        small_module, (torch.from_numpy(images),), dynamic_shapes=({0: batch},)
+    )
+    with EagerRunner(program) as runner:
+        assert runner.batch_size is None
+        np.testing.assert_allclose(runner.run({"input": images})["logits"], expected, atol=1e-6)
+
+
+def test_eager_uses_its_threads_and_gives_them_back(small_module, images):
+    before = torch.get_num_threads()
+    seen = []
+    hook = small_module.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
+    try:
+        with EagerRunner(small_module, threads=before + 1) as runner:
+            runner.run({"input": images})
+    finally:
+        hook.remove()
+    assert seen == [before + 1]
+    assert torch.get_num_threads() == before
+
+
+def test_a_module_that_fails_is_a_runtime_failure(images):
+    with (
+        EagerRunner(torch.nn.Linear(3, 4)) as runner,
+        pytest.raises(RuntimeFailedError, match="PyTorch failed"),
+    ):
+        runner.run({"input": images})
+
+
+def test_an_onnx_with_other_inputs_is_refused(float_onnx, tmp_path):
+    model = onnx.load(float_onnx)
+    model.graph.input[0].name = "image"
+    model.graph.node[0].input[0] = "image"
+    path = tmp_path / "foreign.onnx"
+    onnx.save(model, path)
+    with pytest.raises(ArtifactError, match=r"inputs \['image'\].*expected one 'input'"):
+        open_runner(path)
+
+
+def test_an_onnx_that_fails_while_running_is_a_runtime_failure(tmp_path, images):
+    node = onnx.helper.make_node("Reshape", ["input", "shape"], ["logits"])
+    shape = onnx.numpy_helper.from_array(np.array([7, 11], np.int64), "shape")
+    image = onnx.helper.make_tensor_value_info("input", 1, ["batch", 3, 32, 32])
+    logits = onnx.helper.make_tensor_value_info("logits", 1, [7, 11])
+    graph = onnx.helper.make_graph([node], "bad", [image], [logits], [shape])
+    path = tmp_path / "fails.onnx"
+    onnx.save(
+        onnx.helper.make_model(
+            graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10
+        ),
+        path,
+    )
+    with open_runner(path) as runner, pytest.raises(RuntimeFailedError, match=r"fails\.onnx"):
+        runner.run({"input": images})
