@@ -1,1 +1,12 @@
 """Images in: preprocessing, calibration sets, labels."""
+
+from mobiledeploy.data.calibration import embedded_calibration, load_calibration
+from mobiledeploy.data.preprocess import check_preprocessing, default_preprocessing, preprocess
+
+__all__ = [
+    "check_preprocessing",
+    "default_preprocessing",
+    "embedded_calibration",
+    "load_calibration",
+    "preprocess",
+]

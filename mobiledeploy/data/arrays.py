@@ -1,0 +1,97 @@
+"""Images in an `.npz`: `images`, uint8 (N, H, W, C), and `labels`, integers (N,), if known.
+
+Input: a path. Output: the arrays, and float32 inputs made of them. Invariant: the pixels are used
+whole; unlike photographs, array data sets (CIFAR, MNIST) have no margin to crop away.
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from mobiledeploy.data.preprocess import normalize
+from mobiledeploy.errors import DataError
+from mobiledeploy.types import Preprocessing
+
+_EXPECTED = "expected `images`, uint8 (N, H, W, C), and optionally `labels`, integers (N,)"
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageArrays:
+    """uint8 (N, H, W, C) and, where there are any, N labels."""
+
+    images: NDArray[np.uint8]
+    labels: NDArray[np.int64] | None
+
+
+def read_arrays(path: Path, in_channels: int) -> ImageArrays:
+    """Read and check an `.npz`.
+
+    Raises:
+        DataError: it cannot be read, lacks `images`, or they have the wrong type or shape.
+    """
+    try:
+        with path.open("rb") as handle:  # np.load would leave it open when it fails
+            file = np.load(handle, allow_pickle=False)
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise DataError(f"{path} is a single array, not an .npz; {_EXPECTED}.")
+            if "images" not in file:
+                found = ", ".join(f"`{name}`" for name in file.files) or "nothing"
+                raise DataError(f"{path} holds {found}; {_EXPECTED}.")
+            images, labels = file["images"], file.get("labels")
+    except _UNREADABLE as error:
+        raise DataError(f"Could not read {path}: {error}; {_EXPECTED}.") from error
+    _check_images(path, images, in_channels)
+    if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in "iu"):
+        raise DataError(
+            f"{path}: `labels` is {labels.dtype} {labels.shape}; expected one integer for each of "
+            f"the {len(images)} images."
+        )
+    return ImageArrays(images, None if labels is None else labels.astype(np.int64))
+
+
+def inputs_of(
+    images: NDArray[np.uint8], preprocessing: Preprocessing, resolution: int
+) -> NDArray[np.float32]:
+    """Normalise, then resize to the input's size; neither short side nor crop.
+
+    In this order, in float and without antialiasing, because that is how networks are trained on
+    upsampled small images: on the tensor, by torch's interpolate with align_corners=False. PIL
+    would round every pixel to 8 bits on the way.
+
+    Args:
+        images: (N, H, W, C).
+        preprocessing: Its interpolation is torch's of that name; its crop_pct is not used.
+        resolution: Side of the square input in pixels; other shapes are stretched to it.
+
+    Returns:
+        (N, C, resolution, resolution), contiguous.
+    """
+    x = torch.from_numpy(normalize(images.astype(np.float32), preprocessing)).permute(0, 3, 1, 2)
+    mode = preprocessing.interpolation
+    align = None if mode == "nearest" else False  # torch refuses the option for nearest
+    resized = F.interpolate(x, (resolution, resolution), mode=mode, align_corners=align)
+    array: NDArray[np.float32] = resized.contiguous().numpy()
+    return array
+
+
+def _check_images(path: Path, images: NDArray[np.generic], in_channels: int) -> None:
+    """Raise DataError unless these are images for a network with so many input channels."""
+    if images.dtype != np.uint8 or images.ndim != 4:
+        raise DataError(f"{path}: `images` is {images.dtype} {images.shape}; {_EXPECTED}.")
+    if 0 in images.shape:
+        raise DataError(f"{path} has no images: `images` is {images.shape}.")
+    if images.shape[3] != in_channels:
+        raise DataError(
+            f"{path}: `images` is {images.shape}, (N, H, W, C) with {images.shape[3]} channels; "
+            f"the network's input has {in_channels}.",
+            remedy="Put the channels last, or build the network with as many --in-channels.",
+        )

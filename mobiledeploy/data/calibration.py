@@ -1,0 +1,199 @@
+"""Calibration sets: a folder of images, an `.npz`, or the images inside the package.
+
+Input: a path, a specification and its preprocessing. Output: `CalibrationSet`. Invariant: the same
+files give the same images in the same order, and the set's sha256 says which.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mobiledeploy.data.arrays import inputs_of, read_arrays
+from mobiledeploy.data.folder import find_images, labels_of
+from mobiledeploy.data.images import SUFFIXES, ImageFile, decode_all, is_image
+from mobiledeploy.data.preprocess import check_preprocessing
+from mobiledeploy.errors import DataError
+from mobiledeploy.types import CalibrationSet, ModelSpec, Preprocessing
+
+Pixel = TypeVar("Pixel", np.uint8, np.float32)
+
+
+def load_calibration(
+    source: Path,
+    *,
+    preprocessing: Preprocessing,
+    spec: ModelSpec,
+    samples: int | None = None,
+    batch_size: int = 8,
+) -> CalibrationSet:
+    """Load images for a network: those of a folder, or of an `.npz`.
+
+    Args:
+        source: A folder (images at any depth, in the order of their paths; see `folder.labels_of`
+            for labels) or an `.npz` (see `arrays`).
+        preprocessing: How an image becomes an input. An `.npz` has no crop.
+        spec: Gives the input's size and the number of classes.
+        samples: How many images to take, evenly spread over the ordered set; None takes all.
+        batch_size: Images per batch; the last one may have fewer.
+
+    Raises:
+        DataError: there are no images, fewer than `samples`, or one that cannot be read.
+        UsageError: the preprocessing does not fit the network.
+    """
+    check_preprocessing(preprocessing, spec)
+    if source.is_dir():
+        return _from_folder(source, preprocessing, spec, samples, batch_size)
+    if not source.exists():
+        raise DataError(
+            f"There is no {source}.",
+            remedy="Give the path of a folder of images, or of an .npz with `images`.",
+        )
+    if source.suffix.lower() != ".npz":
+        raise DataError(
+            f"{source} is neither a folder nor an .npz.",
+            remedy="Give a folder of images, or an .npz with `images`, uint8 (N, H, W, C).",
+        )
+    return _from_arrays(source, preprocessing, spec, samples, batch_size)
+
+
+def embedded_calibration(
+    spec: ModelSpec,
+    preprocessing: Preprocessing,
+    samples: int | None = None,
+    *,
+    batch_size: int = 8,
+) -> CalibrationSet:
+    """Load the images that the package carries; nothing is downloaded.
+
+    Args and Raises as `load_calibration`; also DataError where the package has no images.
+    """
+    check_preprocessing(preprocessing, spec)
+    folder = resources.files("mobiledeploy.data") / "embedded"
+    entries = folder.iterdir() if folder.is_dir() else ()
+    found = sorted(entry.name for entry in entries if is_image(entry.name))
+    if not found:
+        raise DataError(
+            "This installation carries no calibration images.",
+            remedy="Give images of your own with --calib-data.",
+        )
+    files = [ImageFile(name, folder / name) for name in found]
+    chosen = [files[i] for i in _spread(len(files), samples, "The embedded set")]
+    return _from_files(chosen, "embedded", preprocessing, spec, batch_size)
+
+
+def _from_folder(
+    source: Path,
+    preprocessing: Preprocessing,
+    spec: ModelSpec,
+    samples: int | None,
+    batch_size: int,
+) -> CalibrationSet:
+    """Load the images below a folder."""
+    paths = find_images(source)
+    if not paths:
+        raise DataError(
+            f"There are no images in {source}: no file ends in {', '.join(SUFFIXES)}.",
+            remedy="Give a folder of images, or an .npz with `images`.",
+        )
+    chosen = _spread(len(paths), samples, str(source))
+    names = [path.relative_to(source).as_posix() for path in paths]
+    labels = labels_of(source, names, spec.num_classes)
+    files = [ImageFile(names[i], paths[i]) for i in chosen]
+    return _from_files(
+        files,
+        str(source),
+        preprocessing,
+        spec,
+        batch_size,
+        labels=None if labels is None else tuple(labels[i] for i in chosen),
+    )
+
+
+def _from_files(
+    files: Sequence[ImageFile],
+    source: str,
+    preprocessing: Preprocessing,
+    spec: ModelSpec,
+    batch_size: int,
+    *,
+    labels: tuple[int, ...] | None = None,
+) -> CalibrationSet:
+    """Decode image files into a set."""
+    decoded = decode_all(files, preprocessing, spec.resolution)
+    return CalibrationSet(
+        batches=_batched(np.stack([image.pixels for image in decoded]), batch_size),
+        source=source,
+        sha256=_digest([image.sha256 for image in decoded]),
+        labels=labels,
+        names=tuple(file.name for file in files),
+    )
+
+
+def _from_arrays(
+    source: Path,
+    preprocessing: Preprocessing,
+    spec: ModelSpec,
+    samples: int | None,
+    batch_size: int,
+) -> CalibrationSet:
+    """Load the images of an `.npz`."""
+    arrays = read_arrays(source, spec.in_channels)
+    chosen = _spread(len(arrays.images), samples, str(source))
+    images = np.ascontiguousarray(arrays.images[chosen])
+    labels = None
+    if arrays.labels is not None and spec.num_classes > 0:
+        labels = tuple(int(label) for label in arrays.labels[chosen])
+        for index, label in zip(chosen, labels, strict=True):
+            if not 0 <= label < spec.num_classes:
+                raise DataError(
+                    f"{source}: image {index} has label {label}; "
+                    f"the network has {spec.num_classes} classes, counted from 0.",
+                    remedy="Give data for this network's classes, or leave `labels` out.",
+                )
+    return CalibrationSet(
+        batches=tuple(
+            inputs_of(batch, preprocessing, spec.resolution)
+            for batch in _batched(images, batch_size)
+        ),
+        source=str(source),
+        sha256=_digest([hashlib.sha256(image.tobytes()).hexdigest() for image in images]),
+        labels=labels,
+        names=tuple(f"{source.name}[{index}]" for index in chosen),
+    )
+
+
+def _spread(count: int, samples: int | None, source: str) -> list[int]:
+    """Return the indices of `samples` of `count` images, evenly spread, beginning with the first.
+
+    Sets are often ordered by class: the first few would be of one kind.
+    """
+    if samples is None:
+        return list(range(count))
+    if samples < 1:
+        raise DataError(
+            f"The number of samples is {samples}; at least 1 is needed.",
+            remedy="Give a larger number, or leave it out for all images.",
+        )
+    if samples > count:
+        raise DataError(
+            f"{source} has {count} images, fewer than the {samples} samples asked for.",
+            remedy="Ask for fewer samples, or leave the number out for all images.",
+        )
+    return [i * count // samples for i in range(samples)]
+
+
+def _batched(images: NDArray[Pixel], size: int) -> tuple[NDArray[Pixel], ...]:
+    """Split (N, ...) into batches of `size`; the last one may have fewer."""
+    return tuple(images[i : i + size] for i in range(0, len(images), size))
+
+
+def _digest(hashes: Sequence[str]) -> str:
+    """Return the sha256 of an ordered list of sha256, each in hex on a line of its own."""
+    return hashlib.sha256("".join(f"{value}\n" for value in hashes).encode()).hexdigest()

@@ -1,0 +1,118 @@
+"""From an image to a network's input.
+
+Input: a PIL image. Output: float32 (C, H, W), (pixel / 255 - mean) / std. Invariant: the arithmetic
+is that of the weights' own evaluation (resize the short side, centre crop, normalise, in float32).
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mobiledeploy.errors import DataError, UsageError
+from mobiledeploy.types import Interpolation, ModelSpec, Preprocessing
+
+_FILTERS: dict[Interpolation, Image.Resampling] = {
+    "nearest": Image.Resampling.NEAREST,
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by the network's input channels
+_EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX"} |
+                             {"CMYK", "YCbCr", "LAB", "HSV"})  # fmt: skip
+
+
+def default_preprocessing(in_channels: int) -> Preprocessing:
+    """Return ImageNet's preprocessing; other than RGB, the mean of its three channels for each."""
+    rgb = Preprocessing()
+    if in_channels == 3:
+        return rgb
+    mean, std = sum(rgb.mean) / 3, sum(rgb.std) / 3
+    return Preprocessing(mean=(mean,) * in_channels, std=(std,) * in_channels)
+
+
+def check_preprocessing(preprocessing: Preprocessing, spec: ModelSpec) -> None:
+    """Check that `preprocessing` makes inputs of `spec`.
+
+    Raises:
+        UsageError: a number is missing, left over or out of its range.
+    """
+    channels = spec.in_channels
+    for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
+        if len(values) != channels or not all(math.isfinite(value) for value in values):
+            raise UsageError(
+                f"The preprocessing's {name} is {values}; "
+                f"the network's input needs {channels} finite number(s), one per channel.",
+                remedy=f"Give --{name} once per input channel.",
+            )
+    if not all(value > 0 for value in preprocessing.std):
+        raise UsageError(
+            f"The preprocessing's std is {preprocessing.std}; inputs are divided by it.",
+            remedy="Give --std values above 0.",
+        )
+    if not 0 < preprocessing.crop_pct <= 1:
+        raise UsageError(
+            f"The preprocessing's crop-pct is {preprocessing.crop_pct}: it is the share of the "
+            "resized short side that the centre crop keeps.",
+            remedy="Give --crop-pct a number above 0, at most 1 (ImageNet: 0.875).",
+        )
+    if preprocessing.interpolation not in _FILTERS:
+        raise UsageError(
+            f"There is no interpolation {preprocessing.interpolation!r}.",
+            remedy=f"Choose one of {', '.join(_FILTERS)}.",
+        )
+
+
+def preprocess(
+    image: Image.Image, preprocessing: Preprocessing, resolution: int
+) -> NDArray[np.float32]:
+    """Resize the short side to round(resolution / crop_pct), crop the centre, normalise.
+
+    Args:
+        image: Of any 8-bit mode; converted to grey, RGB or RGBA as the mean has 1, 3 or 4 values.
+        preprocessing: Checked by `check_preprocessing`.
+        resolution: Side of the square input in pixels.
+
+    Returns:
+        (C, resolution, resolution), contiguous.
+
+    Raises:
+        DataError: no image has that many channels, or the pixels are not 8-bit.
+    """
+    image = _with_channels(image, len(preprocessing.mean))
+    short = round(resolution / preprocessing.crop_pct)
+    scale = short / min(image.size)
+    width, height = (max(short, round(side * scale)) for side in image.size)
+    image = image.resize((width, height), _FILTERS[preprocessing.interpolation])
+    left, top = (width - resolution) // 2, (height - resolution) // 2
+    image = image.crop((left, top, left + resolution, top + resolution))
+    pixels = np.asarray(image, np.float32).reshape(resolution, resolution, -1)
+    return np.ascontiguousarray(normalize(pixels, preprocessing).transpose(2, 0, 1))
+
+
+def normalize(pixels: NDArray[np.float32], preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Map pixels in [0, 255], (..., C), to what the network was trained on."""
+    mean = np.array(preprocessing.mean, np.float32)
+    std = np.array(preprocessing.std, np.float32)
+    return (pixels / np.float32(255) - mean) / std
+
+
+def _with_channels(image: Image.Image, channels: int) -> Image.Image:
+    """Convert to the mode that has `channels` channels."""
+    if channels not in _MODES:
+        raise DataError(
+            f"The network's input has {channels} channels; an image file has 1 (grey), 3 (RGB) or "
+            "4 (RGBA).",
+            remedy="Give the images as an .npz with `images`, uint8 (N, H, W, C).",
+        )
+    if image.mode not in _EIGHT_BIT_MODES:  # PIL would clip 16-bit values to 255 without a word
+        raise DataError(
+            f"The image has {image.mode!r} pixels; expected 8 bits per channel.",
+            remedy="Convert it to an 8-bit image.",
+        )
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")  # straight to RGB, PIL warns about the transparency
+    return image.convert(_MODES[channels])

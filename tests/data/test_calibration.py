@@ -1,0 +1,326 @@
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mobiledeploy import data
+from mobiledeploy.data import calibration, default_preprocessing, load_calibration, preprocess
+from mobiledeploy.errors import DataError, UsageError
+from mobiledeploy.types import ModelSpec, Preprocessing
+
+PREPROCESSING = Preprocessing()
+
+
+def load(source: Path, spec: ModelSpec, **options):
+    return load_calibration(source, preprocessing=PREPROCESSING, spec=spec, **options)
+
+
+def stacked(found) -> np.ndarray:
+    return np.concatenate(found.batches)
+
+
+def digest_of(contents: list[bytes]) -> str:
+    lines = [hashlib.sha256(content).hexdigest() + "\n" for content in contents]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def test_a_folder_gives_its_images_in_the_order_of_their_names(folder, spec):
+    found = load(folder, spec)
+    assert found.names == tuple(f"{i}.png" for i in range(10))
+    assert found.count == 10
+    assert [len(batch) for batch in found.batches] == [8, 2]
+    assert found.labels is None
+    for name, pixels in zip(found.names, stacked(found), strict=True):
+        with Image.open(folder / name) as image:
+            np.testing.assert_array_equal(pixels, preprocess(image, PREPROCESSING, 32))
+
+
+def test_the_sha256_is_of_the_files_in_order(folder, spec):
+    contents = [(folder / f"{i}.png").read_bytes() for i in range(10)]
+    assert load(folder, spec).sha256 == digest_of(contents)
+
+
+def test_another_order_is_another_set(folder, spec):
+    before = load(folder, spec).sha256
+    (folder / "0.png").rename(folder / "a.png")
+    assert load(folder, spec).sha256 != before
+
+
+def test_samples_are_spread_evenly_over_the_ordered_set(folder, spec):
+    found = load(folder, spec, samples=4)
+    assert found.names == ("0.png", "2.png", "5.png", "7.png")
+    assert found.sha256 == digest_of([(folder / name).read_bytes() for name in found.names])
+
+
+def test_all_samples_are_the_whole_set(folder, spec):
+    assert load(folder, spec, samples=10).sha256 == load(folder, spec).sha256
+
+
+@pytest.mark.parametrize("samples", [0, -1])
+def test_fewer_than_one_sample_is_refused(folder, spec, samples):
+    with pytest.raises(DataError, match=f"samples is {samples}; at least 1"):
+        load(folder, spec, samples=samples)
+
+
+def test_more_samples_than_images_are_refused(folder, spec):
+    with pytest.raises(DataError, match="has 10 images, fewer than the 11 samples"):
+        load(folder, spec, samples=11)
+
+
+def test_hidden_files_and_other_files_are_no_images(folder, spec):
+    (folder / "._0.png").write_bytes(b"resource fork")
+    (folder / "notes.txt").write_text("taken in May")
+    (folder / ".thumbs").mkdir()
+    (folder / ".thumbs" / "0.png").write_bytes(b"thumbnail")
+    assert load(folder, spec).count == 10
+
+
+def test_labels_come_from_labels_csv(folder, spec):
+    lines = [f"{i}.png,{9 - i}" for i in range(10)]
+    (folder / "labels.csv").write_text("\n".join(["file,class_index", *lines]))
+    assert load(folder, spec).labels == tuple(range(9, -1, -1))
+    assert load(folder, spec, samples=4).labels == (9, 7, 4, 2)
+
+
+def test_labels_come_from_one_subfolder_per_class(tmp_path, make_image):
+    for label in ("cat", "ant", "bee"):
+        make_image(tmp_path / label / "1.png", seed=ord(label[0]))
+    found = load(tmp_path, ModelSpec(family="v2", resolution=32, num_classes=3))
+    assert found.names == ("ant/1.png", "bee/1.png", "cat/1.png")
+    assert found.labels == (0, 1, 2)
+
+
+def test_a_part_of_the_classes_gives_no_labels(tmp_path, make_image, spec):
+    """Three of ten classes: whether `cat` is class 2 or 7, the folder does not say."""
+    for label in ("cat", "ant", "bee"):
+        make_image(tmp_path / label / "1.png")
+    assert load(tmp_path, spec).labels is None
+
+
+def test_a_feature_extractor_has_no_use_for_labels(folder):
+    (folder / "labels.csv").write_text("file,class_index\n0.png,1\n")
+    features = ModelSpec(family="v2", resolution=32, num_classes=0)
+    assert load(folder, features).labels is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("file,class_index\n0.png,1\n", "no line for 1.png"),
+        ("name,label\n0.png,1\n", "columns name, label; expected file and class_index"),
+        ("", "columns none; expected"),
+        ("file,class_index\n0.png,10\n", "line 2: class_index is '10'; .* 10 classes"),
+        ("file,class_index\n0.png,tench\n", "line 2: class_index is 'tench'"),
+        ("file,class_index\n0.png\n", "line 2: class_index is ''"),
+    ],
+)
+def test_a_labels_csv_that_is_wrong_is_refused(folder, spec, content, message):
+    (folder / "labels.csv").write_text(content)
+    with pytest.raises(DataError, match=message):
+        load(folder, spec)
+
+
+def test_a_labels_csv_that_is_no_text_is_refused(folder, spec):
+    (folder / "labels.csv").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(DataError, match=r"Could not read .*labels\.csv"):
+        load(folder, spec)
+
+
+def test_a_missing_folder_is_an_error(tmp_path, spec):
+    with pytest.raises(DataError, match=r"There is no .*nowhere"):
+        load(tmp_path / "nowhere", spec)
+
+
+def test_an_empty_folder_is_an_error(tmp_path, spec):
+    with pytest.raises(DataError, match="There are no images in"):
+        load(tmp_path, spec)
+
+
+def test_a_folder_without_images_is_an_error(tmp_path, spec):
+    (tmp_path / "notes.txt").write_text("none here")
+    with pytest.raises(DataError, match="There are no images in"):
+        load(tmp_path, spec)
+
+
+def test_a_single_image_is_no_calibration_set(tmp_path, make_image, spec):
+    with pytest.raises(DataError, match=r"neither a folder nor an \.npz"):
+        load(make_image(tmp_path / "a.png"), spec)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
+@pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
+def test_an_unreadable_image_is_named(folder, make_image, spec, damage, suffix):
+    bad = make_image(folder / f"bad.{suffix}", size=(64, 64))
+    content = bad.read_bytes()
+    bad.write_bytes(
+        {"truncated": content[: len(content) // 2], "text": b"not an image", "empty": b""}[damage]
+    )
+    with pytest.raises(DataError, match=rf"Could not read the image bad\.{suffix}"):
+        load(folder, spec)
+
+
+def test_an_image_too_large_to_be_true_is_named(folder, spec, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(DataError, match=r"Could not read the image 0\.png: Image size"):
+        load(folder, spec)
+
+
+def test_an_image_with_pixels_of_another_kind_is_named(folder, spec):
+    Image.new("I;16", (40, 40), 40000).save(folder / "x-ray.png")
+    with pytest.raises(DataError, match=r"x-ray\.png: .* 8 bits per channel"):
+        load(folder, spec)
+
+
+def test_preprocessing_for_other_channels_is_refused_before_anything_is_read(folder):
+    grey = ModelSpec(family="v2", resolution=32, in_channels=1)
+    with pytest.raises(UsageError, match=r"mean is .* needs 1"):
+        load(folder, grey)
+
+
+def test_grey_networks_get_grey_images(folder):
+    grey = ModelSpec(family="v2", resolution=32, in_channels=1)
+    found = load_calibration(folder, preprocessing=default_preprocessing(1), spec=grey)
+    assert found.batches[0].shape == (8, 1, 32, 32)
+
+
+# --- .npz ---------------------------------------------------------------------------------------
+
+
+def write_npz(path: Path, **arrays: object) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+def images(count=10, side=16, channels=3) -> np.ndarray:
+    shape = (count, side, side, channels)
+    return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+
+
+def test_arrays_are_normalised_and_then_interpolated_as_torch_does(tmp_path, spec):
+    pixels = images()
+    found = load(write_npz(tmp_path / "a.npz", images=pixels), spec)
+    mean = np.array([0.485, 0.456, 0.406], np.float32)
+    std = np.array([0.229, 0.224, 0.225], np.float32)
+    x = torch.from_numpy((pixels.astype(np.float32) / 255 - mean) / std).permute(0, 3, 1, 2)
+    x = torch.nn.functional.interpolate(x, size=(32, 32), mode="bilinear", align_corners=False)
+    np.testing.assert_allclose(stacked(found), x.numpy(), atol=1e-6, rtol=0)
+    assert found.batches[0].flags.c_contiguous
+    assert [len(batch) for batch in found.batches] == [8, 2]
+
+
+def test_arrays_have_sha256_labels_and_names(tmp_path, spec):
+    pixels = images()
+    path = write_npz(tmp_path / "a.npz", images=pixels, labels=np.arange(10)[::-1])
+    found = load(path, spec, samples=4)
+    chosen = [0, 2, 5, 7]
+    assert found.names == tuple(f"a.npz[{i}]" for i in chosen)
+    assert found.labels == (9, 7, 4, 2)
+    assert found.sha256 == digest_of([pixels[i].tobytes() for i in chosen])
+
+
+def test_the_interpolation_of_arrays_is_honoured(tmp_path, spec):
+    path = write_npz(tmp_path / "a.npz", images=images(side=8))
+    nearest = Preprocessing(interpolation="nearest")
+    found = stacked(load_calibration(path, preprocessing=nearest, spec=spec))
+    np.testing.assert_array_equal(found[..., ::4, ::4], found[..., 3::4, 3::4])
+    assert not np.array_equal(found, stacked(load(path, spec)))
+
+
+def test_arrays_for_a_feature_extractor_have_no_labels(tmp_path):
+    path = write_npz(tmp_path / "a.npz", images=images(), labels=np.arange(10))
+    assert load(path, ModelSpec(family="v2", resolution=32, num_classes=0)).labels is None
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"x": np.zeros(3)}, "holds `x`; expected `images`"),
+        ({"images": images().astype(np.float32)}, "float32 .*expected `images`, uint8"),
+        ({"images": images()[0]}, r"uint8 \(16, 16, 3\); expected"),
+        ({"images": images(count=0)}, "has no images"),
+        ({"images": images().transpose(0, 3, 1, 2)}, "16 channels; the network's input has 3"),
+        ({"images": images(), "labels": np.zeros(9, int)}, "one integer for each of the 10"),
+        ({"images": images(), "labels": np.zeros(10)}, "labels` is float64"),
+        ({"images": images(), "labels": np.full(10, 10)}, "image 0 has label 10; .* 10 classes"),
+        ({"images": images(), "labels": np.full(10, -1)}, "image 0 has label -1"),
+        ({"images": np.array([{}], dtype=object)}, "Could not read .*a.npz"),
+    ],
+)
+def test_arrays_that_are_wrong_are_refused(tmp_path, spec, arrays, message):
+    with pytest.raises(DataError, match=message):
+        load(write_npz(tmp_path / "a.npz", **arrays), spec)
+
+
+@pytest.mark.parametrize("keep", [0, 10, 2000])
+def test_a_truncated_npz_is_refused(tmp_path, spec, keep):
+    path = write_npz(tmp_path / "a.npz", images=images())
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(DataError, match=r"Could not read .*a\.npz"):
+        load(path, spec)
+
+
+def test_an_npz_with_a_flipped_byte_is_refused(tmp_path, spec):
+    path = write_npz(tmp_path / "a.npz", images=images())
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"Could not read .*a\.npz"):
+        load(path, spec)
+
+
+def test_a_single_array_is_no_npz(tmp_path, spec):
+    np.save(tmp_path / "a.npy", images())
+    path = (tmp_path / "a.npy").rename(tmp_path / "a.npz")
+    with pytest.raises(DataError, match=r"a single array, not an \.npz"):
+        load(path, spec)
+
+
+# --- embedded -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch) -> Path:
+    """Stand in for the installed package's folder."""
+    (tmp_path / "embedded").mkdir()
+    monkeypatch.setattr(calibration.resources, "files", lambda _package: tmp_path)
+    return tmp_path / "embedded"
+
+
+def test_the_package_carries_images(package, make_image, spec):
+    for index in range(5):
+        make_image(package / f"{index}.webp", seed=index)
+    (package / "README.md").write_text("where they come from")
+    found = data.embedded_calibration(spec, PREPROCESSING)
+    assert found.source == "embedded"
+    assert found.names == tuple(f"{i}.webp" for i in range(5))
+    assert stacked(found).shape == (5, 3, 32, 32)
+    expected = digest_of([(package / name).read_bytes() for name in found.names])
+    assert found.sha256 == expected
+
+
+def test_some_of_the_packages_images_may_be_taken(package, make_image, spec):
+    for index in range(5):
+        make_image(package / f"{index}.png", seed=index)
+    assert data.embedded_calibration(spec, PREPROCESSING, 2).names == ("0.png", "2.png")
+    with pytest.raises(DataError, match="The embedded set has 5 images"):
+        data.embedded_calibration(spec, PREPROCESSING, 6)
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_package_without_images_is_an_error(package, spec, there):
+    if not there:
+        package.rmdir()
+    with pytest.raises(DataError, match="carries no calibration images") as refused:
+        data.embedded_calibration(spec, PREPROCESSING)
+    assert "--calib-data" in refused.value.remedy
+
+
+@pytest.mark.shared
+def test_the_measurement_images_load_with_their_labels(shared):
+    full = ModelSpec(family="v2")
+    found = load(shared / "data/imagenet-sample/eval", full, samples=20)
+    assert found.labels is not None
+    assert [int(name[:3]) for name in found.names] == list(found.labels)
