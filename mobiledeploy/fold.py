@@ -95,14 +95,21 @@ def _conv_norm_pairs(module: nn.Module) -> list[_Pair]:
         if reason:
             raise UsageError(f"BatchNorm {norm!r} cannot be folded: {reason}.")
         pairs.append(_Pair(conv, norm))
-    unreached = [
-        name
-        for name, layer in module.named_modules()
-        if isinstance(layer, _BatchNorm) and name not in order
-    ]
-    if unreached:
-        raise UsageError(f"BatchNorm {unreached[0]!r} cannot be folded: it never runs.")
+    _refuse_what_is_left(module, graph, order)
     return pairs
+
+
+def _refuse_what_is_left(module: nn.Module, graph: fx.Graph, order: list[str]) -> None:
+    """Raise for norms that no layer in the graph stands for: they could not be folded."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, _BatchNorm) and name not in order:
+            raise UsageError(f"BatchNorm {name!r} cannot be folded: it never runs.")
+    for node in graph.nodes:
+        if node.target in (torch.nn.functional.batch_norm, torch.batch_norm):
+            raise UsageError(
+                f"BatchNorm {node.name!r} cannot be folded: it is a function call, not a layer.",
+                remedy="Use nn.BatchNorm2d.",
+            )
 
 
 def _obstacle(module: nn.Module, source: fx.Node, conv: str, norm: str, order: list[str]) -> str:

@@ -1,0 +1,89 @@
+"""Networks described in a file."""
+
+import pytest
+
+from mobiledeploy import models
+from mobiledeploy.errors import LoadError, UsageError
+from mobiledeploy.types import ArchitectureOptions, ModelSpec
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text):
+        path = tmp_path / "model.yaml"
+        path.write_text(text)
+        return path
+
+    return write
+
+
+def test_a_file_and_python_describe_the_same_network(write):
+    path = write(
+        """
+        family: v3
+        width: 0.5
+        resolution: 96
+        num_classes: 10
+        architecture:
+          width_rule: slim
+          rows:
+            - [3, 16, 16, false, RE, 1]
+            - {k: 5, exp: 64, out: 24, SE: true, NL: HS, s: 2}
+        """
+    )
+    rows = ((3, 16, 16, False, "RE", 1), (5, 64, 24, True, "HS", 2))
+    assert models.load_config(path) == ModelSpec(
+        family="v3-large",
+        width=0.5,
+        resolution=96,
+        num_classes=10,
+        architecture=ArchitectureOptions(rows=rows, width_rule="slim"),
+    )
+    models.create(models.load_config(path))
+
+
+def test_what_a_file_leaves_out_has_the_default(write):
+    assert models.load_config(write("family: v2")) == ModelSpec(family="v2")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "holds NoneType"),
+        ("- v2", "holds list"),
+        ("width: 1.0", "needs a family"),
+        ("family: v9", "no model 'v9'"),
+        ("family: 2", "no family 2"),
+        ("family: v2\nwidht: 1", "no field 'widht'"),
+        ("family: v2\narchitecture: {rowz: []}", "no field 'architecture.rowz'"),
+        ("family: v2\narchitecture: 5", "architecture is 5"),
+        ("family: v2\narchitecture: {rows: 5}", "rows is 5"),
+        (
+            "family: v2\narchitecture: {rows: [{t: 1, c: 16, n: 1}]}",
+            "row 1 has the columns t, c, n",
+        ),
+        ("family: v2\narchitecture: {rows: [[1, 16, 1]]}", "4 columns: t, c, n, s"),
+        ("family: v2\nwidth: wide", "width is 'wide'"),
+    ],
+)
+def test_a_file_that_describes_no_network_is_refused_by_name(write, text, message):
+    with pytest.raises(UsageError, match=message) as refusal:
+        models.load_config(write(text))
+    assert "model.yaml" in refusal.value.message
+
+
+@pytest.mark.parametrize("text", ["family: [v2", "family: !!python/object/apply:os.getpid []"])
+def test_a_file_that_is_not_plain_yaml_cannot_be_loaded(write, text):
+    with pytest.raises(LoadError, match="is not YAML"):
+        models.load_config(write(text))
+
+
+def test_binary_and_missing_files_and_folders_cannot_be_loaded(tmp_path):
+    binary = tmp_path / "weights.pt"
+    binary.write_bytes(b"\x80\xff\xfe\x00")
+    with pytest.raises(LoadError, match="is not YAML"):
+        models.load_config(binary)
+    with pytest.raises(LoadError, match="No such file"):
+        models.load_config(tmp_path / "absent.yaml")
+    with pytest.raises(LoadError, match="directory"):
+        models.load_config(tmp_path)

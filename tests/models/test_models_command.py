@@ -1,0 +1,81 @@
+"""`mobiledeploy models`."""
+
+import json
+
+import pytest
+
+from mobiledeploy.cli import main
+
+
+@pytest.fixture
+def run(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments):
+        with pytest.raises(SystemExit) as end:
+            main(["models", *arguments])
+        captured = capsys.readouterr()
+        return end.value.code, captured.out, captured.err
+
+    return run
+
+
+def test_a_table_for_people_goes_to_stderr(run):
+    code, out, err = run("v3-small")
+    assert (code, out) == (0, "")
+    assert "2,542,856" in err
+    assert "56.51" in err
+    assert "slim head1280" in err
+
+
+def test_width_and_resolution_apply_to_every_family(run):
+    code, out, _ = run("--width", "0.25", "--resolution", "64", "--json")
+    assert code == 0
+    specs = [entry["spec"] for entry in json.loads(out)]
+    assert {spec["family"] for spec in specs} == {"v1", "v2", "v3-large", "v3-small"}
+    assert {(spec["width"], spec["resolution"]) for spec in specs} == {(0.25, 64)}
+    names = [entry["name"] for entry in json.loads(out)]
+    assert len(set(names)) == len(names)
+
+
+def test_the_layers_sum_to_the_whole(run):
+    code, out, _ = run("v3", "--summary", "--json")
+    assert code == 0
+    (document,) = json.loads(out)
+    layers = document["layers"]
+    assert document["params"] == sum(layer["params"] for layer in layers) == 5_483_032
+    assert document["macs"] == sum(layer["macs"] for layer in layers)
+    assert sum(layer["macs_share"] for layer in layers) == pytest.approx(1)
+    assert layers[0]["output_shape"] == [16, 112, 112]
+
+
+def test_a_summary_for_people_lists_layers_and_the_total(run):
+    code, _, err = run("v1", "--width", "0.25", "--summary")
+    assert code == 0
+    assert "features.13.1.0" in err
+    assert "470,072" in err
+
+
+def test_a_network_of_ones_own_comes_from_a_file_and_flags_override_it(run, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("family: v2\nwidth: 0.5\narchitecture: {rows: [[1, 16, 1, 1]]}\n")
+    code, out, _ = run("--config", str(path), "--resolution", "96", "--json")
+    (document,) = json.loads(out)
+    assert code == 0
+    assert (document["spec"]["width"], document["spec"]["resolution"]) == (0.5, 96)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["v9"], "There is no model 'v9'"),
+        (["--width", "0"], "width is 0.0"),
+        (["--resolution", "16"], "resolution is 16"),
+        (["--summary"], "none was named"),
+        (["v2", "--config", "mine.yaml"], "Both a model"),
+    ],
+)
+def test_what_cannot_be_listed_is_refused_with_exit_code_2(run, arguments, message):
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert message in err
