@@ -14,10 +14,10 @@ def cifar10(shared):
     """Images (N, 3, 64, 64) prepared as the checkpoints' README says, and labels."""
     data = np.load(shared / "data" / "cifar10" / "eval.npz")
     statistics = Preprocessing()
-    pixels = torch.from_numpy(data["images"][:500]).permute(0, 3, 1, 2) / 255
+    pixels = torch.from_numpy(data["images"]).permute(0, 3, 1, 2) / 255
     mean, std = (torch.tensor(s).view(3, 1, 1) for s in (statistics.mean, statistics.std))
     images = torch.nn.functional.interpolate((pixels - mean) / std, size=64, mode="bilinear")
-    return images, torch.from_numpy(data["labels"][:500])
+    return images, torch.from_numpy(data["labels"])
 
 
 @pytest.mark.shared
@@ -38,5 +38,5 @@ def test_a_trained_checkpoint_loads_and_classifies(
     module.load_state_dict(state, strict=True)
     with torch.no_grad():
         top1 = float((module(images).argmax(1) == labels).float().mean())
-    # The published figure is of 10,000 images: 500 of them scatter by 1.8 points (one sigma).
-    assert abs(top1 - published_top1) < 0.054
+    # The published figure is of 10,000 images: 1,000 of them scatter by 1.3 points (one sigma).
+    assert abs(top1 - published_top1) < 0.039
