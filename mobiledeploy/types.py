@@ -71,7 +71,8 @@ class ArchitectureOptions:
             table and the head; "slim" (TF-slim, whose sizes the paper's tables give) expands by the
             ratio exp / in from the rounded input width and never narrows the head.
         stem_width: Channels of the first convolution; None scales the paper's by the width.
-        head_width: Channels before the classifier; None is the paper's. Of V2 and V3.
+        head_width: Of V2 and V3: channels before the classifier (of V3 at width 1, then scaled by
+            the rule); None is the paper's, 1024 for V3-Small.
         dilated: Of V3: the last three blocks dilate by 2 instead of striding (for segmentation).
         reduced_tail: Of V3: the last three blocks and the head at half width (for segmentation).
         se_gate: Of V3: "hard-sigmoid" as published, or "sigmoid" with BN inside the squeeze.

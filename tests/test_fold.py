@@ -167,7 +167,8 @@ class _Reader(nn.Module):
 
     def __init__(self, read):
         super().__init__()
-        self.read, self.conv, self.norm = read, nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+        self.read = read
+        self.conv, self.other, self.norm = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
 
     def forward(self, x):
         return self.read(self, x, self.conv(x))
@@ -182,7 +183,7 @@ def _functional(m, _, y):
     [
         (lambda m, _, y: m.norm(y) + y, "something else reads 'conv' too"),
         (lambda m, x, y: m.norm(y) + m.conv(x + 1), "runs more than once"),
-        (lambda m, x, y: m.norm(y) + m.norm(m.conv(x + 1)), "runs more than once"),
+        (lambda m, x, y: m.norm(y) + m.norm(m.other(x)), "runs more than once"),
         (lambda m, _, y: m.norm(y + 1), "which is not a convolution"),
         (lambda m, x, y: m.norm(y) if x.sum() > 0 else y, "cannot be traced"),
         (lambda _m, _x, y: y, "it never runs"),
