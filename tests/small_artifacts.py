@@ -5,6 +5,7 @@ They do not come from our exporters, so that what is tested with them stands on 
 
 import json
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ import pytest
 
 RESOLUTION = 32
 CLASSES = 10
-METADATA = {"name": "small", "preprocessing": {"crop_pct": 0.875}, "labels": ["a", "ö"]}
+METADATA = {"name": "small", "input": {"mean": [0.5, 0.25, 0.125]}}
+LABELS = "tench\ngoldfish\nöre"
 
 
 @pytest.fixture(scope="session")
@@ -65,8 +67,14 @@ def float_pte(exported, folder):
     """Lowered to XNNPACK, with our metadata as a constant method."""
     import torch
 
-    encoded = torch.frombuffer(bytearray(json.dumps(METADATA).encode()), dtype=torch.uint8)
-    return _lower(exported, folder / "float.pte", constants={"mobiledeploy_metadata": encoded})
+    def encoded(data):
+        return torch.frombuffer(bytearray(data), dtype=torch.uint8)
+
+    constants = {
+        "mobiledeploy_metadata": encoded(json.dumps(METADATA).encode()),
+        "mobiledeploy_labels": encoded(zlib.compress(LABELS.encode())),
+    }
+    return _lower(exported, folder / "float.pte", constants=constants)
 
 
 @pytest.fixture(scope="session")
@@ -144,7 +152,8 @@ def float_onnx(small_module, folder):
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
     helper.set_model_props(
-        model, {f"mobiledeploy.{key}": json.dumps(value) for key, value in METADATA.items()}
+        model,
+        {"mobiledeploy.metadata": json.dumps(METADATA), "mobiledeploy.labels": LABELS},
     )
     onnx.checker.check_model(model, full_check=True)
     path = folder / "float.onnx"

@@ -10,7 +10,10 @@ from mobiledeploy.runtimes.runner import Runner
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["Runner", "open_runner"]
+    from mobiledeploy.runtimes.executorch import ExecuTorchRunner
+    from mobiledeploy.runtimes.onnxruntime import OnnxRuntimeRunner
+
+__all__ = ["Runner", "open_runner", "runner_type"]
 
 
 def open_runner(path: Path, *, threads: int = 1, optimize: bool = True) -> Runner:
@@ -33,17 +36,23 @@ def open_runner(path: Path, *, threads: int = 1, optimize: bool = True) -> Runne
             f"There is no file {path}.",
             remedy="Check the path, or make the artifact with `mobiledeploy export`.",
         )
-    # Only the runtime that is asked for is imported: ONNX Runtime needs no torch.
+    return runner_type(path)(path, threads=threads, optimize=optimize)
+
+
+def runner_type(path: Path) -> type[OnnxRuntimeRunner | ExecuTorchRunner]:
+    """Import the runtime that a file's suffix asks for, and only that: ORT needs no torch.
+
+    Raises:
+        ArtifactError: an unknown suffix.
+    """
     if path.suffix == ".onnx":
         from mobiledeploy.runtimes.onnxruntime import OnnxRuntimeRunner  # noqa: PLC0415
 
-        return OnnxRuntimeRunner(path, threads=threads, optimize=optimize)
+        return OnnxRuntimeRunner
     if path.suffix == ".pte":
-        if not optimize:
-            raise UsageError(f"{path}: a .pte has no optimizations that could be switched off.")
         from mobiledeploy.runtimes.executorch import ExecuTorchRunner  # noqa: PLC0415
 
-        return ExecuTorchRunner(path, threads=threads)
+        return ExecuTorchRunner
     raise ArtifactError(
         f"{path} ends in {path.suffix or 'no suffix'!r}; expected .onnx or .pte.",
         remedy="Rename the file to what it is.",

@@ -37,6 +37,7 @@ class EagerRunner:
     runtime = "torch"
     version = str(torch.__version__)
     metadata: Mapping[str, object] = {}
+    labels: tuple[str, ...] = ()
 
     def __init__(
         self,

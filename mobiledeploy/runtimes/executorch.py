@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import weakref
+import zlib
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
@@ -13,10 +14,10 @@ import torch
 # the wrapper drags in (3 of 4 seconds), and with the thread pool, which the wrapper does not have.
 from executorch.extension.pybindings import _portable_lib
 
-from mobiledeploy.errors import ArtifactError, RuntimeFailedError
+from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
 from mobiledeploy.runtimes.native_output import captured_stderr
 from mobiledeploy.runtimes.pte_file import check_pte
-from mobiledeploy.runtimes.runner import in_batches_of, single_input
+from mobiledeploy.runtimes.runner import in_batches_of, metadata_errors_explained, single_input
 from mobiledeploy.types import OUTPUT_NAME
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 METHOD = "forward"
 METADATA_METHOD = "mobiledeploy_metadata"
+LABELS_METHOD = "mobiledeploy_labels"
 _FLOAT = 6  # executorch/runtime/core/portable_type/scalar_type.h
 
 
@@ -43,17 +45,21 @@ class ExecuTorchRunner:
     Args:
         path: The program.
         threads: Size of the process's thread pool.
+        optimize: Must be True: a `.pte` was optimized when it was exported.
 
     Raises:
         ArtifactError: the file is not a program that ExecuTorch accepts, or its method "forward"
             does not take one float32 (N, C, H, W) and return one float32 (N, classes).
         RuntimeFailedError: another runner is open with another number of threads.
+        UsageError: `optimize` is False.
     """
 
     runtime = "executorch"
     version = version("executorch")
 
-    def __init__(self, path: Path, *, threads: int = 1) -> None:
+    def __init__(self, path: Path, *, threads: int = 1, optimize: bool = True) -> None:
+        if not optimize:
+            raise UsageError(f"{path}: a .pte has no optimizations that could be switched off.")
         self.path = path
         self.threads = threads
         check_pte(path)
@@ -63,7 +69,7 @@ class ExecuTorchRunner:
         batch, *sample = self._input_sizes()
         self.batch_size: int = batch
         self.input_shape: tuple[int, ...] = tuple(sample)
-        self.metadata = self._metadata()
+        self.metadata, self.labels = self._description()
         _open.add(self)
 
     def _input_sizes(self) -> tuple[int, ...]:
@@ -78,14 +84,21 @@ class ExecuTorchRunner:
             )
         return tuple(tensors[0].sizes())
 
-    def _metadata(self) -> dict[str, object]:
-        """Read the constant method that holds the exporter's JSON document as uint8."""
+    def _description(self) -> tuple[dict[str, object], tuple[str, ...]]:
+        """Read our own constant methods: a JSON document, and class names compressed with zlib."""
+        with metadata_errors_explained(self.path):
+            document = json.loads(self._constant(METADATA_METHOD) or b"{}")
+            labels = self._constant(LABELS_METHOD)
+            return document, tuple(zlib.decompress(labels).decode().splitlines()) if labels else ()
+
+    def _constant(self, name: str) -> bytes:
+        """Return the uint8 that a constant method returns; empty where there is no such method."""
         names = [self._program.get_method_name(i) for i in range(self._program.num_methods())]
-        if METADATA_METHOD not in names:
-            return {}
+        if name not in names:
+            return b""
         with captured_stderr():
-            (encoded,) = self._program.load_method(METADATA_METHOD)(())
-        return cast("dict[str, object]", json.loads(encoded.numpy().tobytes()))
+            (value,) = self._program.load_method(name)(())
+        return cast("bytes", value.numpy().tobytes())
 
     def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
         """Run the network (see `Runner.run`)."""

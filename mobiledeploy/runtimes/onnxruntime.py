@@ -10,7 +10,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError
 from mobiledeploy.runtimes.native_output import captured_stderr
-from mobiledeploy.runtimes.runner import in_batches_of, single_input
+from mobiledeploy.runtimes.runner import in_batches_of, metadata_errors_explained, single_input
 from mobiledeploy.types import INPUT_NAME, OUTPUT_NAME
 
 if TYPE_CHECKING:
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-METADATA_PREFIX = "mobiledeploy."
+METADATA_KEY = "mobiledeploy.metadata"
+LABELS_KEY = "mobiledeploy.labels"
 _FATAL = 4
 _ORT_ERRORS = (
     ort_errors.Fail,
@@ -80,7 +81,7 @@ class OnnxRuntimeRunner:
             options.optimized_model_filepath = str(optimized_path)
         self._session = _load(path, options)
         self.input_shape, self.batch_size = self._signature()
-        self.metadata = _decoded(self._session.get_modelmeta().custom_metadata_map)
+        self.metadata, self.labels = self._description()
 
     def _signature(self) -> tuple[tuple[int, ...] | None, int | None]:
         """Return the shape of one sample and the fixed batch (None where it is symbolic)."""
@@ -95,6 +96,13 @@ class OnnxRuntimeRunner:
         batch, *sample = self._session.get_inputs()[0].shape
         fixed = all(isinstance(size, int) for size in sample)
         return (tuple(sample) if fixed else None, batch if isinstance(batch, int) else None)
+
+    def _description(self) -> tuple[dict[str, object], tuple[str, ...]]:
+        """Read our own entries of `metadata_props`: a JSON document, and one class name a line."""
+        properties = self._session.get_modelmeta().custom_metadata_map
+        with metadata_errors_explained(self.path):
+            document = json.loads(properties.get(METADATA_KEY, "{}"))
+        return document, tuple(properties.get(LABELS_KEY, "").splitlines())
 
     def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
         """Run the network (see `Runner.run`)."""
@@ -137,12 +145,3 @@ def _load(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.Infere
                 f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}",
                 remedy="Export the model again: the file is damaged, or not ONNX.",
             ) from error
-
-
-def _decoded(properties: Mapping[str, str]) -> dict[str, object]:
-    """Decode our own entries of `metadata_props`, whose values are JSON documents."""
-    return {
-        key.removeprefix(METADATA_PREFIX): json.loads(value)
-        for key, value in properties.items()
-        if key.startswith(METADATA_PREFIX)
-    }

@@ -13,6 +13,7 @@ Layout: ``executorch/schema/program.fbs``, ``executorch/schema/extended_header.h
 
 from __future__ import annotations
 
+import mmap
 import struct
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -154,8 +155,12 @@ def split_xnnpack_payload(path: Path, payload: memoryview) -> XnnpackBlob:
 
 
 def _read(path: Path) -> memoryview:
+    """Map the file, so that only what is looked at is read: it may hold many weights."""
     try:
-        return memoryview(path.read_bytes())
+        with path.open("rb") as handle:
+            if path.stat().st_size == 0:
+                return memoryview(b"")
+            return memoryview(mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ))
     except OSError as error:
         raise ArtifactError(f"Could not read {path}: {error.strerror}.") from error
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import zlib
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from mobiledeploy.errors import RuntimeFailedError
+from mobiledeploy.errors import ArtifactError, RuntimeFailedError
 from mobiledeploy.types import INPUT_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
     from types import TracebackType
     from typing import Self
 
@@ -47,7 +50,11 @@ class Runner(Protocol):
 
     @property
     def metadata(self) -> Mapping[str, object]:
-        """Return what the exporter wrote into the artifact, decoded; empty where it wrote none."""
+        """Return what the exporter says about the artifact; empty for one of other makers."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the names of the classes; empty where the artifact does not carry them."""
 
     def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
         """Run the network.
@@ -72,6 +79,22 @@ class Runner(Protocol):
         traceback: TracebackType | None,
     ) -> None:
         """Free the network."""
+
+
+@contextmanager
+def metadata_errors_explained(path: Path) -> Iterator[None]:
+    """Translate what decoding damaged metadata raises.
+
+    Raises:
+        ArtifactError: it is not JSON, not UTF-8, or not zlib.
+    """
+    try:
+        yield
+    except (ValueError, zlib.error, RuntimeError) as error:
+        raise ArtifactError(
+            f"{path}: the metadata within it is damaged: {error}.",
+            remedy="Export the model again.",
+        ) from error
 
 
 def single_input(

@@ -2,14 +2,17 @@
 
 import random
 import struct
+import zlib
 
 import pytest
+import small_artifacts
 
 from mobiledeploy.errors import ArtifactError
 from mobiledeploy.runtimes import open_runner
 from mobiledeploy.runtimes.pte_file import read_pte, split_xnnpack_payload
 
 HEADER = 8
+LABELS = zlib.compress(small_artifacts.LABELS.encode())
 
 
 def noise(count, seed=0):
@@ -114,6 +117,21 @@ def test_a_pte_that_the_runtime_itself_refuses_says_why(float_pte, tmp_path):
     message = refused(tmp_path / "foreign.pte", content)
     assert "ExecuTorch" in message
     assert "MissingBackend" in message
+
+
+def test_an_onnx_whose_metadata_is_damaged_is_refused(float_onnx, tmp_path):
+    content = float_onnx.read_bytes().replace(b'{"name": ', b'["name": ')
+    assert "metadata within it is damaged" in refused(tmp_path / "meta.onnx", content)
+
+
+@pytest.mark.parametrize(
+    ("good", "bad"), [(b'{"name": ', b'["name": '), (b"{", b"\xff"), (b"x\x9c", b"zz")]
+)
+def test_a_pte_whose_metadata_is_damaged_is_refused(float_pte, good, bad, tmp_path):
+    content = float_pte.read_bytes()
+    at = content.index(b'{"name": ') if good.startswith(b"{") else content.index(LABELS)
+    damaged = content[:at] + content[at:].replace(good, bad, 1)
+    assert "metadata within it is damaged" in refused(tmp_path / "meta.pte", damaged)
 
 
 def test_nothing_of_it_reaches_stderr(float_pte, tmp_path, capfd):

@@ -109,17 +109,14 @@ def test_a_runner_says_what_it_is(artifact, runtime, version):
 @pytest.mark.parametrize("artifact", ["float_onnx", "float_pte"], indirect=True)
 def test_what_the_exporter_wrote_is_read_back(artifact):
     with open_runner(artifact) as runner:
-        assert runner.metadata == {
-            "name": "small",
-            "preprocessing": {"crop_pct": 0.875},
-            "labels": ["a", "ö"],
-        }
+        assert runner.metadata == {"name": "small", "input": {"mean": [0.5, 0.25, 0.125]}}
+        assert runner.labels == ("tench", "goldfish", "öre")
 
 
 @pytest.mark.parametrize("artifact", ["fixed_batch_onnx", "int8_pte"], indirect=True)
 def test_an_artifact_of_other_makers_has_no_metadata(artifact):
     with open_runner(artifact) as runner:
-        assert runner.metadata == {}
+        assert (runner.metadata, runner.labels) == ({}, ())
 
 
 @pytest.mark.parametrize("artifact", ["float_onnx", "float_pte"], indirect=True)
