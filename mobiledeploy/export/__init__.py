@@ -1,1 +1,91 @@
-"""The int8 network, encoded as ONNX and as ExecuTorch `.pte`."""
+"""The network as files that phones run: ONNX, and ExecuTorch `.pte`.
+
+In: a `QuantizedModel` (int8) or a `FoldedModel` (fp32). Out: an `Artifact`; its manifest is written
+by `manifest.write_manifest` once parity is known.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from mobiledeploy.export import metadata
+from mobiledeploy.export.manifest import tool_versions
+from mobiledeploy.files import sha256_of, write_whole
+from mobiledeploy.progress import step
+from mobiledeploy.quiet import quietly
+from mobiledeploy.types import Artifact, FoldedModel, QuantizedModel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from torch.export import ExportedProgram
+
+    from mobiledeploy.types import Format, Precision
+
+__all__ = ["artifact_name", "export_executorch", "export_onnx"]
+
+
+def artifact_name(model: QuantizedModel | FoldedModel, format: Format) -> str:  # noqa: A002
+    """Return the file name of an artifact, for example ``mobilenet_v2_1.0_224-int8.pte``."""
+    return f"{model.spec.name}-{_precision(model)}.{format}"
+
+
+def export_onnx(model: QuantizedModel | FoldedModel, path: Path) -> Artifact:
+    """Write the network as ONNX (opset 20, one file, batch of any size).
+
+    Raises:
+        ExportError: the exporter refused the network.
+        RuntimeFailedError: the file could not be written.
+    """
+    from mobiledeploy.export import onnx
+
+    with step("Exporting to ONNX"):
+        data = onnx.encode(_program(model), _precision(model), metadata.for_onnx(model))
+    return _write(model, "onnx", path, data)
+
+
+def export_executorch(model: QuantizedModel | FoldedModel, path: Path) -> Artifact:
+    """Write the network as an ExecuTorch program for XNNPACK (batch of one).
+
+    Raises:
+        ExportError: the exporter refused the network, or left an operator outside the delegate.
+        RuntimeFailedError: the file could not be written.
+    """
+    from mobiledeploy.export import executorch
+
+    with step("Lowering to ExecuTorch (XNNPACK)"):
+        data = executorch.encode(_program(model), metadata.for_executorch(model))
+    return _write(model, "pte", path, data)
+
+
+def _program(model: QuantizedModel | FoldedModel) -> ExportedProgram:
+    if isinstance(model, QuantizedModel):
+        return model.program
+    with quietly():
+        return torch.export.export(model.module.eval(), (torch.zeros(model.spec.input_shape),))
+
+
+def _precision(model: QuantizedModel | FoldedModel) -> Precision:
+    return "int8" if isinstance(model, QuantizedModel) else "fp32"
+
+
+def _write(
+    model: QuantizedModel | FoldedModel,
+    format: Format,  # noqa: A002
+    path: Path,
+    data: bytes,
+) -> Artifact:
+    with write_whole(path) as part:
+        part.write_bytes(data)
+    return Artifact(
+        format=format,
+        path=path,
+        sha256=sha256_of(path),
+        size_bytes=len(data),
+        spec=model.spec,
+        precision=_precision(model),
+        encodings_digest=model.encodings_digest if isinstance(model, QuantizedModel) else "",
+        tool_versions=tool_versions(),
+    )

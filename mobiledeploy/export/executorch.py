@@ -1,18 +1,88 @@
-"""The network as an ExecuTorch program: one XNNPACK delegate and nothing outside it."""
+"""The network as an ExecuTorch program: one XNNPACK delegate, and nothing outside it.
+
+In: an `ExportedProgram` of batch one. Out: the bytes of a `.pte`.
+
+Invariants: same program, same bytes; every operator of the network runs inside the one delegate.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import gc
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, cast
 
 import torch
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import to_edge_transform_and_lower
+from torch.fx.traceback import NodeSource
+
+from mobiledeploy.errors import ExportError
+from mobiledeploy.quiet import quietly
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from executorch.exir import EdgeProgramManager
     from torch.export import ExportedProgram
 
 
-def lower(program: ExportedProgram) -> bytes:
-    """Lower to XNNPACK."""
-    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
-    return lowered.to_executorch().buffer
+def encode(program: ExportedProgram, metadata: Mapping[str, bytes]) -> bytes:
+    """Return the program as a serialized `.pte`.
+
+    Args:
+        program: Batch of one; quantized (PT2E-converted) or float.
+        metadata: Each entry becomes a constant method that returns its bytes as a uint8 tensor.
+
+    Raises:
+        ExportError: the exporter refused the program, or left an operator outside the delegate.
+    """
+    constant_methods = {
+        name: torch.frombuffer(bytearray(value), dtype=torch.uint8)
+        for name, value in metadata.items()
+    }
+    try:
+        with quietly(), _lowering_faster():
+            edge = to_edge_transform_and_lower(
+                program, partitioner=[XnnpackPartitioner()], constant_methods=constant_methods
+            )
+            _require_one_delegate(edge)
+            return cast("bytes", edge.to_executorch().buffer)
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        raise ExportError(f"ExecuTorch could not lower the network: {error}") from error
+
+
+def _require_one_delegate(edge: EdgeProgramManager) -> None:
+    """Raise unless the whole network went into a single delegate."""
+    calls = edge.exported_program().graph.find_nodes
+    delegate = torch.ops.higher_order.executorch_call_delegate
+    delegates = calls(op="call_function", target=delegate)
+    outside = [
+        str(node.target)
+        for node in edge.exported_program().graph.nodes
+        if node.op == "call_function"
+        and node.target is not delegate
+        and "getitem" not in str(node.target)
+    ]
+    if len(delegates) != 1 or outside:
+        raise ExportError(
+            f"Expected one XNNPACK delegate and nothing outside it; found {len(delegates)}"
+            f" delegates and, outside: {', '.join(outside) or 'nothing'}."
+        )
+
+
+@contextmanager
+def _lowering_faster() -> Iterator[None]:
+    """Spare the lowering two costs that do not touch its result (18 s -> 12 s for MobileNetV2).
+
+    Its passes deep-copy every node's provenance (`from_node`), which nobody changes, again and
+    again: sharing it is as good. And the garbage collector walks millions of live nodes.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    NodeSource.__deepcopy__ = lambda self, _memo: self  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        del NodeSource.__deepcopy__  # type: ignore[attr-defined]
+        if collecting:
+            gc.enable()

@@ -1,6 +1,6 @@
 """One int8 network out of a folded float one.
 
-    trace ─▶ rewrite ─▶ observe ─▶ choose encodings ─▶ round weights and biases ─▶ PT2E
+    trace ─▶ observe ─▶ choose encodings ─▶ round weights and biases ─▶ PT2E
 
 In: a `FoldedModel` and a `CalibrationSet`. Out: a `QuantizedModel`, whose program is the only int8
 network there is; ONNX and `.pte` are encodings of it, and `reference` says what it computes.
@@ -15,12 +15,11 @@ import torch
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from mobiledeploy.errors import ExportError
+from mobiledeploy.observe import observe
 from mobiledeploy.progress import step
-from mobiledeploy.quantize.calibrate import observe
-from mobiledeploy.quantize.graph import find_sites, find_units, trace, weight_and_bias
+from mobiledeploy.graph import find_sites, find_units, trace, weight_and_bias
 from mobiledeploy.quantize.quantizer import MobileNetQuantizer
 from mobiledeploy.quantize.ranges import choose_encodings
-from mobiledeploy.quantize.rewrite import absorb_hard_sigmoid
 from mobiledeploy.quantize.weights import round_bias, round_weight, weight_scales
 from mobiledeploy.quiet import quietly
 from mobiledeploy.types import QuantizedModel, QuantRecipe
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
     from torch.fx import GraphModule
 
-    from mobiledeploy.quantize.graph import Unit
+    from mobiledeploy.graph import Unit
     from mobiledeploy.types import CalibrationSet, Encoding, FoldedModel
 
 __all__ = ["quantize"]
@@ -57,10 +56,9 @@ def quantize(
     recipe = recipe or QuantRecipe()
     with step("Tracing the network"):
         traced = trace(model)
-        absorb_hard_sigmoid(traced)
         units = find_units(traced)
         sites = find_sites(traced, units)
-    observed = observe(traced, sites, calibration)
+    observed = observe(traced, [node for site in sites for node in site.nodes], calibration)
     by_site = choose_encodings(units, sites, observed, recipe, model.preprocessing)
     encodings = {node.name: by_site[site.name] for site in sites for node in site.nodes}
     with step("Quantizing"):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from torch.fx import GraphModule
 
-    from mobiledeploy.quantize.graph import Unit
+    from mobiledeploy.graph import Unit
     from mobiledeploy.types import Encoding
 
 ANNOTATION = "quantization_annotation"

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from mobiledeploy.quantize.calibrate import Observed
-    from mobiledeploy.quantize.graph import Site, Unit
+    from mobiledeploy.observe import Observed
+    from mobiledeploy.graph import Site, Unit
     from mobiledeploy.types import Preprocessing, QuantRecipe
 
 _LOGIT_HEADROOM = 1.1
@@ -48,12 +48,14 @@ def choose_encodings(
     source = sites[0].name
     encodings: dict[str, Encoding] = {}
     for site in sites:
-        low, high = _range_of(observed[site.name], recipe, site.clamp)
+        seen = [observed[node.name] for node in site.nodes]
+        minima = np.min([s.minima.min(1) for s in seen], axis=0)
+        maxima = np.max([s.maxima.max(1) for s in seen], axis=0)
+        low, high = _range_of(minima, maxima, recipe, site.clamp)
         if site.name == source:
             encodings[site.name] = encode_input(preprocessing)
         elif site.name == logits:
-            seen = observed[site.name]
-            low, high = seen.minima.min(), seen.maxima.max()
+            low, high = float(minima.min()), float(maxima.max())
             encodings[site.name] = encode(_LOGIT_HEADROOM * low, _LOGIT_HEADROOM * high)
         elif site.name in pooled:
             encodings[site.name] = encode_pooled(low, high, encodings[pooled[site.name]])
@@ -120,13 +122,16 @@ def distance_from_half(values: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def _range_of(
-    seen: Observed, recipe: QuantRecipe, clamp: tuple[float, float]
+    minima: NDArray[np.float32],
+    maxima: NDArray[np.float32],
+    recipe: QuantRecipe,
+    clamp: tuple[float, float],
 ) -> tuple[float, float]:
-    """Return the range that the recipe's rule makes of what was seen, inside the clamp."""
+    """Return the range that the recipe's rule makes of the images' extremes, inside the clamp."""
     if recipe.range_rule == "minmax":
-        low, high = seen.minima.min(), seen.maxima.max()
+        low, high = minima.min(), maxima.max()
     else:
-        low, high = seen.minima.mean(), seen.maxima.mean()
+        low, high = minima.mean(), maxima.mean()
     return max(float(low), clamp[0]), min(float(high), clamp[1])
 
 

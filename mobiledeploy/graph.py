@@ -2,7 +2,7 @@
 
 In: a `FoldedModel`. Out: an `fx.GraphModule` that owns its weights, its `Unit`s (an operator with
 the activation that its requantization performs) and its `Site`s (activations that share one
-encoding).
+encoding). `equalize` and `quantize` both work on this form.
 
 Invariant: the traced graph computes what the module computes, on any batch size; every operator in
 it belongs to exactly one unit, so nothing can stay float unnoticed.
@@ -42,6 +42,7 @@ _KINDS: dict[object, Kind] = {
     aten.hardswish_.default: "hardswish",
     aten.flatten.using_ints: "reshape",
 }
+_HARD_SIGMOID = (aten.hardsigmoid.default, aten.hardsigmoid_.default)
 _RELU = (aten.relu.default, aten.relu_.default)
 _HARDTANH = (aten.hardtanh.default, aten.hardtanh_.default, aten.relu6.default, aten.relu6_.default)
 
@@ -88,14 +89,28 @@ class Site:
 
 
 def trace(model: FoldedModel) -> GraphModule:
-    """Return the folded module as a flat ATen graph with weights of its own, without dropout."""
+    """Return the folded module as a flat ATen graph with weights of its own.
+
+    Dropout is gone, and hard-sigmoids have become part of the convolutions before them. A module
+    that is such a graph already is copied.
+
+    Raises:
+        ExportError: a hard-sigmoid does not follow a convolution that only it reads.
+    """
+    module = copy.deepcopy(model.module).eval()
+    if isinstance(module, torch.fx.GraphModule):
+        return module
     with quietly():
-        example = torch.zeros(model.spec.input_shape)
-        program = torch.export.export(copy.deepcopy(model.module).eval(), (example,))
-        traced = cast("GraphModule", program.module(check_guards=False))
+        program = torch.export.export(module, (torch.zeros(model.spec.input_shape),))
+        unlifted = program.module(check_guards=False)
+    # a graph module of our own, without the hook that holds the input to a batch of one
+    traced = torch.fx.GraphModule(unlifted, unlifted.graph)
     for node in traced.graph.find_nodes(op="call_function", target=aten.dropout.default):
         node.replace_all_uses_with(cast("Node", node.args[0]))
         traced.graph.erase_node(node)
+    for target in _HARD_SIGMOID:
+        for node in traced.graph.find_nodes(op="call_function", target=target):
+            _absorb_hard_sigmoid(traced, node)
     traced.recompile()
     return traced
 
@@ -189,3 +204,26 @@ def _clamp_of(node: Node) -> tuple[float, float] | None:
         bounds = node.args[1:] or (0.0, 6.0)
         return (float(cast("float", bounds[0])), float(cast("float", bounds[1])))
     return None
+
+
+def _absorb_hard_sigmoid(traced: GraphModule, node: Node) -> None:
+    """Turn a convolution + hard-sigmoid into a convolution clamped to [0, 1], in place.
+
+    hard-sigmoid(y) = relu6(y + 3) / 6 = clamp(y / 6 + 1/2, 0, 1)
+
+    so it is the convolution with W / 6 and b / 6 + 1/2, clamped: one int8 operator whose saturation
+    is the activation (MobileNetV3, section 5.2; the gate of squeeze-and-excitation is its one use).
+    """
+    convolution = cast("Node", node.args[0])
+    if convolution.target is not aten.conv2d.default or len(convolution.users) != 1:
+        raise ExportError(
+            f"The hard-sigmoid {node.name} follows {convolution.target}, not a convolution of its"
+            " own, and has no int8 form.",
+            remedy="Export without --int8.",
+        )
+    weight, bias = weight_and_bias(traced, Unit("convolution", convolution, node, None))
+    weight.div_(6)
+    bias.div_(6).add_(0.5)
+    node.target = aten.hardtanh.default
+    node.args = (convolution, 0.0, 1.0)
+    node.kwargs = {}
