@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobiledeploy.errors import ArtifactError
+from mobiledeploy.errors import ArtifactError, UsageError
 from mobiledeploy.files import sha256_of, write_whole
 from mobiledeploy.types import (
     Artifact,
@@ -117,13 +117,13 @@ def read_manifest(artifact: Path) -> Manifest:
             )
         recipe = document.get("recipe")
         manifest = Manifest(
-            spec=ModelSpec(**document["spec"]),
+            spec=ModelSpec.from_document(document["spec"]),
             preprocessing=_preprocessing(document["preprocessing"]),
             recipe=QuantRecipe(**recipe) if recipe else None,
             document=document,
         )
         expected = document["artifact"]["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, UsageError) as error:
         raise ArtifactError(f"The manifest {path} is damaged: {error}.", remedy=remedy) from error
     found = sha256_of(artifact)
     if found != expected:
