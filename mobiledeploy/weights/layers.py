@@ -1,0 +1,93 @@
+"""A state dict as a sequence of layers.
+
+Names differ from one implementation to the next; which layers follow one another, and their shapes,
+do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+_NORM = frozenset({"weight", "bias", "running_mean", "running_var"})
+COUNTER = "num_batches_tracked"  # of a BN layer: training's, without effect on inference
+
+Signature = tuple[object, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """The tensors of one module, by their own names.
+
+    Attributes:
+        name: The module's path; empty for the root.
+        tensors: `weight`, `bias`, `running_mean`, ...
+    """
+
+    name: str
+    tensors: Mapping[str, torch.Tensor]
+
+    @property
+    def is_norm(self) -> bool:
+        """Return whether this is a BN layer."""
+        return set(self.tensors) - {COUNTER} == _NORM
+
+    @property
+    def is_map(self) -> bool:
+        """Return whether this is a convolution or a linear layer."""
+        return set(self.tensors) in ({"weight"}, {"weight", "bias"}) and (
+            self.tensors["weight"].ndim in (2, 4)
+        )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return (out, in / groups, k, k) of a map (linear is 1x1), or (channels,) of a BN."""
+        shape = tuple(self.tensors["weight"].shape) if "weight" in self.tensors else ()
+        return (*shape, 1, 1) if self.is_map and len(shape) == 2 else shape
+
+    @property
+    def outline(self) -> Signature:
+        """Return what stays the same whatever the width: kind, kernel, bias."""
+        if self.is_norm:
+            return ("norm",)
+        if self.is_map:
+            return ("map", self.shape[2:], "bias" in self.tensors)
+        return ("other", self.name, *sorted(self.tensors))
+
+    @property
+    def signature(self) -> Signature:
+        """Return the outline and the shape: equal for layers that can hold each other's tensors."""
+        return (*self.outline, self.shape)
+
+
+def layers_of(tensors: Mapping[str, torch.Tensor]) -> list[Layer]:
+    """Group a state dict by module, in the order of each module's first tensor."""
+    groups: dict[str, dict[str, torch.Tensor]] = {}
+    for name, tensor in tensors.items():
+        module, _, local = name.rpartition(".")
+        groups.setdefault(module, {})[local] = tensor
+    return [Layer(name, group) for name, group in groups.items()]
+
+
+def outlines(layers: Sequence[Layer]) -> list[Signature]:
+    """Return the outline of each layer."""
+    return [layer.outline for layer in layers]
+
+
+def signatures(layers: Sequence[Layer]) -> list[Signature]:
+    """Return the signature of each layer."""
+    return [layer.signature for layer in layers]
+
+
+def norms_of(module: nn.Module) -> list[nn.BatchNorm2d]:
+    """Return a network's BN layers."""
+    return [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+
+
+def norm_eps_of(module: nn.Module) -> float:
+    """Return the epsilon of a network's BN layers, which is one for all of them."""
+    (eps,) = {layer.eps for layer in norms_of(module)}
+    return eps

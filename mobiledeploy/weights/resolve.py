@@ -1,0 +1,55 @@
+"""What a choice of weights means for the network: before it is built."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobiledeploy.types import ModelSpec, Preprocessing
+from mobiledeploy.weights.infer import Build
+from mobiledeploy.weights.inspect import complete_spec, inspect_checkpoint
+from mobiledeploy.weights.published import published_for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resolution:
+    """A specification that its weights fit, and what comes with them.
+
+    Attributes:
+        spec: Completed from the checkpoint's tensors.
+        preprocessing: That the weights imply; None where they imply none.
+        labels: That came with the checkpoint; often none.
+        notes: What was inferred and assumed, one sentence each.
+    """
+
+    spec: ModelSpec
+    preprocessing: Preprocessing | None = None
+    labels: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def resolve(spec: ModelSpec, given: Collection[str], build: Build) -> Resolution:
+    """Complete a specification from the weights that it names, and refuse contradictions.
+
+    Args:
+        spec: What was asked for.
+        given: Names of the fields of `spec` that somebody set on purpose; the others are defaults.
+        build: Makes the network of a specification, for example `models.create_on_meta`; storage
+            is not needed.
+
+    Raises:
+        UsageError: nobody publishes ImageNet weights for this variant.
+        WeightsError: the checkpoint cannot be read, or contradicts what was given.
+    """
+    if spec.weights == "random":
+        return Resolution(spec=spec)
+    if spec.weights == "imagenet":
+        return Resolution(spec=spec, preprocessing=published_for(spec).preprocessing)
+    info = inspect_checkpoint(Path(spec.weights), build, spec.architecture)
+    return Resolution(
+        spec=complete_spec(info, spec, given),
+        preprocessing=info.preprocessing,
+        labels=info.labels,
+        notes=info.notes,
+    )
