@@ -1,6 +1,7 @@
 """Images in: preprocessing, calibration sets, labels."""
 
 from mobiledeploy.data.calibration import embedded_calibration, load_calibration
+from mobiledeploy.data.labels import load_labels
 from mobiledeploy.data.preprocess import check_preprocessing, default_preprocessing, preprocess
 
 __all__ = [
@@ -8,5 +9,6 @@ __all__ = [
     "default_preprocessing",
     "embedded_calibration",
     "load_calibration",
+    "load_labels",
     "preprocess",
 ]

@@ -1,0 +1,68 @@
+import re
+
+import pytest
+
+from mobiledeploy.data import load_labels
+from mobiledeploy.errors import DataError
+
+
+def test_a_network_of_1000_classes_has_imagenets_names():
+    labels = load_labels(None, 1000)
+    assert len(labels) == len(set(labels)) == 1000
+    assert [labels[i] for i in (0, 1, 207, 281, 999)] == [
+        "tench",
+        "goldfish",
+        "golden retriever",
+        "tabby",
+        "toilet tissue",
+    ]
+
+
+@pytest.mark.shared
+def test_imagenets_names_are_in_the_order_of_the_measurement_images(shared):
+    """Their files are named `{index}_{synset}_{name}`, by somebody else."""
+    labels = load_labels(None, 1000)
+
+    def words(name: str) -> set[str]:
+        return set(re.findall(r"[a-z]+", name.lower()))
+
+    files = sorted((shared / "data/imagenet-sample/eval").glob("*.jpg"))
+    shared_words = [
+        bool(words(labels[int(path.name[:3])]) & words(path.stem.split("_", 2)[2]))
+        for path in files
+    ]
+    assert len(files) == 200
+    assert sum(shared_words) >= 195  # a few classes go by another synonym
+
+
+def test_other_networks_have_no_names_unless_given():
+    assert load_labels(None, 10) == ()
+    assert load_labels(None, 0) == ()
+
+
+def test_names_come_from_a_file(tmp_path):
+    path = tmp_path / "labels.txt"
+    path.write_text("\ufeffant\r\nbee \ncat\u00e9gorie\n\n", encoding="utf-8")
+    assert load_labels(path, 3) == ("ant", "bee", "cat\u00e9gorie")
+
+
+@pytest.mark.parametrize(
+    ("content", "classes", "message"),
+    [
+        (b"ant\nbee\n", 3, "has 2 names; the network has 3 classes"),
+        (b"ant\nbee\n", 1000, "has 2 names; the network has 1000 classes"),
+        (b"", 3, "has 0 names"),
+        (b"ant\n\nbee\n", 3, "line 2 is empty"),
+        (b"\xff\xfe\x00", 3, "Could not read the labels"),
+    ],
+)
+def test_a_file_that_does_not_name_every_class_is_refused(tmp_path, content, classes, message):
+    path = tmp_path / "labels.txt"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message):
+        load_labels(path, classes)
+
+
+def test_a_missing_file_is_refused(tmp_path):
+    with pytest.raises(DataError, match="Could not read the labels"):
+        load_labels(tmp_path / "nowhere.txt", 3)
