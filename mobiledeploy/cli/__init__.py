@@ -9,10 +9,11 @@ import sys
 import traceback
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from mobiledeploy import quiet
+from mobiledeploy.cli.bench import bench as bench_command
 from mobiledeploy.cli.models import models as models_command
 from mobiledeploy.cli.output import console, explain
 from mobiledeploy.errors import MobileDeployError
@@ -47,6 +48,7 @@ def _options(
 
 
 app.command("models")(models_command)
+app.command("bench")(bench_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -62,10 +64,10 @@ def _run(arguments: Sequence[str] | None) -> int:
         explain(error)
         _traceback_if_debugging()
         return error.exit_code
-    except click.ClickException as error:
-        error.show()
+    except TyperException as error:
+        error.show()  # type: ignore[attr-defined]  # all that Typer raises have it
         return error.exit_code
-    except (KeyboardInterrupt, click.Abort):
+    except (KeyboardInterrupt, typer.Abort):
         console().print("Stopped. Nothing half-written was left behind.")
         return 130
     except Exception as error:

@@ -1,0 +1,63 @@
+"""`mobiledeploy bench` as a user meets it."""
+
+import json
+
+import pytest
+
+from mobiledeploy.cli import _run
+
+
+def test_the_table_goes_to_stderr_and_the_document_to_stdout(float_onnx, capsys):
+    assert _run(["bench", str(float_onnx), str(float_onnx), "--runs", "6", "--json", "-"]) == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert document["schema"] == 1
+    assert [len(m["times_ms"]) for m in document["measurements"]] == [6, 6]
+    assert "float.onnx" in captured.err
+    assert "ratio to first" in captured.err
+    assert "6 runs are few" in " ".join(captured.err.split())
+
+
+def test_the_document_can_go_to_a_file(float_onnx, tmp_path, capsys):
+    path = tmp_path / "out" / "bench.json"
+    options = ["--threads", "2", "--runs", "3", "--warmup", "1", "--json", str(path)]
+    assert _run(["bench", str(float_onnx), *options]) == 0
+    (measurement,) = json.loads(path.read_text())["measurements"]
+    assert (measurement["threads"], measurement["warmup"]) == (2, 1)
+    assert capsys.readouterr().out == ""
+
+
+def test_an_x86_machine_says_that_it_is_no_phone(float_onnx, monkeypatch, capsys):
+    from mobiledeploy.runtimes import host
+
+    def on(architecture):
+        monkeypatch.setattr(host.platform, "machine", lambda: architecture)
+        assert _run(["bench", str(float_onnx), "--runs", "2", "--json", "-"]) == 0
+        captured = capsys.readouterr()
+        return " ".join(captured.err.split()), json.loads(captured.out)["notes"]
+
+    text, notes = on("x86_64")
+    assert "says nothing about a phone" in text
+    assert "says nothing about a phone" in notes[0]
+    text, notes = on("aarch64")
+    assert "phone" not in text
+    assert notes == []
+
+
+def test_a_damaged_artifact_exits_with_3_and_no_traceback(tmp_path, capsys):
+    path = tmp_path / "bad.pte"
+    path.write_bytes(b"\0" * 100)
+    assert _run(["bench", str(path)]) == 3
+    captured = capsys.readouterr()
+    assert "is not an ExecuTorch program" in captured.err
+    assert "Try:" in captured.err
+    assert "Traceback" not in captured.err
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["a.onnx", "--threads", "0"], ["a.onnx", "--runs", "1"], ["a.onnx", "--fast"]]
+)
+def test_wrong_usage_exits_with_2(arguments, capsys):
+    assert _run(["bench", *arguments]) == 2
+    assert capsys.readouterr().err

@@ -1,0 +1,72 @@
+"""The JSON document: versioned, complete, and its ratios are to the first artifact."""
+
+import json
+
+from mobiledeploy.bench.document import to_document
+from mobiledeploy.runtimes.host import Host
+from mobiledeploy.types import Measurement
+
+HOST = Host(architecture="riscv64", model="A chip", cores=3, features=frozenset({"vnni", "avx2"}))
+
+
+def measurement(name, times_ms):
+    return Measurement(
+        artifact=name,
+        artifact_sha256="ab" * 32,
+        runtime="onnxruntime 9",
+        device=HOST.label,
+        threads=2,
+        warmup=4,
+        times_ms=times_ms,
+        load_ms=5.0,
+        first_ms=6.0,
+        peak_memory_bytes=7,
+        warnings=("doubtful",),
+    )
+
+
+def test_the_document_holds_raw_times_and_what_follows_from_them():
+    times = tuple(float(n) for n in range(1, 102))
+    doubled = tuple(2 * t for t in times)
+    document = to_document([measurement("a", times), measurement("b", doubled)], HOST, ["beware"])
+    assert json.loads(json.dumps(document)) == document | {
+        "measurements": [
+            entry | {"times_ms": list(entry["times_ms"]), "warnings": list(entry["warnings"])}
+            for entry in document["measurements"]
+        ]
+    }
+    assert document["schema"] == 1
+    assert document["kind"] == "mobiledeploy.bench"
+    assert document["host"] == {
+        "architecture": "riscv64",
+        "model": "A chip",
+        "cores": 3,
+        "features": ["avx2", "vnni"],
+    }
+    assert document["notes"] == ["beware"]
+    first, second = document["measurements"]
+    assert first == {
+        "artifact": "a",
+        "artifact_sha256": "ab" * 32,
+        "runtime": "onnxruntime 9",
+        "device": "local (A chip, riscv64)",
+        "threads": 2,
+        "warmup": 4,
+        "times_ms": times,
+        "load_ms": 5.0,
+        "first_ms": 6.0,
+        "peak_memory_bytes": 7,
+        "warnings": ("doubtful",),
+        "median_ms": 51.0,
+        "p90_ms": 91.0,
+        "p99_ms": 100.0,
+        "iqr_ms": 50.0,
+        "ratio_to_first": {"median": 1, "q1": 1, "q3": 1, "low": 1, "high": 1},
+    }
+    assert second["ratio_to_first"] == {"median": 2, "q1": 2, "q3": 2, "low": 2, "high": 2}
+
+
+def test_unknown_features_are_null_rather_than_none_found():
+    host = Host(architecture="x86_64", model="", cores=1, features=None)
+    document = to_document([measurement("a", (1.0, 2.0))], host, [])
+    assert document["host"]["features"] is None

@@ -1,0 +1,175 @@
+"""The protocol end to end, and that each figure lands with the artifact it belongs to."""
+
+import hashlib
+import importlib
+import shutil
+
+import pytest
+
+from mobiledeploy.bench import measure, paired_ratio
+from mobiledeploy.bench.measure import load_order, sessions_for
+from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
+
+
+def test_both_runtimes_are_measured_in_one_run(float_onnx, int8_pte):
+    onnx, pte = measure([float_onnx, int8_pte], threads=2, runs=9, warmup=1)
+    assert [m.artifact for m in (onnx, pte)] == [str(float_onnx), str(int8_pte)]
+    assert onnx.runtime.startswith("onnxruntime ")
+    assert pte.runtime.startswith("executorch ")
+    for path, found in ((float_onnx, onnx), (int8_pte, pte)):
+        assert found.artifact_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert (found.threads, found.warmup, len(found.times_ms)) == (2, 1, 9)
+        assert min(*found.times_ms, found.load_ms, found.first_ms) > 0
+        assert found.peak_memory_bytes > 0
+        assert "runs are few" in found.warnings[-1]
+    assert paired_ratio(onnx, pte).median > 0
+
+
+@pytest.mark.parametrize(("artifacts", "sessions"), [(1, 3), (2, 4), (3, 3), (4, 4), (7, 7)])
+def test_each_artifact_is_loaded_first_equally_often(artifacts, sessions):
+    assert sessions_for(artifacts) == sessions
+    orders = [load_order(artifacts, session) for session in range(sessions)]
+    assert all(sorted(order) == list(range(artifacts)) for order in orders)
+    for place in range(artifacts):
+        there = [order[place] for order in orders]
+        assert {there.count(index) for index in range(artifacts)} == {sessions // artifacts}
+
+
+@pytest.fixture
+def sessions(monkeypatch):
+    """Answer sessions without running anything: each figure tells where it comes from."""
+    requests = []
+
+    def converse(request):
+        session = len(requests)
+        requests.append(request)
+        names = [path.rsplit("/", 1)[-1] for path in request["artifacts"]]
+        yield {"progress": 0.5}
+        fresh = {
+            "runtime": f"runtime of {names[0]}",
+            "load_ms": 100.0 * session + 1,
+            "first_ms": 100.0 * session + 2,
+            "peak_memory_bytes": 100 * session + 3,
+        }
+        rounds = range(request["rounds"])
+        yield {
+            "result": {
+                "fresh": fresh,
+                "times_ms": [[ord(n[0]) + session / 10 for _ in rounds] for n in names],
+            }
+        }
+
+    # The package exports the function under the module's name.
+    module = importlib.import_module("mobiledeploy.bench.measure")
+    monkeypatch.setattr(module, "converse", converse)
+    return requests
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = [tmp_path / name for name in ("a.onnx", "b.onnx")]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    return paths
+
+
+def test_figures_land_with_their_artifact(sessions, files):
+    a, b = measure(files, runs=6)
+    assert [r["rounds"] for r in sessions] == [2, 2, 1, 1]
+    assert a.times_ms == tuple(ord("a") + t / 10 for t in (0, 0, 1, 1, 2, 3))
+    assert b.times_ms == tuple(ord("b") + t / 10 for t in (0, 0, 1, 1, 2, 3))
+    assert (a.runtime, b.runtime) == ("runtime of a.onnx", "runtime of b.onnx")
+    # a is first in sessions 0 and 2, b in 1 and 3.
+    assert (a.load_ms, a.first_ms, a.peak_memory_bytes) == (101, 102, 3)
+    assert (b.load_ms, b.first_ms, b.peak_memory_bytes) == (201, 202, 103)
+
+
+@pytest.mark.usefixtures("sessions")
+def test_an_artifact_may_be_held_against_itself(files):
+    first, second = measure([files[0], files[0]], runs=4)
+    assert first.times_ms == second.times_ms
+    assert first.load_ms != second.load_ms
+
+
+def test_runs_are_shared_out_among_the_sessions(sessions, files):
+    found = measure(files, runs=101)
+    assert [r["rounds"] for r in sessions] == [26, 25, 25, 25]
+    assert len(found[0].times_ms) == 101
+
+
+@pytest.mark.usefixtures("sessions")
+def test_every_session_has_at_least_one_round(files):
+    assert len(measure(files, runs=2)[0].times_ms) == 4
+
+
+def test_what_was_asked_for_reaches_every_session(sessions, files):
+    measure(files, threads=3, warmup=7, duration_s=8.0, seed=40)
+    assert {r["threads"] for r in sessions} == {3}
+    assert {r["warmup"] for r in sessions} == {7}
+    assert {r["duration_s"] for r in sessions} == {2.0}
+    assert [r["seed"] for r in sessions] == [40, 41, 42, 43]
+
+
+@pytest.mark.usefixtures("sessions")
+def test_progress_advances_to_the_end_and_no_further(files):
+    from mobiledeploy import progress
+
+    class Reporter:
+        steps = 0
+
+        def track(self, items, description, total):
+            self.said = (description, total)
+            for item in items:
+                self.steps += 1
+                yield item
+
+    reporter = Reporter()
+    with progress.reporting_to(reporter):
+        measure(files)
+    assert reporter.said == ("Timing in 4 sessions", 80)
+    assert reporter.steps == 80
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"threads": 0}, "threads is 0; expected at least 1"),
+        ({"runs": 1}, "runs is 1; expected at least 2"),
+        ({"warmup": -1}, "warmup is -1; expected at least 0"),
+        ({"duration_s": 0}, "duration is 0 s"),
+        ({"duration_s": float("nan")}, "duration is nan s"),
+    ],
+)
+def test_numbers_that_cannot_be_are_usage_errors(sessions, files, options, message):
+    with pytest.raises(UsageError, match=message):
+        measure(files, **options)
+    assert sessions == []
+
+
+def test_nothing_to_measure_is_a_usage_error():
+    with pytest.raises(UsageError, match="nothing to measure"):
+        measure([])
+
+
+def test_a_missing_artifact_is_an_artifact_error(tmp_path):
+    with pytest.raises(ArtifactError, match=r"Could not read .*none\.onnx: No such file"):
+        measure([tmp_path / "none.onnx"])
+
+
+def test_a_damaged_artifact_is_reported_from_the_other_process(tmp_path):
+    path = tmp_path / "bad.onnx"
+    path.write_bytes(b"not a model")
+    with pytest.raises(ArtifactError, match=r"cannot load .*bad\.onnx"):
+        measure([path])
+
+
+def test_a_runtime_that_crashes_is_reported(float_onnx, tmp_path, monkeypatch):
+    """The child is made to die the way a native library does."""
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    (tmp_path / "sitecustomize.py").write_text(
+        "import onnxruntime, os\nonnxruntime.InferenceSession = lambda *_, **__: os.abort()\n"
+    )
+    artifact = tmp_path / "innocent.onnx"
+    shutil.copy(float_onnx, artifact)
+    with pytest.raises(RuntimeFailedError, match=r"(?s)SIGABRT.*innocent\.onnx"):
+        measure([artifact])

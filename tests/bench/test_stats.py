@@ -1,0 +1,105 @@
+"""Statistics worked out by hand, and the rules for doubt on both sides of their limits."""
+
+import pytest
+
+from mobiledeploy.bench.stats import doubts, paired_ratio
+from mobiledeploy.errors import UsageError
+from mobiledeploy.types import Measurement
+
+
+def measurement(times_ms):
+    return Measurement(
+        artifact="a.onnx",
+        artifact_sha256="0" * 64,
+        runtime="onnxruntime 1",
+        device="local",
+        threads=1,
+        warmup=0,
+        times_ms=tuple(times_ms),
+        load_ms=1.0,
+        first_ms=1.0,
+        peak_memory_bytes=1,
+    )
+
+
+def ratio(reference, candidate):
+    return paired_ratio(measurement(reference), measurement(candidate))
+
+
+def test_the_ratio_is_the_candidate_s_time_over_the_reference_s():
+    found = ratio([1, 2, 4, 8, 16], [2, 2, 2, 2, 64])
+    # Sorted: 0.25, 0.5, 1, 2, 4.
+    assert (found.q1, found.median, found.q3) == (0.5, 1, 2)
+
+
+def test_what_slows_both_down_leaves_the_ratio_alone():
+    moods = [1, 1, 7, 1, 30, 2, 1, 1.5, 1, 9]
+    found = ratio([3 * mood for mood in moods], [6 * mood for mood in moods])
+    assert found.q1 == found.median == found.q3 == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("count", "low", "high"),
+    # Ranks from the table of David and Nagaraja's construction: 1-based 40 and 61 of 100,
+    # 2 and 9 of 10; five values cannot give 95%, six can by their whole range.
+    [(100, 40, 61), (10, 2, 9), (6, 1, 6), (5, 1, 5), (2, 1, 2)],
+)
+def test_the_interval_of_the_median_comes_from_order_statistics(count, low, high):
+    found = ratio([1] * count, range(1, count + 1))
+    assert (found.low, found.high) == (low, high)
+
+
+@pytest.mark.parametrize(
+    ("candidate", "decided"),
+    [([2] * 10, True), ([0.5] * 10, True), ([1] * 10, False), ([0.9, 1.1] * 5, False)],
+)
+def test_a_ratio_is_decided_when_its_interval_leaves_one_out(candidate, decided):
+    assert ratio([1] * 10, candidate).decided is decided
+
+
+@pytest.mark.parametrize(("reference", "candidate"), [([1, 2], [1]), ([1], [1]), ([], [])])
+def test_times_that_have_no_partner_raise(reference, candidate):
+    with pytest.raises(UsageError, match="cannot be paired"):
+        ratio(reference, candidate)
+
+
+def steady(count=30, level=10.0):
+    return [level + 0.01 * (index % 3) for index in range(count)]
+
+
+def test_steady_times_raise_no_doubt():
+    assert doubts(steady(), threads=2, cores=2) == ()
+
+
+@pytest.mark.parametrize(("spread", "noisy"), [(0.9, False), (1.1, True)])
+def test_a_spread_of_more_than_a_tenth_of_the_median_is_noise(spread, noisy):
+    # The quartiles are at the outer levels, the median at the middle one, in every third.
+    times = [10 - spread / 2, 10 - spread / 2, 10.0, 10 + spread / 2, 10 + spread / 2] * 6
+    found = doubts(times, threads=1, cores=1)
+    assert len(found) == noisy
+    assert not noisy or "noisy: the middle half of the times spreads over 11%" in found[0]
+
+
+def test_single_outliers_are_not_noise():
+    times = steady(40)
+    times[7] = times[23] = 500.0
+    assert doubts(times, threads=1, cores=1) == ()
+
+
+@pytest.mark.parametrize(("late", "drift"), [(10.4, ""), (10.6, "+6%"), (9.6, ""), (9.4, "-6%")])
+def test_a_last_third_that_differs_by_more_than_a_twentieth_is_drift(late, drift):
+    found = doubts([10.0] * 20 + [late] * 10, threads=1, cores=1)
+    assert len(found) == bool(drift)
+    assert not drift or f"drift: the last third takes {drift}" in found[0]
+
+
+def test_more_threads_than_cores_are_doubtful():
+    (found,) = doubts(steady(), threads=3, cores=2)
+    assert "3 threads share 2 cores" in found
+
+
+@pytest.mark.parametrize(("count", "few"), [(19, True), (20, False)])
+def test_few_runs_are_doubtful(count, few):
+    found = doubts(steady(count), threads=1, cores=1)
+    assert len(found) == few
+    assert not few or found[0].startswith("19 runs are few (expected at least 20)")

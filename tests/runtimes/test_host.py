@@ -1,0 +1,104 @@
+"""What processors say of themselves, as recorded from real ones."""
+
+import os
+
+import pytest
+
+from mobiledeploy.runtimes.host import (
+    Host,
+    describe_host,
+    int8_caveat,
+    parse_cpuinfo,
+    parse_sysctl,
+)
+
+EPYC = """processor	: 0
+vendor_id	: AuthenticAMD
+model name	: AMD EPYC
+flags		: fpu sse2 avx2 avx512f avx512bw avx512_vnni
+
+processor	: 1
+model name	: another one
+flags		: fpu
+"""
+ALDER_LAKE = "model name\t: 12th Gen Intel(R) Core(TM) i7\nflags\t\t: fpu avx2 avx_vnni\n"
+HASWELL = "model name\t: Intel(R) Core(TM) i5-4460\nflags\t\t: fpu avx avx2\n"
+RASPBERRY_PI_5 = """processor	: 0
+BogoMIPS	: 108.00
+Features	: fp asimd aes pmull sha1 sha2 crc32 atomics fphp asimdhp asimddp
+CPU implementer	: 0x41
+CPU architecture: 8
+CPU part	: 0xd0b
+
+Model		: Raspberry Pi 5 Model B Rev 1.0
+"""
+GRAVITON_3 = (
+    "Features\t: fp asimd asimddp sve i8mm bf16\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n"
+)
+APPLE_M2 = """machdep.cpu.cores_per_package: 8
+machdep.cpu.brand_string: Apple M2
+hw.optional.floatingpoint: 1
+hw.optional.arm.FEAT_DotProd: 1
+hw.optional.arm.FEAT_I8MM: 1
+hw.optional.arm.FEAT_SME: 0
+"""
+APPLE_M1 = APPLE_M2.replace("M2", "M1").replace("I8MM: 1", "I8MM: 0")
+MAC_PRO = """machdep.cpu.brand_string: Intel(R) Xeon(R) W-3245
+machdep.cpu.features: FPU SSE2 AVX1.0
+machdep.cpu.leaf7_features: AVX2 AVX512F AVX512VNNI
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "features"),
+    [
+        (EPYC, "AMD EPYC", {"avx2", "avx512", "vnni"}),
+        (ALDER_LAKE, "12th Gen Intel(R) Core(TM) i7", {"avx2", "vnni"}),
+        (HASWELL, "Intel(R) Core(TM) i5-4460", {"avx2"}),
+        (RASPBERRY_PI_5, "Raspberry Pi 5 Model B Rev 1.0", {"dotprod"}),
+        (GRAVITON_3, "ARM implementer 0x41, part 0xd40", {"dotprod", "i8mm"}),
+    ],
+)
+def test_linux_tells_model_and_features(text, model, features):
+    assert parse_cpuinfo(text) == (model, features)
+
+
+@pytest.mark.parametrize(
+    ("text", "model", "features"),
+    [
+        (APPLE_M2, "Apple M2", {"dotprod", "i8mm"}),
+        (APPLE_M1, "Apple M1", {"dotprod"}),
+        (MAC_PRO, "Intel(R) Xeon(R) W-3245", {"avx2", "avx512", "vnni"}),
+    ],
+)
+def test_macos_tells_model_and_features(text, model, features):
+    assert parse_sysctl(text) == (model, features)
+
+
+@pytest.mark.parametrize("parse", [parse_cpuinfo, parse_sysctl])
+def test_a_silent_system_is_not_taken_for_one_without_features(parse):
+    assert parse("") == ("", None)
+
+
+def test_this_machine_can_be_described():
+    host = describe_host()
+    assert host.architecture
+    assert 1 <= host.cores <= os.cpu_count()
+    assert host.architecture in host.label
+
+
+def host(architecture, features):
+    return Host(architecture=architecture, model="", cores=1, features=features)
+
+
+def test_an_arm_machine_needs_no_caveat():
+    assert int8_caveat(host("aarch64", frozenset())) == ""
+    assert int8_caveat(host("arm64", frozenset())) == ""
+
+
+def test_an_x86_machine_is_no_phone_and_without_vnni_not_even_the_same_numbers():
+    assert "saturate" in int8_caveat(host("x86_64", frozenset({"avx2"})))
+    with_vnni = int8_caveat(host("AMD64", frozenset({"vnni"})))
+    assert "says nothing about a phone" in with_vnni
+    assert "saturate" not in with_vnni
+    assert "saturate" not in int8_caveat(host("x86_64", None))
