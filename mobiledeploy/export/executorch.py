@@ -12,6 +12,11 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import torch
+from executorch.backends.xnnpack.partition.config import (
+    ALL_PARTITIONER_CONFIGS,
+    HardswishConfig,
+)
+from executorch.backends.xnnpack.partition.config.xnnpack_config import ConfigPrecisionType
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
 from executorch.exir import to_edge_transform_and_lower
 from torch.fx.traceback import NodeSource
@@ -24,6 +29,23 @@ if TYPE_CHECKING:
 
     from executorch.exir import EdgeProgramManager
     from torch.export import ExportedProgram
+
+
+class QuantizedHardswish(HardswishConfig):  # type: ignore[misc]  # executorch is untyped
+    """Hard-swish of int8 codes, which XNNPACK runs as a table of 256 entries.
+
+    ExecuTorch's own configuration offers hard-swish in float only; its serializer and XNNPACK's
+    runtime take the quantized one: `xnn_define_unary` fills the table from the operator's formula.
+    """
+
+    def supported_precision_types(self) -> list[ConfigPrecisionType]:
+        """Return float and static int8."""
+        return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]
+
+
+def _partitioner() -> XnnpackPartitioner:
+    configs = [QuantizedHardswish if c is HardswishConfig else c for c in ALL_PARTITIONER_CONFIGS]
+    return XnnpackPartitioner(configs=configs)
 
 
 def encode(program: ExportedProgram, metadata: Mapping[str, bytes]) -> bytes:
@@ -43,7 +65,7 @@ def encode(program: ExportedProgram, metadata: Mapping[str, bytes]) -> bytes:
     try:
         with quietly(), _lowering_faster():
             edge = to_edge_transform_and_lower(
-                program, partitioner=[XnnpackPartitioner()], constant_methods=constant_methods
+                program, partitioner=[_partitioner()], constant_methods=constant_methods
             )
             _require_one_delegate(edge)
             return cast("bytes", edge.to_executorch().buffer)

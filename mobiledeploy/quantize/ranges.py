@@ -9,7 +9,8 @@ runtimes compute an operator by different formulas, the scale is one at which th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -40,10 +41,14 @@ def choose_encodings(
     Sites come in topological order: the scale of a pooled tensor depends on that of its input.
     """
     site_of = {node: site for site in sites for node in site.nodes}
-    pooled = {site_of[u.output].name: site_of[u.activations[0]].name for u in units if _is_pool(u)}
-    before_hardswish = {
-        site_of[unit.activations[0]].name for unit in units if unit.kind == "hardswish"
+    pooled = {site_of[u.output].name: site_of[u.activations[0]].name for u in units if u.kind == "pool"}
+    sources_of_pools = set(pooled.values())
+    hardswished = {
+        site_of[u.output].name: site_of[u.activations[0]].name
+        for u in units
+        if u.kind == "hardswish"
     }
+    before_hardswish = set(hardswished.values())
     logits = site_of[units[-1].output].name
     source = sites[0].name
     encodings: dict[str, Encoding] = {}
@@ -59,10 +64,14 @@ def choose_encodings(
             encodings[site.name] = encode(_LOGIT_HEADROOM * low, _LOGIT_HEADROOM * high)
         elif site.name in pooled:
             encodings[site.name] = encode_pooled(low, high, encodings[pooled[site.name]])
+        elif site.name in hardswished:
+            encodings[site.name] = encode_hardswish(low, high, encodings[hardswished[site.name]])
         elif site.name in before_hardswish:
             encodings[site.name] = encode_before_hardswish(high)
         else:
             encodings[site.name] = encode(low, high)
+        if site.name in sources_of_pools:
+            encodings[site.name] = _with_even_zero_point(encodings[site.name])
     return encodings
 
 
@@ -82,15 +91,41 @@ def encode_input(preprocessing: Preprocessing) -> Encoding:
     a thousandth of a step of half-way.
     """
     pixels = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)
-    values = (pixels - np.float32(preprocessing.mean)) / np.float32(preprocessing.std)
-    tightest = encode(float(values.min()), float(values.max())).scale
-    candidates = [float(np.float32(tightest * (1 + step * 1e-4))) for step in range(200)]
-    clear = (s for s in candidates if distance_from_half(values / s).min() > _HALF_STEP_MARGIN)
-    scale = next(clear, None) or max(
-        candidates, key=lambda s: float(distance_from_half(values / s).min())
+    values = (pixels - np.array(preprocessing.mean, np.float32)) / np.array(
+        preprocessing.std, np.float32
     )
-    zero_point = int(np.rint(-128 - float(values.min()) / scale))
-    return Encoding(scale=scale, zero_point=zero_point)
+    return _clear_of_half(encode(float(values.min()), float(values.max())), values)
+
+
+def encode_hardswish(low: float, high: float, source: Encoding) -> Encoding:
+    """Return the encoding of hard-swish of a tensor encoded as `source`.
+
+    XNNPACK computes a table in float, ONNX Runtime multiplies integers. Both round the same 256 real
+    numbers: at a scale where none of them is near half-way, both round them to the same codes.
+    """
+    x = (np.arange(-128, 128) - source.zero_point) * source.scale
+    return _clear_of_half(encode(low, high), x * np.clip(x + 3, 0, 6) / 6)
+
+
+def _with_even_zero_point(encoding: Encoding) -> Encoding:
+    """Move an odd zero-point by one code.
+
+    Runtimes round a mean before or after they subtract the zero-point. The mean of an even number of
+    codes can lie half-way, and ties go to the even code: shifting by an even number keeps it even.
+    """
+    return replace(encoding, zero_point=encoding.zero_point + encoding.zero_point % 2)
+
+
+def _clear_of_half(encoding: Encoding, values: NDArray[np.floating[Any]]) -> Encoding:
+    """Widen a scale, by tenths of a per mille, until no value lies near half-way between codes.
+
+    Where no scale in reach is clear by the margin, the clearest is taken.
+    """
+    candidates = [float(np.float32(encoding.scale * (1 + i * 1e-4))) for i in range(200)]
+    distances = [float(_distance_from_half(values / scale).min()) for scale in candidates]
+    clear = [i for i, distance in enumerate(distances) if distance > _HALF_STEP_MARGIN]
+    best = clear[0] if clear else int(np.argmax(distances))
+    return Encoding(scale=candidates[best], zero_point=encoding.zero_point)
 
 
 def encode_pooled(low: float, high: float, source: Encoding) -> Encoding:
@@ -116,9 +151,9 @@ def encode_before_hardswish(high: float) -> Encoding:
     return Encoding(scale=float(np.float32(3 / steps_to_zero)), zero_point=steps_to_zero - 128)
 
 
-def distance_from_half(values: NDArray[np.floating]) -> NDArray[np.floating]:
+def _distance_from_half(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """Return how far each value lies from the nearest k + 1/2, in 0 to 1/2."""
-    return np.abs(values - np.floor(values) - 0.5)
+    return np.abs(values - np.floor(values) - np.float32(0.5))
 
 
 def _range_of(
@@ -134,6 +169,3 @@ def _range_of(
         low, high = minima.mean(), maxima.mean()
     return max(float(low), clamp[0]), min(float(high), clamp[1])
 
-
-def _is_pool(unit: Unit) -> bool:
-    return unit.kind == "pool"

@@ -158,6 +158,16 @@ def pool(x: Scaled, _size: object) -> Scaled:
     return Scaled(x.values.double().sum((-2, -1), keepdim=True), x.scale / count)
 
 
+def hardswish(x: Scaled) -> Scaled:
+    """Multiply codes by hard-sigmoid, which is the same codes counted from -3, clamped at 6.
+
+    The encoding in front of a hard-swish starts at -3 exactly: 3 is `steps` steps.
+    """
+    steps = (3 / x.scale).round()
+    gate = Scaled((x.values + steps).clamp(max=2 * steps), x.scale / 6)
+    return multiply(x, gate)
+
+
 def hardtanh(x: Scaled, low: float, high: float) -> Scaled:
     """Clamp in units of the scale."""
     return Scaled(x.values.clamp(low / x.scale, high / x.scale), x.scale)
@@ -183,5 +193,6 @@ _MEANING: dict[object, Callable[..., Scaled]] = {
     aten.mul.Tensor: multiply,
     aten.adaptive_avg_pool2d.default: pool,
     aten.hardtanh.default: hardtanh,
+    aten.hardswish.default: hardswish,
     aten.flatten.using_ints: flatten,
 }

@@ -6,7 +6,8 @@ b ≈ q_b * (s_x * s_w[c]),  q_b int32
 The grid is decided here, once, and written back into the float tensors: whatever quantizes them
 later (torchao for the weights, XNNPACK's serializer for the biases) recovers exactly these integers.
 
-Invariant: |q_b| < 2**30, so that no accumulator overflows, also in dead channels, whose tiny weights
+Invariant: |q_b| <= 2**21, so that float32 holds it exactly and no accumulator overflows, also in
+dead channels, whose tiny weights
 would ask for a tiny scale (onnxruntime issue 21000).
 """
 
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import torch
 
-_BIAS_LIMIT = 2.0**30
+_BIAS_LIMIT = 2.0**21
 _SMALLEST_SCALE = 2.0**-40
 
 

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from mobiledeploy.errors import ExportError
 from mobiledeploy.export.onnx_passes.qdq import add_constant, constant, nodes_of, producer
 
-_OFF_GRID = 1e-2
+_OFF_GRID = 0.3  # float32 holds a bias of 2**21 steps to a quarter of a step
 
 
 class Int32Biases(ir.passes.InPlacePass):

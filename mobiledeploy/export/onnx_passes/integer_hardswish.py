@@ -1,0 +1,60 @@
+"""Hard-swish without float: an integer clamp and an integer multiplication.
+
+    hard-swish(x) = x * hard-sigmoid(x),   hard-sigmoid(x) = min(max(x + 3, 0), 6) / 6
+
+The input's encoding starts at -3 exactly (see `quantize.ranges`): x = (q - m) s with 3 = m s, so that
+x + 3 = q s. The same codes, read with scale s / 6 and zero-point 0 and clamped at 2 m, *are*
+hard-sigmoid: that step is exact. What rounds is the product's requantization, once, as in any
+QLinearMul: at most half a step of the output, plus the float32 rounding of the scale.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from mobiledeploy.errors import ExportError
+from mobiledeploy.export.onnx_passes.qdq import add_constant, constant, nodes_of, producer
+
+
+class IntegerHardSwish(ir.passes.InPlacePass):
+    """Replace Dequantize -> HardSwish by Clip on the codes, and Mul of two readings of them."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        modified = False
+        for node in nodes_of(model, "HardSwish"):
+            _replace(model.graph, node)
+            modified = True
+        return ir.passes.PassResult(model, modified)
+
+    def ensures(self, model: ir.Model) -> None:
+        if any(nodes_of(model, "HardSwish")):
+            raise ExportError("A HardSwish is left, which would run in float.")
+
+
+def _replace(graph: ir.Graph, node: ir.Node) -> None:
+    reading = producer(node.inputs[0])
+    codes, scale, zero_point = reading.inputs
+    scale_of_codes, zero = constant(scale), int(constant(zero_point))
+    if zero != int(np.rint(3 / float(scale_of_codes))):
+        raise ExportError(f"The encoding before {node.name} does not start at -3.")
+    new: list[ir.Node] = []
+    gate = codes
+    if 2 * zero < 255:
+        bound = add_constant(graph, f"gate_{2 * zero}", np.array(2 * zero, np.uint8))
+        clip = ir.node("Clip", [codes, None, bound], name=f"{node.name}.clip")
+        clip.outputs[0].dtype = ir.DataType.UINT8
+        new.append(clip)
+        gate = clip.outputs[0]
+    sixth = add_constant(
+        graph, f"{node.name}.sixth", (scale_of_codes / np.float32(6)).astype(np.float32)
+    )
+    zero_value = add_constant(graph, "zero_point_0", np.array(0, np.uint8))
+    gate_reading = ir.node("DequantizeLinear", [gate, sixth, zero_value], name=f"{node.name}.gate")
+    product = ir.node("Mul", [node.inputs[0], gate_reading.outputs[0]], name=node.name)
+    new += [gate_reading, product]
+    for fresh in new:
+        fresh.outputs[0].name = f"{fresh.name}.out"
+    ir.convenience.replace_nodes_and_values(
+        graph, node, [node], new, node.outputs, product.outputs
+    )
