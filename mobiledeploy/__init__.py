@@ -12,17 +12,37 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mobiledeploy.types import ModelSpec
+    from mobiledeploy.bench import measure
+    from mobiledeploy.equalize import equalize
+    from mobiledeploy.export import export_executorch, export_onnx
+    from mobiledeploy.fold import fold
+    from mobiledeploy.pipeline import build, check_parity, deploy, load_images
+    from mobiledeploy.quantize import quantize
+    from mobiledeploy.types import ModelSpec, QuantRecipe
 
 _HOME = {
     "ModelSpec": "mobiledeploy.types",
+    "build": "mobiledeploy.pipeline",
+    "fold": "mobiledeploy.fold",
+    "load_images": "mobiledeploy.pipeline",
+    "equalize": "mobiledeploy.equalize",
+    "QuantRecipe": "mobiledeploy.types",
+    "quantize": "mobiledeploy.quantize",
+    "export_onnx": "mobiledeploy.export",
+    "export_executorch": "mobiledeploy.export",
+    "check_parity": "mobiledeploy.pipeline",
+    "measure": "mobiledeploy.bench",
+    "deploy": "mobiledeploy.pipeline",
 }
 
-__all__ = ["ModelSpec", "__version__"]
+__all__ = [*_HOME, "__version__"]  # noqa: PLE0604 - the names are strings, one line above
 
 
 def __getattr__(name: str) -> object:
     """Load a public name from its home module on first use (PEP 562)."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
+    value = getattr(import_module(_HOME[name]), name)
+    # importing a home of the same name (fold, quantize, ...) has set the module: the function wins
+    globals()[name] = value
+    return value

@@ -14,8 +14,11 @@ from typer.exceptions import TyperException
 
 from mobiledeploy import quiet
 from mobiledeploy.cli.bench import bench as bench_command
+from mobiledeploy.cli.export import export as export_command
+from mobiledeploy.cli.inspect import inspect as inspect_command
 from mobiledeploy.cli.models import models as models_command
 from mobiledeploy.cli.output import console, explain
+from mobiledeploy.cli.parity import parity as parity_command
 from mobiledeploy.errors import MobileDeployError
 
 if TYPE_CHECKING:
@@ -47,8 +50,11 @@ def _options(
     quiet.be_verbose(verbose)
 
 
+app.command("export")(export_command)
+app.command("parity")(parity_command)
 app.command("models")(models_command)
 app.command("bench")(bench_command)
+app.command("inspect")(inspect_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

@@ -129,14 +129,15 @@ def _clear_of_half(encoding: Encoding, values: NDArray[np.floating[Any]]) -> Enc
 
 
 def encode_pooled(low: float, high: float, source: Encoding) -> Encoding:
-    """Return an encoding of the mean of a tensor encoded as `source`: s = s_source / integer.
+    """Return an encoding of the mean of a tensor encoded as `source`: s = s_source / 2**k.
 
-    With an integer ratio the mean is an integer sum over an integer count, whatever formula a
-    runtime uses for the rescaling (see `reference.pool`).
+    Runtimes form the factor s_source / (s * count) in different orders. A power of two is exact in
+    any of them, so that the mean of an odd count (never half-way), or of a power of two (a tie is a
+    tie), is rounded to the same code by all.
     """
     wanted = encode(low, high)
-    ratio = max(1, int(source.scale / wanted.scale))
-    scale = float(np.float32(source.scale / ratio))
+    halvings = max(0, int(np.log2(source.scale / wanted.scale)))
+    scale = source.scale / 2**halvings
     zero_point = int(np.clip(np.rint(-128 - min(low, 0.0) / scale), -128, 127))
     return Encoding(scale=scale, zero_point=zero_point)
 

@@ -68,6 +68,9 @@ class IntegerReference:
 
     def __init__(self, model: QuantizedModel) -> None:
         self._interpreter = _Interpreter(model.program.module(check_guards=False))
+        (output,) = model.program.graph.find_nodes(op="output")
+        ((last,),) = output.args
+        self.logit_step = float(last.args[1])
 
     def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
         """Return {"logits": (N, classes)} for {"input": (N, C, H, W)}."""

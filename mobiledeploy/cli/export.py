@@ -1,0 +1,256 @@
+"""`mobiledeploy export`: from a trained network to artifacts that have been checked."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mobiledeploy.cli.output import console, print_json, showing_progress
+from mobiledeploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from mobiledeploy.pipeline import Deployment
+    from mobiledeploy.types import Artifact, FloatModel, ModelSpec
+
+
+class Format(StrEnum):
+    """What `--format` takes."""
+
+    PTE = "pte"
+    ONNX = "onnx"
+
+
+class Interpolation(StrEnum):
+    """What `--interpolation` takes."""
+
+    BILINEAR = "bilinear"
+    BICUBIC = "bicubic"
+    NEAREST = "nearest"
+
+
+def export(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="v1, v2, v3-large (v3) or v3-small.")
+    ],
+    *,
+    int8: Annotated[bool, typer.Option("--int8", help="Quantize to int8; else float.")] = False,
+    formats: Annotated[
+        list[Format] | None,
+        typer.Option("--format", help="Artifact to write; may be given twice. [default: pte]"),
+    ] = None,
+    weights: Annotated[
+        str, typer.Option(metavar="imagenet|random|PATH", help="Weights to load.")
+    ] = "imagenet",
+    width: Annotated[float | None, typer.Option(help="Width multiplier. [default: 1.0]")] = None,
+    resolution: Annotated[
+        int | None, typer.Option(help="Side of the square input. [default: 224]")
+    ] = None,
+    num_classes: Annotated[
+        int | None, typer.Option(help="Outputs of the classifier. [default: the weights']")
+    ] = None,
+    in_channels: Annotated[
+        int | None, typer.Option(help="Channels of the input image. [default: 3]")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="YAML file with a row table of your own (docs/models.md).")
+    ] = None,
+    labels: Annotated[Path | None, typer.Option(help="Class names, one a line.")] = None,
+    calib_data: Annotated[
+        Path | None,
+        typer.Option(help="Images to calibrate with: a folder, or .npz. [default: built in]"),
+    ] = None,
+    calib_samples: Annotated[
+        int | None, typer.Option(min=1, help="How many of them to use. [default: all]")
+    ] = None,
+    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="Of pixels in [0, 1].")] = None,
+    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Of pixels in [0, 1].")] = None,
+    crop_pct: Annotated[
+        float | None, typer.Option(help="Crop / resized short side. [default: 0.875]")
+    ] = None,
+    interpolation: Annotated[
+        Interpolation | None, typer.Option(help="Of the resize. [default: bilinear]")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="For random weights.")] = 0,
+    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("exports"),
+    parity: Annotated[
+        bool, typer.Option("--parity/--no-parity", help="Check the artifacts against PyTorch.")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+) -> None:
+    """Export a MobileNet to ExecuTorch .pte and ONNX, and check what was written."""
+    if not int8 and (calib_data is not None or calib_samples is not None):
+        raise UsageError(
+            "--calib-data and --calib-samples are for --int8, which was not given.",
+            remedy="Add --int8, or leave them out.",
+        )
+    fields = {
+        "width": width,
+        "resolution": resolution,
+        "num_classes": num_classes,
+        "in_channels": in_channels,
+        "seed": seed if weights == "random" else None,
+    }
+    with showing_progress():
+        deployment = _deploy(
+            model,
+            weights=weights,
+            fields={name: value for name, value in fields.items() if value is not None},
+            config=config,
+            labels=labels,
+            overrides=_overrides(mean, std, crop_pct, interpolation),
+            int8=int8,
+            formats=list(dict.fromkeys(formats or [Format.PTE])),
+            calib_data=calib_data,
+            calib_samples=calib_samples,
+            out=out,
+            parity=parity,
+        )
+    if as_json:
+        print_json(_document(deployment))
+    else:
+        _print_table(deployment)
+    if deployment.parity is not None:
+        from mobiledeploy.verify.parity import require
+
+        require(deployment.parity)
+
+
+def _deploy(
+    model: str,
+    *,
+    weights: str,
+    fields: dict[str, Any],
+    config: Path | None,
+    labels: Path | None,
+    overrides: dict[str, Any],
+    int8: bool,
+    formats: list[Format],
+    calib_data: Path | None,
+    calib_samples: int | None,
+    out: Path,
+    parity: bool,
+) -> Deployment:
+    """Run the pipeline on what the flags say."""
+    from mobiledeploy.progress import step
+
+    with step("Loading PyTorch and the exporters"):
+        from mobiledeploy import pipeline
+        from mobiledeploy.models import load_config
+    if config is not None:
+        fields = _from_config(load_config(config)) | fields
+    built = pipeline.build(model, weights=weights, labels=labels, **fields)
+    built = replace(built, preprocessing=replace(built.preprocessing, **overrides))
+    _announce(built)
+    calibration = pipeline.load_images(built, calib_data, calib_samples) if int8 else None
+    return pipeline.deploy(
+        built,
+        formats=[f.value for f in formats],
+        calibration=calibration,
+        out=out,
+        parity=parity,
+    )
+
+
+def _from_config(spec: ModelSpec) -> dict[str, Any]:
+    """Return the fields of a configured specification that shape the network."""
+    names = ("width", "resolution", "num_classes", "in_channels", "dropout", "architecture")
+    return {name: getattr(spec, name) for name in names}
+
+
+def _overrides(
+    mean: str | None,
+    std: str | None,
+    crop_pct: float | None,
+    interpolation: Interpolation | None,
+) -> dict[str, Any]:
+    """Return the fields of `Preprocessing` that flags set."""
+    given = {
+        "mean": _numbers("--mean", mean),
+        "std": _numbers("--std", std),
+        "crop_pct": crop_pct,
+        "interpolation": interpolation.value if interpolation else None,
+    }
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
+    """Parse "0.485,0.456,0.406"."""
+    if text is None:
+        return None
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise UsageError(
+            f"{flag} is {text!r}; expected one number per channel, separated by commas.",
+            remedy=f"For example: {flag} 0.485,0.456,0.406",
+        ) from None
+
+
+def _announce(model: FloatModel) -> None:
+    """Say what the weights brought with them, and loudly if they are random."""
+    for note in model.provenance.notes:
+        console().print(f"  {note}", markup=False)
+    if model.provenance.source == "random":
+        console().print(
+            "[bold yellow]Random weights:[/] good for latency and size only; the network"
+            " recognises nothing."
+        )
+
+
+def _print_table(deployment: Deployment) -> None:
+    """Show what was written, whether it holds, and what to type next."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("artifact", overflow="fold")
+    for heading in ("size", "logits differing", "SQNR vs float", "agreement", "int8 MACs"):
+        table.add_column(heading, justify="right")
+    for artifact in deployment.artifacts:
+        table.add_row(
+            str(artifact.path),
+            f"{artifact.size_bytes / 1e6:.2f} MB",
+            *_figures(deployment, artifact),
+        )
+    console().print(table)
+    report = deployment.parity
+    if report is None:
+        console().print("Parity was not checked (--no-parity).")
+    else:
+        verdict = "[green]holds[/]" if report.passed else "[bold red]fails[/]"
+        console().print(f"Parity {verdict} on {report.data_source}.")
+    paths = " ".join(str(artifact.path) for artifact in deployment.artifacts)
+    console().print(f"Next: mobiledeploy bench {paths}", soft_wrap=True)
+
+
+def _figures(deployment: Deployment, artifact: Artifact) -> tuple[str, str, str, str]:
+    """Return an artifact's cells: differing logits, SQNR, agreement, int8 coverage."""
+    rungs = deployment.parity.rungs if deployment.parity else ()
+    mine = [rung for rung in rungs if rung.candidate == artifact.path.name]
+    figures = {name: value for rung in mine for name, value in rung.metrics.items()}
+    differing = [r.metrics["differing_logits"] for r in mine if "differing_logits" in r.metrics]
+    share = getattr(deployment.model, "int8_macs_share", 0.0)
+    return (
+        f"{max(differing):.0f} of {figures['logits']:.0f}" if differing else "-",
+        f"{figures['sqnr_db']:.1f} dB" if "sqnr_db" in figures else "-",
+        f"{figures['agreement']:.3f}" if "agreement" in figures else "-",
+        f"{share:.0%}",
+    )
+
+
+def _document(deployment: Deployment) -> dict[str, Any]:
+    """Return the JSON document of `--json`."""
+    report = deployment.parity
+    return {
+        "schema": 1,
+        "artifacts": [
+            asdict(artifact) | {"manifest": str(manifest)}
+            for artifact, manifest in zip(deployment.artifacts, deployment.manifests, strict=True)
+        ],
+        "parity": None if report is None else asdict(report) | {"passed": report.passed},
+        "notes": list(deployment.model.provenance.notes),
+    }
