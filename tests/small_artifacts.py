@@ -84,8 +84,8 @@ def portable_pte(exported, folder):
 
 
 @pytest.fixture(scope="session")
-def int8_pte(exported, images, folder):
-    """Quantized and lowered the way ExecuTorch's documentation shows."""
+def int8_program(exported, images):
+    """Quantized the way ExecuTorch's documentation shows."""
     import torch
 
     with warnings.catch_warnings():
@@ -100,8 +100,13 @@ def int8_pte(exported, images, folder):
         quantizer.set_global(get_symmetric_quantization_config(is_per_channel=True))
         prepared = prepare_pt2e(exported.module(), quantizer)
         prepared(torch.from_numpy(images[:1]))
-        program = torch.export.export(convert_pt2e(prepared), (torch.from_numpy(images[:1]),))
-    return _lower(program, folder / "int8.pte")
+        return torch.export.export(convert_pt2e(prepared), (torch.from_numpy(images[:1]),))
+
+
+@pytest.fixture(scope="session")
+def int8_pte(int8_program, folder):
+    """The quantized program, lowered to XNNPACK."""
+    return _lower(int8_program, folder / "int8.pte")
 
 
 def _lower(program, path, *, delegate=True, constants=None) -> Path:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import weakref
-import zlib
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
@@ -16,8 +14,14 @@ from executorch.extension.pybindings import _portable_lib
 
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
 from mobiledeploy.runtimes.native_output import captured_stderr
-from mobiledeploy.runtimes.pte_file import check_pte
-from mobiledeploy.runtimes.runner import in_batches_of, metadata_errors_explained, single_input
+from mobiledeploy.runtimes.pte_file import (
+    LABELS_METHOD,
+    METADATA_METHOD,
+    METHOD,
+    check_pte,
+    decode_description,
+)
+from mobiledeploy.runtimes.runner import in_batches_of, single_input
 from mobiledeploy.types import OUTPUT_NAME
 
 if TYPE_CHECKING:
@@ -29,9 +33,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-METHOD = "forward"
-METADATA_METHOD = "mobiledeploy_metadata"
-LABELS_METHOD = "mobiledeploy_labels"
 _FLOAT = 6  # executorch/runtime/core/portable_type/scalar_type.h
 
 
@@ -69,7 +70,9 @@ class ExecuTorchRunner:
         batch, *sample = self._input_sizes()
         self.batch_size: int = batch
         self.input_shape: tuple[int, ...] = tuple(sample)
-        self.metadata, self.labels = self._description()
+        self.metadata, self.labels = decode_description(
+            path, self._constant(METADATA_METHOD), self._constant(LABELS_METHOD)
+        )
         _open.add(self)
 
     def _input_sizes(self) -> tuple[int, ...]:
@@ -83,13 +86,6 @@ class ExecuTorchRunner:
                 remedy="Export the model with `mobiledeploy export`.",
             )
         return tuple(tensors[0].sizes())
-
-    def _description(self) -> tuple[dict[str, object], tuple[str, ...]]:
-        """Read our own constant methods: a JSON document, and class names compressed with zlib."""
-        with metadata_errors_explained(self.path):
-            document = json.loads(self._constant(METADATA_METHOD) or b"{}")
-            labels = self._constant(LABELS_METHOD)
-            return document, tuple(zlib.decompress(labels).decode().splitlines()) if labels else ()
 
     def _constant(self, name: str) -> bytes:
         """Return the uint8 that a constant method returns; empty where there is no such method."""

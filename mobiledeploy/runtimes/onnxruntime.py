@@ -48,7 +48,6 @@ class OnnxRuntimeRunner:
         path: The model.
         threads: Threads within an operator; operators run one after the other.
         optimize: False switches every graph optimization off, so that the graph runs as written.
-        optimized_path: Where to save the graph as ONNX Runtime has rewritten it.
 
     Raises:
         ArtifactError: the file is not a model that ONNX Runtime accepts, or it has other inputs
@@ -58,30 +57,13 @@ class OnnxRuntimeRunner:
     runtime = "onnxruntime"
     version = str(onnxruntime.__version__)
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        threads: int = 1,
-        optimize: bool = True,
-        optimized_path: Path | None = None,
-    ) -> None:
+    def __init__(self, path: Path, *, threads: int = 1, optimize: bool = True) -> None:
         self.path = path
         self.threads = threads
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = _FATAL
-        # Workers that spin on after an inference would take the next runner's CPU time.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
-        if not optimize:
-            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        if optimized_path is not None:
-            options.optimized_model_filepath = str(optimized_path)
-        self._session = _load(path, options)
+        self._session = _load(path, _options(threads=threads, optimize=optimize))
         self.input_shape, self.batch_size = self._signature()
-        self.metadata, self.labels = self._description()
+        properties = self._session.get_modelmeta().custom_metadata_map
+        self.metadata, self.labels = read_metadata(path, properties)
 
     def _signature(self) -> tuple[tuple[int, ...] | None, int | None]:
         """Return the shape of one sample and the fixed batch (None where it is symbolic)."""
@@ -96,13 +78,6 @@ class OnnxRuntimeRunner:
         batch, *sample = self._session.get_inputs()[0].shape
         fixed = all(isinstance(size, int) for size in sample)
         return (tuple(sample) if fixed else None, batch if isinstance(batch, int) else None)
-
-    def _description(self) -> tuple[dict[str, object], tuple[str, ...]]:
-        """Read our own entries of `metadata_props`: a JSON document, and one class name a line."""
-        properties = self._session.get_modelmeta().custom_metadata_map
-        with metadata_errors_explained(self.path):
-            document = json.loads(properties.get(METADATA_KEY, "{}"))
-        return document, tuple(properties.get(LABELS_KEY, "").splitlines())
 
     def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
         """Run the network (see `Runner.run`)."""
@@ -132,6 +107,43 @@ class OnnxRuntimeRunner:
     ) -> None:
         """Free the session."""
         del self._session
+
+
+def save_optimized(path: Path, target: Path, *, optimize: bool = True) -> None:
+    """Save the graph as ONNX Runtime runs it on this machine.
+
+    Raises:
+        ArtifactError: ONNX Runtime does not accept the file.
+    """
+    options = _options(threads=1, optimize=optimize)
+    options.optimized_model_filepath = str(target)
+    _load(path, options)
+
+
+def read_metadata(
+    path: Path, properties: Mapping[str, str]
+) -> tuple[dict[str, object], tuple[str, ...]]:
+    """Read our own entries of `metadata_props`: a JSON document, and one class name a line.
+
+    Raises:
+        ArtifactError: the document is damaged.
+    """
+    with metadata_errors_explained(path):
+        document = json.loads(properties.get(METADATA_KEY, "{}"))
+    return document, tuple(properties.get(LABELS_KEY, "").splitlines())
+
+
+def _options(*, threads: int, optimize: bool) -> onnxruntime.SessionOptions:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = _FATAL
+    # Workers that spin on after an inference would take the next runner's CPU time.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if not optimize:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return options
 
 
 def _load(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:

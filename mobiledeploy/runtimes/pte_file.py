@@ -13,8 +13,10 @@ Layout: ``executorch/schema/program.fbs``, ``executorch/schema/extended_header.h
 
 from __future__ import annotations
 
+import json
 import mmap
 import struct
+import zlib
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -22,12 +24,16 @@ from typing import TYPE_CHECKING
 from flatbuffers.table import Table  # type: ignore[import-untyped]
 
 from mobiledeploy.errors import ArtifactError
+from mobiledeploy.runtimes.runner import metadata_errors_explained
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
 XNNPACK = "XnnpackBackend"
+METHOD = "forward"
+METADATA_METHOD = "mobiledeploy_metadata"
+LABELS_METHOD = "mobiledeploy_labels"
 _PROGRAM_IDENTIFIER = b"ET12"
 _HEADER = struct.Struct("<4sIQQQ")
 _HEADER_MAGIC = b"eh00"
@@ -43,10 +49,12 @@ class Delegate:
     """One network that a backend runs.
 
     Attributes:
+        method: The method that calls it.
         backend: The backend's id, for example "XnnpackBackend".
         payload: What the backend was given, as it stands in the file.
     """
 
+    method: str
     backend: str
     payload: memoryview
 
@@ -56,10 +64,14 @@ class PteContents:
     """The parts of a `.pte` that are of interest here.
 
     Attributes:
+        data: The whole file; its root table is the Program of program.fbs.
+        segments_at: Where the segments begin that the Program's offsets count from.
         delegates: Of all methods, in order.
         named_data: Names of the constants that delegates share, in order.
     """
 
+    data: memoryview
+    segments_at: int
     delegates: tuple[Delegate, ...]
     named_data: tuple[str, ...]
 
@@ -77,6 +89,24 @@ class XnnpackBlob:
     graph: memoryview
     constants: memoryview
     constant_names: tuple[str, ...]
+
+
+def decode_description(
+    path: Path, metadata: bytes, labels: bytes
+) -> tuple[dict[str, object], tuple[str, ...]]:
+    """Decode what our exporters put into constant methods; both may be empty.
+
+    Args:
+        path: For error messages.
+        metadata: What `METADATA_METHOD` returns: a JSON document.
+        labels: What `LABELS_METHOD` returns: class names, one a line, compressed with zlib.
+
+    Raises:
+        ArtifactError: they are damaged.
+    """
+    with metadata_errors_explained(path):
+        names = zlib.decompress(labels).decode().splitlines() if labels else []
+        return json.loads(metadata or b"{}"), tuple(names)
 
 
 def check_pte(path: Path) -> None:
@@ -122,9 +152,11 @@ def read_pte(path: Path) -> PteContents:
     expected = max(program_size, segments_at + segments_size)
     if len(data) < expected:
         raise _truncated(path, expected, len(data))
-    with _structure_errors_explained(path):
+    with structure_errors_explained(path):
         program = _root(data)
         return PteContents(
+            data,
+            segments_at,
             tuple(_delegates(program, segments_at)),
             tuple(_string(named, 0) for named in _tables(program, 7)),
         )
@@ -149,9 +181,24 @@ def split_xnnpack_payload(path: Path, payload: memoryview) -> XnnpackBlob:
     constants = payload[constants_at : constants_at + constants_size]
     if len(graph) != graph_size or len(constants) != constants_size:
         raise _truncated(path, constants_at + constants_size, len(payload))
-    with _structure_errors_explained(path):
+    with structure_errors_explained(path):
         names = tuple(_string(constant, 2) for constant in _tables(_root(graph), 8))
     return XnnpackBlob(graph, constants, tuple(name for name in names if name))
+
+
+@contextmanager
+def structure_errors_explained(path: Path) -> Iterator[None]:
+    """Translate what walking a broken flatbuffer raises: it leads anywhere.
+
+    Raises:
+        ArtifactError: in place of what was raised.
+    """
+    try:
+        yield
+    except (struct.error, IndexError, ValueError, TypeError, AttributeError) as error:
+        raise ArtifactError(
+            f"{path}: the program's structure is broken ({error}).", remedy=_REMEDY
+        ) from error
 
 
 def _read(path: Path) -> memoryview:
@@ -172,17 +219,6 @@ def _truncated(path: Path, expected: int, found: int) -> ArtifactError:
     )
 
 
-@contextmanager
-def _structure_errors_explained(path: Path) -> Iterator[None]:
-    """Translate what walking a broken flatbuffer raises: it leads anywhere."""
-    try:
-        yield
-    except (struct.error, IndexError, ValueError, TypeError) as error:
-        raise ArtifactError(
-            f"{path}: the program's structure is broken ({error}).", remedy=_REMEDY
-        ) from error
-
-
 def _delegates(program: Table, segments_at: int) -> Iterator[Delegate]:
     """Walk program.fbs: Program -> execution_plan[] -> delegates[] -> processed data."""
     data = memoryview(program.Bytes)
@@ -197,7 +233,7 @@ def _delegates(program: Table, segments_at: int) -> Iterator[Delegate]:
                 payload = data[offset : offset + _number(segments[index], 1, "<Q")]
             else:
                 payload = _bytes(inline[index], 0)
-            yield Delegate(_string(delegate, 0), payload)
+            yield Delegate(_string(plan, 0), _string(delegate, 0), payload)
 
 
 def _root(data: memoryview) -> Table:

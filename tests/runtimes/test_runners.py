@@ -12,7 +12,7 @@ from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
 from mobiledeploy.runtimes import open_runner
 from mobiledeploy.runtimes.eager import EagerRunner
 from mobiledeploy.runtimes.executorch import ExecuTorchRunner
-from mobiledeploy.runtimes.onnxruntime import OnnxRuntimeRunner
+from mobiledeploy.runtimes.onnxruntime import OnnxRuntimeRunner, save_optimized
 
 FLOAT_ARTIFACTS = ["float_onnx", "fixed_batch_onnx", "float_pte", "portable_pte"]
 
@@ -49,13 +49,21 @@ def test_onnx_computes_the_same_with_and_without_optimizations(
 
 def test_without_optimizations_the_graph_runs_as_written(float_onnx, tmp_path):
     def operators(**options):
-        path = tmp_path / "ran.onnx"
-        with OnnxRuntimeRunner(float_onnx, optimized_path=path, **options):
-            return [node.op_type for node in onnx.load(path).graph.node]
+        save_optimized(float_onnx, tmp_path / "ran.onnx", **options)
+        return [node.op_type for node in onnx.load(tmp_path / "ran.onnx").graph.node]
 
     written = [node.op_type for node in onnx.load(float_onnx).graph.node]
     assert operators(optimize=False) == written
     assert operators() != written
+
+
+@pytest.mark.parametrize("optimize", [True, False])
+def test_a_runner_switches_optimizations_off_on_request(float_onnx, optimize):
+    from onnxruntime import GraphOptimizationLevel
+
+    with OnnxRuntimeRunner(float_onnx, optimize=optimize) as runner:
+        level = runner._session.get_session_options().graph_optimization_level
+    assert (level == GraphOptimizationLevel.ORT_DISABLE_ALL) is not optimize
 
 
 def test_a_pte_takes_samples_one_by_one_and_stacks_them(float_pte, images):

@@ -1,0 +1,87 @@
+"""`mobiledeploy inspect`: what an artifact holds."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mobiledeploy.cli.output import console, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from mobiledeploy.export.inspect import ArtifactSummary
+    from mobiledeploy.export.inspect.summary import OperatorGroup, TensorSummary
+
+SCHEMA = 1
+
+
+def inspect(
+    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A .onnx or a .pte.")],
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Show operators, delegates, inputs, outputs, encodings and metadata."""
+    from mobiledeploy.export.inspect import inspect_artifact
+
+    summary = inspect_artifact(artifact)
+    if as_json:
+        print_json({"schema": SCHEMA, "kind": "mobiledeploy.inspect"} | asdict(summary))
+        return
+    for line in _lines(summary):
+        console().print(line, markup=False, soft_wrap=True)
+    for group in summary.groups:
+        _print_group(group)
+
+
+def _lines(summary: ArtifactSummary) -> Iterator[str]:
+    yield f"{summary.path}: {summary.format}, {summary.size_bytes:,} bytes"
+    yield f"sha256    {summary.sha256}"
+    for tensor in summary.inputs:
+        yield f"input     {_tensor(tensor)}"
+    for tensor in summary.outputs:
+        yield f"output    {_tensor(tensor)}"
+    sizes = sorted(summary.weights_bytes.items(), key=lambda item: -item[1])
+    yield "weights   " + ", ".join(f"{size:,} bytes {datatype}" for datatype, size in sizes)
+    if summary.planned_memory_bytes is not None:
+        yield f"memory    {summary.planned_memory_bytes:,} bytes planned outside of delegates"
+    if summary.opsets:
+        opsets = (f"{name or 'ai.onnx'} {number}" for name, number in summary.opsets.items())
+        yield "opsets    " + ", ".join(opsets)
+    for method in summary.constant_methods:
+        yield f"constant  {method.name}: {method.datatype} {list(method.shape)}"
+    for key, value in (*summary.metadata.items(), *summary.other_metadata.items()):
+        yield f"metadata  {key}: {value}"
+    if summary.labels:
+        yield f"labels    {len(summary.labels)}: {', '.join(summary.labels[:3])}, ..."
+
+
+def _tensor(tensor: TensorSummary) -> str:
+    text = f"{tensor.name} {tensor.datatype} {list(tensor.shape)}".lstrip()
+    if tensor.encoding is None:
+        return text
+    encoding = tensor.encoding
+    return (
+        f"{text}, within as {encoding.datatype}: "
+        f"scale {encoding.scale:.9g}, zero-point {encoding.zero_point}"
+    )
+
+
+def _print_group(group: OperatorGroup) -> None:
+    from rich import box
+    from rich.table import Table
+
+    share = f"{group.int8} of {group.total} operators write 8-bit integers"
+    console().print(f"{group.where}: {share}", markup=False, soft_wrap=True)
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("operator")
+    table.add_column("writes")
+    table.add_column("count", justify="right")
+    table.add_column("share", justify="right")
+    for operator in group.operators:
+        row = (operator.name, operator.datatype or "?", str(operator.count))
+        table.add_row(*row, f"{operator.count / group.total:.1%}")
+    console().print(table)
