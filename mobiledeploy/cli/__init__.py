@@ -14,6 +14,7 @@ from typer.exceptions import TyperException
 
 from mobiledeploy import quiet
 from mobiledeploy.cli.bench import bench as bench_command
+from mobiledeploy.cli.doctor import doctor as doctor_command
 from mobiledeploy.cli.export import export as export_command
 from mobiledeploy.cli.inspect import inspect as inspect_command
 from mobiledeploy.cli.models import models as models_command
@@ -55,6 +56,7 @@ app.command("parity")(parity_command)
 app.command("models")(models_command)
 app.command("bench")(bench_command)
 app.command("inspect")(inspect_command)
+app.command("doctor")(doctor_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:

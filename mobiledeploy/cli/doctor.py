@@ -1,0 +1,67 @@
+"""`mobiledeploy doctor`: whether this machine can do the job."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mobiledeploy.cli.output import console, print_json, showing_progress
+from mobiledeploy.errors import RuntimeFailedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mobiledeploy.doctor import Check
+
+SCHEMA = 1
+_COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
+
+
+def doctor(
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Check versions, processor, programs, cache and weights; say what to mend."""
+    from mobiledeploy.doctor import examine
+
+    with showing_progress():
+        checks = examine()
+    if not any(check.fatal for check in checks):
+        checks += _storage()
+    fatal = [check.name for check in checks if check.fatal]
+    if as_json:
+        document = {"schema": SCHEMA, "kind": "mobiledeploy.doctor", "healthy": not fatal}
+        print_json(document | {"checks": [asdict(check) for check in checks]})
+    else:
+        _print(checks)
+    if fatal:
+        raise RuntimeFailedError(
+            f"`mobiledeploy export` cannot work here: {', '.join(fatal)}.",
+            remedy="Do what stands beside these lines, then run `mobiledeploy doctor` again.",
+        )
+
+
+def _storage() -> tuple[Check, ...]:
+    """Look at the cache; only where torch loads, for the weights' package imports it."""
+    from mobiledeploy.doctor import examine_storage
+    from mobiledeploy.types import FAMILIES, ModelSpec
+    from mobiledeploy.weights import cache_folder, cached
+
+    weights: dict[str, Path | None] = {
+        family: cached(ModelSpec(family=family)) for family in FAMILIES
+    }
+    return examine_storage(cache_folder(), weights)
+
+
+def _print(checks: tuple[Check, ...]) -> None:
+    from rich.markup import escape
+
+    width = max(len(check.name) for check in checks)
+    for check in checks:
+        colour = _COLOURS[check.state]
+        line = f"[{colour}]{check.state:8}[/]{check.name:{width}}  {escape(check.found)}"
+        console().print(line, soft_wrap=True)
+        if check.remedy:
+            console().print(f"{'':8}{'':{width}}  {escape(check.remedy)}", soft_wrap=True)

@@ -1,0 +1,312 @@
+"""Say whether this machine can do the job, and what to do where it cannot.
+
+Nothing that is examined is imported into this process: versions come from the packages' metadata,
+and whether a library loads is found out in a process of its own, which it may crash.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from mobiledeploy.progress import track
+from mobiledeploy.runtimes.host import ARM64, X86, Host, describe_host
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+State = Literal["ok", "missing", "broken"]
+
+DISTRIBUTION = "mobiledeploy"
+# What exporting needs -> an import that loads its native code.
+LIBRARIES: Mapping[str, str] = {
+    "torch": "import torch",
+    "torchao": "import torchao.quantization.pt2e",
+    # ExecuTorch's module needs torch's libraries in the process, and is of use with XNNPACK only.
+    "executorch": "import torch; from executorch.extension.pybindings import _portable_lib as m; "
+    "assert m._is_available('XnnpackBackend'), 'XnnpackBackend is not available'",
+    "onnx": "import onnx",
+    "onnxscript": "import onnxscript",
+    "onnx-ir": "import onnx_ir",
+    "onnxruntime": "import onnxruntime",
+    "numpy": "import numpy",
+}
+_IN_STEP = ("torch", "torchao", "executorch")
+_IMPORT_TIMEOUT_S = 120
+MIN_FREE_BYTES = 500 * 2**20
+_REINSTALL = f"Install {DISTRIBUTION} anew, into a virtual environment of its own."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        name: What was looked at.
+        state: "missing" is not there at all, "broken" is there and of no use.
+        found: What was found.
+        remedy: What to do about it; empty where nothing is wrong.
+        required: Whether `mobiledeploy export` needs it.
+    """
+
+    name: str
+    state: State
+    found: str
+    remedy: str = ""
+    required: bool = False
+
+    @property
+    def fatal(self) -> bool:
+        """Return whether exporting cannot work because of this."""
+        return self.required and self.state != "ok"
+
+
+def examine() -> tuple[Check, ...]:
+    """Look at Python, the libraries, the processor and the programs that can be of use."""
+    return (
+        check_python(),
+        *check_libraries(),
+        check_in_step(),
+        check_processor(describe_host()),
+        *(check_program(name) for name in PROGRAMS),
+    )
+
+
+def examine_storage(cache_folder: Path, weights: Mapping[str, Path | None]) -> tuple[Check, ...]:
+    """Look at the cache and what is in it.
+
+    Args:
+        cache_folder: Where weights are cached.
+        weights: Name of a network to its cached ImageNet weights, None where there are none.
+    """
+    return (*check_cache(cache_folder), *check_weights(weights))
+
+
+def check_python() -> Check:
+    """Compare this Python with what the package says that it needs."""
+    found = platform.python_version()
+    needed = _python_needed()
+    if SpecifierSet(needed).contains(found, prereleases=True):
+        return Check(name="python", state="ok", found=found, required=True)
+    return Check(
+        name="python",
+        state="broken",
+        found=f"{found}, expected {needed}",
+        remedy="Make the virtual environment with a Python of that version.",
+        required=True,
+    )
+
+
+def check_libraries() -> tuple[Check, ...]:
+    """Look at the version of each library, and whether it can be imported."""
+    needed = _requirements(DISTRIBUTION)
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        checks = pool.map(lambda name: _check_library(name, needed.get(name)), LIBRARIES)
+        return tuple(track(checks, "Importing libraries", len(LIBRARIES)))
+
+
+def _check_library(name: str, needed: Requirement | None) -> Check:
+    try:
+        found = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        wanted = needed or name
+        return Check(
+            name=name,
+            state="missing",
+            found=f"not installed, expected {wanted}",
+            remedy=f"pip install '{wanted}'",
+            required=True,
+        )
+    if needed and not needed.specifier.contains(found, prereleases=True):
+        return Check(
+            name=name,
+            state="broken",
+            found=f"{found}, expected {needed.specifier}",
+            remedy=f"pip install '{needed}'",
+            required=True,
+        )
+    failure = import_failure(LIBRARIES[name])
+    if failure:
+        return Check(
+            name=name,
+            state="broken",
+            found=f"{found}, but it cannot be imported: {failure}",
+            remedy=f"{_REINSTALL} A library of another build may be in the way.",
+            required=True,
+        )
+    return Check(name=name, state="ok", found=found, required=True)
+
+
+def import_failure(statement: str, *, timeout_s: float = _IMPORT_TIMEOUT_S) -> str:
+    """Run an import in a process of its own; return the last line it fails with, "" if it works."""
+    command = [sys.executable, "-W", "ignore", "-c", statement]
+    try:
+        done = subprocess.run(  # noqa: S603 - our own argv
+            command, capture_output=True, text=True, check=False, timeout=timeout_s
+        )
+    except subprocess.TimeoutExpired:
+        return f"still busy after {timeout_s:g} s"
+    if done.returncode == 0:
+        return ""
+    lines = done.stderr.strip().splitlines()
+    return lines[-1] if lines else f"the process ended with {done.returncode}"
+
+
+def check_in_step() -> Check:
+    """See whether torch, torchao and executorch accept one another's versions.
+
+    They are released in step: a pair that was never built together may import, and then write a
+    program that the phone's runtime refuses.
+    """
+    clashes = [
+        f"{library} needs {requirement}, found {found}"
+        for library in _IN_STEP
+        for name, requirement in _requirements(library).items()
+        if name in _IN_STEP
+        and not requirement.specifier.contains(found := _version(name), prereleases=True)
+    ]
+    versions = ", ".join(f"{name} {_version(name) or 'missing'}" for name in _IN_STEP)
+    if not clashes and all(_version(name) for name in _IN_STEP):
+        return Check(name="in step", state="ok", found=versions, required=True)
+    return Check(
+        name="in step",
+        state="broken",
+        found="; ".join(clashes) or versions,
+        remedy=_REINSTALL,
+        required=True,
+    )
+
+
+def check_processor(host: Host) -> Check:
+    """Say what the processor's int8 instructions mean for what is measured here."""
+    features = "unknown features" if host.features is None else _feature_list(host.features)
+    found = f"{host.model or 'unknown'}, {host.architecture}, {host.cores} cores: {features}. "
+    if host.features is None:
+        return Check(name="processor", state="ok", found=found.rstrip())
+    architecture = host.architecture.lower()
+    if architecture in X86 and "vnni" not in host.features:
+        return Check(
+            name="processor",
+            state="broken",
+            found=found + "Without VNNI, ONNX Runtime saturates uint8 x int8 products at 16 bits "
+            "(onnxruntime issue 12072): int8 logits can differ from those of a phone.",
+            remedy="Compare formats on a machine with VNNI, or on ARM.",
+        )
+    meaning = ""
+    if architecture in X86:
+        meaning = "VNNI: int8 logits are exact. Latency says nothing about a phone."
+    elif architecture in ARM64:
+        meaning = (
+            "Int8 products use dot-product instructions."
+            if host.features & {"dotprod", "i8mm"}
+            else "No dot-product instructions: int8 gains less here than on newer processors."
+        )
+    return Check(name="processor", state="ok", found=(found + meaning).rstrip())
+
+
+def _feature_list(features: Iterable[str]) -> str:
+    return ", ".join(sorted(features)) or "no int8 instructions"
+
+
+# Program -> (names it goes by, what it is for, how to get it).
+PROGRAMS: Mapping[str, tuple[tuple[str, ...], str]] = {
+    "adb": (
+        ("adb",),
+        "Only for Android phones: install Android's platform-tools.",
+    ),
+    "ssh": (
+        ("ssh",),
+        "Only for boards such as a Raspberry Pi: install OpenSSH's client.",
+    ),
+    "qemu": (
+        ("qemu-aarch64-static", "qemu-aarch64"),
+        "Only to run ARM64 code here: install QEMU's user mode (Debian: qemu-user-static).",
+    ),
+}
+
+
+def check_program(name: str) -> Check:
+    """Look for a program on the PATH."""
+    commands, remedy = PROGRAMS[name]
+    found = next((path for path in map(shutil.which, commands) if path), None)
+    if found:
+        return Check(name=name, state="ok", found=found)
+    return Check(name=name, state="missing", found="not on the PATH", remedy=remedy)
+
+
+def check_cache(folder: Path) -> tuple[Check, ...]:
+    """See whether weights can be kept, and whether there is room for them."""
+    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    writable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    place = Check(
+        name="cache",
+        state="ok" if writable else "broken",
+        found=f"{folder}" if writable else f"{folder} cannot be written to",
+        remedy="" if writable else "Set MOBILEDEPLOY_CACHE to a folder that you may write to.",
+    )
+    free = shutil.disk_usage(existing).free
+    room = free >= MIN_FREE_BYTES
+    return place, Check(
+        name="disk",
+        state="ok" if room else "broken",
+        found=f"{free / 2**30:.1f} GiB free at {existing}",
+        remedy="" if room else f"Free at least {MIN_FREE_BYTES // 2**20} MiB.",
+        required=True,
+    )
+
+
+def check_weights(weights: Mapping[str, Path | None]) -> tuple[Check, ...]:
+    """Say which networks' ImageNet weights are at hand."""
+    return tuple(
+        Check(name=f"weights {name}", state="ok", found=str(path))
+        if path
+        else Check(
+            name=f"weights {name}",
+            state="missing",
+            found="not in the cache",
+            remedy=f"`mobiledeploy export {name}` downloads them.",
+        )
+        for name, path in weights.items()
+    )
+
+
+def _version(distribution: str) -> str:
+    """Return an installed distribution's version, "" where it is not installed."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def _python_needed() -> str:
+    """Return our own bounds; "" where we run from a source tree that is not installed."""
+    try:
+        metadata = importlib.metadata.metadata(DISTRIBUTION)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+    return str(metadata.json.get("requires_python", ""))
+
+
+def _requirements(distribution: str) -> dict[str, Requirement]:
+    """Return what a distribution requires here, extras left out; empty if it is not installed."""
+    try:
+        texts = importlib.metadata.requires(distribution) or []
+    except importlib.metadata.PackageNotFoundError:
+        return {}
+    requirements = [Requirement(text) for text in texts]
+    return {
+        requirement.name: requirement
+        for requirement in requirements
+        if requirement.marker is None or requirement.marker.evaluate({"extra": ""})
+    }
