@@ -35,8 +35,7 @@ _NUMPY_REBUILDERS = [
 _PLAIN_DATA: list[Any] = [
     argparse.Namespace,
     collections.defaultdict,
-    dict,
-    int,
+    *(dict, list, set, int, float),
     *_NUMPY_REBUILDERS,
     np.ndarray,
     np.dtype,

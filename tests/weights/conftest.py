@@ -38,6 +38,15 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    """Tiny networks: more threads only wait for one another."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture
 def cache(offline: Path) -> Path:
     return offline / "cache" / "weights"
