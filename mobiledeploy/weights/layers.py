@@ -45,8 +45,17 @@ class Layer:
     @property
     def shape(self) -> tuple[int, ...]:
         """Return (out, in / groups, k, k) of a map (linear is 1x1), or (channels,) of a BN."""
-        shape = tuple(self.tensors["weight"].shape) if "weight" in self.tensors else ()
-        return (*shape, 1, 1) if self.is_map and len(shape) == 2 else shape
+        return self.shapes.get("weight", ())
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each tensor but BN's counter; a linear weight's as of a 1x1."""
+        shapes = {
+            local: tuple(tensor.shape) for local, tensor in self.tensors.items() if local != COUNTER
+        }
+        if self.is_map and len(shapes["weight"]) == 2:
+            shapes["weight"] += (1, 1)
+        return shapes
 
     @property
     def outline(self) -> Signature:
@@ -59,8 +68,8 @@ class Layer:
 
     @property
     def signature(self) -> Signature:
-        """Return the outline and the shape: equal for layers that can hold each other's tensors."""
-        return (*self.outline, self.shape)
+        """Return outline and shapes: equal for layers that can hold each other's tensors."""
+        return (*self.outline, *sorted(self.shapes.items()))
 
 
 def layers_of(tensors: Mapping[str, torch.Tensor]) -> list[Layer]:

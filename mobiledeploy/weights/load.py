@@ -21,6 +21,8 @@ from mobiledeploy.weights.layers import COUNTER, layers_of, norm_eps_of, norms_o
 from mobiledeploy.weights.match import Matched, match
 from mobiledeploy.weights.published import published_for
 
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
 
 def load_weights(module: nn.Module, spec: ModelSpec) -> WeightsProvenance:
     """Load the weights that `spec.weights` names into `module`, in place.
@@ -76,26 +78,26 @@ def _refuse_bad_values(checkpoint: Checkpoint) -> None:
     """
     for layer in checkpoint.layers:
         for local, tensor in layer.tensors.items():
-            name = f"{layer.name}.{local}".lstrip(".")
-            if local == COUNTER:
-                continue
-            if tensor.is_quantized or not tensor.is_floating_point():
+            if fault := _fault(local, tensor):
+                name = f"{layer.name}.{local}".lstrip(".")
                 raise WeightsError(
-                    f"{checkpoint.path}: {name} is {tensor.dtype}; expected floating point.",
-                    remedy="Give the float checkpoint; quantization is this tool's work.",
+                    f"{checkpoint.path}: {name} {fault}.",
+                    remedy="Give a float checkpoint of a network that was trained to its end; "
+                    "this one is damaged, or was made for something else.",
                 )
-            if not torch.isfinite(tensor).all():
-                bad = int((~torch.isfinite(tensor)).sum())
-                raise WeightsError(
-                    f"{checkpoint.path}: {bad} of {tensor.numel()} values of {name} are NaN or "
-                    "infinite.",
-                    remedy="The training diverged or the file is damaged: give another one.",
-                )
-            if local == "running_var" and (tensor < 0).any():
-                raise WeightsError(
-                    f"{checkpoint.path}: {name}, a variance, is negative.",
-                    remedy="The file is damaged: give another one.",
-                )
+
+
+def _fault(local: str, tensor: torch.Tensor) -> str:
+    """Say what is wrong with a tensor's content; nothing where it is sound."""
+    if local == COUNTER:
+        return "" if tensor.numel() == 1 else f"has {tensor.numel()} values, expected 1"
+    if tensor.dtype not in _FLOATS or tensor.layout != torch.strided or tensor.is_meta:
+        kind = "has no values" if tensor.is_meta else f"is {tensor.dtype}, {tensor.layout}"
+        return f"{kind}; expected dense floating point"
+    bad = int((~torch.isfinite(tensor)).sum())
+    if bad:
+        return f"has {bad} values of {tensor.numel()} that are NaN or infinite"
+    return "is a variance and negative" if local == "running_var" and (tensor < 0).any() else ""
 
 
 def _apply_conventions(module: nn.Module, spec: ModelSpec, checkpoint: Checkpoint) -> list[str]:

@@ -104,9 +104,10 @@ def _by_structure(source: Sequence[Layer], target: Sequence[Layer]) -> list[str]
     for code, a, a_end, b, b_end in codes:
         if code == "equal":
             misshapen += [
-                f"{theirs.name} is {theirs.shape}, expected {ours.shape} for {ours.name}"
+                f"{theirs.name}.{local} is {shape}, expected {ours.shapes[local]} for {ours.name}"
                 for theirs, ours in zip(source[a:a_end], target[b:b_end], strict=True)
-                if theirs.signature != ours.signature
+                for local, shape in theirs.shapes.items()
+                if shape != ours.shapes[local]
             ]
         else:
             left_over += [_with_shape(layer) for layer in source[a:a_end]]
