@@ -37,6 +37,7 @@ _debug = False
 
 @app.callback()
 def _options(
+    context: typer.Context,
     verbose: Annotated[
         bool, typer.Option("--verbose", help="Show the warnings of torch, onnx and executorch.")
     ] = False,
@@ -49,6 +50,8 @@ def _options(
     global _debug  # noqa: PLW0603 - one switch for the process, set once at start-up
     _debug = debug
     quiet.be_verbose(verbose)
+    # torch, torchao and executorch already complain while they are imported: for the whole command
+    context.with_resource(quiet.quietly())
 
 
 app.command("export")(export_command)

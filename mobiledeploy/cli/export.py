@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from dataclasses import asdict, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +14,7 @@ import typer
 
 from mobiledeploy.cli.output import console, print_json, showing_progress
 from mobiledeploy.errors import UsageError
+from mobiledeploy.types import family_named
 
 if TYPE_CHECKING:
     from mobiledeploy.pipeline import Deployment
@@ -82,6 +86,7 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Export a MobileNet to ExecuTorch .pte and ONNX, and check what was written."""
+    family_named(model)  # a misspelt name is told before PyTorch has loaded
     if not int8 and (calib_data is not None or calib_samples is not None):
         raise UsageError(
             "--calib-data and --calib-samples are for --int8, which was not given.",
@@ -206,25 +211,28 @@ def _print_table(deployment: Deployment) -> None:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("artifact", overflow="fold")
+    first = deployment.artifacts[0].path
+    # names differ in their suffix only: the stem once, above, so that 80 columns hold the table
+    table = Table(title=first.stem, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("artifact")
     for heading in ("size", "logits differing", "SQNR vs float", "agreement", "int8 MACs"):
         table.add_column(heading, justify="right")
     for artifact in deployment.artifacts:
         table.add_row(
-            str(artifact.path),
+            artifact.path.suffix,
             f"{artifact.size_bytes / 1e6:.2f} MB",
             *_figures(deployment, artifact),
         )
     console().print(table)
+    say = partial(console().print, soft_wrap=True, markup=False)
     report = deployment.parity
     if report is None:
-        console().print("Parity was not checked (--no-parity).")
+        say("Parity was not checked (--no-parity).")
     else:
-        verdict = "[green]holds[/]" if report.passed else "[bold red]fails[/]"
-        console().print(f"Parity {verdict} on {report.data_source}.")
-    paths = " ".join(str(artifact.path) for artifact in deployment.artifacts)
-    console().print(f"Next: mobiledeploy bench {paths}", soft_wrap=True)
+        say(f"Parity {'holds' if report.passed else 'FAILS'} on {report.data_source}.")
+    say(f"In {first.parent}{os.sep}, each with its manifest (.json) beside it.")
+    paths = " ".join(shlex.quote(str(artifact.path)) for artifact in deployment.artifacts)
+    say(f"Next: mobiledeploy bench {paths}")
 
 
 def _figures(deployment: Deployment, artifact: Artifact) -> tuple[str, str, str, str]:

@@ -60,7 +60,9 @@ class RichReporter:
 
         began = time.perf_counter()
         columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=console(), transient=True) as progress:
+        # a bar that cannot be erased again leaves an empty line in logs and pipes
+        hidden = not console().is_terminal
+        with Progress(*columns, console=console(), transient=True, disable=hidden) as progress:
             yield from progress.track(items, total=total, description=description)
         self._done(description, began)
 

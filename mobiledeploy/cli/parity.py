@@ -12,6 +12,8 @@ import typer
 from mobiledeploy.cli.output import console, print_json, showing_progress
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mobiledeploy.types import ParityReport, Rung
 
 
@@ -64,18 +66,25 @@ def _print_table(report: ParityReport) -> None:
     from rich import box
     from rich.table import Table
 
-    table = Table(
-        title=f"Parity on {report.data_source}",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("artifact", overflow="fold")
-    for heading in ("against", "figures", "verdict"):
-        table.add_column(heading)
-    for rung in report.rungs:
-        table.add_row(rung.candidate, rung.reference, _figures(rung), _verdict(rung))
-    console().print(table)
+    names = list(dict.fromkeys(rung.candidate for rung in report.rungs))
+    console().print(f"Parity on {report.data_source}", markup=False, soft_wrap=True)
+    for name in names:
+        table = Table(title=name, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        for heading in ("against", "figures", "verdict"):
+            table.add_column(heading, overflow="fold")
+        for rung in report.rungs:
+            if rung.candidate == name:
+                table.add_row(_short(rung.reference, names), _figures(rung), _verdict(rung))
+        console().print(table)
+    for note in dict.fromkeys(rung.note for rung in report.rungs if not rung.gated):
+        console().print(f"Not judged: {note}.", markup=False, soft_wrap=True)
+
+
+def _short(reference: str, names: Sequence[str]) -> str:
+    """Return what an artifact is called beside the others: its suffix where that is enough."""
+    suffixes = [Path(name).suffix for name in names]
+    mine = Path(reference).suffix
+    return mine if reference in names and suffixes.count(mine) == 1 else reference
 
 
 def _figures(rung: Rung) -> str:
@@ -88,5 +97,5 @@ def _figures(rung: Rung) -> str:
 
 def _verdict(rung: Rung) -> str:
     if not rung.gated:
-        return f"not judged: {rung.note}"
+        return "not judged"
     return "[green]passed[/]" if rung.passed else "[bold red]failed[/]"
