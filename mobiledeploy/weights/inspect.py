@@ -31,7 +31,8 @@ class CheckpointInfo:
         dialect: Which naming scheme it speaks.
         preprocessing: What its images are to be like; None where neither names nor files tell.
         labels: Names of its classes, where it came with them.
-        notes: What was inferred and what was assumed, one sentence each.
+        notes: What was inferred and what was assumed, one sentence each. What was unwrapped, and
+            which tensors were used, is in the notes of the weights' provenance.
     """
 
     path: Path
@@ -66,7 +67,7 @@ def inspect_checkpoint(
     module = build(spec)
     by_name = has_names_of(checkpoint.layers, layers_of(module.state_dict()))
     _refuse_ambiguous(spec, checkpoint, by_name=by_name)
-    notes = [*checkpoint.notes, _summary(spec)]
+    notes = [_summary(spec)]
     architecture = spec.architecture
     if not by_name:
         implied, reasons = implied_options(
@@ -96,13 +97,14 @@ def complete_spec(info: CheckpointInfo, spec: ModelSpec, given: Collection[str])
         info: Of the checkpoint.
         spec: What was asked for.
         given: Names of the fields of `spec` that somebody set on purpose; the others are defaults.
+            The family has none, so it always counts as given.
 
     Raises:
         WeightsError: a field was given and the checkpoint has another value.
     """
     read_off = ("family", "width", "num_classes", "in_channels")
     found = {name: getattr(info, name) for name in read_off}
-    asked = {name: getattr(spec, name) for name in read_off if name in given}
+    asked = {name: getattr(spec, name) for name in read_off if name in {"family", *given}}
     contradictions = [name for name, value in asked.items() if value != found[name]]
     if contradictions:
         raise WeightsError(

@@ -35,6 +35,7 @@ def resolve(spec: ModelSpec, given: Collection[str], build: Build) -> Resolution
     Args:
         spec: What was asked for.
         given: Names of the fields of `spec` that somebody set on purpose; the others are defaults.
+            The family has none, so it always counts as given.
         build: Makes the network of a specification, for example `models.create_on_meta`; storage
             is not needed.
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from implementations import distinct
 from torch import nn
 
-from mobiledeploy import models
 from mobiledeploy.types import ModelSpec
 
 NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
@@ -111,19 +111,6 @@ def small() -> tuple[ModelSpec, nn.Module]:
     """A small V2 whose every tensor is different."""
     spec = ModelSpec(family="v2", width=0.25, resolution=32, num_classes=7)
     return spec, distinct(spec)
-
-
-def distinct(spec: ModelSpec) -> nn.Module:
-    """Build a network whose every value is different: no two layers can be mistaken."""
-    module = models.create(spec)
-    generator = torch.Generator().manual_seed(spec.seed + 1)
-    with torch.no_grad():
-        for name, tensor in module.state_dict().items():
-            if tensor.is_floating_point():
-                tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
-            else:
-                tensor.fill_(len(name))
-    return module
 
 
 @pytest.fixture

@@ -9,6 +9,9 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
+from mobiledeploy import models
+from mobiledeploy.types import ModelSpec
+
 V1 = [(64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *5 * [(512, 1)]]
 V1 += [(1024, 2), (1024, 1)]
 V2 = [(1, 1, 1), (6, 2, 2), (6, 3, 2), (6, 4, 2), (6, 3, 1), (6, 3, 2), (6, 1, 1)]  # t, n, s
@@ -97,3 +100,16 @@ class FlatV2(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.classifier(self.conv(self.features(x)).mean((2, 3)))
+
+
+def distinct(spec: ModelSpec) -> nn.Module:
+    """Build one of ours whose every value is different: no two layers can be mistaken."""
+    module = models.create(spec)
+    generator = torch.Generator().manual_seed(spec.seed + 1)
+    with torch.no_grad():
+        for name, tensor in module.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.copy_(torch.rand(tensor.shape, generator=generator) + 0.5)
+            else:
+                tensor.fill_(len(name))
+    return module

@@ -1,10 +1,13 @@
 """Checkpoints that can be read and do not fit: each is refused by what is wrong with it."""
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
-from conftest import distinct
+from golden_state import golden_state
+from implementations import distinct
 from torch import nn
 
 from mobiledeploy import models
@@ -240,35 +243,11 @@ def test_a_v3_with_nobodys_names_is_refused_since_tensors_do_not_show_its_order(
 
 
 def test_a_network_built_without_the_dialects_padding_is_refused(saved):
-    spec = ModelSpec(family="v2", width=0.5, num_classes=7)
-    path = saved(_as_transformers(distinct(spec).state_dict()))
-    info = inspect_checkpoint(path, create_on_meta)
-    assert (info.architecture.padding, info.architecture.norm_eps) == ("same", 1e-3)
+    file = Path(__file__).parent / "golden/transformers-mobilenet_v2_0.35.json"
+    shapes = json.loads(file.read_text())["shapes"]
+    path = saved(golden_state({key: tuple(shape) for key, shape in shapes.items()}, 7))
+    spec = ModelSpec(family="v2", width=0.35, num_classes=10)
     refused_by_loading(spec, path, "networks have padding same; the network was built with symme")
-    completed = complete_spec(info, replace(spec, weights=str(path)), {"family"})
-    assert load_weights(models.create(completed), completed).dialect == "transformers"
-
-
-def _as_transformers(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """Rename our V2's layers as Hugging Face's transformers call them."""
-    base = "mobilenet_v2"
-    names = [f"{base}.conv_stem.{part}" for part in ("first_conv", "conv_3x3", "reduce_1x1")]
-    for index in range(16):
-        names += [
-            f"{base}.layer.{index}.{part}" for part in ("expand_1x1", "conv_3x3", "reduce_1x1")
-        ]
-    names.append(f"{base}.conv_1x1")
-    renamed = {}
-    modules = list(dict.fromkeys(name.rpartition(".")[0] for name in state))
-    for module, position in zip(modules, range(len(modules)), strict=True):
-        unit, part = divmod(position, 2)
-        name = (
-            f"{names[unit]}.{('convolution', 'normalization')[part]}" if unit < len(names) else ""
-        )
-        for key, tensor in state.items():
-            if key.rpartition(".")[0] == module:
-                renamed[f"{name or 'classifier'}.{key.rpartition('.')[2]}"] = tensor
-    return dict(sorted(renamed.items()))
 
 
 # --- the row table of one's own ------------------------------------------------------------------

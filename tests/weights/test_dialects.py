@@ -17,7 +17,8 @@ from mobiledeploy.models.build import create_on_meta
 from mobiledeploy.types import ArchitectureOptions, ModelSpec, Preprocessing
 from mobiledeploy.weights import complete_spec, inspect_checkpoint, load_weights
 
-GOLDEN = sorted((Path(__file__).parents[1] / "models" / "golden").glob("*.json"))
+HERE = Path(__file__).parent
+GOLDEN = sorted([*(HERE.parent / "models/golden").glob("*.json"), *HERE.glob("golden/*.json")])
 HALF = (0.5, 0.5, 0.5)
 
 
@@ -34,6 +35,11 @@ def load(path: Path, *, options: ArchitectureOptions | None = None, double: bool
 IN_ORDER = ("torchvision-mobilenet_v2", "timm-mobilenetv2_100", "timm-mobilenetv3_small_100")
 
 
+def test_there_are_golden_outputs_of_every_library():
+    libraries = {path.stem.split("-")[0] for path in GOLDEN}
+    assert libraries == {"torchvision", "timm", "transformers"}
+
+
 @pytest.mark.parametrize(
     ("path", "alphabetical"),
     [
@@ -41,9 +47,7 @@ IN_ORDER = ("torchvision-mobilenet_v2", "timm-mobilenetv2_100", "timm-mobilenetv
         *(pytest.param(path, False, id=path.stem) for path in GOLDEN if path.stem in IN_ORDER),
     ],
 )
-def test_torchvision_and_timm_are_recognised_and_give_their_own_outputs(
-    path, alphabetical, tmp_path
-):
+def test_libraries_are_recognised_and_give_their_own_outputs(path, alphabetical, tmp_path):
     golden = json.loads(path.read_text())
     package, name = path.stem.split("-", 1)
     expected = ModelSpec.from_document(golden["spec"])
@@ -179,9 +183,7 @@ def test_bn_counters_may_be_missing_and_it_is_said(saved, small):
 
 def timm_checkpoint(reference: str, path: Path) -> Path:
     """Write a checkpoint with timm's names."""
-    golden = json.loads(
-        (Path(__file__).parents[1] / "models/golden" / f"timm-{reference}.json").read_text()
-    )
+    golden = json.loads((HERE.parent / "models/golden" / f"timm-{reference}.json").read_text())
     state = golden_state({key: tuple(shape) for key, shape in golden["shapes"].items()}, 7)
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".safetensors":

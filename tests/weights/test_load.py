@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import distinct
+from implementations import distinct
 from torch import nn
 
 from mobiledeploy import models
