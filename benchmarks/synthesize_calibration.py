@@ -44,7 +44,9 @@ class Statistics:
 
 def coloured_noise(count: int, side: int, generator: torch.Generator) -> torch.Tensor:
     """Noise with the 1/f amplitude spectrum of photographs, (count, 3, side, side), unit variance."""
-    frequency = torch.hypot(*torch.meshgrid(torch.fft.fftfreq(side), torch.fft.fftfreq(side), indexing="ij"))
+    frequency = torch.hypot(
+        *torch.meshgrid(torch.fft.fftfreq(side), torch.fft.fftfreq(side), indexing="ij")
+    )
     frequency[0, 0] = 1 / side
     shared = torch.randn(count, 1, side, side, generator=generator)
     noise = 0.9 * shared + 0.45 * torch.randn(count, 3, side, side, generator=generator)
@@ -68,7 +70,7 @@ def dream(module: nn.Module, count: int, steps: int, generator: torch.Generator)
         logits = module(moved.to(memory_format=torch.channels_last))
         matching = torch.stack(statistics.losses).sum()
         roughness = (images.diff(dim=2) ** 2).mean() + (images.diff(dim=3) ** 2).mean()
-        loss = matching + 0.03 * F.cross_entropy(logits, targets) + 0.05 * roughness
+        loss = matching + 0.5 * F.cross_entropy(logits, targets) + 0.05 * roughness
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -76,7 +78,10 @@ def dream(module: nn.Module, count: int, steps: int, generator: torch.Generator)
         with torch.no_grad():
             images.copy_(images.clamp(low, high))
         if step % 20 == 0 or step == steps - 1:
-            print(f"step {step}: statistics {matching:.2f}, hits {(logits.argmax(1) == targets).float().mean():.2f}", flush=True)
+            print(
+                f"step {step}: statistics {matching:.2f}, hits {(logits.argmax(1) == targets).float().mean():.2f}",
+                flush=True,
+            )
     return images.detach()
 
 
@@ -88,9 +93,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=64)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(args.seed)
     for start in range(0, args.images, args.batch):
         module = create(ModelSpec(family="v2", weights="random"))
         module.load_state_dict(torch.load(args.weights, weights_only=True))

@@ -18,7 +18,8 @@ This is exact wherever nothing between the two minds the factor:
   until it would reach 6.
 
 A depthwise convolution absorbs a factor per channel without loss, having a weight scale of its own for
-each; a dense one trades evener activations for less even weights, hence the exponents below one.
+each. A dense one trades evener activations for less even weights: linear and ReLU groups in front of
+one are scaled by the square root only, and ReLU6 groups not at all (measured: docs/decisions/0002).
 
 Invariant: on the calibration images the outputs are those of the input model, to float rounding.
 """
@@ -44,11 +45,9 @@ if TYPE_CHECKING:
     from mobiledeploy.observe import Observed
     from mobiledeploy.types import CalibrationSet, FoldedModel
 
-_DENSE_EXPONENT = 0.75
+_DENSE_EXPONENT = 0.5
 _RELU6_MARGIN = 1.5
 _LARGEST_FACTOR = 64.0
-DWX=1.0
-DNX=0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ def equalize(model: FoldedModel, calibration: CalibrationSet) -> FoldedModel:
     groups = find_groups(traced, units)
     observed = observe(traced, [node for group in groups for node in group.nodes], calibration)
     for group in groups:
-        _rescale(traced, group, _factors(group, observed))
+        _rescale(traced, group, _factors(traced, group, observed))
     return replace(model, module=traced)
 
 
@@ -113,21 +112,23 @@ def _group(nodes: tuple[Node, ...], units: Sequence[Unit], source: Node) -> Chan
     return ChannelGroup(nodes, producers, consumers, ceiling)
 
 
-def _factors(group: ChannelGroup, observed: Mapping[str, Observed]) -> NDArray[np.float64]:
+def _factors(
+    traced: GraphModule, group: ChannelGroup, observed: Mapping[str, Observed]
+) -> NDArray[np.float64]:
     """Return s per channel; the group's channels become x / s."""
     extremes = [
         np.maximum(seen.maxima.max(0), -seen.minima.min(0))
         for seen in (observed[node.name] for node in group.nodes)
     ]
     largest = np.maximum(np.max(extremes, axis=0).astype(np.float64), 1e-6)
-    if np.isfinite(group.ceiling):
+    free = all(_is_depthwise(traced, unit) for unit in group.consumers)
+    if np.isinf(group.ceiling):
+        s = (largest / np.exp(np.log(largest).mean())) ** (1.0 if free else _DENSE_EXPONENT)
+    elif free:
         # upwards only: a channel that reaches the ceiling must go on reaching it
         s = np.minimum(largest * _RELU6_MARGIN / group.ceiling, 1.0)
-        import sys
-        dw=all(u.operator.args[-1]!=1 and len(u.operator.args)>6 for u in group.consumers)
-        s = s ** (DWX if dw else DNX)
     else:
-        s = (largest / np.exp(np.log(largest).mean())) ** _DENSE_EXPONENT
+        s = np.ones_like(largest)
     return np.clip(s, 1 / _LARGEST_FACTOR, _LARGEST_FACTOR)
 
 
@@ -140,11 +141,14 @@ def _rescale(traced: GraphModule, group: ChannelGroup, s: NDArray[np.float64]) -
         bias.div_(factor)
     for unit in group.consumers:
         weight, _ = weight_and_bias(traced, unit)
-        if _is_depthwise(unit, weight):
+        if _is_depthwise(traced, unit):
             weight.mul_(factor.view(-1, 1, 1, 1))
         else:
             weight.mul_(factor.view(1, -1, *[1] * (weight.dim() - 2)))
 
 
-def _is_depthwise(unit: Unit, weight: torch.Tensor) -> bool:
-    return unit.kind == "convolution" and weight.shape[1] == 1 and len(unit.operator.args) > 6
+def _is_depthwise(traced: GraphModule, unit: Unit) -> bool:
+    """Return whether each output channel reads one input channel of its own."""
+    weight, _ = weight_and_bias(traced, unit)
+    groups = unit.operator.args[6] if len(unit.operator.args) > 6 else 1
+    return unit.kind == "convolution" and weight.shape[1] == 1 and groups == weight.shape[0] > 1

@@ -313,12 +313,15 @@ class QuantRecipe:
     """How the network was quantized: with the spec and the data, all that the result depends on.
 
     Attributes:
-        range_rule: How activation ranges follow from calibration.
+        range_rule: How activation ranges follow from calibration: everything that was seen, or
+            searched for the least error of the logits.
+        rounding: Of the weights: each to its nearest, or so that a layer's errors cancel.
         weight_scheme: Fixed: int8, symmetric, per output channel.
         activation_scheme: Fixed: int8, affine, per tensor.
     """
 
-    range_rule: Literal["minmax", "image-mean"] = "image-mean"
+    range_rule: Literal["minmax", "searched"] = "searched"
+    rounding: Literal["nearest", "cancelling"] = "cancelling"
     weight_scheme: str = "int8 symmetric per-channel"
     activation_scheme: str = "int8 affine per-tensor"
 

@@ -9,33 +9,42 @@ network there is; ONNX and `.pte` are encodings of it, and `reference` says what
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from mobiledeploy.errors import ExportError
+from mobiledeploy.graph import find_sites, find_units, trace, weight_and_bias
 from mobiledeploy.observe import observe
 from mobiledeploy.progress import step
-from mobiledeploy.graph import find_sites, find_units, trace, weight_and_bias
 from mobiledeploy.quantize.quantizer import MobileNetQuantizer
-from mobiledeploy.quantize.ranges import choose_encodings
-from mobiledeploy.quantize.weights import round_bias, round_weight, weight_scales
+from mobiledeploy.quantize.ranges import choose_encodings, narrowed, widest_ranges
+from mobiledeploy.quantize.rounding import round_to_cancel
+from mobiledeploy.quantize.search import search_factors, trusted_factors
+from mobiledeploy.quantize.simulate import simulate
+from mobiledeploy.quantize.weights import round_bias, round_to_nearest, weight_scales
 from mobiledeploy.quiet import quietly
 from mobiledeploy.types import QuantizedModel, QuantRecipe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from numpy.typing import NDArray
     from torch.export import ExportedProgram
     from torch.fx import GraphModule
 
-    from mobiledeploy.graph import Unit
-    from mobiledeploy.types import CalibrationSet, Encoding, FoldedModel
+    from mobiledeploy.graph import Site, Unit
+    from mobiledeploy.quantize.simulate import Rounding, Simulated
+    from mobiledeploy.types import CalibrationSet, Encoding, FoldedModel, Preprocessing
 
 __all__ = ["quantize"]
 
 aten = torch.ops.aten
+_JUDGED = 16
+_CORRECTED = 32
 _QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
 
 
@@ -59,10 +68,12 @@ def quantize(
         units = find_units(traced)
         sites = find_sites(traced, units)
     observed = observe(traced, [node for site in sites for node in site.nodes], calibration)
-    by_site = choose_encodings(units, sites, observed, recipe, model.preprocessing)
-    encodings = {node.name: by_site[site.name] for site in sites for node in site.nodes}
+    network = _Network(traced, units, sites, widest_ranges(sites, observed), model.preprocessing)
+    images = np.concatenate(calibration.batches)
+    by_site = network.encode(_choose_factors(network, recipe, images))
+    encodings = network.by_node(by_site)
     with step("Quantizing"):
-        scales = _round_parameters(traced, units, encodings)
+        scales = _round_parameters(network, encodings, recipe, images[:_CORRECTED])
         program = _convert(traced, units, encodings, scales, model.spec.input_shape)
     return QuantizedModel(
         spec=model.spec,
@@ -80,18 +91,79 @@ def quantize(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Network:
+    """What stays the same while encodings are being chosen."""
+
+    traced: GraphModule
+    units: tuple[Unit, ...]
+    sites: tuple[Site, ...]
+    widest: Mapping[str, tuple[float, float]]
+    preprocessing: Preprocessing
+
+    def encode(self, factors: Mapping[str, float]) -> dict[str, Encoding]:
+        """Return the encodings, by site name, of the widest ranges narrowed by these factors."""
+        ranges = narrowed(self.widest, factors)
+        return choose_encodings(self.units, self.sites, ranges, self.preprocessing)
+
+    def by_node(self, by_site: Mapping[str, Encoding]) -> dict[str, Encoding]:
+        """Return the encoding of every node."""
+        return {node.name: by_site[site.name] for site in self.sites for node in site.nodes}
+
+    def weight_scales(self, encodings: Mapping[str, Encoding]) -> dict[str, torch.Tensor]:
+        """Return the weight scales, by the name of the unit's operator."""
+        scales = {}
+        for unit in self.units:
+            if unit.has_weight:
+                input_scale = encodings[unit.activations[0].name].scale
+                weight_and_its_bias = weight_and_bias(self.traced, unit)
+                scales[unit.operator.name] = weight_scales(*weight_and_its_bias, input_scale)
+        return scales
+
+    def simulate(
+        self, encodings: Mapping[str, Encoding], images: NDArray[np.float32], rounding: Rounding
+    ) -> Simulated:
+        """Run the network with these encodings beside its float self."""
+        scales = self.weight_scales(encodings)
+        return simulate(self.traced, self.units, encodings, scales, images, rounding=rounding)
+
+
+def _choose_factors(
+    network: _Network, recipe: QuantRecipe, images: NDArray[np.float32]
+) -> dict[str, float]:
+    """Return how far each site's widest range is narrowed; that of the logits never is."""
+    unchanged = {site.name: 1.0 for site in network.sites}
+    if recipe.range_rule == "minmax":
+        return unchanged
+    judged = images[:_JUDGED]
+    batches = np.array_split(judged, max(1, len(judged) // 4))
+    factors = search_factors(network.traced, network.units, network.sites, network.widest, batches)
+    factors[network.sites[-1].name] = 1.0
+
+    def loss(trial: Mapping[str, float]) -> float:
+        encodings = network.by_node(network.encode(trial))
+        return network.simulate(encodings, judged, round_to_nearest).loss
+
+    return trusted_factors(factors, loss)
+
+
 def _round_parameters(
-    traced: GraphModule, units: tuple[Unit, ...], encodings: Mapping[str, Encoding]
+    network: _Network,
+    encodings: Mapping[str, Encoding],
+    recipe: QuantRecipe,
+    images: NDArray[np.float32],
 ) -> dict[str, torch.Tensor]:
     """Put every weight and bias onto its grid, in place; return the weight scales by operator."""
-    scales: dict[str, torch.Tensor] = {}
-    for unit in units:
+    scales = network.weight_scales(encodings)
+    rounding = round_to_cancel if recipe.rounding == "cancelling" else round_to_nearest
+    simulated = network.simulate(encodings, images, rounding)
+    for unit in network.units:
         if unit.has_weight:
-            weight, bias = weight_and_bias(traced, unit)
-            input_scale = encodings[unit.activations[0].name].scale
-            scales[unit.operator.name] = grid = weight_scales(weight, bias, input_scale)
-            weight.copy_(round_weight(weight, grid))
-            bias.copy_(round_bias(bias, grid, input_scale))
+            name, input_scale = unit.operator.name, encodings[unit.activations[0].name].scale
+            weight, bias = weight_and_bias(network.traced, unit)
+            weight.copy_(simulated.rounded[name])
+            bias.add_(simulated.bias_shifts[name])
+            bias.copy_(round_bias(bias, scales[name], input_scale))
     return scales
 
 

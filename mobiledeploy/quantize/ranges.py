@@ -21,19 +21,18 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from mobiledeploy.observe import Observed
     from mobiledeploy.graph import Site, Unit
-    from mobiledeploy.types import Preprocessing, QuantRecipe
+    from mobiledeploy.observe import Observed
+    from mobiledeploy.types import Preprocessing
 
-_LOGIT_HEADROOM = 1.1
+_LOGIT_HEADROOM = 1.25
 _HALF_STEP_MARGIN = 1e-3
 
 
 def choose_encodings(
     units: Sequence[Unit],
     sites: Sequence[Site],
-    observed: Mapping[str, Observed],
-    recipe: QuantRecipe,
+    ranges: Mapping[str, tuple[float, float]],
     preprocessing: Preprocessing,
 ) -> dict[str, Encoding]:
     """Return the encoding of every site, by site name.
@@ -41,7 +40,9 @@ def choose_encodings(
     Sites come in topological order: the scale of a pooled tensor depends on that of its input.
     """
     site_of = {node: site for site in sites for node in site.nodes}
-    pooled = {site_of[u.output].name: site_of[u.activations[0]].name for u in units if u.kind == "pool"}
+    pooled = {
+        site_of[u.output].name: site_of[u.activations[0]].name for u in units if u.kind == "pool"
+    }
     sources_of_pools = set(pooled.values())
     hardswished = {
         site_of[u.output].name: site_of[u.activations[0]].name
@@ -53,14 +54,10 @@ def choose_encodings(
     source = sites[0].name
     encodings: dict[str, Encoding] = {}
     for site in sites:
-        seen = [observed[node.name] for node in site.nodes]
-        minima = np.min([s.minima.min(1) for s in seen], axis=0)
-        maxima = np.max([s.maxima.max(1) for s in seen], axis=0)
-        low, high = _range_of(minima, maxima, recipe, site.clamp)
+        low, high = ranges[site.name]
         if site.name == source:
             encodings[site.name] = encode_input(preprocessing)
         elif site.name == logits:
-            low, high = float(minima.min()), float(maxima.max())
             encodings[site.name] = encode(_LOGIT_HEADROOM * low, _LOGIT_HEADROOM * high)
         elif site.name in pooled:
             encodings[site.name] = encode_pooled(low, high, encodings[pooled[site.name]])
@@ -157,16 +154,23 @@ def _distance_from_half(values: NDArray[np.floating[Any]]) -> NDArray[np.floatin
     return np.abs(values - np.floor(values) - np.float32(0.5))
 
 
-def _range_of(
-    minima: NDArray[np.float32],
-    maxima: NDArray[np.float32],
-    recipe: QuantRecipe,
-    clamp: tuple[float, float],
-) -> tuple[float, float]:
-    """Return the range that the recipe's rule makes of the images' extremes, inside the clamp."""
-    if recipe.range_rule == "minmax":
-        low, high = minima.min(), maxima.max()
-    else:
-        low, high = minima.mean(), maxima.mean()
-    return max(float(low), clamp[0]), min(float(high), clamp[1])
+def widest_ranges(
+    sites: Sequence[Site], observed: Mapping[str, Observed]
+) -> dict[str, tuple[float, float]]:
+    """Return, by site name, the range of everything that was seen, inside the site's clamp."""
+    ranges = {}
+    for site in sites:
+        seen = [observed[node.name] for node in site.nodes]
+        low = min(float(s.minima.min()) for s in seen)
+        high = max(float(s.maxima.max()) for s in seen)
+        ranges[site.name] = (max(low, site.clamp[0]), min(high, site.clamp[1]))
+    return ranges
 
+
+def narrowed(
+    ranges: Mapping[str, tuple[float, float]], factors: Mapping[str, float]
+) -> dict[str, tuple[float, float]]:
+    """Return the ranges, each multiplied by its factor."""
+    return {
+        name: (factors[name] * low, factors[name] * high) for name, (low, high) in ranges.items()
+    }

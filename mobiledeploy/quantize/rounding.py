@@ -1,0 +1,93 @@
+"""Round weights so that their errors cancel on the inputs that the layer really sees.
+
+Rounding each weight to nearest is best for the weights, not for the outputs. With H = E[x x^T] over the
+layer's (quantized, centred) inputs, the error of an output channel is e^T H e. The weights of all
+channels are rounded column by column, and after each, the columns that are still free take over what
+the rounding just lost (optimal brain surgeon):
+
+    q_k = round(w_k),   w_j -= (w_k - q_k) U_kj / U_kk   for j > k,   U = upper Cholesky factor of H^-1
+
+Columns with the largest E[x_k^2] come first, while there is most left to compensate with. Depthwise
+convolutions are the same problem once per channel, with nine columns each.
+
+Source: Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
+Transformers" (2023), section 3, for the column order and the Cholesky form; applied to convolutions as
+in Frantar & Alistarh, "Optimal Brain Compression" (2022), section 5.
+
+Invariant: every weight stays on the grid that `weights` chose; the function sees no labels and no
+gradients, only the inputs' second moments.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from torch.fx import Node
+
+# Added to the diagonal of H, as a share of its mean: keeps few images from being fitted too closely.
+_DAMPING = 0.02
+# Positions per image side that H is estimated from: the early layers have far more than are needed.
+_POSITIONS = 28
+
+
+def round_to_cancel(
+    node: Node, weight: torch.Tensor, scales: torch.Tensor, x: torch.Tensor
+) -> torch.Tensor:
+    """Return a layer's weight on its grid.
+
+    Args:
+        node: The convolution or linear operator.
+        weight: (out, in / groups, kH, kW) or (out, in).
+        scales: (out,).
+        x: The layer's input as the quantized network computes it, (N, in, H, W) or (N, in).
+    """
+    groups = cast("int", node.args[6]) if len(node.args) > 6 else 1
+    columns = _columns(node, weight, x, groups)
+    columns = columns - columns.mean(1, keepdim=True)
+    moments = columns.transpose(1, 2) @ columns / columns.shape[1]
+    rows = weight.reshape(groups, weight.shape[0] // groups, -1).double()
+    grid = scales.view(groups, -1).double()
+    return _cancel(rows, grid, moments).reshape(weight.shape).float()
+
+
+def _columns(node: Node, weight: torch.Tensor, x: torch.Tensor, groups: int) -> torch.Tensor:
+    """Return the inputs of every output position: (groups, positions, in / groups * kH * kW)."""
+    if x.dim() == 2:
+        return x.double().unsqueeze(0)
+    stride = cast("list[int]", node.args[3])[0] if len(node.args) > 3 else 1
+    padding = cast("list[int]", node.args[4])[0] if len(node.args) > 4 else 0
+    side = weight.shape[-1]
+    if side > 1:
+        out_side = (x.shape[-1] + 2 * padding - side) // stride + 1
+        sparse = stride * max(1, out_side // _POSITIONS)
+        patches = F.unfold(x, side, padding=padding, stride=sparse)
+    else:
+        sparse = max(1, x.shape[-1] // _POSITIONS)
+        patches = x[..., ::sparse, ::sparse].flatten(2)
+    count, _, positions = patches.shape
+    grouped = patches.view(count, groups, -1, positions)
+    return grouped.permute(1, 0, 3, 2).reshape(groups, count * positions, -1).double()
+
+
+def _cancel(rows: torch.Tensor, grid: torch.Tensor, moments: torch.Tensor) -> torch.Tensor:
+    """Round rows (groups, out, k) on grid (groups, out), given moments (groups, k, k)."""
+    diagonal = moments.diagonal(dim1=1, dim2=2)
+    mean = diagonal.mean(1, keepdim=True).clamp(min=1e-12)
+    moments = moments + torch.diag_embed((_DAMPING * mean).expand_as(diagonal))
+    order = diagonal.argsort(1, descending=True)
+    rows = rows.gather(2, order.unsqueeze(1).expand_as(rows)).clone()
+    moments = moments.gather(1, order.unsqueeze(2).expand_as(moments))
+    moments = moments.gather(2, order.unsqueeze(1).expand_as(moments))
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
+    upper = torch.linalg.cholesky(inverse, upper=True)
+    rounded = torch.empty_like(rows)
+    for k in range(rows.shape[2]):
+        column = rows[:, :, k]
+        rounded[:, :, k] = (column / grid).round().clamp(-127, 127) * grid
+        error = (column - rounded[:, :, k]) / upper[:, k, k, None]
+        rows[:, :, k + 1 :] -= error.unsqueeze(2) * upper[:, None, k, k + 1 :]
+    return torch.empty_like(rounded).scatter_(2, order.unsqueeze(1).expand_as(rounded), rounded)
