@@ -15,7 +15,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from mobiledeploy import progress
 from mobiledeploy.data.preprocess import preprocess
@@ -90,8 +90,10 @@ def _decode(source: ImageFile, preprocessing: Preprocessing, resolution: int) ->
         with Image.open(io.BytesIO(content)) as image:
             pixels = preprocess(image, preprocessing, resolution)
     except _UNREADABLE as error:
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "it is in no known image format" if unknown else error
         raise DataError(
-            f"Could not read the image {source.name}: {error}",
+            f"Could not read the image {source.name}: {reason}",
             remedy="Remove or replace it; every image of the set has to be readable.",
         ) from error
     except DataError as error:

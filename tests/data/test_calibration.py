@@ -162,6 +162,21 @@ def test_an_unreadable_image_is_named(folder, make_image, spec, damage, suffix):
         load(folder, spec)
 
 
+def test_a_file_of_no_known_format_is_said_to_be_one(folder, spec):
+    (folder / "0.png").write_bytes(b"not an image")
+    with pytest.raises(DataError, match=r"image 0\.png: it is in no known image format$"):
+        load(folder, spec)
+
+
+def test_a_png_with_a_broken_chunk_is_named(folder, make_image, spec):
+    path = make_image(folder / "0.png", size=(256, 256))  # noise: too large for one chunk
+    chunks = path.read_bytes().split(b"IDAT")
+    assert len(chunks) > 2
+    path.write_bytes(b"IDAT".join(chunks[:2]) + b"\0\1\2\3" + b"IDAT".join(chunks[2:]))
+    with pytest.raises(DataError, match=r"Could not read the image 0\.png: broken PNG"):
+        load(folder, spec)
+
+
 def test_an_image_too_large_to_be_true_is_named(folder, spec, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(DataError, match=r"Could not read the image 0\.png: Image size"):
@@ -254,6 +269,16 @@ def test_arrays_that_are_wrong_are_refused(tmp_path, spec, arrays, message):
         load(write_npz(tmp_path / "a.npz", **arrays), spec)
 
 
+@pytest.mark.parametrize("at", [60, 3000])
+def test_a_compressed_npz_with_a_flipped_byte_is_refused(tmp_path, spec, at):
+    np.savez_compressed(tmp_path / "a.npz", images=images())
+    content = bytearray((tmp_path / "a.npz").read_bytes())
+    content[at] ^= 0xFF
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"Could not read .*a\.npz"):
+        load(tmp_path / "a.npz", spec)
+
+
 @pytest.mark.parametrize("keep", [0, 10, 2000])
 def test_a_truncated_npz_is_refused(tmp_path, spec, keep):
     path = write_npz(tmp_path / "a.npz", images=images())
@@ -293,6 +318,7 @@ def test_the_package_carries_images(package, make_image, spec):
     for index in range(5):
         make_image(package / f"{index}.webp", seed=index)
     (package / "README.md").write_text("where they come from")
+    (package / "._0.webp").write_bytes(b"resource fork")
     found = data.embedded_calibration(spec, PREPROCESSING)
     assert found.source == "embedded"
     assert found.names == tuple(f"{i}.webp" for i in range(5))

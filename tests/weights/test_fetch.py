@@ -115,11 +115,18 @@ def test_another_file_than_the_pinned_one_is_never_kept(published, server, cache
     assert parts(cache) == []
 
 
-def test_no_more_is_read_than_the_file_can_have(published, server, cache):
+def test_no_more_is_read_than_tells_that_it_is_another_file(published, server, monkeypatch):
     server.files["net-1234.pth"] = CONTENT * 50
-    with pytest.raises(WeightsError, match="with the sha256"):
+    sizes = []
+
+    def record(path):
+        sizes.append(path.stat().st_size)
+        return "another"
+
+    monkeypatch.setattr(fetch, "sha256_of", record)
+    with pytest.raises(WeightsError, match="with the sha256 another"):
         fetch_published(published)
-    assert parts(cache) == []
+    assert sizes == [len(CONTENT) + 1]
 
 
 def test_without_network_and_cache_the_ways_out_are_named(cache):
