@@ -2,11 +2,11 @@
 
     python benchmarks/synthesize_calibration.py --out mobiledeploy/data/embedded [--images 64]
 
-Every image starts as coloured noise with the spectrum of photographs and is optimized until the batch's
-mean and variance in front of every BatchNorm are those that the network saw in training, while each
-image is classified as a class of its own (DeepInversion: Yin et al., "Dreaming to Distill" (2020),
-section 3.1). The result belongs to nobody, needs no download, and drives activations to the ranges that
-real photographs do. Takes about 20 minutes on 2 cores; run by hand.
+Every image starts as coloured noise with the spectrum of photographs and is optimized until the
+batch's mean and variance in front of every BatchNorm are those that the network saw in training,
+while each image is classified as a class of its own (DeepInversion: Yin et al., "Dreaming to
+Distill" (2020), section 3.1). The result belongs to nobody, needs no download, and drives
+activations to the ranges that real photographs do. Takes about 20 minutes on 2 cores; run by hand.
 """
 
 import argparse
@@ -43,7 +43,7 @@ class Statistics:
 
 
 def coloured_noise(count: int, side: int, generator: torch.Generator) -> torch.Tensor:
-    """Noise with the 1/f amplitude spectrum of photographs, (count, 3, side, side), unit variance."""
+    """Noise with the 1/f spectrum of photographs, (count, 3, side, side), unit variance."""
     frequency = torch.hypot(
         *torch.meshgrid(torch.fft.fftfreq(side), torch.fft.fftfreq(side), indexing="ij")
     )
@@ -78,10 +78,8 @@ def dream(module: nn.Module, count: int, steps: int, generator: torch.Generator)
         with torch.no_grad():
             images.copy_(images.clamp(low, high))
         if step % 20 == 0 or step == steps - 1:
-            print(
-                f"step {step}: statistics {matching:.2f}, hits {(logits.argmax(1) == targets).float().mean():.2f}",
-                flush=True,
-            )
+            hits = (logits.argmax(1) == targets).float().mean()
+            print(f"step {step}: statistics {matching:.2f}, hits {hits:.2f}", flush=True)
     return images.detach()
 
 

@@ -1,25 +1,27 @@
-"""Rescale channels so that one scale per tensor serves them all: what leaves the network is unchanged.
+"""Rescale channels so that one scale per tensor serves them all, keeping the network's outputs.
 
 In: a `FoldedModel` and a `CalibrationSet`. Out: a `FoldedModel` (as a traced graph) with the same
 function and evener channels.
 
-A linear operator in front of a tensor x can produce x / s (its rows divided by s), and the operators
-behind it can read it so (their columns multiplied by s):
+A linear operator in front of a tensor x can produce x / s (its rows divided by s), and the
+operators behind it can read it so (their columns multiplied by s):
 
     W2 x = (W2 diag(s)) (diag(1/s) x)
 
 This is exact wherever nothing between the two minds the factor:
 
-- *linear*: no activation at all. The residual stream of linear bottlenecks (MobileNetV2, section 3.2):
+- *linear*: no activation at all. The residual stream of linear bottlenecks (MobileNetV2, section
+3.2):
   all project convolutions that add into it, all convolutions that read it.
 - *ReLU*: relu(x / s) = relu(x) / s for s > 0 (Nagel et al., "Data-Free Quantization Through Weight
   Equalization and Bias Correction" (2019), section 4.1).
 - *ReLU6*: exact where neither side of it clips at 6: a channel that stays below 6 may be scaled up
   until it would reach 6.
 
-A depthwise convolution absorbs a factor per channel without loss, having a weight scale of its own for
-each. A dense one trades evener activations for less even weights: linear and ReLU groups in front of
-one are scaled by the square root only, and ReLU6 groups not at all (measured: docs/decisions/0002).
+A depthwise convolution absorbs a factor per channel without loss, having a weight scale of its own
+for each. A dense one trades evener activations for less even weights: linear and ReLU groups in
+front of one are scaled by the square root only, and ReLU6 groups not at all (measured:
+docs/decisions/0002).
 
 Invariant: on the calibration images the outputs are those of the input model, to float rounding.
 """
@@ -27,7 +29,7 @@ Invariant: on the calibration images the outputs are those of the input model, t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -129,7 +131,8 @@ def _factors(
         s = np.minimum(largest * _RELU6_MARGIN / group.ceiling, 1.0)
     else:
         s = np.ones_like(largest)
-    return np.clip(s, 1 / _LARGEST_FACTOR, _LARGEST_FACTOR)
+    factors: NDArray[np.float64] = np.clip(s, 1 / _LARGEST_FACTOR, _LARGEST_FACTOR)
+    return factors
 
 
 def _rescale(traced: GraphModule, group: ChannelGroup, s: NDArray[np.float64]) -> None:
@@ -150,5 +153,6 @@ def _rescale(traced: GraphModule, group: ChannelGroup, s: NDArray[np.float64]) -
 def _is_depthwise(traced: GraphModule, unit: Unit) -> bool:
     """Return whether each output channel reads one input channel of its own."""
     weight, _ = weight_and_bias(traced, unit)
-    groups = unit.operator.args[6] if len(unit.operator.args) > 6 else 1
-    return unit.kind == "convolution" and weight.shape[1] == 1 and groups == weight.shape[0] > 1
+    groups = cast("int", unit.operator.args[6]) if len(unit.operator.args) > 6 else 1
+    own_input_each = weight.shape[1] == 1 and groups == weight.shape[0] > 1
+    return unit.kind == "convolution" and own_input_each

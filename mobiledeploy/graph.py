@@ -97,7 +97,8 @@ def trace(model: FoldedModel) -> GraphModule:
     Raises:
         ExportError: a hard-sigmoid does not follow a convolution that only it reads.
     """
-    module = copy.deepcopy(model.module).eval()
+    with quietly():  # copying a graph warns about torch's own pytree
+        module = copy.deepcopy(model.module).eval()
     if isinstance(module, torch.fx.GraphModule):
         return module
     with quietly():

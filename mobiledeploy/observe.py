@@ -1,7 +1,8 @@
 """Watch activations while images pass through the float graph.
 
-In: a traced graph and a `CalibrationSet`. Out: per tensor, every image's minimum and maximum in every
-channel. Nothing is decided here: equalization and the choice of ranges draw their conclusions.
+In: a traced graph and a `CalibrationSet`. Out: per tensor, every image's minimum and maximum in
+every channel. Nothing is decided here: equalization and the choice of ranges draw their
+conclusions.
 """
 
 from __future__ import annotations

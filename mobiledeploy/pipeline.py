@@ -1,6 +1,6 @@
 """The stages in order, and the only module that knows them all.
 
-    spec ─▶ build ─▶ fold ─▶ equalize ─▶ quantize ─▶ export ─▶ parity
+spec ─▶ build ─▶ fold ─▶ equalize ─▶ quantize ─▶ export ─▶ parity
 """
 
 from __future__ import annotations
@@ -84,7 +84,8 @@ def build(
             number of classes are read.
         preprocessing: Overrides what the weights imply.
         labels: A file with one class name a line; ImageNet's by default for ImageNet's weights.
-        **fields: Any other field of `ModelSpec`; what is given here must not contradict the weights.
+        **fields: Any other field of `ModelSpec`; what is given here must not contradict the
+        weights.
 
     Raises:
         UsageError: no such family, or fields that contradict one another.
@@ -120,9 +121,7 @@ def family(name: str) -> Family:
     for known in FAMILIES:
         if known == wanted:
             return known
-    raise UsageError(
-        f"There is no model {name!r}.", remedy=f"Choose one of {', '.join(FAMILIES)}."
-    )
+    raise UsageError(f"There is no model {name!r}.", remedy=f"Choose one of {', '.join(FAMILIES)}.")
 
 
 def load_images(
@@ -236,7 +235,7 @@ def rebuild(manifest: Manifest) -> tuple[FoldedModel, QuantizedModel | FoldedMod
     document = manifest.document
     if model.provenance.sha256 != document["weights"]["sha256"]:
         raise ArtifactError(
-            f"The weights at {model.provenance.origin} are not those that the artifact was made of.",
+            f"The weights at {model.provenance.origin} are not those of the artifact.",
             remedy="Restore the checkpoint, or export the artifact again.",
         )
     folded = fold(model)

@@ -36,7 +36,7 @@ def reporting_to(reporter: Reporter) -> Iterator[None]:
 
 
 def step(description: str) -> AbstractContextManager[None]:
-    """Announce one step: ``with step("Lowering to XNNPACK"): ...``."""
+    """Announce one step of unknown length."""
     reporter = _reporter.get()
     return reporter.step(description) if reporter else nullcontext()
 

@@ -53,7 +53,8 @@ def export_executorch(model: QuantizedModel | FoldedModel, path: Path) -> Artifa
         ExportError: the exporter refused the network, or left an operator outside the delegate.
         RuntimeFailedError: the file could not be written.
     """
-    from mobiledeploy.export import executorch
+    with quietly():  # executorch's own imports warn
+        from mobiledeploy.export import executorch
 
     with step("Lowering to ExecuTorch (XNNPACK)"):
         data = executorch.encode(_program(model), metadata.for_executorch(model))

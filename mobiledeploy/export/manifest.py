@@ -27,14 +27,21 @@ if TYPE_CHECKING:
     from mobiledeploy.types import ParityReport
 
 SCHEMA = 1
-_TOOLS = ("torch", "torchao", "executorch", "onnx", "onnx-ir", "onnxscript", "onnxruntime")
+_TOOLS = (
+    "mobiledeploy",
+    "torch",
+    "torchao",
+    "executorch",
+    "onnx",
+    "onnx-ir",
+    "onnxscript",
+    "onnxruntime",
+)
 
 
 def tool_versions() -> dict[str, str]:
     """Return the versions of everything that shapes an artifact's bytes."""
-    from mobiledeploy import __version__
-
-    return {"mobiledeploy": __version__} | {tool: version(tool) for tool in _TOOLS}
+    return {tool: version(tool) for tool in _TOOLS}
 
 
 def manifest_path(artifact: Path) -> Path:

@@ -7,7 +7,7 @@ Invariant: same program, same bytes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import onnx
 import onnx_ir as ir
@@ -79,4 +79,4 @@ def encode(program: ExportedProgram, precision: Precision, metadata: Mapping[str
     proto = ir.to_proto(model)
     with quietly():
         onnx.checker.check_model(proto, full_check=True)
-    return proto.SerializeToString(deterministic=True)
+    return cast("bytes", proto.SerializeToString(deterministic=True))

@@ -30,7 +30,7 @@ from mobiledeploy.quiet import quietly
 from mobiledeploy.types import QuantizedModel, QuantRecipe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
     from torch.export import ExportedProgram

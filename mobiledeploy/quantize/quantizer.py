@@ -1,8 +1,8 @@
 """The PT2E quantizer: where quantize and dequantize go, with which encodings.
 
 It decides nothing about numbers: encodings and weight scales are given to it. It knows which
-operators become one int8 operator: a convolution or linear layer with its ReLU or ReLU6, so that the
-256 levels are spent on what the activation lets through and not on what it throws away.
+operators become one int8 operator: a convolution or linear layer with its ReLU or ReLU6, so that
+the 256 levels are spent on what the activation lets through and not on what it throws away.
 """
 
 from __future__ import annotations

@@ -3,8 +3,9 @@
 real = (q - z) * s,  s = (high - low) / 255,  z = round(-128 - low / s)
 
 Invariants: real zero is an integer; an encoding never reaches beyond the clamp of its site, so
-saturation performs the clamp; the logits keep their full range (clipped logits tie); and wherever two
-runtimes compute an operator by different formulas, the scale is one at which the formulas agree.
+saturation performs the clamp; the logits keep their full range (clipped logits tie); and wherever
+two runtimes compute an operator by different formulas, the scale is one at which the formulas
+agree.
 """
 
 from __future__ import annotations
@@ -88,27 +89,28 @@ def encode_input(preprocessing: Preprocessing) -> Encoding:
     a thousandth of a step of half-way.
     """
     pixels = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)
-    values = (pixels - np.array(preprocessing.mean, np.float32)) / np.array(
-        preprocessing.std, np.float32
-    )
+    mean = np.array(preprocessing.mean, np.float32)
+    values = (pixels - mean) / np.array(preprocessing.std, np.float32)
     return _clear_of_half(encode(float(values.min()), float(values.max())), values)
 
 
 def encode_hardswish(low: float, high: float, source: Encoding) -> Encoding:
     """Return the encoding of hard-swish of a tensor encoded as `source`.
 
-    XNNPACK computes a table in float, ONNX Runtime multiplies integers. Both round the same 256 real
-    numbers: at a scale where none of them is near half-way, both round them to the same codes.
+    XNNPACK computes a table in float, ONNX Runtime multiplies integers. Both round the same 256
+    real numbers: at a scale where none of them is near half-way, both round them to the same codes.
     """
-    x = (np.arange(-128, 128) - source.zero_point) * source.scale
+    codes: NDArray[np.float64] = np.arange(-128, 128, dtype=np.float64)
+    x = (codes - source.zero_point) * source.scale
     return _clear_of_half(encode(low, high), x * np.clip(x + 3, 0, 6) / 6)
 
 
 def _with_even_zero_point(encoding: Encoding) -> Encoding:
     """Move an odd zero-point by one code.
 
-    Runtimes round a mean before or after they subtract the zero-point. The mean of an even number of
-    codes can lie half-way, and ties go to the even code: shifting by an even number keeps it even.
+    Runtimes round a mean before or after they subtract the zero-point. The mean of an even number
+    of codes can lie half-way, and ties go to the even code: shifting by an even number keeps it
+    even.
     """
     return replace(encoding, zero_point=encoding.zero_point + encoding.zero_point % 2)
 
@@ -140,7 +142,7 @@ def encode_pooled(low: float, high: float, source: Encoding) -> Encoding:
 
 
 def encode_before_hardswish(high: float) -> Encoding:
-    """Return the encoding of a hard-swish's input: low is -3, exactly, and 3 a whole number of steps.
+    """Return the encoding of a hard-swish's input: from -3, with 3 a whole number of steps.
 
     Below -3 hard-swish is zero, so nothing is lost there; and read with scale s / 6 and zero-point
     -128, the same integers are hard-sigmoid, clamped at 1.
@@ -151,7 +153,8 @@ def encode_before_hardswish(high: float) -> Encoding:
 
 def _distance_from_half(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
     """Return how far each value lies from the nearest k + 1/2, in 0 to 1/2."""
-    return np.abs(values - np.floor(values) - np.float32(0.5))
+    distance: NDArray[np.floating[Any]] = np.abs(values - np.floor(values) - np.float32(0.5))
+    return distance
 
 
 def widest_ranges(

@@ -5,13 +5,13 @@ place where anything is rounded is `quantize`:
 
     q = saturate(round_half_even(float32(n) * float32(s / s_y)) + z_y)
 
-which is what XNNPACK's and ONNX Runtime's kernels do with their int32 accumulators, on x86-64 and on
-ARM64. A runtime is right when its logits equal these, bit for bit. (PyTorch's own run of the graph is
-not this: it rounds float convolutions.)
+which is what XNNPACK's and ONNX Runtime's kernels do with their int32 accumulators, on x86-64 and
+on ARM64. A runtime is right when its logits equal these, bit for bit. (PyTorch's own run of the
+graph is not this: it rounds float convolutions.)
 
 Sources: Jacob et al., "Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference" (2018), section 2, for the scheme; the two runtimes' kernels for the
-order of the roundings.
+Integer-Arithmetic-Only Inference" (2018), section 2, for the scheme; the two runtimes' kernels for
+the order of the roundings.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def convolution(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Scaled:
-    """Accumulate products and the int32 bias; padding adds zeros, which is what a zero-point means."""
+    """Accumulate products and the int32 bias; padding adds zeros: what a zero-point means."""
     scale = x.scale * weight.scale
     terms = weight.values[0].numel()
     # oneDNN may take Winograd's algorithm for a dense spatial kernel, which is not exact in float32

@@ -1,18 +1,19 @@
 """Round weights so that their errors cancel on the inputs that the layer really sees.
 
-Rounding each weight to nearest is best for the weights, not for the outputs. With H = E[x x^T] over the
-layer's (quantized, centred) inputs, the error of an output channel is e^T H e. The weights of all
-channels are rounded column by column, and after each, the columns that are still free take over what
-the rounding just lost (optimal brain surgeon):
+Rounding each weight to nearest is best for the weights, not for the outputs. With H = E[x x^T]
+over the layer's (quantized, centred) inputs, the error of an output channel is e^T H e. The
+weights of all channels are rounded column by column, and after each, the columns that are still
+free take over what the rounding just lost (optimal brain surgeon):
 
-    q_k = round(w_k),   w_j -= (w_k - q_k) U_kj / U_kk   for j > k,   U = upper Cholesky factor of H^-1
+    q_k = round(w_k),   w_j -= (w_k - q_k) U_kj / U_kk   for j > k,   U = upper Cholesky factor of
+    H^-1
 
 Columns with the largest E[x_k^2] come first, while there is most left to compensate with. Depthwise
 convolutions are the same problem once per channel, with nine columns each.
 
 Source: Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
-Transformers" (2023), section 3, for the column order and the Cholesky form; applied to convolutions as
-in Frantar & Alistarh, "Optimal Brain Compression" (2022), section 5.
+Transformers" (2023), section 3, for the column order and the Cholesky form; applied to
+convolutions as in Frantar & Alistarh, "Optimal Brain Compression" (2022), section 5.
 
 Invariant: every weight stays on the grid that `weights` chose; the function sees no labels and no
 gradients, only the inputs' second moments.
@@ -28,7 +29,8 @@ from torch.nn import functional as F
 if TYPE_CHECKING:
     from torch.fx import Node
 
-# Added to the diagonal of H, as a share of its mean: keeps few images from being fitted too closely.
+# Added to the diagonal of H, as a share of its mean: keeps few images from being fitted too
+# closely.
 _DAMPING = 0.02
 # Positions per image side that H is estimated from: the early layers have far more than are needed.
 _POSITIONS = 28

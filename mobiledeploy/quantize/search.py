@@ -2,22 +2,24 @@
 
 A range that is too narrow clips, one that is too wide rounds coarsely. Two steps:
 
-1. *What would its readers choose?* Of all candidates [a low, a high], the one that disturbs the outputs
+1. *What would its readers choose?* Of all candidates [a low, a high], the one that disturbs the
+outputs
    of the operators behind it least,
 
        argmin_a  sum_r  |r(fake_quantize_a(x)) - r(x)|^2 / |r(x)|^2
 
    over all tensors x that share the range and all readers r of each, behind r's own activation: an
    error that a ReLU6 clips away costs nothing.
-2. *Should they be trusted?* What is locally best clips large activations, which in some networks carry
-   the decision. So all ranges are moved from the widest (t = 0) towards the readers' choice (t = 1),
-   a -> a**t, as far as lowers the error of the *logits*.
+2. *Should they be trusted?* What is locally best clips large activations, which in some networks
+carry
+   the decision. So all ranges are moved from the widest (t = 0) towards the readers' choice (t =
+   1), a -> a**t, as far as lowers the error of the *logits*.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
@@ -62,6 +64,9 @@ def search_factors(
     """Return, by site name, the factor a by which its widest range should be narrowed.
 
     Args:
+        traced: The float network.
+        units: Of it.
+        sites: Of it.
         extremes: (low, high) by site name: the widest range that calibration showed.
         batches: Images to judge on, (N, C, H, W) each.
     """
@@ -110,15 +115,15 @@ class _Judge(torch.fx.Interpreter):
         if reader.kind in {"add", "multiply", "reshape"}:
             return value
         args = [
-            value if a is node else self.fetch_attr(str(a.target)) if _is_weight(a) else a
+            value if a is node else self._constant(a) if isinstance(a, torch.fx.Node) else a
             for a in reader.operator.args
         ]
-        output: torch.Tensor = reader.operator.target(*args)  # type: ignore[operator]
+        output: torch.Tensor = cast("Any", reader.operator.target)(*args)
         return output if reader.clamp is None else output.clamp(*reader.clamp)
 
-
-def _is_weight(argument: object) -> bool:
-    return isinstance(argument, torch.fx.Node) and argument.op == "get_attr"
+    def _constant(self, node: Node) -> object:
+        """Return the parameter that a node reads."""
+        return self.fetch_attr(str(node.target))
 
 
 def _rounded(value: torch.Tensor, low: float, high: float) -> torch.Tensor:

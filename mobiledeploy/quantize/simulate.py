@@ -1,17 +1,17 @@
 """The quantized network in float, beside the float one: for decisions, not for results.
 
-Fake quantization rounds like the integers do, but for the last bit: good enough to compare choices of
-ranges and to see how rounding shifts a channel's mean. What the network computes is said by
+Fake quantization rounds like the integers do, but for the last bit: good enough to compare choices
+of ranges and to see how rounding shifts a channel's mean. What the network computes is said by
 `reference` alone.
 
-Bias correction comes with it. In topological order, each bias is moved by the difference of the means
-of the unit's float output and of its quantized output, computed from inputs that are quantized, and
-corrected, already: each layer makes good for all before it.
+Bias correction comes with it. In topological order, each bias is moved by the difference of the
+means of the unit's float output and of its quantized output, computed from inputs that are
+quantized, and corrected, already: each layer makes good for all before it.
 
     b += E[W x + b] - E[W_q x_q + b]        (mean over images, height and width)
 
-Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (2019),
-section 4.2, in its empirical form, made sequential.
+Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction"
+(2019), section 4.2, in its empirical form, made sequential.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ def simulate(
     """Run images through the float and the quantized network side by side.
 
     Args:
+        traced: The float network.
+        units: Of it.
         encodings: By node name.
         scales: Of the weights, by the name of the unit's operator.
         images: (N, C, H, W), all held in memory at once with two copies of a layer's activations.

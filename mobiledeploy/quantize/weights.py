@@ -4,7 +4,8 @@ w ≈ q_w * s_w[c],  q_w in [-127, 127],  per output channel c
 b ≈ q_b * (s_x * s_w[c]),  q_b int32
 
 The grid is decided here, once, and written back into the float tensors: whatever quantizes them
-later (torchao for the weights, XNNPACK's serializer for the biases) recovers exactly these integers.
+later (torchao for the weights, XNNPACK's serializer for the biases) recovers exactly these
+integers.
 
 Invariant: |q_b| <= 2**21, so that float32 holds it exactly and no accumulator overflows, also in
 dead channels, whose tiny weights

@@ -1,11 +1,11 @@
 """Does the artifact compute what the network computes? Two questions, two tolerances.
 
-*Format parity*: the int8 network is defined by integers, so its encodings must agree with it, and with
-one another, in every bit of every logit. One logit that differs is a bug. For a float artifact the
-question is whether the runtime's float rounding is all that separates the two.
+*Format parity*: the int8 network is defined by integers, so its encodings must agree with it, and
+with one another, in every bit of every logit. One logit that differs is a bug. For a float
+artifact the question is whether the runtime's float rounding is all that separates the two.
 
-*Quantization loss*: what int8 has cost against float. Here there is no equality, only a figure that is
-good enough or is not.
+*Quantization loss*: what int8 has cost against float. Here there is no equality, only a figure
+that is good enough or is not.
 
 In: logits of the same images, by name. Out: a `ParityReport`. Comparing nothing fails.
 """
@@ -21,7 +21,7 @@ from mobiledeploy.types import ParityReport, Rung
 from mobiledeploy.verify import metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     import numpy as np
     from numpy.typing import NDArray
@@ -60,6 +60,7 @@ def compare(
         float_logits: Of the float network, (N, classes).
         integer_logits: Of the integer reference; None where the artifacts are float.
         artifacts: Logits by artifact name.
+        tolerances: What passes.
         step: The logits' quantization step; ignored where the artifacts are float.
         data_source: What the images were, for the report.
         ungated: Why quantization loss is shown but not judged; empty where it is.
@@ -82,9 +83,7 @@ def compare(
             _loss_rung(name, float_logits, logits, tolerances, ungated)
             for name, logits in artifacts.items()
         ]
-    return ParityReport(
-        rungs=tuple(rungs), sample_count=len(float_logits), data_source=data_source
-    )
+    return ParityReport(rungs=tuple(rungs), sample_count=len(float_logits), data_source=data_source)
 
 
 def require(report: ParityReport) -> None:
@@ -108,13 +107,9 @@ def _exact_rung(
     """Compare two encodings of one int8 network: zero logits may differ."""
     differing = metrics.differing_logits(reference, candidate)
     steps = metrics.max_steps_apart(reference, candidate, step)
-    failures = (
-        (
-            f"{differing} of {reference.size} logits differ from the {reference_name},"
-            f" by up to {steps:.0f} steps; expected none."
-        ,)
-        if differing
-        else ()
+    difference = (
+        f"{differing} of {reference.size} logits differ from the {reference_name}, by up to"
+        f" {steps:.0f} steps; expected none."
     )
     return Rung(
         reference=reference_name,
@@ -123,7 +118,7 @@ def _exact_rung(
         sample_count=len(reference),
         metrics={"differing_logits": differing, "logits": reference.size, "max_steps_apart": steps},
         tolerances={"max_differing_logits": 0},
-        failures=failures,
+        failures=(difference,) if differing else (),
     )
 
 

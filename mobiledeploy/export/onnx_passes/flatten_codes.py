@@ -24,7 +24,8 @@ class FlattenCodes(ir.passes.InPlacePass):
             if maker is not None and maker.op_type == "DequantizeLinear":
                 first, last = producer(source), the_user(reshape.outputs[0])
             flatten = ir.node("Flatten", first.inputs[:1], {"axis": 1}, name=reshape.name)
-            flatten.outputs[0].dtype = last.outputs[0].dtype
+            if last.outputs[0].dtype is not None:
+                flatten.outputs[0].dtype = last.outputs[0].dtype
             removed = [reshape] if first is last else [reshape, last]
             ir.convenience.replace_nodes_and_values(
                 model.graph, last, removed, [flatten], last.outputs, flatten.outputs

@@ -1,4 +1,4 @@
-"""ReduceMean over height and width -> GlobalAveragePool, which ONNX Runtime computes in integers."""
+"""ReduceMean over height and width -> GlobalAveragePool, which ONNX Runtime runs in integers."""
 
 from __future__ import annotations
 

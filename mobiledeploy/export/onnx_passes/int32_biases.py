@@ -21,7 +21,9 @@ class Int32Biases(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         modified = False
         for node in nodes_of(model, "Conv", "Gemm"):
-            bias = node.inputs[2]
+            # a bias of nothing but zeros is no input any more: the exporter's optimizer takes it
+            # away
+            bias = node.inputs[2] if len(node.inputs) > 2 else None
             if bias is None or bias.const_value is None:
                 continue
             scale = _scale_of(node.inputs[0]) * _scale_of(node.inputs[1])

@@ -2,8 +2,8 @@
 
     hard-swish(x) = x * hard-sigmoid(x),   hard-sigmoid(x) = min(max(x + 3, 0), 6) / 6
 
-The input's encoding starts at -3 exactly (see `quantize.ranges`): x = (q - m) s with 3 = m s, so that
-x + 3 = q s. The same codes, read with scale s / 6 and zero-point 0 and clamped at 2 m, *are*
+The input's encoding starts at -3 exactly (see `quantize.ranges`): x = (q - m) s with 3 = m s, so
+that x + 3 = q s. The same codes, read with scale s / 6 and zero-point 0 and clamped at 2 m, *are*
 hard-sigmoid: that step is exact. What rounds is the product's requantization, once, as in any
 QLinearMul: at most half a step of the output, plus the float32 rounding of the scale.
 """
@@ -35,7 +35,8 @@ class IntegerHardSwish(ir.passes.InPlacePass):
 def _replace(graph: ir.Graph, node: ir.Node) -> None:
     reading = producer(node.inputs[0])
     codes, scale, zero_point = reading.inputs
-    scale_of_codes, zero = constant(scale), int(constant(zero_point))
+    scale_of_codes = constant(scale).astype(np.float32)
+    zero = int(constant(zero_point))
     if zero != int(np.rint(3 / float(scale_of_codes))):
         raise ExportError(f"The encoding before {node.name} does not start at -3.")
     new: list[ir.Node] = []
@@ -46,15 +47,11 @@ def _replace(graph: ir.Graph, node: ir.Node) -> None:
         clip.outputs[0].dtype = ir.DataType.UINT8
         new.append(clip)
         gate = clip.outputs[0]
-    sixth = add_constant(
-        graph, f"{node.name}.sixth", (scale_of_codes / np.float32(6)).astype(np.float32)
-    )
+    sixth = add_constant(graph, f"{node.name}.sixth", scale_of_codes / np.float32(6))
     zero_value = add_constant(graph, "zero_point_0", np.array(0, np.uint8))
     gate_reading = ir.node("DequantizeLinear", [gate, sixth, zero_value], name=f"{node.name}.gate")
     product = ir.node("Mul", [node.inputs[0], gate_reading.outputs[0]], name=node.name)
     new += [gate_reading, product]
     for fresh in new:
         fresh.outputs[0].name = f"{fresh.name}.out"
-    ir.convenience.replace_nodes_and_values(
-        graph, node, [node], new, node.outputs, product.outputs
-    )
+    ir.convenience.replace_nodes_and_values(graph, node, [node], new, node.outputs, product.outputs)
