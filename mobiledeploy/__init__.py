@@ -6,13 +6,15 @@ when it is first used.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from mobiledeploy.bench import measure
+    from mobiledeploy.bench.measure import measure
     from mobiledeploy.equalize import equalize
     from mobiledeploy.export import export_executorch, export_onnx
     from mobiledeploy.fold import fold
@@ -35,7 +37,21 @@ _HOME = {
     "deploy": "mobiledeploy.pipeline",
 }
 
-__all__ = [*_HOME, "__version__"]  # noqa: PLE0604 - the names are strings, one line above
+__all__ = [  # noqa: RUF022 - in pipeline order
+    "ModelSpec",
+    "build",
+    "fold",
+    "load_images",
+    "equalize",
+    "QuantRecipe",
+    "quantize",
+    "export_onnx",
+    "export_executorch",
+    "check_parity",
+    "measure",
+    "deploy",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> object:
@@ -43,6 +59,21 @@ def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)
-    # importing a home of the same name (fold, quantize, ...) has set the module: the function wins
     globals()[name] = value
     return value
+
+
+class _Package(ModuleType):
+    """The package, in which `fold` is the function even after its module `fold` was imported.
+
+    The import system binds every submodule in its package, also when another module imports it:
+    after `build`, `mobiledeploy.fold` would be a module that cannot be called.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name in _HOME and isinstance(value, ModuleType):
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

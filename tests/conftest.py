@@ -1,11 +1,24 @@
 """Fixtures that every test may use."""
 
 import os
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 pytest_plugins = ("small_artifacts",)
+
+# tiny networks: several threads would only wait for one another
+torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--regen", action="store_true", help="write generated files anew instead of comparing"
+    )
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +28,50 @@ def shared() -> Path:
     if not value:
         pytest.skip("MOBILEDEPLOY_SHARED is not set")
     return Path(value).resolve()
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    return Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def console_script() -> Path:
+    """The `mobiledeploy` that the installation put beside this Python."""
+    return Path(sys.executable).parent / "mobiledeploy"
+
+
+@pytest.fixture(scope="session")
+def offline_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The environment of a machine without network and without cached weights."""
+    return os.environ | {
+        "OMP_NUM_THREADS": "1",
+        "COLUMNS": "80",
+        "MOBILEDEPLOY_CACHE": str(tmp_path_factory.mktemp("empty-cache")),
+        "MOBILEDEPLOY_WEIGHTS_URL": "http://127.0.0.1:9",  # the discard port: nothing listens
+        "no_proxy": "*",
+        "PIP_CONFIG_FILE": os.devnull,
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": str(tmp_path_factory.mktemp("no-wheels")),
+    }
+
+
+Command = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="session")
+def mobiledeploy(console_script: Path, offline_environment: dict[str, str]) -> Command:
+    """Run the installed command as a user does: `mobiledeploy("export", "v2", cwd=folder)`."""
+
+    def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [console_script, *map(str, arguments)],
+            cwd=cwd,
+            env=offline_environment,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    return run

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from mobiledeploy import quiet
+from mobiledeploy import __version__, quiet
 from mobiledeploy.cli.bench import bench as bench_command
 from mobiledeploy.cli.doctor import doctor as doctor_command
 from mobiledeploy.cli.export import export as export_command
@@ -35,6 +35,12 @@ app = typer.Typer(
 _debug = False
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"mobiledeploy {__version__}\n")
+        raise typer.Exit
+
+
 @app.callback()
 def _options(
     context: typer.Context,
@@ -42,6 +48,10 @@ def _options(
         bool, typer.Option("--verbose", help="Show the warnings of torch, onnx and executorch.")
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    version: Annotated[  # noqa: ARG001 - the callback answers
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
+    ] = False,
 ) -> None:
     """Take a trained MobileNet to an ARM phone.
 

@@ -90,7 +90,7 @@ def encode_input(preprocessing: Preprocessing) -> Encoding:
     """
     pixels = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)
     mean = np.array(preprocessing.mean, np.float32)
-    values = (pixels - mean) / np.array(preprocessing.std, np.float32)
+    values = ((pixels - mean) / np.array(preprocessing.std, np.float32)).astype(np.float32)
     return _clear_of_half(encode(float(values.min()), float(values.max())), values)
 
 

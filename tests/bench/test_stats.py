@@ -103,3 +103,7 @@ def test_few_runs_are_doubtful(count, few):
     found = doubts(steady(count), threads=1, cores=1)
     assert len(found) == few
     assert not few or found[0].startswith("19 runs are few (expected at least 20)")
+
+
+def test_two_times_are_enough_to_ask():
+    assert doubts([10.0, 10.0], threads=1, cores=1)[0].startswith("2 runs are few")
