@@ -1,0 +1,34 @@
+"""docs/cli.md is what the code says."""
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+
+def test_the_command_reference_is_generated_from_the_code(
+    repository: Path, request: pytest.FixtureRequest
+):
+    generator = runpy.run_path(str(repository / "docs" / "generate_cli.py"))
+    page: Path = generator["PATH"]
+    if request.config.getoption("--regen"):
+        page.write_text(generator["reference"]())
+    assert page.read_text() == generator["reference"](), (
+        "docs/cli.md is not what the code says: run `python docs/generate_cli.py`"
+    )
+
+
+def test_every_option_and_argument_is_explained():
+    from typer.main import get_command
+
+    from mobiledeploy.cli import app
+
+    commands = get_command(app).commands
+    assert set(commands) >= {"export", "parity", "bench", "inspect", "models", "doctor"}
+    silent = [
+        f"{name} {parameter.name}"
+        for name, command in commands.items()
+        for parameter in command.params
+        if not parameter.help
+    ]
+    assert not silent

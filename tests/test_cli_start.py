@@ -1,0 +1,108 @@
+"""What starting costs: neither the command line nor the package loads what it may not need."""
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mobiledeploy as package
+
+HEAVY = ("torch", "torchao", "executorch", "onnx", "onnxruntime", "onnx_ir", "numpy", "PIL", "rich")
+MODULES = sorted(
+    module.name for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+)
+
+
+def loaded_by(code: str) -> set[str]:
+    """Return the heavy packages that a fresh Python has loaded after `code`."""
+    report = f"\nimport sys; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code + report], capture_output=True, text=True, check=True
+    )
+    return set(eval(done.stdout.splitlines()[-1]))
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    assert loaded_by("import mobiledeploy") == set()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"], ["--version"]])
+def test_help_loads_nothing_heavy(arguments: list[str]):
+    code = f"""
+from mobiledeploy.cli import main
+try:
+    main({arguments!r})
+except SystemExit as stop:
+    assert stop.code == 0
+"""
+    assert loaded_by(code) <= {"rich"}
+
+
+def test_the_detector_sees_what_is_loaded():
+    assert "numpy" in loaded_by("import numpy")
+
+
+@pytest.mark.filterwarnings("ignore")  # torch and executorch warn while they are imported
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_can_be_imported(name: str):
+    importlib.import_module(name)
+
+
+def test_there_are_modules_to_import():
+    assert len(MODULES) > 50
+
+
+def test_the_public_names_are_those_that_are_documented():
+    assert package.__all__ == [
+        "ModelSpec",
+        "build",
+        "fold",
+        "load_images",
+        "equalize",
+        "QuantRecipe",
+        "quantize",
+        "export_onnx",
+        "export_executorch",
+        "check_parity",
+        "measure",
+        "deploy",
+        "__version__",
+    ]
+    for name in set(package.__all__) - {"__version__"}:
+        assert callable(getattr(package, name)), f"{name} is the module, not the function"
+
+
+def test_a_module_imported_by_another_does_not_hide_the_function_of_its_name():
+    code = """
+import mobiledeploy, mobiledeploy.fold, mobiledeploy.equalize, mobiledeploy.quantize
+assert callable(mobiledeploy.fold)
+assert callable(mobiledeploy.equalize)
+assert callable(mobiledeploy.quantize)
+"""
+    loaded_by(code)
+
+
+def test_an_unknown_public_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'prune'"):
+        package.prune  # noqa: B018
+
+
+def test_a_misspelt_model_is_told_without_loading_pytorch(mobiledeploy, tmp_path: Path):
+    done = mobiledeploy("export", "v9", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "There is no model 'v9'" in done.stderr
+    assert "Loading PyTorch" not in done.stderr
+
+
+def test_the_version_is_the_packages(mobiledeploy, tmp_path: Path):
+    done = mobiledeploy("--version", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"mobiledeploy {package.__version__}\n")
+
+
+def test_the_module_runs_like_the_command(mobiledeploy, tmp_path: Path):
+    module = [sys.executable, "-m", "mobiledeploy", "--version"]
+    done = subprocess.run(module, capture_output=True, text=True, check=True)
+    assert done.stdout == mobiledeploy("--version", cwd=tmp_path).stdout
