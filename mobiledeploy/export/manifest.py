@@ -129,7 +129,7 @@ def read_manifest(artifact: Path) -> Manifest:
             recipe=QuantRecipe(**recipe) if recipe else None,
             document=document,
         )
-        expected = document["artifact"]["sha256"]
+        expected = str(document["artifact"]["sha256"])
     except (ValueError, KeyError, TypeError, UsageError) as error:
         raise ArtifactError(f"The manifest {path} is damaged: {error}.", remedy=remedy) from error
     found = sha256_of(artifact)
