@@ -1,0 +1,94 @@
+"""Tiny seeded networks at every stage of the pipeline; each is made once per process.
+
+Their BatchNorms are randomised and their inputs are 8-bit pixels, normalised: what real ones are.
+"""
+
+import functools
+from dataclasses import replace
+
+import numpy as np
+
+from mobiledeploy import models
+from mobiledeploy.equalize import equalize
+from mobiledeploy.fold import fold
+from mobiledeploy.quantize import quantize
+from mobiledeploy.types import (
+    ArchitectureOptions,
+    CalibrationSet,
+    FloatModel,
+    ModelSpec,
+    Preprocessing,
+    WeightsProvenance,
+)
+
+CLASSES = 10
+LABELS = (*(f"class {i}" for i in range(CLASSES - 1)), "öre")
+
+# Enough of each family to hold every operator it is made of; lowering takes seconds, not a minute.
+SHORT_ROWS = {
+    "v1": ((64, 2), (128, 2)),
+    "v2": ((1, 16, 1, 2), (6, 24, 2, 2)),
+    "v3-small": (
+        (3, 16, 16, True, "RE", 1),
+        (3, 72, 24, False, "HS", 2),
+        (5, 96, 24, True, "HS", 1),
+    ),
+}
+
+
+def pixels(resolution, count=8, seed=0):
+    """Return `count` normalised images, coarse blocks under fine noise: (count, 3, H, W)."""
+    random = np.random.default_rng(seed)
+    coarse = random.integers(0, 256, (count, 3, 4, 4)).repeat(resolution // 4, 2)
+    coarse = coarse.repeat(resolution // 4, 3)
+    noise = random.normal(size=(count, 3, resolution, resolution)) * random.uniform(
+        0, 60, (count, 1, 1, 1)
+    )
+    values = np.clip(coarse + noise, 0, 255).round().astype(np.float32) / np.float32(255)
+    preprocessing = Preprocessing()
+    mean = np.array(preprocessing.mean, np.float32)[:, None, None]
+    std = np.array(preprocessing.std, np.float32)[:, None, None]
+    return (values - mean) / std
+
+
+def calibration(resolution, count=8):
+    """Return a calibration set in batches of unlike sizes."""
+    images = pixels(resolution, count)
+    return CalibrationSet(
+        batches=(images[:3], images[3:]), source="pixels", sha256="c0ffee", labels=None
+    )
+
+
+@functools.cache
+def folded(family, resolution=32, *, short=False, **options):
+    """Return a folded network; `short` takes the rows above."""
+    rows = SHORT_ROWS[family] if short else None
+    spec = ModelSpec(
+        family=family,
+        width=0.25,
+        resolution=resolution,
+        num_classes=CLASSES,
+        weights="random",
+        architecture=ArchitectureOptions(rows=rows, **options),
+    )
+    module = models.create(spec)
+    models.randomize_batch_norm(module, seed=1)
+    provenance = WeightsProvenance(source="random", origin="seed 0")
+    return fold(FloatModel(spec=spec, module=module, provenance=provenance, labels=LABELS))
+
+
+@functools.cache
+def equalized(family, resolution=32, *, short=False):
+    """Return the network after equalization."""
+    return equalize(folded(family, resolution, short=short), calibration(resolution))
+
+
+@functools.cache
+def quantized(family, resolution=32, *, short=False):
+    """Return the int8 network."""
+    return quantize(equalized(family, resolution, short=short), calibration(resolution))
+
+
+def with_program(program):
+    """Return an int8 network whose program is another one: of a single operator, say."""
+    return replace(quantized("v1", short=True), program=program)

@@ -1,0 +1,76 @@
+"""Equalization: other weights, evener channels, the same function."""
+
+import networks
+import numpy as np
+import pytest
+import torch
+
+from mobiledeploy.equalize import equalize
+from mobiledeploy.errors import DataError
+from mobiledeploy.graph import find_units, trace
+from mobiledeploy.observe import observe
+from mobiledeploy.types import FAMILIES, CalibrationSet
+
+EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
+SAME = 1e-5
+
+
+def outputs(model, images):
+    with torch.no_grad():
+        return model.module(torch.from_numpy(images)).numpy()
+
+
+@EVERY_FAMILY
+def test_the_outputs_on_the_calibration_images_stay_what_they_were(family):
+    images = networks.pixels(32)
+    before = outputs(networks.folded(family), images)
+    after = outputs(networks.equalized(family), images)
+    assert (
+        np.ptp(before, axis=0).min() > 100 * SAME * np.abs(before).max()
+    )  # they depend on the image
+    assert np.abs(after - before).max() <= SAME * np.abs(before).max()
+
+
+def weights(model):
+    """Return all convolution and linear weights in the order they run."""
+    return [p.detach() for p in trace(model).parameters() if p.dim() > 1]
+
+
+@EVERY_FAMILY
+def test_the_weights_change(family):
+    before, after = weights(networks.folded(family)), weights(networks.equalized(family))
+    assert [w.shape for w in before] == [w.shape for w in after]
+    assert any(not torch.allclose(b, a, rtol=0.01) for b, a in zip(before, after, strict=True))
+
+
+def test_equalizing_leaves_the_model_as_it_was():
+    model = networks.folded("v2", short=True)
+    before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
+    equalize(model, networks.calibration(32))
+    for name, tensor in model.module.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def unevenness(model):
+    """Return the largest channel over the geometric mean channel, of every residual stream."""
+    traced = trace(model)
+    adds = [unit.output for unit in find_units(traced) if unit.kind == "add"]
+    seen = observe(traced, adds, networks.calibration(32)).values()
+    largest = [np.maximum(s.maxima.max(0), -s.minima.min(0)) for s in seen]
+    return np.array([m.max() / np.exp(np.log(m).mean()) for m in largest])
+
+
+def test_the_channels_of_residual_streams_become_evener():
+    before, after = unevenness(networks.folded("v2")), unevenness(networks.equalized("v2"))
+    assert (
+        after <= before
+    ).all()  # the first stream begins at the stem's ReLU6: it keeps its scale
+    assert after.mean() - 1 < 0.7 * (before.mean() - 1)
+
+
+def test_no_images_are_refused():
+    with pytest.raises(DataError, match="calibration set is empty"):
+        equalize(
+            networks.folded("v2", short=True),
+            CalibrationSet(batches=(), source="", sha256=""),
+        )
