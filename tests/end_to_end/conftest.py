@@ -1,0 +1,66 @@
+"""One exported pair, made by the installed command, that all tests here look at."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tiny import NAME, NETWORK
+
+
+@pytest.fixture(scope="session")
+def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with eight smooth images in `pictures`."""
+    folder = tmp_path_factory.mktemp("workplace")
+    (folder / "pictures").mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(8):
+        coarse = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        smooth = Image.fromarray(coarse).resize((40, 40), Image.Resampling.BICUBIC)
+        smooth.save(folder / "pictures" / f"{number}.png")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def export(mobiledeploy, workplace):
+    """Export the int8 pair to a folder of `workplace`."""
+
+    def run(out: str):
+        return mobiledeploy(
+            *("export", "v2", "--int8", *NETWORK, "--calib-data", "pictures"),
+            *("--format", "pte", "--format", "onnx", "--out", out, "--json"),
+            cwd=workplace,
+        )
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def exported(export):
+    """The finished command."""
+    done = export("first")
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="session")
+def document(exported) -> dict:
+    return json.loads(exported.stdout)
+
+
+@pytest.fixture(scope="session")
+def pair(exported, workplace: Path) -> tuple[Path, Path]:
+    """The `.pte` and the `.onnx`; not to be written to."""
+    assert exported.returncode == 0
+    return workplace / "first" / f"{NAME}-int8.pte", workplace / "first" / f"{NAME}-int8.onnx"
+
+
+@pytest.fixture
+def copied(pair, tmp_path: Path):
+    """Copies of the `.onnx` and its manifest, to damage."""
+    artifact = tmp_path / pair[1].name
+    for suffix in ("", ".json"):
+        source = pair[1].with_name(pair[1].name + suffix)
+        artifact.with_name(artifact.name + suffix).write_bytes(source.read_bytes())
+    return artifact

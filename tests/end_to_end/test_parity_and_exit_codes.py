@@ -1,0 +1,143 @@
+"""Exit codes: 0 ok, 1 a gate said no, 2 usage, 3 could not be loaded, 4 a runtime or a device."""
+
+import json
+import os
+from pathlib import Path
+
+import onnx
+import pytest
+from tiny import NETWORK
+
+
+def refused(done, code: int, *said: str) -> None:
+    """Check that the command refused as documented: code, message, remedy, no traceback."""
+    assert done.returncode == code, done.stderr
+    for words in said:
+        assert words in " ".join(done.stderr.split())
+    assert "Traceback" not in done.stderr
+    assert "Unexpected" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_parity_of_the_exported_pair_holds(mobiledeploy, pair, workplace: Path):
+    done = mobiledeploy("parity", *pair, "--json", "-", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert report["passed"] is True
+    assert report["sample_count"] == 8
+    exact = [rung for rung in report["rungs"] if rung["kind"] == "format"]
+    assert [rung["metrics"]["differing_logits"] for rung in exact] == [0, 0, 0]
+    assert max(map(len, done.stderr.splitlines())) <= 80
+
+
+def test_an_sqnr_that_nothing_reaches_says_no(mobiledeploy, tmp_path: Path, workplace: Path):
+    """Random weights have no accuracy to lose and are not judged: a checkpoint's are."""
+    checkpoint = tmp_path / "own.pth"
+    trained_checkpoint(checkpoint)
+    options = ("--resolution", 32, "--calib-data", "pictures", "--format", "onnx")
+    made = mobiledeploy(
+        *("export", "v2", "--int8", "--weights", checkpoint, *options, "--no-parity"),
+        *("--out", "own", "--json"),
+        cwd=workplace,
+    )
+    assert made.returncode == 0, made.stderr
+    artifact = json.loads(made.stdout)["artifacts"][0]["path"]
+    done = mobiledeploy("parity", artifact, "--min-sqnr", 99, cwd=workplace)
+    refused(done, 1, "Parity failed", "sqnr_db", "expected at least 99")
+
+
+def trained_checkpoint(path: Path) -> None:
+    """Save a small V2 as its owner would; what it has learnt does not matter here."""
+    import torch
+
+    from mobiledeploy import build
+
+    module = build("v2", weights="random", width=0.25, resolution=32, num_classes=10).module
+    torch.save(module.state_dict(), path)
+
+
+def perturb(artifact: Path) -> None:
+    """Change one int8 weight tensor of an ONNX model."""
+    model = onnx.load(artifact)
+    weights = next(
+        tensor
+        for tensor in model.graph.initializer
+        if tensor.data_type == onnx.TensorProto.INT8 and len(tensor.dims) == 2
+    )
+    values = onnx.numpy_helper.to_array(weights)
+    weights.CopyFrom(onnx.numpy_helper.from_array(values[::-1].copy(), weights.name))
+    onnx.save(model, artifact)
+
+
+def test_an_artifact_that_is_not_the_manifests_is_not_judged(
+    mobiledeploy, copied: Path, workplace: Path
+):
+    perturb(copied)
+    refused(mobiledeploy("parity", copied, cwd=workplace), 3, "manifest")
+
+
+def test_a_perturbed_artifact_fails_parity(mobiledeploy, copied: Path, workplace: Path):
+    from mobiledeploy.files import sha256_of
+
+    before = sha256_of(copied)
+    perturb(copied)
+    manifest = copied.with_name(copied.name + ".json")
+    text = manifest.read_text().replace(before, sha256_of(copied))
+    document = json.loads(text)
+    document["artifact"]["size_bytes"] = copied.stat().st_size
+    manifest.write_text(json.dumps(document))
+    refused(mobiledeploy("parity", copied, cwd=workplace), 1, "logits differ from the integer")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["v9"], "There is no model 'v9'"),
+        (["v2", "--bogus"], "No such option"),
+        (["v2", "--format", "tflite"], "tflite"),
+        (["v2", "--width", "-1", "--weights", "random"], "width is -1.0"),
+        (["v2", "--weights", "random", "--calib-data", "pictures"], "--calib-data"),
+        (["v2", "--weights", "random", "--mean", "a,b,c"], "--mean is 'a,b,c'"),
+    ],
+)
+def test_usage_errors_exit_with_2(mobiledeploy, workplace: Path, arguments, said):
+    refused(mobiledeploy("export", *arguments, cwd=workplace), 2, said)
+
+
+def test_a_checkpoint_that_is_missing_or_truncated(mobiledeploy, tmp_path: Path):
+    refused(mobiledeploy("export", "v2", "--weights", "none.pth", cwd=tmp_path), 3, "none.pth")
+    whole = tmp_path / "whole.pth"
+    trained_checkpoint(whole)
+    (tmp_path / "cut.pth").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    refused(mobiledeploy("export", "v2", "--weights", "cut.pth", cwd=tmp_path), 3, "cut.pth")
+
+
+def test_a_folder_without_images(mobiledeploy, tmp_path: Path):
+    (tmp_path / "nothing").mkdir()
+    arguments = ("export", "v2", "--int8", *NETWORK, "--calib-data", "nothing")
+    refused(mobiledeploy(*arguments, cwd=tmp_path), 3, "nothing")
+
+
+def test_no_network_and_no_cache_names_the_ways_out(mobiledeploy, tmp_path: Path):
+    done = mobiledeploy("export", "v2", "--int8", cwd=tmp_path)
+    refused(done, 3, "MOBILEDEPLOY_CACHE", "--weights PATH", "--weights random")
+    assert not (tmp_path / "exports").exists()
+
+
+@pytest.mark.parametrize("command", ["parity", "inspect", "bench"])
+def test_an_artifact_that_is_missing(mobiledeploy, tmp_path: Path, command: str):
+    refused(mobiledeploy(command, "none.pte", cwd=tmp_path), 3, "none.pte")
+
+
+def test_a_corrupt_manifest(mobiledeploy, copied: Path, workplace: Path):
+    manifest = copied.with_name(copied.name + ".json")
+    manifest.write_text(manifest.read_text()[:100])
+    refused(mobiledeploy("parity", copied, cwd=workplace), 3, "manifest", "damaged")
+
+
+def test_an_out_folder_that_is_a_file(mobiledeploy, workplace: Path, tmp_path: Path):
+    occupied = tmp_path / "occupied"
+    occupied.write_text("mine")
+    arguments = ("export", "v2", *NETWORK, "--format", "onnx", "--out", occupied)
+    refused(mobiledeploy(*arguments, cwd=workplace), 4, f"Could not write {occupied}{os.sep}"[:60])
+    assert occupied.read_text() == "mine"
