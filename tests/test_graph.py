@@ -64,7 +64,7 @@ def test_every_operator_belongs_to_one_unit(family):
 def test_a_convolution_and_its_relu6_are_one_unit():
     units = find_units(trace(networks.folded("v2")))
     clamps = [unit.clamp for unit in units if unit.kind == "convolution"]
-    # 17 blocks: stem, depthwise and, but in the first, expansion clamp; head clamps, projections not
+    # stem, 17 depthwise, 16 expansions and the head clamp; 17 projections do not
     assert clamps.count((0.0, 6.0)) == 1 + 17 + 16 + 1
     assert clamps.count(None) == 17
 
@@ -115,7 +115,7 @@ def test_a_hard_sigmoid_without_a_convolution_of_its_own_is_refused():
 
     after_relu = Convolution(nn.Sequential(nn.ReLU(), nn.Hardsigmoid()))
     for module in (Shared(), after_relu):
-        with pytest.raises(ExportError, match="hard-sigmoid .* not a convolution of its own"):
+        with pytest.raises(ExportError, match=r"hard-sigmoid .* not a convolution of its own"):
             find_units(trace(model_of(module)))
 
 
