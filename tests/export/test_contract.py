@@ -1,0 +1,139 @@
+"""The exactness contract: one int8 network, and every encoding of it computes the same logits."""
+
+import networks
+import numpy as np
+import onnx
+import pytest
+
+from mobiledeploy.errors import ExportError
+from mobiledeploy.export.inspect import inspect_artifact
+from mobiledeploy.quantize.reference import IntegerReference
+from mobiledeploy.quiet import quietly
+from mobiledeploy.runtimes import open_runner
+from mobiledeploy.runtimes.onnxruntime import save_optimized
+
+
+def run(artifact, images, **options):
+    with open_runner(artifact.path, **options) as runner:
+        return runner.run({"input": images})["logits"]
+
+
+def reference_logits(model, images):
+    logits = IntegerReference(model).run({"input": images})["logits"]
+    # a network that is blind to its input would agree with anything
+    assert len(np.unique(logits, axis=0)) == len(images)
+    return logits
+
+
+@pytest.mark.parametrize(
+    ("family", "resolution", "short"),
+    [
+        ("v1", 32, False),
+        ("v2", 32, False),
+        ("v3-small", 64, False),
+        ("v1", 64, True),
+        ("v2", 64, True),
+    ],
+)
+def test_onnx_runtime_computes_the_integer_reference_in_any_batch(
+    exported_to, family, resolution, short
+):
+    images = networks.pixels(resolution, count=7, seed=1)
+    expected = reference_logits(networks.quantized(family, resolution, short=short), images)
+    artifact = exported_to("onnx", family, resolution, short=short)
+    assert np.count_nonzero(run(artifact, images) != expected) == 0
+    assert np.count_nonzero(run(artifact, images[:3]) != expected[:3]) == 0
+    one_by_one = np.concatenate([run(artifact, image[None]) for image in images])
+    assert np.count_nonzero(one_by_one != expected) == 0
+
+
+@pytest.mark.parametrize(
+    ("family", "resolution"),
+    [("v1", 56), ("v2", 56), ("v2", 32)],
+    ids=["v1-pool-7x7", "v2-pool-7x7", "v2-pool-4x4"],
+)
+def test_onnx_and_pte_and_the_reference_agree_in_every_logit(exported_to, family, resolution):
+    images = networks.pixels(resolution, count=7, seed=1)
+    expected = reference_logits(networks.quantized(family, resolution, short=True), images)
+    for format_ in ("onnx", "pte"):
+        found = run(exported_to(format_, family, resolution), images)
+        assert np.count_nonzero(found != expected) == 0, format_
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", ["v1", "v2"])
+def test_the_whole_network_as_pte_is_the_reference_too(exported_to, family):
+    images = networks.pixels(32, count=7, seed=1)
+    expected = reference_logits(networks.quantized(family, 32), images)
+    assert (
+        np.count_nonzero(run(exported_to("pte", family, 32, short=False), images) != expected) == 0
+    )
+
+
+def test_onnx_runtime_runs_v2_in_integers_from_the_image_to_the_logits(exported_to, tmp_path):
+    saved = tmp_path / "optimized.onnx"
+    save_optimized(exported_to("onnx", "v2", short=False).path, saved)
+    kinds = [node.op_type for node in onnx.load(saved).graph.node]
+    assert kinds.count("QuantizeLinear") == kinds.count("DequantizeLinear") == 1
+    assert set(kinds) - {"QuantizeLinear", "DequantizeLinear"} == {
+        "QLinearConv",
+        "QLinearAdd",
+        "QLinearGlobalAveragePool",
+        "Flatten",
+        "QGemm",
+        "Transpose",  # of codes: ONNX Runtime chooses channels-last
+    }
+    assert kinds.count("QLinearConv") == 52
+    assert kinds.count("QLinearAdd") == 11  # one more than at width 1: 8 channels remain 8
+
+
+def test_onnx_runtime_runs_v3_in_integers_but_for_the_input_and_the_logits(exported_to, tmp_path):
+    saved = tmp_path / "optimized.onnx"
+    save_optimized(exported_to("onnx", "v3-small", 64, short=False).path, saved)
+    graph = onnx.load(saved).graph
+    kinds = [node.op_type for node in graph.node]
+    assert kinds.count("QuantizeLinear") == kinds.count("DequantizeLinear") == 1
+    assert not {"Conv", "FusedConv", "Gemm", "Mul", "Add", "HardSwish", "HardSigmoid"} & set(kinds)
+    assert kinds.count("QLinearMul") > 20  # 19 hard-swishes and 9 squeeze-and-excitations
+
+
+def test_without_onnx_runtimes_fusions_the_graph_is_the_same_function_but_for_rounding(exported_to):
+    images = networks.pixels(32, count=7, seed=1)
+    artifact = exported_to("onnx", "v2", short=False)
+    fused, as_written = run(artifact, images), run(artifact, images, optimize=False)
+    assert np.corrcoef(fused.ravel(), as_written.ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_a_pte_is_one_xnnpack_delegate_and_nothing_outside_it(exported_to, precision):
+    summary = inspect_artifact(exported_to("pte", "v2", precision=precision).path)
+    inside = [group for group in summary.groups if "XnnpackBackend" in group.where]
+    assert len(inside) == 1, summary.groups
+    assert inside[0].total > 10
+    assert sum(group.total for group in summary.groups) == inside[0].total
+
+
+@pytest.mark.parametrize("format_", ["onnx", "pte"])
+def test_a_float_artifact_differs_from_pytorch_by_rounding_only(exported_to, format_):
+    import torch
+
+    images = networks.pixels(32, count=7, seed=1)
+    with torch.no_grad():
+        expected = networks.folded("v2", short=True).module(torch.from_numpy(images)).numpy()
+    found = run(exported_to(format_, "v2", precision="fp32"), images)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+def test_an_operator_that_the_delegate_leaves_out_is_refused_by_name():
+    import torch
+
+    with quietly():
+        from mobiledeploy.export import executorch as lowering
+
+    class WithErf(torch.nn.Module):
+        def forward(self, x):
+            return torch.erf(torch.relu(x))
+
+    program = torch.export.export(WithErf().eval(), (torch.zeros(1, 3, 8, 8),))
+    with pytest.raises(ExportError, match=r"found 1 delegates and, outside: .*erf"):
+        lowering.encode(program, {})

@@ -1,0 +1,165 @@
+"""The manifest: whole and true, or refused with exit code 3."""
+
+import json
+from dataclasses import replace
+
+import networks
+import pytest
+
+from mobiledeploy.errors import ArtifactError
+from mobiledeploy.export.manifest import manifest_path, read_manifest, write_manifest
+from mobiledeploy.files import sha256_of
+from mobiledeploy.types import Artifact, ParityReport, QuantRecipe, Rung
+
+REPORT = ParityReport(
+    rungs=(
+        Rung(
+            reference="integer reference",
+            candidate="a.onnx",
+            kind="format",
+            sample_count=3,
+            metrics={"differing_logits": 0},
+            tolerances={"max_differing_logits": 0},
+            failures=(),
+        ),
+    ),
+    sample_count=3,
+    data_source="pixels",
+)
+
+
+@pytest.fixture
+def artifact(tmp_path):
+    """An artifact's record; a manifest does not look into the bytes."""
+    path = tmp_path / "a.onnx"
+    path.write_bytes(b"the network")
+    model = networks.quantized("v2", short=True)
+    return Artifact(
+        format="onnx",
+        path=path,
+        sha256=sha256_of(path),
+        size_bytes=path.stat().st_size,
+        spec=model.spec,
+        precision="int8",
+        encodings_digest=model.encodings_digest,
+        tool_versions={"torch": "2"},
+    )
+
+
+@pytest.fixture
+def manifest(artifact):
+    """The path of the manifest beside it."""
+    return write_manifest(artifact, networks.quantized("v2", short=True), REPORT)
+
+
+def refused(artifact, message):
+    with pytest.raises(ArtifactError, match=message) as caught:
+        read_manifest(artifact.path)
+    assert caught.value.exit_code == 3
+    assert caught.value.remedy
+    return caught.value
+
+
+def test_what_is_needed_to_rebuild_the_network_comes_back(artifact, manifest):
+    model = networks.quantized("v2", short=True)
+    found = read_manifest(artifact.path)
+    assert found.spec == model.spec
+    assert found.preprocessing == model.preprocessing
+    assert found.recipe == model.recipe == QuantRecipe()
+    assert found.document["encodings_sha256"] == model.encodings_digest
+    assert found.document["calibration"] == {"source": "pixels", "count": 8, "sha256": "c0ffee"}
+    assert found.document["artifact"]["sha256"] == artifact.sha256
+    assert found.document["parity"]["passed"] is True
+    encodings = {name: (e.scale, e.zero_point) for name, e in model.encodings.items()}
+    assert encodings == {
+        name: (e["scale"], e["zero_point"]) for name, e in found.document["encodings"].items()
+    }
+    assert manifest.name == "a.onnx.json"
+
+
+def test_a_recipe_other_than_the_default_comes_back(artifact):
+    recipe = QuantRecipe(range_rule="minmax")
+    write_manifest(artifact, replace(networks.quantized("v2", short=True), recipe=recipe), None)
+    found = read_manifest(artifact.path)
+    assert found.recipe == recipe
+    assert "parity" not in found.document
+
+
+def test_a_float_network_has_no_recipe(artifact):
+    write_manifest(artifact, networks.folded("v2", short=True), None)
+    found = read_manifest(artifact.path)
+    assert found.recipe is None
+    assert "encodings" not in found.document
+
+
+def test_the_same_network_writes_the_same_manifest(artifact, manifest):
+    first = manifest.read_bytes()
+    write_manifest(artifact, networks.quantized("v2", short=True), REPORT)
+    assert manifest.read_bytes() == first
+
+
+@pytest.mark.usefixtures("manifest")
+def test_a_stale_artifact_beside_a_new_manifest_is_refused(artifact):
+    artifact.path.write_bytes(b"another network")
+    error = refused(artifact, "not the file that its manifest describes")
+    assert artifact.sha256[:12] in str(error)
+
+
+@pytest.mark.parametrize("digest", ["", "c0ffee", 3, None])
+def test_a_manifest_with_another_digest_is_refused(artifact, manifest, digest):
+    document = json.loads(manifest.read_text())
+    document["artifact"]["sha256"] = digest
+    manifest.write_text(json.dumps(document))
+    refused(artifact, "not the file that its manifest describes")
+
+
+def test_a_missing_manifest_is_named(artifact):
+    refused(artifact, r"manifest .*a\.onnx\.json is missing")
+
+
+@pytest.mark.usefixtures("manifest")
+def test_a_missing_artifact_is_named(artifact):
+    artifact.path.unlink()
+    refused(artifact, r"no artifact at .*a\.onnx")
+
+
+def test_a_folder_in_place_of_the_manifest_is_no_manifest(artifact):
+    manifest_path(artifact.path).mkdir()
+    refused(artifact, "is missing")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b"3", b'"schema"', b"{}", b"\xff\xfe\x00", b'{"schema": 1}'],
+)
+def test_a_damaged_manifest_is_refused(artifact, content):
+    manifest_path(artifact.path).write_bytes(content)
+    refused(artifact, "damaged")
+
+
+@pytest.mark.parametrize("schema", [0, 2, "1", None])
+def test_an_unknown_schema_is_refused(artifact, manifest, schema):
+    document = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(document | {"schema": schema}))
+    refused(artifact, "has schema .*; expected 1")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("spec", []),
+        ("spec", {"family": "v2", "colour": "red"}),
+        ("spec", {}),
+        ("spec", None),
+        ("preprocessing", {"mean": 3}),
+        ("preprocessing", None),
+        ("recipe", {"speed": 3}),
+        ("recipe", "minmax"),
+        ("artifact", {}),
+        ("artifact", None),
+    ],
+)
+def test_a_manifest_with_a_damaged_part_is_refused(artifact, manifest, key, value):
+    document = json.loads(manifest.read_text())
+    manifest.write_text(json.dumps(document | {key: value}))
+    refused(artifact, "damaged")
