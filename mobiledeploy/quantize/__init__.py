@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 __all__ = ["quantize"]
 
 aten = torch.ops.aten
-_JUDGED = 16
+_JUDGED = 8
 _CORRECTED = 32
 _QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 # closely.
 _DAMPING = 0.02
 # Positions per image side that H is estimated from: the early layers have far more than are needed.
-_POSITIONS = 28
+_POSITIONS = 14
 
 
 def round_to_cancel(

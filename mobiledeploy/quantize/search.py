@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
     from mobiledeploy.graph import Site, Unit
 
-_FACTORS = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.3)
+_FACTORS = (1.0, 0.8, 0.65, 0.5, 0.4, 0.3)
 
 
-_TRUSTS = (1.0, 0.66, 0.33, 0.0)
+_TRUSTS = (1.0, 0.5, 0.0)
 
 
 def trusted_factors(
