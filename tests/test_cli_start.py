@@ -106,3 +106,25 @@ def test_the_module_runs_like_the_command(mobiledeploy, tmp_path: Path):
     module = [sys.executable, "-m", "mobiledeploy", "--version"]
     done = subprocess.run(module, capture_output=True, text=True, check=True)
     assert done.stdout == mobiledeploy("--version", cwd=tmp_path).stdout
+
+
+def test_ctrl_c_within_a_destructor_still_stops_the_command():
+    code = """
+import signal, sys, time
+import mobiledeploy.cli as cli
+
+class Interrupted:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+def command(**_):
+    Interrupted()
+    time.sleep(20)
+
+cli.app = command
+cli.main([])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert "Stopped" in done.stderr
+    assert "KeyboardInterrupt" not in done.stderr

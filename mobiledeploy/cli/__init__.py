@@ -5,7 +5,9 @@ torch, onnx and executorch are imported inside the commands, never at start: `--
 
 from __future__ import annotations
 
+import _thread
 import sys
+import threading
 import traceback
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -74,7 +76,21 @@ app.command("doctor")(doctor_command)
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the documented code (see `mobiledeploy.errors`)."""
+    sys.unraisablehook = _interrupt_again
     sys.exit(_run(arguments))
+
+
+def _interrupt_again(ignored: sys.UnraisableHookArgs) -> None:
+    """Deliver a Ctrl-C anew that came while a destructor or weakref callback ran.
+
+    Python drops exceptions there, and torch's tracing spends much of its time in such callbacks.
+    """
+    if ignored.exc_type is KeyboardInterrupt:
+        again = threading.Timer(0.05, _thread.interrupt_main)  # not at once: it would land in here
+        again.daemon = True
+        again.start()
+    else:
+        sys.__unraisablehook__(ignored)
 
 
 def _run(arguments: Sequence[str] | None) -> int:
