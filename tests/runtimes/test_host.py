@@ -4,6 +4,7 @@ import os
 
 import pytest
 
+from mobiledeploy.runtimes import host as module
 from mobiledeploy.runtimes.host import (
     Host,
     describe_host,
@@ -85,6 +86,31 @@ def test_this_machine_can_be_described():
     assert host.architecture
     assert 1 <= host.cores <= os.cpu_count()
     assert host.architecture in host.label
+
+
+@pytest.mark.parametrize(
+    ("system", "model"), [("Linux", "AMD EPYC"), ("Darwin", "Apple M2"), ("FreeBSD", "AMD EPYC")]
+)
+def test_each_system_is_asked_in_its_own_way(system, model, monkeypatch):
+    monkeypatch.setattr(module.platform, "system", lambda: system)
+    monkeypatch.setattr(module, "_linux_text", lambda: EPYC)
+    monkeypatch.setattr(module, "_macos_text", lambda: APPLE_M2)
+    assert describe_host().model == model
+    assert model in describe_host().label
+
+
+def test_only_the_cores_that_this_process_may_use_count(monkeypatch):
+    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {1, 5, 7}, raising=False)
+    assert describe_host().cores == 3
+    monkeypatch.delattr(module.os, "sched_getaffinity")
+    monkeypatch.setattr(module.os, "cpu_count", lambda: 6)
+    assert describe_host().cores == 6
+    monkeypatch.setattr(module.os, "cpu_count", lambda: None)
+    assert describe_host().cores == 1
+
+
+def test_an_unnamed_processor_is_called_unknown():
+    assert host("riscv64", None).label == "local (unknown processor, riscv64)"
 
 
 def host(architecture, features):
