@@ -35,6 +35,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _debug = False
+_INTERRUPTED = 130  # what shells expect of a command that Ctrl-C ended
 
 
 def _show_version(wanted: bool) -> None:
@@ -105,13 +106,14 @@ def _run(arguments: Sequence[str] | None) -> int:
         error.show()  # type: ignore[attr-defined]  # all that Typer raises have it
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        console().print("Stopped. Nothing half-written was left behind.")
-        return 130
+        code = _INTERRUPTED
     except Exception as error:
         console().print(f"Unexpected {type(error).__name__}: {error}", markup=False)
         console().print("This is a bug in mobiledeploy. `mobiledeploy --debug ...` shows where.")
         _traceback_if_debugging()
         return 4
+    if code == _INTERRUPTED:  # Typer, too, turns Ctrl-C into this code, and says nothing
+        console().print("Stopped. Nothing half-written was left behind.")
     return code if isinstance(code, int) else 0
 
 
