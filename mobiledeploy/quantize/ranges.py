@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 _LOGIT_HEADROOM = 1.25
 _HALF_STEP_MARGIN = 1e-3
+# Three roundings of a float32 below 256.
+_FLOAT32_MARGIN = 4e-5
 
 
 def choose_encodings(
@@ -41,10 +43,9 @@ def choose_encodings(
     Sites come in topological order: the scale of a pooled tensor depends on that of its input.
     """
     site_of = {node: site for site in sites for node in site.nodes}
-    pooled = {
-        site_of[u.output].name: site_of[u.activations[0]].name for u in units if u.kind == "pool"
-    }
-    sources_of_pools = set(pooled.values())
+    pools = {site_of[u.output].name: u for u in units if u.kind == "pool"}
+    products = {site_of[u.output].name: u for u in units if u.kind == "multiply"}
+    sources_of_pools = {site_of[u.activations[0]].name for u in pools.values()}
     hardswished = {
         site_of[u.output].name: site_of[u.activations[0]].name
         for u in units
@@ -60,8 +61,14 @@ def choose_encodings(
             encodings[site.name] = encode_input(preprocessing)
         elif site.name == logits:
             encodings[site.name] = encode(_LOGIT_HEADROOM * low, _LOGIT_HEADROOM * high)
-        elif site.name in pooled:
-            encodings[site.name] = encode_pooled(low, high, encodings[pooled[site.name]])
+        elif site.name in pools:
+            (source_node,) = pools[site.name].activations
+            height, width = source_node.meta["val"].shape[-2:]
+            source_encoding = encodings[site_of[source_node].name]
+            encodings[site.name] = encode_pooled(low, high, source_encoding, height * width)
+        elif site.name in products:
+            a, b = (encodings[site_of[node].name] for node in products[site.name].activations)
+            encodings[site.name] = encode_product(low, high, a, b)
         elif site.name in hardswished:
             encodings[site.name] = encode_hardswish(low, high, encodings[hardswished[site.name]])
         elif site.name in before_hardswish:
@@ -115,25 +122,47 @@ def _with_even_zero_point(encoding: Encoding) -> Encoding:
     return replace(encoding, zero_point=encoding.zero_point + encoding.zero_point % 2)
 
 
-def _clear_of_half(encoding: Encoding, values: NDArray[np.floating[Any]]) -> Encoding:
+def encode_product(low: float, high: float, a: Encoding, b: Encoding) -> Encoding:
+    """Return the encoding of the product of two tensors, for example of an SE gate.
+
+    Runtimes multiply the integers and then by a float; how they form it differs in the last bit.
+    The scale is one at which no product of two codes is so near to half-way that it matters.
+    """
+    codes: NDArray[np.float64] = np.arange(-128, 128, dtype=np.float64)
+    products = np.unique(np.outer(codes - a.zero_point, codes - b.zero_point))
+    return _clear_of_half(encode(low, high), products * a.scale * b.scale, _FLOAT32_MARGIN)
+
+
+def _clear_of_half(
+    encoding: Encoding, values: NDArray[np.floating[Any]], margin: float = _HALF_STEP_MARGIN
+) -> Encoding:
     """Widen a scale, by tenths of a per mille, until no value lies near half-way between codes.
 
     Where no scale in reach is clear by the margin, the clearest is taken.
     """
-    candidates = [float(np.float32(encoding.scale * (1 + i * 1e-4))) for i in range(200)]
-    distances = [float(_distance_from_half(values / scale).min()) for scale in candidates]
-    clear = [i for i, distance in enumerate(distances) if distance > _HALF_STEP_MARGIN]
-    best = clear[0] if clear else int(np.argmax(distances))
-    return Encoding(scale=candidates[best], zero_point=encoding.zero_point)
+    best, clearance = encoding.scale, -1.0
+    for i in range(200):
+        scale = float(np.float32(encoding.scale * (1 + i * 1e-4)))
+        steps = values / scale
+        distance = float(_distance_from_half(steps[np.abs(steps) < 257]).min())
+        if distance > clearance:
+            best, clearance = scale, distance
+        if clearance > margin:
+            break
+    return Encoding(scale=best, zero_point=encoding.zero_point)
 
 
-def encode_pooled(low: float, high: float, source: Encoding) -> Encoding:
-    """Return an encoding of the mean of a tensor encoded as `source`: s = s_source / 2**k.
+def encode_pooled(low: float, high: float, source: Encoding, count: int) -> Encoding:
+    """Return an encoding of the mean of `count` elements encoded as `source`.
 
-    Runtimes form the factor s_source / (s * count) in different orders. A power of two is exact in
-    any of them, so that the mean of an odd count (never half-way), or of a power of two (a tie is a
-    tie), is rounded to the same code by all.
+    Runtimes form the factor s_source / (s * count) in different orders, and differ in whether they
+    round before or after the zero-point is applied. The mean of an odd number of codes is never
+    half-way: there s = s_source / 2**k, and neither matters. The mean of an even number can be: the
+    pooled tensor keeps its source's encoding, and the ONNX graph rounds where XNNPACK does (see
+    `export.onnx_passes.global_average_pool`).
     """
+    if count % 2 == 0:
+        return source
     wanted = encode(low, high)
     halvings = max(0, int(np.log2(source.scale / wanted.scale)))
     scale = source.scale / 2**halvings
