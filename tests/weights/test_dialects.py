@@ -227,6 +227,16 @@ def test_preprocessing_follows_the_dialect_and_the_name(reference, file, expecte
     assert any("preprocessing" in note for note in info.notes)
 
 
+def test_preprocessing_for_rgb_is_not_implied_for_grey(tmp_path):
+    path = timm_checkpoint("mobilenetv3_small_100", tmp_path / "net.pth")
+    state = torch.load(path)
+    state["conv_stem.weight"] = state["conv_stem.weight"][:, :1]
+    torch.save(state, path)
+    info = inspect_checkpoint(path, create_on_meta)
+    assert info.in_channels == 1
+    assert info.preprocessing is None
+
+
 @pytest.mark.parametrize(
     ("file", "crop_pct"),
     [("mobilenet_v2-7ebf99e0.pth", 224 / 232), ("mobilenet_v2-b0353104.pth", None)],
