@@ -13,6 +13,7 @@ import torch
 from mobiledeploy.export import metadata
 from mobiledeploy.export.manifest import tool_versions
 from mobiledeploy.files import sha256_of, write_whole
+from mobiledeploy.graph import trace
 from mobiledeploy.progress import step
 from mobiledeploy.quiet import quietly
 from mobiledeploy.types import Artifact, FoldedModel, QuantizedModel
@@ -64,8 +65,9 @@ def export_executorch(model: QuantizedModel | FoldedModel, path: Path) -> Artifa
 def _program(model: QuantizedModel | FoldedModel) -> ExportedProgram:
     if isinstance(model, QuantizedModel):
         return model.program
+    # traced: hard-sigmoids are clamps there; decomposed, they would leave the XNNPACK delegate
     with quietly():
-        return torch.export.export(model.module.eval(), (torch.zeros(model.spec.input_shape),))
+        return torch.export.export(trace(model), (torch.zeros(model.spec.input_shape),))
 
 
 def _precision(model: QuantizedModel | FoldedModel) -> Precision:
