@@ -83,7 +83,7 @@ def build(
         weights: "imagenet", "random", or the path of a checkpoint, from whose tensors width and
             number of classes are read.
         preprocessing: Overrides what the weights imply.
-        labels: A file with one class name a line; ImageNet's by default for ImageNet's weights.
+        labels: A file with one class name a line; ImageNet's by default for 1000 trained classes.
         **fields: Any other field of `ModelSpec`; what is given here must not contradict the
         weights.
 
@@ -99,7 +99,7 @@ def build(
             models.randomize_batch_norm(module, resolved.spec.seed)
     provenance = _weights.load_weights(module, resolved.spec)
     names = resolved.labels
-    if labels is not None or weights == "imagenet":
+    if labels is not None or (weights != "random" and not names):
         names = data.load_labels(labels, resolved.spec.num_classes)
     implied = resolved.preprocessing or data.default_preprocessing(resolved.spec.in_channels)
     return FloatModel(

@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerances:
-    """What passes. The defaults hold for every family on the measurements in docs/parity.md.
+    """What passes.
+
+    The defaults are loose on purpose: they catch a broken network on a few images; tighter gates
+    belong on images of one's own.
 
     Attributes:
         min_sqnr_db: Quantization loss: at least this much signal to noise.
