@@ -79,10 +79,11 @@ class ExecuTorchRunner:
         meta = self._method.method_meta()
         tensors = [meta.input_tensor_meta(i) for i in range(meta.num_inputs())]
         outputs = meta.num_outputs()
-        if len(tensors) != 1 or tensors[0].dtype() != _FLOAT or outputs != 1:
+        images = [t for t in tensors if t.dtype() == _FLOAT and len(t.sizes()) == 4]
+        if len(tensors) != 1 or not images or outputs != 1:
             raise ArtifactError(
                 f"{self.path}: {METHOD!r} takes {tensors} and returns {outputs} values; "
-                "expected one float32 image batch and one output.",
+                "expected one float32 (N, C, H, W) and one output.",
                 remedy="Export the model with `mobiledeploy export`.",
             )
         return tuple(tensors[0].sizes())

@@ -141,17 +141,7 @@ def read_pte(path: Path) -> PteContents:
             f"expected {_PROGRAM_IDENTIFIER!r}.",
             remedy=_REMEDY,
         )
-    if len(data) < 8 + _HEADER.size:
-        raise _truncated(path, 8 + _HEADER.size, len(data))
-    magic, _, program_size, segments_at, segments_size = _HEADER.unpack_from(data, 8)
-    if magic != _HEADER_MAGIC:
-        raise ArtifactError(
-            f"{path}: the extended header begins with {magic!r}, expected {_HEADER_MAGIC!r}.",
-            remedy=_REMEDY,
-        )
-    expected = max(program_size, segments_at + segments_size)
-    if len(data) < expected:
-        raise _truncated(path, expected, len(data))
+    segments_at = _segments_at(path, data)
     with structure_errors_explained(path):
         program = _root(data)
         return PteContents(
@@ -160,6 +150,23 @@ def read_pte(path: Path) -> PteContents:
             tuple(_delegates(program, segments_at)),
             tuple(_string(named, 0) for named in _tables(program, 7)),
         )
+
+
+def _segments_at(path: Path, data: memoryview) -> int:
+    """Return where segments begin; 0 in a program that has none and therefore no extended header.
+
+    Raises:
+        ArtifactError: the file is shorter than its header says.
+    """
+    if len(data) < 8 + _HEADER.size:
+        raise _truncated(path, 8 + _HEADER.size, len(data))
+    magic, _, program_size, segments_at, segments_size = _HEADER.unpack_from(data, 8)
+    if magic != _HEADER_MAGIC:
+        return 0
+    expected = max(program_size, segments_at + segments_size)
+    if len(data) < expected:
+        raise _truncated(path, expected, len(data))
+    return int(segments_at)
 
 
 def split_xnnpack_payload(path: Path, payload: memoryview) -> XnnpackBlob:

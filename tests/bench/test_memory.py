@@ -31,6 +31,14 @@ def test_a_peak_that_came_before_does_not_count():
     assert PeakMemory().added_bytes() < 8 * MIB
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can reset the peak")
+def test_a_peak_counts_in_the_shadow_of_a_larger_one():
+    touch(128)
+    peak = PeakMemory()
+    touch(64)
+    assert 60 * MIB <= peak.added_bytes() <= 80 * MIB
+
+
 def test_nothing_adds_next_to_nothing():
     assert 0 <= PeakMemory().added_bytes() < 8 * MIB
 

@@ -102,6 +102,22 @@ def test_a_file_that_ends_within_its_header_is_refused(float_pte, tmp_path):
         read_pte(path)
 
 
+def test_a_program_without_segments_has_no_extended_header(tmp_path):
+    """It is small, but whole."""
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from executorch.exir import to_edge
+
+        edge = to_edge(torch.export.export(torch.nn.ReLU(), (torch.zeros(1, 3, 4, 4),)))
+        path = tmp_path / "bare.pte"
+        path.write_bytes(edge.to_executorch().buffer)
+    assert b"eh00" not in path.read_bytes()[:64]
+    contents = read_pte(path)
+    assert (contents.segments_at, contents.delegates, contents.named_data) == (0, (), ())
+
+
 def test_a_vector_that_is_longer_than_the_file_is_refused(float_pte, tmp_path):
     """Not walked through: a count of four billion would keep Python busy for an hour."""
     content = bytearray(float_pte.read_bytes())

@@ -190,6 +190,13 @@ def test_executorch_does_not_pull_the_thread_pool_from_under_an_open_runner(floa
         assert runner.threads == 2
 
 
+def test_a_closed_runner_lets_go_of_the_thread_pool(float_pte):
+    with open_runner(float_pte, threads=1) as kept:
+        pass
+    with open_runner(float_pte, threads=2) as runner:
+        assert (kept.threads, runner.threads) == (1, 2)
+
+
 def test_a_runner_that_was_dropped_does_not_block_the_thread_pool(float_pte):
     open_runner(float_pte, threads=1)
     with open_runner(float_pte, threads=2) as runner:
@@ -263,6 +270,73 @@ def test_an_onnx_with_other_inputs_is_refused(float_onnx, tmp_path):
     onnx.save(model, path)
     with pytest.raises(ArtifactError, match=r"inputs \['image'\].*expected one 'input'"):
         open_runner(path)
+
+
+class TwoInputs(torch.nn.Module):
+    def forward(self, a, b):
+        return a + b
+
+
+class TwoOutputs(torch.nn.Module):
+    def forward(self, x):
+        return x + 1, x + 2
+
+
+class Double(torch.nn.Module):
+    def forward(self, x):
+        return 2 * x
+
+
+class PicksARow(torch.nn.Module):
+    """Fails where the first pixel is no valid row."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("rows", torch.zeros(4, 10))
+
+    def forward(self, x):
+        return torch.index_select(self.rows, 0, x[:, 0, 0, 0].long())
+
+
+def portable(module, inputs, path):
+    """Lower without a delegate."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from executorch.exir import to_edge
+
+        path.write_bytes(to_edge(torch.export.export(module, inputs)).to_executorch().buffer)
+    return path
+
+
+IMAGE = torch.zeros(1, 3, 4, 4)
+
+
+@pytest.mark.parametrize(
+    ("module", "inputs"),
+    [
+        (TwoInputs(), (IMAGE, IMAGE)),
+        (TwoOutputs(), (IMAGE,)),
+        (Double(), (IMAGE.long(),)),
+        (torch.nn.Linear(4, 2), (torch.zeros(1, 4),)),
+    ],
+    ids=["two inputs", "two outputs", "integers", "no image"],
+)
+def test_a_pte_with_another_signature_is_refused(module, inputs, tmp_path):
+    path = portable(module, inputs, tmp_path / "foreign.pte")
+    with pytest.raises(
+        ArtifactError, match=r"foreign\.pte: 'forward' takes .* expected one float32"
+    ):
+        open_runner(path)
+
+
+def test_a_pte_that_fails_while_running_is_a_runtime_failure(tmp_path):
+    path = portable(PicksARow(), (IMAGE,), tmp_path / "fails.pte")
+    with open_runner(path) as runner:
+        assert runner.run({"input": IMAGE.numpy() + 3})["logits"].shape == (1, 10)
+        with pytest.raises(RuntimeFailedError, match=r"ExecuTorch failed while running .*fails"):
+            runner.run({"input": IMAGE.numpy() + 4})
 
 
 def test_an_onnx_that_fails_while_running_is_a_runtime_failure(tmp_path, images):
