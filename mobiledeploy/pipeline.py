@@ -14,7 +14,7 @@ import numpy as np
 from mobiledeploy import data, models
 from mobiledeploy import weights as _weights
 from mobiledeploy.equalize import equalize
-from mobiledeploy.errors import ArtifactError, UsageError
+from mobiledeploy.errors import ArtifactError
 from mobiledeploy.export import artifact_name, export_executorch, export_onnx
 from mobiledeploy.export.manifest import Manifest, read_manifest, write_manifest
 from mobiledeploy.fold import fold
@@ -24,12 +24,10 @@ from mobiledeploy.quantize.reference import IntegerReference
 from mobiledeploy.runtimes import open_runner
 from mobiledeploy.runtimes.eager import EagerRunner
 from mobiledeploy.types import (
-    FAMILIES,
     INPUT_NAME,
     OUTPUT_NAME,
     Artifact,
     CalibrationSet,
-    Family,
     FloatModel,
     FoldedModel,
     Format,
@@ -38,6 +36,7 @@ from mobiledeploy.types import (
     Preprocessing,
     QuantizedModel,
     QuantRecipe,
+    family_named,
 )
 from mobiledeploy.verify.parity import Tolerances, compare
 
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Deployment", "build", "check_parity", "deploy", "equalize", "fold", "load_images"]
 
-_ALIASES = {"v3": "v3-large"}
 _PARITY_IMAGES = 32
 
 
@@ -91,7 +89,7 @@ def build(
         UsageError: no such family, or fields that contradict one another.
         WeightsError: the weights cannot be had, read or mapped onto the network.
     """
-    wanted = ModelSpec(family=family(model), weights=weights, **fields)
+    wanted = ModelSpec(family=family_named(model), weights=weights, **fields)
     with step("Building the network"):
         resolved = _weights.resolve(wanted, set(fields), models.create_on_meta)
         module = models.create(resolved.spec)
@@ -109,19 +107,6 @@ def build(
         preprocessing=preprocessing or implied,
         labels=names,
     )
-
-
-def family(name: str) -> Family:
-    """Return the family that a name means.
-
-    Raises:
-        UsageError: it means none.
-    """
-    wanted = _ALIASES.get(name, name)
-    for known in FAMILIES:
-        if known == wanted:
-            return known
-    raise UsageError(f"There is no model {name!r}.", remedy=f"Choose one of {', '.join(FAMILIES)}.")
 
 
 def load_images(

@@ -1,0 +1,68 @@
+"""What flows through the pipeline: one frozen type per stage, each the next stage's input.
+
+    ModelSpec ─build▶ FloatModel ─fold▶ FoldedModel ─quantize▶ QuantizedModel ─export▶ Artifact
+                                     CalibrationSet ──┘                       ├─parity▶ ParityReport
+                                                                              └─bench─▶ Measurement
+
+torch appears in annotations only: importing this module costs nothing.
+"""
+
+from mobiledeploy.types.networks import (
+    INPUT_NAME,
+    OUTPUT_NAME,
+    CalibrationSet,
+    Encoding,
+    FloatModel,
+    FoldedModel,
+    Interpolation,
+    Preprocessing,
+    QuantizedModel,
+    QuantRecipe,
+    WeightsProvenance,
+)
+from mobiledeploy.types.results import (
+    FORMATS,
+    Artifact,
+    Format,
+    Measurement,
+    ParityReport,
+    Precision,
+    Rung,
+)
+from mobiledeploy.types.spec import (
+    FAMILIES,
+    FAMILY_ALIASES,
+    ArchitectureOptions,
+    Family,
+    ModelSpec,
+    TableRow,
+    family_named,
+)
+
+__all__ = [
+    "FAMILIES",
+    "FAMILY_ALIASES",
+    "FORMATS",
+    "INPUT_NAME",
+    "OUTPUT_NAME",
+    "ArchitectureOptions",
+    "Artifact",
+    "CalibrationSet",
+    "Encoding",
+    "Family",
+    "FloatModel",
+    "FoldedModel",
+    "Format",
+    "Interpolation",
+    "Measurement",
+    "ModelSpec",
+    "ParityReport",
+    "Precision",
+    "Preprocessing",
+    "QuantRecipe",
+    "QuantizedModel",
+    "Rung",
+    "TableRow",
+    "WeightsProvenance",
+    "family_named",
+]

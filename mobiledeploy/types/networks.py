@@ -1,0 +1,169 @@
+"""The network on its way: float, folded, quantized; and the images that it meets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+    from torch.export import ExportedProgram
+
+    from mobiledeploy.types.spec import ModelSpec
+
+Interpolation = Literal["bilinear", "bicubic", "nearest"]
+
+INPUT_NAME = "input"
+OUTPUT_NAME = "logits"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preprocessing:
+    """How an image becomes an input: resize, centre crop, scale to [0, 1], normalise.
+
+    Attributes:
+        mean: Per channel, of pixels in [0, 1].
+        std: Per channel, of pixels in [0, 1].
+        crop_pct: Crop side / resized short side (224 / 256 = 0.875 for ImageNet).
+        interpolation: Of the resize.
+    """
+
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    crop_pct: float = 0.875
+    interpolation: Interpolation = "bilinear"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WeightsProvenance:
+    """Where the weights came from.
+
+    Attributes:
+        source: "imagenet", "random" or "file".
+        origin: The URL, package or path that they were read from; the seed for random ones.
+        sha256: Of the checkpoint file; None for random weights.
+        dialect: The naming scheme that the checkpoint spoke, for example "torchvision".
+        notes: What was inferred from the tensors, one sentence each.
+    """
+
+    source: Literal["imagenet", "random", "file"]
+    origin: str
+    sha256: str | None = None
+    dialect: str = ""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FloatModel:
+    """A built network with its weights, in eval mode."""
+
+    spec: ModelSpec
+    module: nn.Module
+    provenance: WeightsProvenance
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoldedModel:
+    """A network without BatchNorm: every BN has become part of the convolution before it."""
+
+    spec: ModelSpec
+    module: nn.Module
+    provenance: WeightsProvenance
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    labels: tuple[str, ...] = ()
+    folded_layers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CalibrationSet:
+    """Preprocessed images, in order.
+
+    Attributes:
+        batches: float32, each (N, C, H, W).
+        source: Where they came from, for people: a folder, a file, "embedded".
+        sha256: Of the ordered list of the images' own sha256 (before preprocessing).
+        labels: Class index per image where the source has them.
+        names: One per image, for reports.
+    """
+
+    batches: tuple[NDArray[np.float32], ...]
+    source: str
+    sha256: str
+    labels: tuple[int, ...] | None = None
+    names: tuple[str, ...] = ()
+
+    @property
+    def count(self) -> int:
+        """Return the number of images."""
+        return sum(len(batch) for batch in self.batches)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoding:
+    """Affine int8: real = (q - zero_point) * scale, with q in [-128, 127].
+
+    `scale` is exactly representable in float32, as the runtimes store it.
+    """
+
+    scale: float
+    zero_point: int
+
+    @property
+    def low(self) -> float:
+        """Return the smallest real number that can be encoded."""
+        return (-128 - self.zero_point) * self.scale
+
+    @property
+    def high(self) -> float:
+        """Return the largest real number that can be encoded."""
+        return (127 - self.zero_point) * self.scale
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantRecipe:
+    """How the network was quantized: with the spec and the data, all that the result depends on.
+
+    Attributes:
+        range_rule: How activation ranges follow from calibration: everything that was seen, or
+            searched for the least error of the logits.
+        rounding: Of the weights: each to its nearest, or so that a layer's errors cancel.
+        weight_scheme: Fixed: int8, symmetric, per output channel.
+        activation_scheme: Fixed: int8, affine, per tensor.
+    """
+
+    range_rule: Literal["minmax", "searched"] = "searched"
+    rounding: Literal["nearest", "cancelling"] = "cancelling"
+    weight_scheme: str = "int8 symmetric per-channel"
+    activation_scheme: str = "int8 affine per-tensor"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QuantizedModel:
+    """The one int8 network. ONNX and `.pte` are two encodings of `program`.
+
+    Attributes:
+        program: The PT2E-converted graph (quantize/dequantize around float operators).
+        encodings: Of every activation, by the name of the operator that produces it.
+        recipe: How it was made.
+        calibration_sha256: What it was calibrated on.
+        int8_macs_share: Share of multiply-accumulates that are computed in int8, 0 to 1.
+        encodings_digest: sha256 over all activation encodings and quantized weights.
+    """
+
+    spec: ModelSpec
+    program: ExportedProgram
+    encodings: Mapping[str, Encoding]
+    recipe: QuantRecipe
+    calibration_sha256: str
+    calibration_source: str
+    calibration_count: int
+    encodings_digest: str
+    int8_macs_share: float
+    provenance: WeightsProvenance
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    labels: tuple[str, ...] = ()

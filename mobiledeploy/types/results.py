@@ -1,0 +1,117 @@
+"""What comes out: artifacts, what was compared, what was measured."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mobiledeploy.types.spec import ModelSpec
+
+Format = Literal["onnx", "pte"]
+Precision = Literal["fp32", "int8"]
+
+FORMATS: tuple[Format, ...] = ("pte", "onnx")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """A file that a phone can run.
+
+    Attributes:
+        encodings_digest: Of the quantized network; empty for float.
+        tool_versions: Package name to version, of everything that shaped the bytes.
+    """
+
+    format: Format
+    path: Path
+    sha256: str
+    size_bytes: int
+    spec: ModelSpec
+    precision: Precision
+    encodings_digest: str
+    tool_versions: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rung:
+    """One comparison: `candidate` held against `reference` on the same images.
+
+    Attributes:
+        kind: "format" where equality is promised; "quantization" where loss is measured.
+        metrics: By name; directions are in the metrics' own docstrings.
+        failures: Why it failed, one sentence each; empty when it passed.
+        gated: False where the figures are shown but cannot be judged; `note` says why.
+    """
+
+    reference: str
+    candidate: str
+    kind: Literal["format", "quantization"]
+    sample_count: int
+    metrics: Mapping[str, float]
+    tolerances: Mapping[str, float]
+    failures: tuple[str, ...]
+    gated: bool = True
+    note: str = ""
+
+    @property
+    def passed(self) -> bool:
+        """Return whether something was compared and nothing failed."""
+        return self.sample_count > 0 and not self.failures
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParityReport:
+    """All rungs for a set of artifacts on one set of images."""
+
+    rungs: tuple[Rung, ...]
+    sample_count: int
+    data_source: str
+
+    @property
+    def passed(self) -> bool:
+        """Return whether at least one rung was compared and all of them passed."""
+        return self.sample_count > 0 and bool(self.rungs) and all(r.passed for r in self.rungs)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measurement:
+    """Raw times of one artifact on one device, and what follows from them.
+
+    Attributes:
+        times_ms: One per counted inference, in the order measured.
+        load_ms: From the file to a runner that is ready.
+        first_ms: The first inference, which also allocates.
+        peak_memory_bytes: Peak resident memory that loading and running added.
+        warnings: What makes the figures doubtful, one sentence each.
+    """
+
+    artifact: str
+    artifact_sha256: str
+    runtime: str
+    device: str
+    threads: int
+    warmup: int
+    times_ms: tuple[float, ...]
+    load_ms: float
+    first_ms: float
+    peak_memory_bytes: int
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def median_ms(self) -> float:
+        """Return the median latency."""
+        return statistics.median(self.times_ms)
+
+    def percentile_ms(self, percent: int) -> float:
+        """Return a percentile of the latency (inclusive method), for 1 <= percent <= 99."""
+        return statistics.quantiles(self.times_ms, n=100, method="inclusive")[percent - 1]
+
+    @property
+    def iqr_ms(self) -> float:
+        """Return the interquartile range: the spread of the middle half."""
+        return self.percentile_ms(75) - self.percentile_ms(25)
