@@ -36,6 +36,7 @@ import torch
 
 from mobiledeploy.graph import find_units, trace, weight_and_bias
 from mobiledeploy.observe import observe
+from mobiledeploy.single_thread import on_one_thread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -66,6 +67,7 @@ class ChannelGroup:
     ceiling: float
 
 
+@on_one_thread
 def equalize(model: FoldedModel, calibration: CalibrationSet) -> FoldedModel:
     """Return the model with every channel group rescaled.
 

@@ -27,6 +27,7 @@ from mobiledeploy.quantize.search import search_factors, trusted_factors
 from mobiledeploy.quantize.simulate import simulate
 from mobiledeploy.quantize.weights import round_bias, round_to_nearest, weight_scales
 from mobiledeploy.quiet import quietly
+from mobiledeploy.single_thread import on_one_thread
 from mobiledeploy.types import QuantizedModel, QuantRecipe
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ _CORRECTED = 32
 _QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
 
 
+@on_one_thread
 def quantize(
     model: FoldedModel, calibration: CalibrationSet, recipe: QuantRecipe | None = None
 ) -> QuantizedModel:
