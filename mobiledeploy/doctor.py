@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Literal
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from mobiledeploy.devices.host import ARM64, X86, Host, describe_host
 from mobiledeploy.progress import track
-from mobiledeploy.runtimes.host import ARM64, X86, Host, describe_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -7,6 +7,7 @@ import pytest
 
 from mobiledeploy import doctor
 from mobiledeploy.cli import _run
+from mobiledeploy.devices.host import Host
 from mobiledeploy.doctor import (
     check_cache,
     check_in_step,
@@ -16,7 +17,6 @@ from mobiledeploy.doctor import (
     check_weights,
     import_failure,
 )
-from mobiledeploy.runtimes.host import Host
 
 
 @pytest.fixture

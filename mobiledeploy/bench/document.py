@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,7 @@ from mobiledeploy.bench.stats import paired_ratio
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mobiledeploy.runtimes.host import Host
+    from mobiledeploy.devices.host import Host
     from mobiledeploy.types import Measurement
 
 SCHEMA = 1
@@ -32,6 +33,11 @@ def to_document(
             "model": host.model,
             "cores": host.cores,
             "features": None if host.features is None else sorted(host.features),
+            "place": host.place,
+            "os": host.os,
+            "emulated": host.emulated,
+            "runtimes": dict(host.runtimes),
+            "conditions": dict(host.conditions),
         },
         "notes": list(notes),
         "measurements": [_entry(m, measurements[0]) for m in measurements],
@@ -46,4 +52,7 @@ def _entry(measurement: Measurement, first: Measurement) -> dict[str, object]:
         "iqr_ms": measurement.iqr_ms,
         "ratio_to_first": asdict(paired_ratio(first, measurement)),
     }
-    return asdict(measurement) | derived
+    entry = asdict(measurement) | derived
+    if measurement.outputs is not None and math.isinf(measurement.outputs.sqnr_db):
+        entry["outputs"] |= {"sqnr_db": None}  # none differs; JSON has no infinity
+    return entry

@@ -13,19 +13,23 @@ from __future__ import annotations
 
 import math
 import statistics
+import time
 from typing import TYPE_CHECKING, Any
 
-from mobiledeploy.bench.process import converse
-from mobiledeploy.bench.stats import doubts
-from mobiledeploy.errors import ArtifactError, UsageError
+from mobiledeploy.bench.outputs import check_outputs
+from mobiledeploy.bench.stats import doubts, slowed_down
+from mobiledeploy.devices import LocalDevice, Request, arrays_of
+from mobiledeploy.errors import UsageError
 from mobiledeploy.files import sha256_of
-from mobiledeploy.progress import track
-from mobiledeploy.runtimes.host import describe_host
+from mobiledeploy.progress import step, track
+from mobiledeploy.runtimes import check_artifact
 from mobiledeploy.types import Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from mobiledeploy.devices import Device
 
 MIN_SESSIONS = 3
 _STEPS_PER_SESSION = 20
@@ -34,21 +38,27 @@ _STEPS_PER_SESSION = 20
 def measure(
     artifacts: Sequence[Path],
     *,
+    device: Device | None = None,
     threads: int = 1,
     runs: int = 100,
     warmup: int = 10,
     duration_s: float | None = None,
     seed: int = 0,
+    affinity: Sequence[int] = (),
+    cool_down_s: float = 0,
 ) -> tuple[Measurement, ...]:
-    """Measure the latency of artifacts on this machine.
+    """Measure the latency of artifacts on a device.
 
     Args:
         artifacts: `.onnx` and `.pte` files; one may come twice, to see how steady the machine is.
+        device: From `devices.open_device`, entered; None: this machine.
         threads: Threads that compute one inference, in every runtime.
         runs: Inferences that count, of each artifact, over all sessions.
         warmup: Inferences that come first and do not count, of each artifact in each session.
         duration_s: Time for so long, over all sessions, in place of `runs`.
         seed: Of the order within the rounds.
+        affinity: Cores to be bound to; none: all.
+        cool_down_s: Rest before each session but the first.
 
     Returns:
         In the order of `artifacts`. `times_ms[i]` of all of them belong to one round, so that
@@ -57,30 +67,41 @@ def measure(
     Raises:
         UsageError: nothing to measure, or a number that cannot be.
         ArtifactError: an artifact cannot be read, or its runtime does not accept it.
-        RuntimeFailedError: a runtime failed or crashed.
+        RuntimeFailedError: a device or a runtime failed or crashed.
     """
     _check(artifacts, threads=threads, runs=runs, warmup=warmup, duration_s=duration_s)
-    digests = [_sha256(path) for path in artifacts]
+    device = device or LocalDevice()
+    for path in artifacts:
+        check_artifact(path)
+    digests = [sha256_of(path) for path in artifacts]
+    inputs, expected = _expectations(device, artifacts)
+    host = device.host
     count = sessions_for(len(artifacts))
     orders = [load_order(len(artifacts), session) for session in range(count)]
     requests = [
-        {
-            "artifacts": [str(artifacts[index]) for index in order],
-            "threads": threads,
-            "rounds": len(range(session, max(runs, count), count)),
-            "warmup": warmup,
-            "seed": seed + session,
-            "duration_s": None if duration_s is None else duration_s / count,
-        }
+        Request(
+            task="bench",
+            artifacts=tuple(artifacts[index] for index in order),
+            inputs=tuple(inputs[index] for index in order),
+            threads=threads,
+            affinity=tuple(affinity),
+            rounds=len(range(session, max(runs, count), count)),
+            warmup=warmup,
+            seed=seed + session,
+            duration_s=None if duration_s is None else duration_s / count,
+        )
         for session, order in enumerate(orders)
     ]
-    results = _run_sessions(requests)
-    host = describe_host()
+    results = _run_sessions(device, requests, cool_down_s)
+    conditions = tuple(result["result"]["conditions"] for result in results)
     measurements = []
     for index, path in enumerate(artifacts):
-        pairs = list(zip(orders, results, strict=True))
-        fresh = [result["fresh"] for order, result in pairs if order[0] == index]
-        times = [t for order, result in pairs for t in result["times_ms"][order.index(index)]]
+        places = [order.index(index) for order in orders]
+        fresh = [r["result"]["fresh"] for r, p in zip(results, places, strict=True) if p == 0]
+        times = [
+            t for r, p in zip(results, places, strict=True) for t in r["result"]["times_ms"][p]
+        ]
+        found = [arrays_of(r)[p] for r, p in zip(results, places, strict=True)]
         measurement = Measurement(
             artifact=str(path),
             artifact_sha256=digests[index],
@@ -92,10 +113,29 @@ def measure(
             load_ms=statistics.median(f["load_ms"] for f in fresh),
             first_ms=statistics.median(f["first_ms"] for f in fresh),
             peak_memory_bytes=statistics.median_low(f["peak_memory_bytes"] for f in fresh),
-            warnings=doubts(times, threads=threads, cores=host.cores),
+            warnings=(
+                *doubts(times, threads=threads, cores=len(affinity) or host.cores),
+                *slowed_down(conditions),
+            ),
+            conditions=conditions,
+            outputs=None if expected is None else check_outputs(expected[index], found),
         )
         measurements.append(measurement)
     return tuple(measurements)
+
+
+def _expectations(device: Device, artifacts: Sequence[Path]) -> tuple[list[Any], list[Any] | None]:
+    """Return inputs for each artifact, and what this machine makes of them.
+
+    On this machine itself there is nothing to compare: it makes its inputs while it measures.
+    """
+    if device.is_local:
+        return [None] * len(artifacts), None
+    nothing = (None,) * len(artifacts)
+    request = Request(task="outputs", artifacts=tuple(artifacts), inputs=nothing)
+    with step("Running the artifacts here, to compare"):
+        *_, last = LocalDevice().converse(request)
+    return arrays_of(last, "inputs"), arrays_of(last)
 
 
 def sessions_for(artifacts: int) -> int:
@@ -120,26 +160,20 @@ def _check(
         raise UsageError(f"The duration is {duration_s} s; expected more than 0.")
 
 
-def _sha256(path: Path) -> str:
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        raise ArtifactError(
-            f"Could not read {path}: {error.strerror}.",
-            remedy="Check the path, or make the artifact with `mobiledeploy export`.",
-        ) from error
-
-
-def _run_sessions(requests: Sequence[Mapping[str, object]]) -> list[Mapping[str, Any]]:
+def _run_sessions(
+    device: Device, requests: Sequence[Request], cool_down_s: float
+) -> list[Mapping[str, Any]]:
     """Run one session after the other, showing the progress that they report."""
     results: list[Mapping[str, Any]] = []
 
     def steps() -> Iterator[None]:
         shown = 0
         for request in requests:
-            for message in converse(request):
+            if results:
+                time.sleep(cool_down_s)
+            for message in device.converse(request):
                 if "result" in message:
-                    results.append(message["result"])
+                    results.append(message)
                 done = len(results) + message.get("progress", 0.0)
                 now = int(done * _STEPS_PER_SESSION)
                 yield from [None] * (now - shown)

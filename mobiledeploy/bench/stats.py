@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import statistics
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from mobiledeploy.types import Measurement
 
 MAX_SPREAD = 0.10
 MAX_DRIFT = 0.05
+MAX_FALL = 0.10
 MIN_RUNS = 20
 
 
@@ -98,6 +99,50 @@ def doubts(times_ms: Sequence[float], *, threads: int, cores: int) -> tuple[str,
             "more than the slowest of them."
         )
     return tuple(found)
+
+
+def slowed_down(conditions: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Return what says that the processor was slowed down during the sessions.
+
+    - the kernel has counted it (`throttle_count`), or a Raspberry Pi's firmware says so;
+    - the fastest core's frequency fell by more than 10% within a session.
+
+    Args:
+        conditions: "before" and "after" of each session (`agent.machine.conditions`).
+    """
+    found = []
+    counted = _counted(conditions)
+    if counted:
+        found.append(
+            f"The processor grew too hot and was slowed down {counted} times. Cool it, or rest "
+            "between the sessions with --cool-down."
+        )
+    words = {c["after"]["throttled_now"] or 0 for c in conditions}
+    if any(words):
+        found.append(
+            "The board says that it is slowed down, by heat or for want of power "
+            f"(get_throttled: {max(words):#x})."
+        )
+    falls = [
+        after / before
+        for before, after in (
+            (c["before"]["frequency_mhz"], c["after"]["frequency_mhz"]) for c in conditions
+        )
+        if before and after
+    ]
+    if falls and min(falls) < 1 - MAX_FALL:
+        found.append(
+            f"The processor's frequency fell to {min(falls):.0%} within a session (expected at "
+            f"least {1 - MAX_FALL:.0%}): it throttles, or its governor saves power."
+        )
+    return tuple(found)
+
+
+def _counted(conditions: Sequence[Mapping[str, Any]]) -> int:
+    return sum(
+        (c["after"]["throttle_count"] or 0) - (c["before"]["throttle_count"] or 0)
+        for c in conditions
+    )
 
 
 def _rank_below_median(count: int, confidence: float = 0.95) -> int:

@@ -1,4 +1,4 @@
-"""`mobiledeploy bench`: latency, load time and memory of artifacts on this machine."""
+"""`mobiledeploy bench`: latency, load time and memory of artifacts on a device."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mobiledeploy.cli.device_options import DEVICE, TIMEOUT
 from mobiledeploy.cli.output import console, print_json, showing_progress
 
 if TYPE_CHECKING:
@@ -32,6 +33,23 @@ def bench(
     warmup: Annotated[
         int, typer.Option("--warmup", min=0, help="Inferences before these, per artifact.")
     ] = 10,
+    duration: Annotated[
+        float | None,
+        typer.Option("--duration", metavar="S", help="Time for so long, in place of --runs."),
+    ] = None,
+    cpu_affinity: Annotated[
+        str | None,
+        typer.Option("--cpu-affinity", metavar="CORES", help="Bind to these, e.g. 4-7 or 0,2."),
+    ] = None,
+    cool_down: Annotated[
+        float, typer.Option("--cool-down", metavar="S", min=0, help="Rest between sessions.")
+    ] = 0,
+    device_uri: Annotated[str, DEVICE] = "local",
+    timeout: Annotated[float, TIMEOUT] = 600,
+    min_sqnr: Annotated[
+        float,
+        typer.Option(metavar="DB", help="Least SQNR of a device's outputs against this machine's."),
+    ] = 60,
     json_path: Annotated[
         Path | None,
         typer.Option("--json", metavar="PATH", help="Write a JSON document; - is stdout."),
@@ -40,24 +58,34 @@ def bench(
     """Measure latency, load time and memory, all artifacts against one another."""
     from mobiledeploy.bench import measure
     from mobiledeploy.bench.document import to_document
+    from mobiledeploy.bench.outputs import require_outputs
+    from mobiledeploy.devices import open_device, parse_cores
+    from mobiledeploy.devices.host import int8_caveat
     from mobiledeploy.files import write_whole
-    from mobiledeploy.runtimes.host import describe_host, int8_caveat
 
-    with showing_progress():
-        measurements = measure(artifacts, threads=threads, runs=runs, warmup=warmup)
-    host = describe_host()
+    with showing_progress(), open_device(device_uri, timeout_s=timeout) as device:
+        measurements = measure(
+            artifacts,
+            device=device,
+            threads=threads,
+            runs=runs,
+            warmup=warmup,
+            duration_s=duration,
+            affinity=parse_cores(cpu_affinity),
+            cool_down_s=cool_down,
+        )
+        host = device.host
     notes = [note for note in (int8_caveat(host),) if note]
     _print_table(measurements)
     for note in notes:
         console().print(f"Note: {note}", markup=False)
-    if json_path is None:
-        return
     document = to_document(measurements, host, notes)
-    if str(json_path) == "-":
+    if json_path is not None and str(json_path) == "-":
         print_json(document)
-    else:
+    elif json_path is not None:
         with write_whole(json_path) as part:
             part.write_text(json.dumps(document, indent=2) + "\n")
+    require_outputs(measurements, min_sqnr)
 
 
 def _print_table(measurements: Sequence[Measurement]) -> None:
@@ -89,5 +117,11 @@ def _print_table(measurements: Sequence[Measurement]) -> None:
         )
     console().print(table)
     for m in measurements:
+        if m.outputs is not None:
+            console().print(
+                f"{Path(m.artifact).name}: {m.outputs.differing} of {m.outputs.values} outputs "
+                f"differ from this machine's ({m.outputs.sqnr_db:.1f} dB).",
+                markup=False,
+            )
         for warning in m.warnings:
             console().print(f"Warning: {Path(m.artifact).name}: {warning}", markup=False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mobiledeploy.errors import ArtifactError, UsageError
+from mobiledeploy.runtimes.pte_file import check_pte
 from mobiledeploy.runtimes.runner import Runner
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from mobiledeploy.runtimes.executorch import ExecuTorchRunner
     from mobiledeploy.runtimes.onnxruntime import OnnxRuntimeRunner
 
-__all__ = ["Runner", "open_runner", "runner_type"]
+__all__ = ["Runner", "check_artifact", "open_runner", "runner_type"]
 
 
 def open_runner(path: Path, *, threads: int = 1, optimize: bool = True) -> Runner:
@@ -39,6 +40,25 @@ def open_runner(path: Path, *, threads: int = 1, optimize: bool = True) -> Runne
     return runner_type(path)(path, threads=threads, optimize=optimize)
 
 
+def check_artifact(path: Path) -> None:
+    """See whether a file can be given to its runtime, without loading the runtime.
+
+    A damaged `.pte` may abort the process that loads it (see `pte_file`).
+
+    Raises:
+        ArtifactError: no such file, an unknown suffix, or a `.pte` that is none.
+    """
+    if path.suffix not in (".onnx", ".pte"):
+        raise _unknown(path)
+    if not path.is_file():
+        raise ArtifactError(
+            f"Could not read {path}: there is no such file.",
+            remedy="Check the path, or make the artifact with `mobiledeploy export`.",
+        )
+    if path.suffix == ".pte":
+        check_pte(path)
+
+
 def runner_type(path: Path) -> type[OnnxRuntimeRunner | ExecuTorchRunner]:
     """Import the runtime that a file's suffix asks for, and only that: ORT needs no torch.
 
@@ -53,7 +73,11 @@ def runner_type(path: Path) -> type[OnnxRuntimeRunner | ExecuTorchRunner]:
         from mobiledeploy.runtimes.executorch import ExecuTorchRunner  # noqa: PLC0415
 
         return ExecuTorchRunner
-    raise ArtifactError(
+    raise _unknown(path)
+
+
+def _unknown(path: Path) -> ArtifactError:
+    return ArtifactError(
         f"{path} ends in {path.suffix or 'no suffix'!r}; expected .onnx or .pte.",
         remedy="Rename the file to what it is.",
     )

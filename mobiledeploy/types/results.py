@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,6 +79,22 @@ class ParityReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OutputCheck:
+    """A device's outputs held against this machine's, on the same inputs.
+
+    Attributes:
+        values: How many were compared.
+        differing: How many of them are not the same to the last bit.
+        sqnr_db: Signal to noise, this machine's outputs being the signal; infinite where none
+            differs.
+    """
+
+    values: int
+    differing: int
+    sqnr_db: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """Raw times of one artifact on one device, and what follows from them.
 
@@ -88,6 +104,8 @@ class Measurement:
         first_ms: The first inference, which also allocates.
         peak_memory_bytes: Peak resident memory that loading and running added.
         warnings: What makes the figures doubtful, one sentence each.
+        conditions: Of each session, what the device's speed depended on, before and after.
+        outputs: How the device's outputs compare with this machine's; None on this machine.
     """
 
     artifact: str
@@ -101,6 +119,8 @@ class Measurement:
     first_ms: float
     peak_memory_bytes: int
     warnings: tuple[str, ...] = ()
+    conditions: tuple[Mapping[str, Any], ...] = ()
+    outputs: OutputCheck | None = None
 
     @property
     def median_ms(self) -> float:

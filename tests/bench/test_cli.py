@@ -1,6 +1,7 @@
 """`mobiledeploy bench` as a user meets it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -28,10 +29,12 @@ def test_the_document_can_go_to_a_file(float_onnx, tmp_path, capsys):
 
 
 def test_an_x86_machine_says_that_it_is_no_phone(float_onnx, monkeypatch, capsys):
-    from mobiledeploy.runtimes import host
+    from mobiledeploy.devices import LocalDevice
+    from mobiledeploy.devices.host import describe_host
 
     def on(architecture):
-        monkeypatch.setattr(host.platform, "machine", lambda: architecture)
+        host = replace(describe_host(), architecture=architecture)
+        monkeypatch.setattr(LocalDevice, "host", host)
         assert _run(["bench", str(float_onnx), "--runs", "2", "--json", "-"]) == 0
         captured = capsys.readouterr()
         return " ".join(captured.err.split()), json.loads(captured.out)["notes"]

@@ -1,12 +1,22 @@
 """The JSON document: versioned, complete, and its ratios are to the first artifact."""
 
 import json
+import math
+from dataclasses import replace
 
 from mobiledeploy.bench.document import to_document
-from mobiledeploy.runtimes.host import Host
-from mobiledeploy.types import Measurement
+from mobiledeploy.devices.host import Host
+from mobiledeploy.types import Measurement, OutputCheck
 
-HOST = Host(architecture="riscv64", model="A chip", cores=3, features=frozenset({"vnni", "avx2"}))
+HOST = Host(
+    architecture="riscv64",
+    model="A chip",
+    cores=3,
+    features=frozenset({"vnni", "avx2"}),
+    os="an OS",
+    runtimes={"onnxruntime": "9"},
+    conditions={"governor": "performance"},
+)
 
 
 def measurement(name, times_ms):
@@ -31,7 +41,7 @@ def test_the_document_holds_raw_times_and_what_follows_from_them():
     document = to_document([measurement("a", times), measurement("b", doubled)], HOST, ["beware"])
     assert json.loads(json.dumps(document)) == document | {
         "measurements": [
-            entry | {"times_ms": list(entry["times_ms"]), "warnings": list(entry["warnings"])}
+            entry | {name: list(entry[name]) for name in ("times_ms", "warnings", "conditions")}
             for entry in document["measurements"]
         ]
     }
@@ -42,6 +52,11 @@ def test_the_document_holds_raw_times_and_what_follows_from_them():
         "model": "A chip",
         "cores": 3,
         "features": ["avx2", "vnni"],
+        "place": "local",
+        "os": "an OS",
+        "emulated": False,
+        "runtimes": {"onnxruntime": "9"},
+        "conditions": {"governor": "performance"},
     }
     assert document["notes"] == ["beware"]
     first, second = document["measurements"]
@@ -57,6 +72,8 @@ def test_the_document_holds_raw_times_and_what_follows_from_them():
         "first_ms": 6.0,
         "peak_memory_bytes": 7,
         "warnings": ("doubtful",),
+        "conditions": (),
+        "outputs": None,
         "median_ms": 51.0,
         "p90_ms": 91.0,
         "p99_ms": 100.0,
@@ -70,3 +87,12 @@ def test_unknown_features_are_null_rather_than_none_found():
     host = Host(architecture="x86_64", model="", cores=1, features=None)
     document = to_document([measurement("a", (1.0, 2.0))], host, [])
     assert document["host"]["features"] is None
+
+
+def test_outputs_that_do_not_differ_have_no_figure_that_json_cannot_hold():
+    exact = OutputCheck(values=20, differing=0, sqnr_db=math.inf)
+    rounded = OutputCheck(values=20, differing=3, sqnr_db=80.5)
+    pair = [replace(measurement("a", (1.0, 2.0)), outputs=check) for check in (exact, rounded)]
+    entries = to_document(pair, HOST, [])["measurements"]
+    assert [e["outputs"]["sqnr_db"] for e in entries] == [None, 80.5]
+    json.dumps(entries, allow_nan=False)

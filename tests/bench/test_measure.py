@@ -3,11 +3,13 @@
 import hashlib
 import importlib
 import shutil
+from types import SimpleNamespace
 
 import pytest
 
 from mobiledeploy.bench import measure, paired_ratio
 from mobiledeploy.bench.measure import load_order, sessions_for
+from mobiledeploy.devices import LocalDevice
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
 
 
@@ -35,15 +37,20 @@ def test_each_artifact_is_loaded_first_equally_often(artifacts, sessions):
         assert {there.count(index) for index in range(artifacts)} == {sessions // artifacts}
 
 
-@pytest.fixture
-def sessions(monkeypatch):
-    """Answer sessions without running anything: each figure tells where it comes from."""
-    requests = []
+COOL = {"throttle_count": None, "throttled_now": None, "frequency_mhz": None}
 
-    def converse(request):
-        session = len(requests)
-        requests.append(request)
-        names = [path.rsplit("/", 1)[-1] for path in request["artifacts"]]
+
+class Sessions(LocalDevice):
+    """Answers sessions without running anything: each figure tells where it comes from."""
+
+    def __init__(self):
+        super().__init__()
+        self.requests = []
+
+    def converse(self, request):
+        session = len(self.requests)
+        self.requests.append(request)
+        names = [path.name for path in request.artifacts]
         yield {"progress": 0.5}
         fresh = {
             "runtime": f"runtime of {names[0]}",
@@ -51,18 +58,20 @@ def sessions(monkeypatch):
             "first_ms": 100.0 * session + 2,
             "peak_memory_bytes": 100 * session + 3,
         }
-        rounds = range(request["rounds"])
+        rounds = range(request.rounds)
         yield {
             "result": {
                 "fresh": fresh,
                 "times_ms": [[ord(n[0]) + session / 10 for _ in rounds] for n in names],
+                "conditions": {"before": COOL, "after": COOL | {"frequency_mhz": session}},
+                "outputs": [None for _ in names],
             }
         }
 
-    # The package exports the function under the module's name.
-    module = importlib.import_module("mobiledeploy.bench.measure")
-    monkeypatch.setattr(module, "converse", converse)
-    return requests
+
+@pytest.fixture
+def sessions():
+    return Sessions()
 
 
 @pytest.fixture
@@ -74,8 +83,8 @@ def files(tmp_path):
 
 
 def test_figures_land_with_their_artifact(sessions, files):
-    a, b = measure(files, runs=6)
-    assert [r["rounds"] for r in sessions] == [2, 2, 1, 1]
+    a, b = measure(files, runs=6, device=sessions)
+    assert [r.rounds for r in sessions.requests] == [2, 2, 1, 1]
     assert a.times_ms == tuple(ord("a") + t / 10 for t in (0, 0, 1, 1, 2, 3))
     assert b.times_ms == tuple(ord("b") + t / 10 for t in (0, 0, 1, 1, 2, 3))
     assert (a.runtime, b.runtime) == ("runtime of a.onnx", "runtime of b.onnx")
@@ -84,34 +93,49 @@ def test_figures_land_with_their_artifact(sessions, files):
     assert (b.load_ms, b.first_ms, b.peak_memory_bytes) == (201, 202, 103)
 
 
-@pytest.mark.usefixtures("sessions")
-def test_an_artifact_may_be_held_against_itself(files):
-    first, second = measure([files[0], files[0]], runs=4)
+def test_an_artifact_may_be_held_against_itself(sessions, files):
+    first, second = measure([files[0], files[0]], runs=4, device=sessions)
     assert first.times_ms == second.times_ms
     assert first.load_ms != second.load_ms
 
 
 def test_runs_are_shared_out_among_the_sessions(sessions, files):
-    found = measure(files, runs=101)
-    assert [r["rounds"] for r in sessions] == [26, 25, 25, 25]
+    found = measure(files, runs=101, device=sessions)
+    assert [r.rounds for r in sessions.requests] == [26, 25, 25, 25]
     assert len(found[0].times_ms) == 101
 
 
-@pytest.mark.usefixtures("sessions")
-def test_every_session_has_at_least_one_round(files):
-    assert len(measure(files, runs=2)[0].times_ms) == 4
+def test_every_session_has_at_least_one_round(sessions, files):
+    assert len(measure(files, runs=2, device=sessions)[0].times_ms) == 4
 
 
 def test_what_was_asked_for_reaches_every_session(sessions, files):
-    measure(files, threads=3, warmup=7, duration_s=8.0, seed=40)
-    assert {r["threads"] for r in sessions} == {3}
-    assert {r["warmup"] for r in sessions} == {7}
-    assert {r["duration_s"] for r in sessions} == {2.0}
-    assert [r["seed"] for r in sessions] == [40, 41, 42, 43]
+    measure(files, device=sessions, threads=3, warmup=7, duration_s=8.0, seed=40, affinity=[1, 0])
+    requests = sessions.requests
+    assert {r.task for r in requests} == {"bench"}
+    assert {r.threads for r in requests} == {3}
+    assert {r.warmup for r in requests} == {7}
+    assert {r.duration_s for r in requests} == {2.0}
+    assert {r.affinity for r in requests} == {(1, 0)}
+    assert [r.seed for r in requests] == [40, 41, 42, 43]
 
 
-@pytest.mark.usefixtures("sessions")
-def test_progress_advances_to_the_end_and_no_further(files):
+def test_the_conditions_of_every_session_are_kept(sessions, files):
+    for measurement in measure(files, device=sessions):
+        after = [c["after"]["frequency_mhz"] for c in measurement.conditions]
+        assert after == [0, 1, 2, 3]
+
+
+def test_the_device_rests_between_sessions_and_not_before_the_first(sessions, files, monkeypatch):
+    module = importlib.import_module("mobiledeploy.bench.measure")
+    rests = []
+    clock = SimpleNamespace(sleep=lambda s: rests.append((s, len(sessions.requests))))
+    monkeypatch.setattr(module, "time", clock)
+    measure(files, device=sessions, cool_down_s=7)
+    assert rests == [(7, 1), (7, 2), (7, 3)]
+
+
+def test_progress_advances_to_the_end_and_no_further(sessions, files):
     from mobiledeploy import progress
 
     class Reporter:
@@ -125,7 +149,7 @@ def test_progress_advances_to_the_end_and_no_further(files):
 
     reporter = Reporter()
     with progress.reporting_to(reporter):
-        measure(files)
+        measure(files, device=sessions)
     assert reporter.said == ("Timing in 4 sessions", 80)
     assert reporter.steps == 80
 
@@ -142,8 +166,8 @@ def test_progress_advances_to_the_end_and_no_further(files):
 )
 def test_numbers_that_cannot_be_are_usage_errors(sessions, files, options, message):
     with pytest.raises(UsageError, match=message):
-        measure(files, **options)
-    assert sessions == []
+        measure(files, device=sessions, **options)
+    assert sessions.requests == []
 
 
 def test_nothing_to_measure_is_a_usage_error():
@@ -152,7 +176,7 @@ def test_nothing_to_measure_is_a_usage_error():
 
 
 def test_a_missing_artifact_is_an_artifact_error(tmp_path):
-    with pytest.raises(ArtifactError, match=r"Could not read .*none\.onnx: No such file"):
+    with pytest.raises(ArtifactError, match=r"Could not read .*none\.onnx: there is no such file"):
         measure([tmp_path / "none.onnx"])
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mobiledeploy.bench.stats import doubts, paired_ratio
+from mobiledeploy.bench.stats import doubts, paired_ratio, slowed_down
 from mobiledeploy.errors import UsageError
 from mobiledeploy.types import Measurement
 
@@ -107,3 +107,33 @@ def test_few_runs_are_doubtful(count, few):
 
 def test_two_times_are_enough_to_ask():
     assert doubts([10.0, 10.0], threads=1, cores=1)[0].startswith("2 runs are few")
+
+
+def conditions(before=None, after=None):
+    cool = {"throttle_count": None, "throttled_now": None, "frequency_mhz": None}
+    return {"before": cool | (before or {}), "after": cool | (after or {})}
+
+
+def test_a_machine_that_says_nothing_is_not_accused():
+    assert slowed_down([conditions(), conditions()]) == ()
+    same = {"throttle_count": 7, "throttled_now": 0, "frequency_mhz": 2400.0}
+    assert slowed_down([conditions(same, same)]) == ()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "says"),
+    [
+        ({"throttle_count": 7}, {"throttle_count": 9}, "slowed down 2 times"),
+        ({"throttled_now": 0}, {"throttled_now": 5}, "get_throttled: 0x5"),
+        ({"frequency_mhz": 2400.0}, {"frequency_mhz": 1500.0}, "fell to 62%"),
+    ],
+)
+def test_throttling_is_reported_by_whoever_tells(before, after, says):
+    [warning] = slowed_down([conditions(), conditions(before, after)])
+    assert says in warning
+
+
+def test_a_frequency_that_rises_or_sways_a_little_is_no_throttling():
+    swaying = conditions({"frequency_mhz": 2400.0}, {"frequency_mhz": 2200.0})
+    rising = conditions({"frequency_mhz": 600.0}, {"frequency_mhz": 2400.0})
+    assert slowed_down([swaying, rising]) == ()

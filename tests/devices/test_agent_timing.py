@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from mobiledeploy.bench.interleave import interleaved
+from mobiledeploy.devices.agent.timing import interleaved
 
 
 class Machine:

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mobiledeploy.bench import memory
-from mobiledeploy.bench.memory import PeakMemory
+from mobiledeploy.devices.agent import timing
+from mobiledeploy.devices.agent.timing import PeakMemory
 
 MIB = 2**20
 
@@ -46,10 +46,8 @@ def test_nothing_adds_next_to_nothing():
 @pytest.mark.parametrize(("platform", "unit"), [("linux", 1024), ("darwin", 1)])
 def test_without_proc_the_process_s_peak_is_taken(monkeypatch, tmp_path, platform, unit):
     peaks = iter([1000, 5000])
-    monkeypatch.setattr(memory, "_STATUS", tmp_path / "none")
-    monkeypatch.setattr(memory, "_CLEAR_REFS", tmp_path / "nowhere" / "none")
-    monkeypatch.setattr(memory.sys, "platform", platform)
+    monkeypatch.setattr(timing.sys, "platform", platform)
     monkeypatch.setattr(
-        memory.resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=next(peaks))
+        timing.resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=next(peaks))
     )
-    assert PeakMemory().added_bytes() == 4000 * unit
+    assert PeakMemory(str(tmp_path)).added_bytes() == 4000 * unit

@@ -1,12 +1,17 @@
-"""What this machine's processor is, and what it can do for int8."""
+"""What a machine is, and what its processor can do for int8.
+
+In: what the agent (or a phone's shell) reports, as the system spells it. Out: a `Host`.
+"""
 
 from __future__ import annotations
 
-import os
-import platform
-import subprocess
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from mobiledeploy.devices.agent.machine import describe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 X86 = frozenset({"x86_64", "amd64", "i686", "i386"})
 ARM64 = frozenset({"aarch64", "arm64"})
@@ -28,40 +33,77 @@ _MACOS_FLAGS = {
 }
 
 
+# Linux's <asm/hwcap.h> for arm64: feature -> (which of the two words, bit).
+_HWCAP = {"dotprod": (0, 20), "i8mm": (1, 13)}
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """A processor.
+    """A machine.
 
     Attributes:
         architecture: As the kernel names it, for example "x86_64", "aarch64", "arm64".
         model: The processor's name, or "" where the system does not tell.
-        cores: Logical cores that this process may use.
+        cores: Logical cores that a process may use.
         features: Of "avx2", "avx512", "vnni", "dotprod", "i8mm", those it has; None where the
             system does not tell.
+        place: Where it is: "local", or the device's URI.
+        os: The system's name and version.
+        emulated: Whether its processor is a program on another one.
+        runtimes: Name and version of what can be run there; None where it is not installed.
+        conditions: What its speed depends on (`agent.machine.conditions`).
     """
 
     architecture: str
     model: str
     cores: int
     features: frozenset[str] | None
+    place: str = "local"
+    os: str = ""
+    emulated: bool = False
+    runtimes: Mapping[str, str | None] = field(default_factory=dict)
+    conditions: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
         """Return one line for people."""
-        return f"local ({self.model or 'unknown processor'}, {self.architecture})"
+        return f"{self.place} ({self.model or 'unknown processor'}, {self.architecture})"
 
 
 def describe_host() -> Host:
     """Return what this machine is."""
-    macos = platform.system() == "Darwin"
-    model, features = parse_sysctl(_macos_text()) if macos else parse_cpuinfo(_linux_text())
+    return host_from("local", describe())
+
+
+def host_from(place: str, report: Mapping[str, Any]) -> Host:
+    """Read what the agent reports (`agent.machine.describe`)."""
+    parse = parse_sysctl if report["system"] == "Darwin" else parse_cpuinfo
+    model, features = parse(report["processor"])
+    emulated = False
+    if report["hwcap"] is not None:
+        # An emulator passes on its own machine's /proc/cpuinfo, but not its processor's word.
+        features = frozenset(
+            f for f, (word, bit) in _HWCAP.items() if report["hwcap"][word] >> bit & 1
+        )
+        emulated = "vendor_id" in report["processor"]
+        model = f"emulated on {model}" if emulated else model
     return Host(
-        architecture=platform.machine(), model=model, cores=_available_cores(), features=features
+        architecture=report["architecture"],
+        model=model,
+        cores=report["cores"],
+        features=features,
+        place=place,
+        os=report["os"],
+        emulated=emulated,
+        runtimes=report["runtimes"],
+        conditions=report["conditions"],
     )
 
 
 def int8_caveat(host: Host) -> str:
-    """Return what has to be known about int8 latencies and logits of this machine; "" on ARM."""
+    """Return what has to be known about a machine's int8 latencies and logits; "" on ARM."""
+    if host.emulated:
+        return "The processor is emulated: its logits are a real one's, its latencies are not."
     if host.architecture.lower() not in X86:
         return ""
     caveat = (
@@ -106,26 +148,3 @@ def _features(words: str | None, flags: dict[str, set[str]]) -> frozenset[str] |
         return None
     present = set(words.lower().split())
     return frozenset(feature for feature, names in flags.items() if names & present)
-
-
-def _linux_text() -> str:
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-
-
-def _macos_text() -> str:
-    command = ["/usr/sbin/sysctl", "machdep.cpu", "hw.optional"]
-    try:
-        return subprocess.run(  # noqa: S603 - a constant argv
-            command, capture_output=True, text=True, check=False, timeout=10
-        ).stdout
-    except (OSError, subprocess.SubprocessError):
-        return ""
-
-
-def _available_cores() -> int:
-    # macOS does not let processes be bound to cores.
-    bound = getattr(os, "sched_getaffinity", None)
-    return len(bound(0)) if bound else os.cpu_count() or 1

@@ -4,10 +4,11 @@ import os
 
 import pytest
 
-from mobiledeploy.runtimes import host as module
-from mobiledeploy.runtimes.host import (
+from mobiledeploy.devices.agent import machine
+from mobiledeploy.devices.host import (
     Host,
     describe_host,
+    host_from,
     int8_caveat,
     parse_cpuinfo,
     parse_sysctl,
@@ -92,20 +93,46 @@ def test_this_machine_can_be_described():
     ("system", "model"), [("Linux", "AMD EPYC"), ("Darwin", "Apple M2"), ("FreeBSD", "AMD EPYC")]
 )
 def test_each_system_is_asked_in_its_own_way(system, model, monkeypatch):
-    monkeypatch.setattr(module.platform, "system", lambda: system)
-    monkeypatch.setattr(module, "_linux_text", lambda: EPYC)
-    monkeypatch.setattr(module, "_macos_text", lambda: APPLE_M2)
+    monkeypatch.setattr(machine.platform, "system", lambda: system)
+    monkeypatch.setattr(machine, "_cpuinfo", EPYC.splitlines)
+    monkeypatch.setattr(machine, "_sysctl", lambda: APPLE_M2)
     assert describe_host().model == model
     assert model in describe_host().label
 
 
+def report(**fields):
+    return machine.describe() | {"system": "Linux", "architecture": "aarch64"} | fields
+
+
+@pytest.mark.parametrize(
+    ("hwcap", "features"),
+    [
+        ([0, 0], set()),
+        ([1 << 20, 0], {"dotprod"}),
+        ([1 << 20, 1 << 13], {"dotprod", "i8mm"}),
+        ([1 << 13, 1 << 20], set()),  # the right bits in the wrong words
+    ],
+)
+def test_an_arm_processor_s_own_word_goes_before_its_cpuinfo(hwcap, features):
+    host = host_from("exec:qemu", report(hwcap=hwcap, processor=RASPBERRY_PI_5))
+    assert host.features == features
+    assert (host.model, host.emulated) == ("Raspberry Pi 5 Model B Rev 1.0", False)
+
+
+def test_an_arm_program_that_sees_an_x86_processor_is_emulated():
+    host = host_from("exec:qemu", report(hwcap=[0, 0], processor=EPYC))
+    assert host.emulated
+    assert host.label == "exec:qemu (emulated on AMD EPYC, aarch64)"
+    assert "latencies are not" in int8_caveat(host)
+
+
 def test_only_the_cores_that_this_process_may_use_count(monkeypatch):
-    monkeypatch.setattr(module.os, "sched_getaffinity", lambda _: {1, 5, 7}, raising=False)
+    monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: {1, 5, 7}, raising=False)
     assert describe_host().cores == 3
-    monkeypatch.delattr(module.os, "sched_getaffinity")
-    monkeypatch.setattr(module.os, "cpu_count", lambda: 6)
+    monkeypatch.delattr(machine.os, "sched_getaffinity")
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 6)
     assert describe_host().cores == 6
-    monkeypatch.setattr(module.os, "cpu_count", lambda: None)
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: None)
     assert describe_host().cores == 1
 
 

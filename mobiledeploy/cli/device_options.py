@@ -1,0 +1,14 @@
+"""Options that several commands have, because each of them can run on a device."""
+
+from __future__ import annotations
+
+import typer
+
+DEVICE = typer.Option(
+    "--device",
+    metavar="URI",
+    help="local, ssh://[user@]host[:port], adb://[SERIAL] or exec:COMMAND.",
+)
+TIMEOUT = typer.Option(
+    "--timeout", metavar="S", min=1, help="How long one session on the device may take."
+)

@@ -1,0 +1,127 @@
+"""Places where artifacts run: this machine, one over ssh, a phone over adb, or any command's.
+
+On all of them the steps are the same: describe, push into a fresh temporary folder (with the
+sha256 checked over there), run, pull, clean up. What comes back is raw; statistics are made here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, Self
+
+from mobiledeploy.devices.command import CommandDevice
+from mobiledeploy.devices.host import Host
+from mobiledeploy.devices.local import LocalDevice
+from mobiledeploy.devices.python_device import TIMEOUT_S
+from mobiledeploy.devices.request import Request
+from mobiledeploy.devices.session import arrays_of
+from mobiledeploy.errors import UsageError
+from mobiledeploy.progress import track
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from mobiledeploy.devices.request import Message, Samples
+
+__all__ = [
+    "Device",
+    "Host",
+    "LocalDevice",
+    "Request",
+    "arrays_of",
+    "open_device",
+    "parse_cores",
+    "run_artifact",
+]
+
+_STEPS = 20
+
+
+class Device(Protocol):
+    """Where artifacts run. Use it as a context manager: it may hold a connection."""
+
+    uri: str
+
+    @property
+    def is_local(self) -> bool:
+        """Return whether this is the machine that we run on, as it is."""
+
+    @property
+    def host(self) -> Host:
+        """Return what the machine says of itself."""
+
+    def converse(self, request: Request) -> Iterator[Message]:
+        """Run one session; yield "loading", "progress", and the "result" as the last."""
+
+    def __enter__(self) -> Self:
+        """Connect."""
+
+    def __exit__(self, *_: object) -> None:
+        """Close the connection; nothing of ours is left over there."""
+
+
+def open_device(uri: str = "local", *, timeout_s: float = TIMEOUT_S) -> Device:
+    """Return the device of a URI: `local`, `exec:COMMAND`.
+
+    Raises:
+        UsageError: no such kind of device, or an option that it does not have.
+    """
+    if uri == "local":
+        return LocalDevice(timeout_s=timeout_s)
+    if uri.startswith("exec:"):
+        return CommandDevice(uri, timeout_s=timeout_s)
+    raise UsageError(
+        f"There is no device {uri!r}.",
+        remedy="Devices are local, ssh://[user@]host[:port], adb://[SERIAL], exec:COMMAND.",
+    )
+
+
+def parse_cores(text: str | None) -> tuple[int, ...]:
+    """Return the cores that "4-7" or "0,2" names; none for None.
+
+    Raises:
+        UsageError: it does not name cores.
+    """
+    cores: list[int] = []
+    try:
+        for part in (text or "").split(",") if text is not None else ():
+            first, _, last = part.partition("-")
+            cores += range(int(first), int(last or first) + 1)
+    except ValueError:
+        cores = []
+    if text is not None and not cores:
+        raise UsageError(
+            f"--cpu-affinity is {text!r}; expected cores.", remedy="For example 0,2 or 4-7."
+        )
+    return tuple(cores)
+
+
+def run_artifact(device: Device, artifact: Path, inputs: Samples, *, threads: int = 1) -> Samples:
+    """Run samples through an artifact on a device.
+
+    Args:
+        device: From `open_device`, entered.
+        artifact: A `.onnx` or a `.pte` file of this machine.
+        inputs: (N, C, H, W) float32.
+        threads: Threads that compute one inference.
+
+    Returns:
+        Its output, (N, classes) float32.
+
+    Raises:
+        ArtifactError: the artifact cannot be read, or its runtime does not accept it.
+        RuntimeFailedError: the device cannot be reached, or its runtime failed.
+    """
+    request = Request(task="outputs", artifacts=(artifact,), inputs=(inputs,), threads=threads)
+
+    def steps() -> Iterator[Message]:
+        shown = 0
+        for message in device.converse(request):
+            now = int(message.get("progress", 0) * _STEPS)
+            yield from [message] * max(1, now - shown)
+            shown = max(shown, now)
+
+    description = f"Running {artifact.name} on {device.uri}"
+    *_, last = track(steps(), description, _STEPS)
+    logits: Samples = arrays_of(last)[0]
+    return logits

@@ -1,0 +1,129 @@
+"""What the machine says of itself, as it says it; it is read on the other side."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.metadata
+import os
+import platform
+import subprocess
+import sys
+from typing import Any
+
+PROTOCOL = 1
+_DISTRIBUTIONS = ("numpy", "onnxruntime", "executorch", "torch")
+
+
+def describe() -> dict[str, Any]:
+    """Return what this machine says of itself, as it says it; it is read on the other side."""
+    return {
+        "protocol": PROTOCOL,
+        "system": platform.system(),
+        "architecture": platform.machine(),
+        "os": platform.platform(),
+        "python": platform.python_version(),
+        "executable": sys.executable,
+        "cores": available_cores(),
+        "processor": _sysctl() if platform.system() == "Darwin" else "\n".join(_cpuinfo()),
+        "hwcap": _hwcap(),
+        "runtimes": {name: _version(name) for name in _DISTRIBUTIONS},
+        "conditions": conditions(),
+    }
+
+
+def conditions(sys_root: str = "/sys") -> dict[str, Any]:
+    """Return what a processor's speed depends on, each None where the system does not tell.
+
+    - "temperature_c": of the hottest zone;
+    - "frequency_mhz" and "max_frequency_mhz": of the fastest core;
+    - "governor": of the first core;
+    - "throttle_count": how often the kernel has seen a core slowed down by heat;
+    - "throttled_now": a Raspberry Pi's own word: under-voltage 1, capped 2, throttled 4, hot 8.
+    """
+    cpus = f"{sys_root}/devices/system/cpu"
+    counts = _numbers(cpus, "thermal_throttle/core_throttle_count")
+    firmware = lines(f"{sys_root}/devices/platform/soc/soc:firmware/get_throttled")
+    zones = f"{sys_root}/class/thermal"
+    temperatures = [
+        int(text) / 1000
+        for zone in _listed(zones)
+        if zone.startswith("thermal_zone")
+        for text in lines(f"{zones}/{zone}/temp")[:1]
+        if text.lstrip("-").isdigit()
+    ]
+    return {
+        "temperature_c": max(temperatures, default=None),
+        "frequency_mhz": _max_mhz(_numbers(cpus, "cpufreq/scaling_cur_freq")),
+        "max_frequency_mhz": _max_mhz(_numbers(cpus, "cpufreq/cpuinfo_max_freq")),
+        "governor": next(iter(lines(f"{cpus}/cpu0/cpufreq/scaling_governor")), None),
+        "throttle_count": sum(counts) if counts else None,
+        "throttled_now": int(firmware[0], 16) & 0xF if firmware else None,
+    }
+
+
+def _max_mhz(kilohertz: list[int]) -> float | None:
+    return max(kilohertz) / 1000 if kilohertz else None
+
+
+def _numbers(cpus: str, name: str) -> list[int]:
+    """Return one number per core that has it."""
+    cores = [core for core in _listed(cpus) if core[3:].isdigit()]
+    return [int(text) for core in cores for text in lines(f"{cpus}/{core}/{name}")[:1]]
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
+
+
+def lines(path: str) -> list[str]:
+    """Return the lines of a file; none where it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as handle:
+            return handle.read().splitlines()
+    except OSError:
+        return []
+
+
+def _cpuinfo() -> list[str]:
+    """Return /proc/cpuinfo up to the second core, and what stands at its end on ARM boards."""
+    text = lines("/proc/cpuinfo")
+    first = text[: text.index("")] if "" in text else text
+    return first + [line for line in text[len(first) :] if line.startswith(("Model", "Hardware"))]
+
+
+def _sysctl() -> str:
+    command = ["/usr/sbin/sysctl", "machdep.cpu", "hw.optional"]
+    try:
+        return subprocess.run(
+            command, capture_output=True, text=True, check=False, timeout=10
+        ).stdout
+    except (OSError, subprocess.SubprocessError):
+        return ""
+
+
+def _hwcap() -> list[int] | None:
+    """Return the two words in which Linux tells an ARM program what its processor can do.
+
+    They are the emulated processor's under QEMU, whose /proc/cpuinfo is the host's.
+    """
+    if platform.system() != "Linux" or platform.machine() != "aarch64":
+        return None
+    getauxval = ctypes.CDLL(None).getauxval
+    getauxval.restype, getauxval.argtypes = ctypes.c_ulong, [ctypes.c_ulong]
+    return [getauxval(16), getauxval(26)]
+
+
+def available_cores() -> int:
+    """Return how many cores this process may use; macOS does not let it be bound to some."""
+    bound = getattr(os, "sched_getaffinity", None)
+    return len(bound(0)) if bound else os.cpu_count() or 1
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

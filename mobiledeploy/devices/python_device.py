@@ -1,0 +1,77 @@
+"""A place where a command starts a Python: this machine, another one, or an emulated one."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
+
+from mobiledeploy.devices.host import Host, host_from
+from mobiledeploy.devices.session import converse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from mobiledeploy.devices.request import Message, Request
+    from mobiledeploy.errors import MobileDeployError
+
+TIMEOUT_S = 600.0
+
+
+class PythonDevice:
+    """Runs the agent by a command.
+
+    Args:
+        uri: What the user called it.
+        argv: Starts a Python over there that runs `agent.BOOTSTRAP`.
+        timeout_s: How long one session may take, and how long it may say nothing.
+    """
+
+    def __init__(self, uri: str, argv: Sequence[str], *, timeout_s: float = TIMEOUT_S) -> None:
+        self.uri = uri
+        self._argv = argv
+        self._timeout_s = timeout_s
+
+    @property
+    def is_local(self) -> bool:
+        """Return whether this is the machine that we run on, as it is."""
+        return False
+
+    @cached_property
+    def host(self) -> Host:
+        """Return what the machine says of itself.
+
+        Raises:
+            RuntimeFailedError: it cannot be reached, or has no Python.
+        """
+        [hello] = self._talk(None)
+        return host_from(self.uri, hello["hello"])
+
+    def converse(self, request: Request) -> Iterator[Message]:
+        """Run one session; yield "loading", "progress", and the "result" as the last.
+
+        Raises:
+            MobileDeployError: it failed; nothing of it is left over there.
+        """
+        for message in self._talk(request):
+            if "hello" not in message:
+                yield message
+
+    def explain(self, code: int, said: str) -> MobileDeployError | None:  # noqa: ARG002 - for others
+        """Return an error for a command that ended before the agent began, if it tells why."""
+        return None
+
+    def _talk(self, request: Request | None) -> Iterator[Message]:
+        return converse(
+            self._argv,
+            request,
+            place=self.uri,
+            timeout_s=self._timeout_s,
+            explain=self.explain,
+        )
+
+    def __enter__(self) -> Self:
+        """Return itself; devices that need a connection open it here."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Close what was opened."""

@@ -1,0 +1,99 @@
+"""What a device is asked for, and the files that go with it."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from mobiledeploy.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from numpy.typing import NDArray
+
+    Samples = NDArray[np.float32]
+    Message = Mapping[str, Any]
+
+Task = Literal["bench", "outputs"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One session on a device.
+
+    Attributes:
+        task: "bench" times the artifacts, "outputs" only runs them.
+        artifacts: Paths on this machine.
+        inputs: Samples for each artifact, (N, C, H, W) float32; None: noise that the device makes.
+            `bench` times the first batch of them and runs all of them at the end.
+        threads: Threads that compute one inference.
+        affinity: Cores to be bound to; empty for all.
+        rounds: Of `bench`: how many count.
+        warmup: Of `bench`: rounds before these.
+        seed: Of `bench`: of the order within the rounds.
+        duration_s: Of `bench`: time for so long, in place of `rounds`.
+    """
+
+    task: Task
+    artifacts: tuple[Path, ...]
+    inputs: tuple[Samples | None, ...]
+    threads: int = 1
+    affinity: tuple[int, ...] = ()
+    rounds: int = 0
+    warmup: int = 0
+    seed: int = 0
+    duration_s: float | None = None
+
+
+def files_of(request: Request) -> dict[str, bytes]:
+    """Return the files that a request needs over there, by the name that they get there.
+
+    Each artifact lies in a folder of its own with its own name, for the sake of the file of weights
+    that an ONNX model may have beside it and names by its name.
+
+    Raises:
+        ArtifactError: a file cannot be read.
+    """
+    files: dict[str, bytes] = {}
+    for place, (path, samples) in enumerate(zip(request.artifacts, request.inputs, strict=True)):
+        for part in _parts_of(path):
+            try:
+                files[f"{place}/{part.name}"] = part.read_bytes()
+            except OSError as error:
+                raise ArtifactError(
+                    f"Could not read {part}: {error.strerror}.",
+                    remedy="Check the path, or make the artifact with `mobiledeploy export`.",
+                ) from error
+        if samples is not None:
+            files[inputs_name(place)] = as_npy(samples)
+    return files
+
+
+def inputs_name(place: int) -> str:
+    """Return what the inputs of an artifact are called over there."""
+    return f"{place}/inputs.npy"
+
+
+def as_npy(array: Samples) -> bytes:
+    """Return the bytes of a `.npy` file."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def from_npy(data: bytes) -> Samples:
+    """Read a `.npy` file; it may hold numbers only."""
+    array: Samples = np.load(io.BytesIO(data), allow_pickle=False)
+    return array
+
+
+def _parts_of(path: Path) -> Iterator[Path]:
+    yield path
+    weights = path.with_name(path.name + ".data")
+    if path.suffix == ".onnx" and weights.is_file():
+        yield weights
