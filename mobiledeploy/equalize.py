@@ -88,7 +88,7 @@ def find_groups(traced: GraphModule, units: Sequence[Unit]) -> tuple[ChannelGrou
     (source,) = traced.graph.find_nodes(op="placeholder")
     tied: dict[Node, list[Node]] = {node: [node] for node in [source, *(u.output for u in units)]}
     for unit in units:
-        if unit.kind in {"add", "pool", "reshape", "multiply"}:
+        if unit.kind in {"add", "pool", "multiply"} or unit.moves_values:
             ends = unit.activations[:1] if unit.kind == "multiply" else unit.activations
             merged: list[Node] = []
             for node in (*ends, unit.output):
@@ -146,15 +146,19 @@ def _rescale(traced: GraphModule, group: ChannelGroup, s: NDArray[np.float64]) -
         bias.div_(factor)
     for unit in group.consumers:
         weight, _ = weight_and_bias(traced, unit)
-        if _is_depthwise(traced, unit):
-            weight.mul_(factor.view(-1, 1, 1, 1))
-        else:
-            weight.mul_(factor.view(1, -1, *[1] * (weight.dim() - 2)))
+        read = factor.view(_groups(unit), 1, -1)  # the factors of what each group's outputs read
+        outputs_per_group = weight.shape[0] // len(read)
+        read = read.expand(-1, outputs_per_group, -1).reshape(weight.shape[:2])
+        weight.mul_(read.view(*weight.shape[:2], *[1] * (weight.dim() - 2)))
 
 
 def _is_depthwise(traced: GraphModule, unit: Unit) -> bool:
-    """Return whether each output channel reads one input channel of its own."""
+    """Return whether each output channel reads a single input channel."""
     weight, _ = weight_and_bias(traced, unit)
-    groups = cast("int", unit.operator.args[6]) if len(unit.operator.args) > 6 else 1
-    own_input_each = weight.shape[1] == 1 and groups == weight.shape[0] > 1
-    return unit.kind == "convolution" and own_input_each
+    return _groups(unit) > 1 and weight.shape[1] == 1
+
+
+def _groups(unit: Unit) -> int:
+    """Return the groups of a convolution; 1 of a linear layer."""
+    arguments = unit.operator.args
+    return cast("int", arguments[6]) if len(arguments) > 6 else 1

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 
-Kind = Literal["convolution", "linear", "add", "multiply", "pool", "hardswish", "reshape"]
+Kind = Literal["convolution", "linear", "add", "multiply", "pool", "hardswish", "pad", "reshape"]
 
 _KINDS: dict[object, Kind] = {
     aten.conv2d.default: "convolution",
@@ -40,6 +40,7 @@ _KINDS: dict[object, Kind] = {
     aten.adaptive_avg_pool2d.default: "pool",
     aten.hardswish.default: "hardswish",
     aten.hardswish_.default: "hardswish",
+    aten.pad.default: "pad",
     aten.flatten.using_ints: "reshape",
 }
 _HARD_SIGMOID = (aten.hardsigmoid.default, aten.hardsigmoid_.default)
@@ -71,6 +72,11 @@ class Unit:
         """Return the operands that are activations, in order."""
         count = 2 if self.kind in {"add", "multiply"} else 1
         return cast("tuple[Node, ...]", self.operator.args[:count])
+
+    @property
+    def moves_values(self) -> bool:
+        """Return whether the unit computes nothing: its output is its input's values, and zeros."""
+        return self.kind in {"pad", "reshape"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,13 +133,13 @@ def find_units(traced: GraphModule) -> tuple[Unit, ...]:
     for node in traced.graph.nodes:
         if node.op != "call_function" or node in inside:
             continue
-        if node.target not in _KINDS:
+        kind = _kind_of(node)
+        if kind is None:
             raise ExportError(
                 f"The operator {node.target} (node {node.name}) has no int8 form here.",
                 remedy="Export without --int8, or express it by convolution, linear, add, multiply,"
-                " global average pooling, ReLU, ReLU6, hard-swish or hard-sigmoid.",
+                " zero padding, global average pooling, ReLU, ReLU6, hard-swish or hard-sigmoid.",
             )
-        kind = _KINDS[node.target]
         activation = _only_user(node) if kind in {"convolution", "linear", "add"} else None
         clamp = _clamp_of(activation) if activation is not None else None
         output = activation if clamp is not None and activation is not None else node
@@ -145,24 +151,27 @@ def find_units(traced: GraphModule) -> tuple[Unit, ...]:
 def find_sites(traced: GraphModule, units: Sequence[Unit]) -> tuple[Site, ...]:
     """Group activations that share an encoding; return the groups in topological order.
 
-    Residual adds and reshapes are exact in any runtime when their operands and result share one
-    encoding: the add is integer addition with saturation, the reshape moves bytes.
+    Residual adds, pads and reshapes are exact in any runtime when their operands and result share
+    one encoding: the add is integer addition with saturation, the others move bytes (what a pad
+    adds is the zero-point's code).
     """
     (source,) = traced.graph.find_nodes(op="placeholder")
     outputs = [source, *(unit.output for unit in units)]
     group: dict[Node, list[Node]] = {node: [node] for node in outputs}
     for unit in units:
-        if unit.kind in {"add", "reshape"}:
+        if unit.kind == "add" or unit.moves_values:
             merged: list[Node] = []
             for node in (*unit.activations, unit.output):
                 merged.extend(n for n in group[node] if n not in merged)
             for node in merged:
                 group[node] = merged
+    moved = {unit.output for unit in units if unit.moves_values}  # without bounds of their own
     clamps = {unit.output: unit.clamp for unit in units}
     sites: dict[int, Site] = {}
     for node in outputs:
         members = tuple(sorted(group[node], key=outputs.index))
-        bounds = [clamps.get(n) or (-float("inf"), float("inf")) for n in members]
+        makers = [n for n in members if n not in moved]
+        bounds = [clamps.get(n) or (-float("inf"), float("inf")) for n in makers]
         clamp = (min(low for low, _ in bounds), max(high for _, high in bounds))
         sites.setdefault(id(group[node]), Site(members[-1].name, members, clamp))
     return tuple(sites.values())
@@ -191,6 +200,18 @@ def weight_and_bias(traced: GraphModule, unit: Unit) -> tuple[torch.Tensor, torc
         node.args = (*node.args[:2], bias_node, *node.args[3:])
         traced.recompile()
     return parameter(traced, node.args[1]).data, parameter(traced, node.args[2]).data
+
+
+def _kind_of(node: Node) -> Kind | None:
+    """Return what an operator is in integers; None where it is nothing that we know."""
+    kind = _KINDS.get(node.target)
+    return kind if kind != "pad" or _is_zero_padding(node) else None
+
+
+def _is_zero_padding(node: Node) -> bool:
+    """Return whether a pad adds zeros: it neither mirrors nor crops."""
+    _, amounts, mode, value = (*node.args, *("constant", 0.0)[len(node.args) - 2 :])
+    return mode == "constant" and not value and min(cast("list[int]", amounts)) >= 0
 
 
 def _only_user(node: Node) -> Node | None:

@@ -60,33 +60,35 @@ def calibration(resolution, count=8):
 
 
 @functools.cache
-def folded(family, resolution=32, *, short=False, **options):
-    """Return a folded network; `short` takes the rows above."""
+def folded(family, resolution=32, *, short=False, classes=CLASSES, **options):
+    """Return a folded network; `short` takes the rows above, `options` are the architecture's."""
     rows = SHORT_ROWS[family] if short else None
     spec = ModelSpec(
         family=family,
         width=0.25,
         resolution=resolution,
-        num_classes=CLASSES,
+        num_classes=classes,
         weights="random",
         architecture=ArchitectureOptions(rows=rows, **options),
     )
     module = models.create(spec)
     models.randomize_batch_norm(module, seed=1)
     provenance = WeightsProvenance(source="random", origin="seed 0")
-    return fold(FloatModel(spec=spec, module=module, provenance=provenance, labels=LABELS))
+    labels = LABELS[:classes]
+    return fold(FloatModel(spec=spec, module=module, provenance=provenance, labels=labels))
 
 
 @functools.cache
-def equalized(family, resolution=32, *, short=False):
+def equalized(family, resolution=32, *, short=False, **options):
     """Return the network after equalization."""
-    return equalize(folded(family, resolution, short=short), calibration(resolution))
+    return equalize(folded(family, resolution, short=short, **options), calibration(resolution))
 
 
 @functools.cache
-def quantized(family, resolution=32, *, short=False):
+def quantized(family, resolution=32, *, short=False, **options):
     """Return the int8 network."""
-    return quantize(equalized(family, resolution, short=short), calibration(resolution))
+    model = equalized(family, resolution, short=short, **options)
+    return quantize(model, calibration(resolution))
 
 
 def with_program(program):

@@ -31,6 +31,15 @@ def test_the_outputs_on_the_calibration_images_stay_what_they_were(family):
     assert np.abs(after - before).max() <= SAME * np.abs(before).max()
 
 
+def test_several_filters_of_one_channel_all_take_its_factor():
+    options = {"kernels_per_layer": 2, "activation": "relu"}
+    images = networks.pixels(32)
+    before = outputs(networks.folded("v1", short=True, **options), images)
+    after = outputs(networks.equalized("v1", short=True, **options), images)
+    assert np.abs(after - before).max() <= SAME * np.abs(before).max()
+    assert not np.array_equal(before, after)
+
+
 def weights(model):
     """Return all convolution and linear weights in the order they run."""
     return [p.detach() for p in trace(model).parameters() if p.dim() > 1]

@@ -77,6 +77,9 @@ def test_a_convolution_and_its_relu6_are_one_unit():
         (nn.MaxPool2d(2), "max_pool2d"),
         (nn.Softmax(1), "softmax"),
         (nn.BatchNorm2d(4), "batch_norm"),
+        (nn.ReflectionPad2d(1), "pad"),
+        (nn.ConstantPad2d(1, 0.5), "pad"),
+        (nn.ZeroPad2d((0, 1, 0, -1)), "pad"),
     ],
 )
 def test_an_operator_without_an_int8_form_is_refused_by_name(activation, name):
@@ -147,6 +150,17 @@ def test_everything_in_a_residual_stream_shares_one_site():
     # this width the first block keeps the stem's 8 channels, and so has an add of its own.
     streams = {id(site_of[unit.output]): len(site_of[unit.output].nodes) for unit in adds}
     assert sorted(streams.values()) == [2 + 1, 2 + 1, 3 + 2, 3 + 2, 3 + 2, 4 + 3]
+
+
+@pytest.mark.parametrize("pad", [nn.ZeroPad2d((0, 1, 0, 1)), nn.ConstantPad2d((0, 1, 0, 1), 0.0)])
+def test_padding_shares_its_inputs_encoding_and_keeps_its_bounds(pad):
+    traced = trace(model_of(Convolution(nn.Sequential(nn.ReLU6(), pad, nn.Conv2d(4, 2, 3)))))
+    units = find_units(traced)
+    assert [unit.kind for unit in units] == ["convolution", "pad", "convolution"]
+    image, padded, output = find_sites(traced, units)
+    assert padded.nodes == (units[0].output, units[1].output)
+    assert padded.clamp == (0.0, 6.0)
+    assert image.clamp == output.clamp == (-float("inf"), float("inf"))
 
 
 @EVERY_FAMILY

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from executorch.backends.xnnpack.partition.config import (
     ALL_PARTITIONER_CONFIGS,
+    ConstantPadConfig,
     HardswishConfig,
 )
 from executorch.backends.xnnpack.partition.config.xnnpack_config import ConfigPrecisionType
@@ -43,9 +44,23 @@ class QuantizedHardswish(HardswishConfig):  # type: ignore[misc]  # executorch i
         return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]
 
 
+class QuantizedPad(ConstantPadConfig):  # type: ignore[misc]  # executorch is untyped
+    """Padding of int8 codes with the zero-point's code.
+
+    Likewise float only in ExecuTorch's own configuration. XNNPACK's optimizer makes it the padding
+    of the convolution behind it (`xnn_subgraph_fusion`), so that it costs nothing.
+    """
+
+    def supported_precision_types(self) -> list[ConfigPrecisionType]:
+        """Return float and static int8."""
+        return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]
+
+
+_QUANTIZED = {HardswishConfig: QuantizedHardswish, ConstantPadConfig: QuantizedPad}
+
+
 def _partitioner() -> XnnpackPartitioner:
-    configs = [QuantizedHardswish if c is HardswishConfig else c for c in ALL_PARTITIONER_CONFIGS]
-    return XnnpackPartitioner(configs=configs)
+    return XnnpackPartitioner(configs=[_QUANTIZED.get(c, c) for c in ALL_PARTITIONER_CONFIGS])
 
 
 def encode(program: ExportedProgram, metadata: Mapping[str, bytes]) -> bytes:

@@ -57,10 +57,10 @@ def choose_encodings(
     encodings: dict[str, Encoding] = {}
     for site in sites:
         low, high = ranges[site.name]
+        if site.name == logits:  # of a network without a classifier: a pool, or a hard-swish
+            low, high = _LOGIT_HEADROOM * low, _LOGIT_HEADROOM * high
         if site.name == source:
             encodings[site.name] = encode_input(preprocessing)
-        elif site.name == logits:
-            encodings[site.name] = encode(_LOGIT_HEADROOM * low, _LOGIT_HEADROOM * high)
         elif site.name in pools:
             (source_node,) = pools[site.name].activations
             height, width = source_node.meta["val"].shape[-2:]

@@ -206,6 +206,11 @@ def flatten(x: Scaled, start: int) -> Scaled:
     return Scaled(x.values.flatten(start), x.scale, x.zero_point)
 
 
+def pad(x: Scaled, amounts: list[int], *_: object) -> Scaled:
+    """Surround with zeros: with the code that means zero."""
+    return Scaled(F.pad(x.values, amounts), x.scale, x.zero_point)
+
+
 def _codes_of_bias(bias: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     """Return the int32 codes of a bias that lies on the grid of `scale`."""
     return (bias.double() / scale.double()).round()
@@ -223,4 +228,5 @@ _MEANING: dict[object, Callable[..., Scaled | Mean]] = {
     aten.hardtanh.default: hardtanh,
     aten.hardswish.default: hardswish,
     aten.flatten.using_ints: flatten,
+    aten.pad.default: pad,
 }

@@ -62,11 +62,12 @@ def _columns(node: Node, weight: torch.Tensor, x: torch.Tensor, groups: int) -> 
         return x.double().unsqueeze(0)
     stride = cast("list[int]", node.args[3])[0] if len(node.args) > 3 else 1
     padding = cast("list[int]", node.args[4])[0] if len(node.args) > 4 else 0
+    dilation = cast("list[int]", node.args[5])[0] if len(node.args) > 5 else 1
     side = weight.shape[-1]
     if side > 1:
-        out_side = (x.shape[-1] + 2 * padding - side) // stride + 1
+        out_side = (x.shape[-1] + 2 * padding - dilation * (side - 1) - 1) // stride + 1
         sparse = stride * max(1, out_side // _POSITIONS)
-        patches = F.unfold(x, side, padding=padding, stride=sparse)
+        patches = F.unfold(x, side, dilation=dilation, padding=padding, stride=sparse)
     else:
         sparse = max(1, x.shape[-1] // _POSITIONS)
         patches = x[..., ::sparse, ::sparse].flatten(2)

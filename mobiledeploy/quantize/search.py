@@ -92,7 +92,7 @@ class _Judge(torch.fx.Interpreter):
         self._extremes = extremes
         self._readers: dict[Node, list[Unit]] = defaultdict(list)
         for unit in units:
-            for node in unit.activations:
+            for node in unit.activations if unit.kind != "pad" else ():  # its own readers judge
                 self._readers[node].append(unit)
         self.errors = {site.name: np.zeros(len(_FACTORS)) for site in sites}
 

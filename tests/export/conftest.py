@@ -8,14 +8,15 @@ from mobiledeploy.export import artifact_name, export_executorch, export_onnx
 
 @pytest.fixture(scope="session")
 def exported_to(tmp_path_factory):
-    """Return a function: (format, family, resolution, short, precision) -> Artifact."""
+    """Return a function: (format, family, resolution, short, precision, options) -> Artifact."""
     made = {}
     exporters = {"onnx": export_onnx, "pte": export_executorch}
 
-    def export(format_, family, resolution=32, *, short=True, precision="int8"):
-        key = (format_, family, resolution, short, precision)
+    def export(format_, family, resolution=32, *, short=True, precision="int8", **options):
+        key = (format_, family, resolution, short, precision, *options.items())
         if key not in made:
-            model = (quantized if precision == "int8" else folded)(family, resolution, short=short)
+            make = quantized if precision == "int8" else folded
+            model = make(family, resolution, short=short, **options)
             path = tmp_path_factory.mktemp("made") / artifact_name(model, format_)
             made[key] = exporters[format_](model, path)
         return made[key]

@@ -4,6 +4,7 @@ import networks
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from mobiledeploy.errors import ExportError
 from mobiledeploy.export.inspect import inspect_artifact
@@ -57,6 +58,46 @@ def test_onnx_and_pte_and_the_reference_agree_in_every_logit(exported_to, family
     expected = reference_logits(networks.quantized(family, resolution, short=True), images)
     for format_ in ("onnx", "pte"):
         found = run(exported_to(format_, family, resolution), images)
+        assert np.count_nonzero(found != expected) == 0, format_
+
+
+@pytest.mark.parametrize("family", ["v1", "v3-small"])
+def test_tensorflows_padding_is_exact_and_costs_no_operator(exported_to, tmp_path, family):
+    images = networks.pixels(32, count=7, seed=1)
+    model = networks.quantized(family, short=True, padding="same")
+    pads = model.program.graph.find_nodes(op="call_function", target=torch.ops.aten.pad.default)
+    assert len(pads) == {"v1": 3, "v3-small": 2}[family]  # one for each stride of 2
+    assert {tuple(node.args[1]) for node in pads} == {(0, 1, 0, 1)}  # right and bottom
+    expected = reference_logits(model, images)
+    artifacts = {f: exported_to(f, family, padding="same") for f in ("onnx", "pte")}
+    for artifact in artifacts.values():
+        assert np.count_nonzero(run(artifact, images) != expected) == 0, artifact.path
+    save_optimized(artifacts["onnx"].path, tmp_path / "optimized.onnx")
+    kinds = {node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node}
+    assert "QLinearConv" in kinds
+    assert not {"Pad", "Conv", "FusedConv"} & kinds
+    (delegate,) = inspect_artifact(artifacts["pte"].path).groups
+    counts = {each.name: (each.datatype, each.count) for each in delegate.operators}
+    assert counts["XNNStaticConstantPad"] == ("int8", len(pads))
+
+
+@pytest.mark.parametrize(
+    ("family", "resolution", "options"),
+    [
+        ("v2", 32, {"classes": 0}),
+        ("v2", 56, {"classes": 0}),
+        ("v3-small", 32, {"classes": 0}),
+        ("v1", 32, {"kernels_per_layer": 2, "activation": "relu"}),
+        ("v3-small", 64, {"dilated": True}),
+    ],
+    ids=["even-pool-last", "odd-pool-last", "hard-swish-last", "two-filters", "dilated"],
+)
+def test_variants_of_the_architecture_are_exact_too(exported_to, family, resolution, options):
+    images = networks.pixels(resolution, count=7, seed=1)
+    model = networks.quantized(family, resolution, short=True, **options)
+    expected = reference_logits(model, images)
+    for format_ in ("onnx", "pte"):
+        found = run(exported_to(format_, family, resolution, **options), images)
         assert np.count_nonzero(found != expected) == 0, format_
 
 
@@ -115,8 +156,6 @@ def test_a_pte_is_one_xnnpack_delegate_and_nothing_outside_it(exported_to, preci
 
 @pytest.mark.parametrize("format_", ["onnx", "pte"])
 def test_a_float_artifact_differs_from_pytorch_by_rounding_only(exported_to, format_):
-    import torch
-
     images = networks.pixels(32, count=7, seed=1)
     with torch.no_grad():
         expected = networks.folded("v2", short=True).module(torch.from_numpy(images)).numpy()
@@ -125,8 +164,6 @@ def test_a_float_artifact_differs_from_pytorch_by_rounding_only(exported_to, for
 
 
 def test_an_operator_that_the_delegate_leaves_out_is_refused_by_name():
-    import torch
-
     with quietly():
         from mobiledeploy.export import executorch as lowering
 

@@ -17,6 +17,7 @@ from mobiledeploy.export.onnx_passes.qdq import (
     constant,
     nodes_of,
     producer,
+    same_encoding,
     the_user,
 )
 
@@ -51,7 +52,7 @@ class PoolCodes(ir.passes.InPlacePass):
         modified = False
         for pool in nodes_of(model, "GlobalAveragePool"):
             reading, writing = producer(pool.inputs[0]), the_user(pool.outputs[0])
-            if not _same_encoding(reading, writing):
+            if not same_encoding(reading, writing):
                 continue
             one = add_constant(model.graph, "scale_of_codes", np.array(1, np.float32))
             zero = add_constant(
@@ -67,7 +68,3 @@ class PoolCodes(ir.passes.InPlacePass):
             writing.replace_input_with(2, zero)
             modified = True
         return ir.passes.PassResult(model, modified)
-
-
-def _same_encoding(reading: ir.Node, writing: ir.Node) -> bool:
-    return all(constant(reading.inputs[i]) == constant(writing.inputs[i]) for i in (1, 2))

@@ -60,3 +60,8 @@ def producer(value: ir.Value | None) -> ir.Node:
     if node is None:
         raise ExportError(f"Expected {value} to be computed.")
     return node
+
+
+def same_encoding(one: ir.Node, other: ir.Node) -> bool:
+    """Return whether two Quantize- or DequantizeLinear nodes have equal scales and zero-points."""
+    return all(constant(one.inputs[i]) == constant(other.inputs[i]) for i in (1, 2))
