@@ -210,8 +210,8 @@ def _kind_of(node: Node) -> Kind | None:
 
 def _is_zero_padding(node: Node) -> bool:
     """Return whether a pad adds zeros: it neither mirrors nor crops."""
-    _, amounts, mode, value = (*node.args, *("constant", 0.0)[len(node.args) - 2 :])
-    return mode == "constant" and not value and min(cast("list[int]", amounts)) >= 0
+    amounts, settings = cast("list[int]", node.args[1]), node.args[2:]  # mode and value, if given
+    return min(amounts) >= 0 and all(each in ("constant", None, 0.0) for each in settings)
 
 
 def _only_user(node: Node) -> Node | None:
