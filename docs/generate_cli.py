@@ -6,6 +6,7 @@ python docs/generate_cli.py
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import typer
 from typer.main import get_command
@@ -21,9 +22,7 @@ def reference() -> str:
     group = get_command(app)
     parent = group.make_context(app.info.name, ["doctor"], terminal_width=_WIDTH)
     sections = [_section(parent)]
-    for name in group.list_commands(parent):
-        command = group.get_command(parent, name)
-        sections.append(_section(typer.Context(command, parent, name, terminal_width=_WIDTH)))
+    sections += _below(group, parent)
     return "\n".join(
         (
             "# Command reference",
@@ -32,6 +31,18 @@ def reference() -> str:
             *sections,
         )
     )
+
+
+def _below(group: Any, parent: typer.Context) -> list[str]:
+    """Return the sections of a group's commands, each followed by those below it."""
+    sections = []
+    for name in group.list_commands(parent):
+        command = group.get_command(parent, name)
+        context = typer.Context(command, parent, name, terminal_width=_WIDTH)
+        sections.append(_section(context))
+        if hasattr(command, "list_commands"):
+            sections += _below(command, context)
+    return sections
 
 
 def _section(context: typer.Context) -> str:

@@ -93,6 +93,53 @@ def examine_storage(cache_folder: Path, weights: Mapping[str, Path | None]) -> t
     return (*check_cache(cache_folder), *check_weights(weights))
 
 
+def examine_device(host: Host) -> tuple[Check, ...]:
+    """Say what a device can run, and what its figures are worth."""
+    has = [f"{name} {version}" for name, version in host.runtimes.items() if version]
+    python = f"Python {host.python}, {host.os}"
+    return (
+        Check(name="python", state="ok", found=python, required=True),
+        check_processor(host),
+        _check_runtime(".onnx", ("numpy", "onnxruntime"), host),
+        _check_runtime(".pte", ("numpy", "executorch", "torch"), host),
+        Check(name="libraries", state="ok", found=", ".join(has) or "none"),
+        check_speed(host),
+    )
+
+
+def _check_runtime(suffix: str, needed: tuple[str, ...], host: Host) -> Check:
+    lacking = [name for name in needed if not host.runtimes.get(name)]
+    if lacking:
+        return Check(
+            name=suffix,
+            state="missing",
+            found=f"cannot be run: {', '.join(lacking)} not installed",
+            remedy="`mobiledeploy device setup` installs what is missing (--executorch for .pte).",
+        )
+    return Check(name=suffix, state="ok", found=f"can be run by {needed[1]}")
+
+
+def check_speed(host: Host) -> Check:
+    """Say what the processor's speed depends on now, and whether that is steady."""
+    now = host.conditions
+    texts = {
+        "governor": "governor {}",
+        "frequency_mhz": "{:.0f} MHz now",
+        "max_frequency_mhz": "{:.0f} MHz at most",
+        "temperature_c": "{:.0f} °C",
+        "throttled_now": "get_throttled {:#x}",
+    }
+    told = [text.format(now[name]) for name, text in texts.items() if now.get(name) is not None]
+    found = ", ".join(told) or "the system does not tell"
+    if now.get("throttled_now"):
+        remedy = "It is slowed down, by heat or for want of power: cool it, or feed it better."
+        return Check(name="speed", state="broken", found=found, remedy=remedy)
+    if now.get("governor") not in (None, "performance"):
+        remedy = "Times are steadier with the governor `performance` (cpufreq-set, as root)."
+        return Check(name="speed", state="ok", found=found, remedy=remedy)
+    return Check(name="speed", state="ok", found=found)
+
+
 def check_python() -> Check:
     """Compare this Python with what the package says that it needs."""
     found = platform.python_version()

@@ -25,9 +25,15 @@ def test_every_option_and_argument_is_explained():
 
     commands = get_command(app).commands
     assert set(commands) >= {"export", "parity", "bench", "inspect", "models", "doctor"}
+    below = [
+        (f"{name} {inner}", command)
+        for name, group in commands.items()
+        for inner, command in getattr(group, "commands", {}).items()
+    ]
+    assert {name for name, _ in below} == {"device check", "device setup"}
     silent = [
         f"{name} {parameter.name}"
-        for name, command in commands.items()
+        for name, command in [*commands.items(), *below]
         for parameter in command.params
         if not parameter.help
     ]

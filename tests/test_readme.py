@@ -70,9 +70,13 @@ def test_every_command_in_the_docs_exists_with_its_options(page: str, words: lis
         return
     assert words, page
     assert words[0] in COMMANDS, f"{page}: there is no `mobiledeploy {words[0]}`"
+    command = COMMANDS[words[0]]
+    if hasattr(command, "commands"):
+        assert words[1] in command.commands, f"{page}: there is no `mobiledeploy {words[:2]}`"
+        command = command.commands[words[1]]
     known = {
         option
-        for parameter in COMMANDS[words[0]].params
+        for parameter in command.params
         for option in (*parameter.opts, *parameter.secondary_opts)
     } | {"--help", "-h"}
     unknown = {w.split("=")[0] for w in words[1:] if w.startswith("-") and w != "-"} - known

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobiledeploy.cli.device_options import DEVICE, TIMEOUT
+from mobiledeploy.cli.device_options import DEVICE, PYTHON, TIMEOUT
 from mobiledeploy.cli.output import console, print_json, showing_progress
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def bench(
         float, typer.Option("--cool-down", metavar="S", min=0, help="Rest between sessions.")
     ] = 0,
     device_uri: Annotated[str, DEVICE] = "local",
+    python: Annotated[str, PYTHON] = "",
     timeout: Annotated[float, TIMEOUT] = 600,
     min_sqnr: Annotated[
         float,
@@ -63,7 +64,7 @@ def bench(
     from mobiledeploy.devices.host import int8_caveat
     from mobiledeploy.files import write_whole
 
-    with showing_progress(), open_device(device_uri, timeout_s=timeout) as device:
+    with showing_progress(), open_device(device_uri, python=python, timeout_s=timeout) as device:
         measurements = measure(
             artifacts,
             device=device,

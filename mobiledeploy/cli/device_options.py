@@ -9,6 +9,12 @@ DEVICE = typer.Option(
     metavar="URI",
     help="local, ssh://[user@]host[:port], adb://[SERIAL] or exec:COMMAND.",
 )
+PYTHON = typer.Option(
+    "--python",
+    metavar="PATH",
+    help="The interpreter over there (ssh). [default: that of `device setup`, or python3]",
+    show_default=False,
+)
 TIMEOUT = typer.Option(
     "--timeout", metavar="S", min=1, help="How long one session on the device may take."
 )

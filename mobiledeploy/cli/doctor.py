@@ -35,7 +35,7 @@ def doctor(
         document = {"schema": SCHEMA, "kind": "mobiledeploy.doctor", "healthy": not fatal}
         print_json(document | {"checks": [asdict(check) for check in checks]})
     else:
-        _print(checks)
+        print_checks(checks)
     if fatal:
         raise RuntimeFailedError(
             f"`mobiledeploy export` cannot work here: {', '.join(fatal)}.",
@@ -55,7 +55,8 @@ def _storage() -> tuple[Check, ...]:
     return examine_storage(cache_folder(), weights)
 
 
-def _print(checks: tuple[Check, ...]) -> None:
+def print_checks(checks: tuple[Check, ...]) -> None:
+    """Show what was looked at, and below each what to do about it."""
     from rich.markup import escape
 
     width = max(len(check.name) for check in checks)

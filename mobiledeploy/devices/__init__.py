@@ -14,6 +14,7 @@ from mobiledeploy.devices.local import LocalDevice
 from mobiledeploy.devices.python_device import TIMEOUT_S
 from mobiledeploy.devices.request import Request
 from mobiledeploy.devices.session import arrays_of
+from mobiledeploy.devices.ssh import SshDevice
 from mobiledeploy.errors import UsageError
 from mobiledeploy.progress import track
 
@@ -60,12 +61,22 @@ class Device(Protocol):
         """Close the connection; nothing of ours is left over there."""
 
 
-def open_device(uri: str = "local", *, timeout_s: float = TIMEOUT_S) -> Device:
-    """Return the device of a URI: `local`, `exec:COMMAND`.
+def open_device(uri: str = "local", *, timeout_s: float = TIMEOUT_S, python: str = "") -> Device:
+    """Return the device of a URI: `local`, `ssh://[user@]host[:port]`, `exec:COMMAND`.
+
+    Args:
+        uri: Where.
+        timeout_s: How long one session may take, and how long it may say nothing.
+        python: The interpreter over there, where the URI does not say (ssh); "" for the one of
+            `mobiledeploy device setup`, or else python3.
 
     Raises:
         UsageError: no such kind of device, or an option that it does not have.
     """
+    if uri.startswith("ssh://"):
+        return SshDevice(uri, python=python, timeout_s=timeout_s)
+    if python:
+        raise UsageError(f"{uri} names its Python itself: --python is for ssh:// only.")
     if uri == "local":
         return LocalDevice(timeout_s=timeout_s)
     if uri.startswith("exec:"):

@@ -21,8 +21,10 @@ class CommandDevice(PythonDevice):
     def __init__(self, uri: str, *, timeout_s: float = TIMEOUT_S) -> None:
         super().__init__(uri, [*split_command(uri), "-c", BOOTSTRAP], timeout_s=timeout_s)
 
-    def explain(self, code: int, said: str) -> MobileDeployError:
+    def explain(self, code: int, said: str, *, greeted: bool) -> MobileDeployError | None:
         """Return an error for a command that ended before the agent began."""
+        if greeted:
+            return None
         words = "\n".join(said.strip().splitlines()[-_LAST_WORDS:])
         return RuntimeFailedError(
             f"{self.uri} ended with code {code} before Python said anything."

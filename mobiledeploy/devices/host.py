@@ -49,6 +49,7 @@ class Host:
             system does not tell.
         place: Where it is: "local", or the device's URI.
         os: The system's name and version.
+        python: The version of the interpreter there; "" where there is none.
         emulated: Whether its processor is a program on another one.
         runtimes: Name and version of what can be run there; None where it is not installed.
         conditions: What its speed depends on (`agent.machine.conditions`).
@@ -60,6 +61,7 @@ class Host:
     features: frozenset[str] | None
     place: str = "local"
     os: str = ""
+    python: str = ""
     emulated: bool = False
     runtimes: Mapping[str, str | None] = field(default_factory=dict)
     conditions: Mapping[str, Any] = field(default_factory=dict)
@@ -94,6 +96,7 @@ def host_from(place: str, report: Mapping[str, Any]) -> Host:
         features=features,
         place=place,
         os=report["os"],
+        python=report["python"],
         emulated=emulated,
         runtimes=report["runtimes"],
         conditions=report["conditions"],

@@ -9,7 +9,7 @@ from mobiledeploy.devices.host import Host, host_from
 from mobiledeploy.devices.session import converse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from mobiledeploy.devices.request import Message, Request
     from mobiledeploy.errors import MobileDeployError
@@ -26,7 +26,7 @@ class PythonDevice:
         timeout_s: How long one session may take, and how long it may say nothing.
     """
 
-    def __init__(self, uri: str, argv: Sequence[str], *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, uri: str, argv: list[str], *, timeout_s: float = TIMEOUT_S) -> None:
         self.uri = uri
         self._argv = argv
         self._timeout_s = timeout_s
@@ -56,8 +56,8 @@ class PythonDevice:
             if "hello" not in message:
                 yield message
 
-    def explain(self, code: int, said: str) -> MobileDeployError | None:  # noqa: ARG002 - for others
-        """Return an error for a command that ended before the agent began, if it tells why."""
+    def explain(self, code: int, said: str, *, greeted: bool) -> MobileDeployError | None:  # noqa: ARG002 - for others
+        """Return an error for what the command's exit code and output mean, if they tell."""
         return None
 
     def _talk(self, request: Request | None) -> Iterator[Message]:

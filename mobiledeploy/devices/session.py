@@ -16,7 +16,7 @@ import signal
 import subprocess
 import tempfile
 import threading
-from typing import IO, TYPE_CHECKING, Any, Self, cast
+from typing import IO, TYPE_CHECKING, Any, Protocol, Self, cast
 
 from mobiledeploy import errors
 from mobiledeploy.devices.agent import bundle
@@ -25,11 +25,16 @@ from mobiledeploy.devices.request import Request, files_of, from_npy, inputs_nam
 from mobiledeploy.errors import MobileDeployError, RuntimeFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from mobiledeploy.devices.request import Message
 
-    Explain = Callable[[int, str], MobileDeployError | None]
+    class Explain(Protocol):
+        """Turns exit code and output of a command into an error, or None."""
+
+        def __call__(self, code: int, said: str, *, greeted: bool) -> MobileDeployError | None:
+            """Explain."""
+
 
 GRACE_S = 10.0
 _LAST_WORDS = 5
@@ -42,7 +47,7 @@ def converse(
     *,
     place: str,
     timeout_s: float,
-    explain: Explain = lambda _code, _log: None,
+    explain: Explain,
 ) -> Iterator[Message]:
     """Run one session; yield its messages, "hello" first and "result" last.
 
@@ -51,7 +56,8 @@ def converse(
         request: What to do; None: only to say hello.
         place: What errors call the device.
         timeout_s: How long the task may take over there, and how long we wait for a word.
-        explain: Turns exit code and output of a command that never said hello into an error.
+        explain: Turns the command's exit code and output into an error, where it knows what they
+            mean; "greeted" tells whether the agent said hello before.
 
     Raises:
         RuntimeFailedError: the device cannot be reached, or the session crashed, hung, or ended
@@ -78,7 +84,7 @@ def converse(
             _end(process)
         if watchdog.barked:
             raise story.unanswered(f"said nothing for {timeout_s:g} s and was stopped", _tail(log))
-        error = None if story.greeted else explain(code, _read(log))
+        error = None if story.death else explain(code, _read(log), greeted=story.greeted)
         raise error or story.unanswered(story.death or _how(code), _tail(log))
 
 

@@ -22,6 +22,10 @@ request = json.loads(sys.stdin.buffer.readline())
 HELLO = {"hello": {"protocol": 1}}
 
 
+def no_idea(code, said, *, greeted):
+    """Explain nothing."""
+
+
 @pytest.fixture
 def request_of_two(tmp_path):
     (tmp_path / "a.onnx").write_bytes(b"first")
@@ -35,7 +39,7 @@ def talk(request_of_two):
     """Hold a session with a script in place of the agent; return what was heard."""
 
     def with_script(script, request=request_of_two, **options):
-        options = {"place": "there", "timeout_s": 30} | options
+        options = {"place": "there", "timeout_s": 30, "explain": no_idea} | options
         return converse([sys.executable, "-c", script], request, **options)
 
     return with_script
@@ -119,7 +123,7 @@ def test_one_that_dies_before_it_listens_is_reported(talk, tmp_path):
 
 def test_a_command_that_is_not_there_is_reported():
     with pytest.raises(RuntimeFailedError, match="no-such-program cannot be run: No such file"):
-        list(converse(["no-such-program"], None, place="there", timeout_s=5))
+        list(converse(["no-such-program"], None, place="there", timeout_s=5, explain=no_idea))
 
 
 @pytest.fixture

@@ -28,6 +28,8 @@ BOOTSTRAP = "import sys;n=int(sys.stdin.buffer.readline());exec(sys.stdin.buffer
 _MODULES = ("errors", "machine", "timing", "runtimes", "tasks", "serve")
 _LOADER = """
 import sys, types
+if sys.version_info < (3, 9):
+    sys.exit("Python 3.9 or later is needed; this is Python " + sys.version)
 for name, source in SOURCES:
     module = sys.modules[name] = types.ModuleType(name)
     exec(compile(source, name + ".py", "exec"), module.__dict__)

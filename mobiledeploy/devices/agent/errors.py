@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+SETUP_REMEDY = "`mobiledeploy device setup URI` installs it into an environment of its own."
+
 
 class RefusalError(Exception):
     """What the other side is to raise: a class of `mobiledeploy.errors` by name, and its texts."""

@@ -6,7 +6,7 @@ import importlib.metadata
 import os
 from typing import TYPE_CHECKING, Any
 
-from mobiledeploy.devices.agent.errors import RefusalError
+from mobiledeploy.devices.agent.errors import SETUP_REMEDY, RefusalError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,7 +27,7 @@ def runner_type(artifact: dict[str, Any]) -> type[Runner]:
         raise RefusalError(
             "RuntimeFailedError",
             f"{artifact['label']} needs {name}, which cannot be imported over there: {error}.",
-            "`mobiledeploy device setup URI` installs it into an environment of its own.",
+            SETUP_REMEDY,
         ) from error
     return runner
 

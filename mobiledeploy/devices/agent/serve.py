@@ -14,7 +14,7 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from mobiledeploy.devices.agent.errors import RefusalError
+from mobiledeploy.devices.agent.errors import SETUP_REMEDY, RefusalError
 from mobiledeploy.devices.agent.machine import describe
 from mobiledeploy.devices.agent.tasks import TASKS
 
@@ -117,6 +117,7 @@ def _work(task: Task, request: Request, folder: str, tell: Tell, parent_life: in
     for name in ("SIGTERM", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.SIG_DFL)
     threading.Thread(target=_outlive, args=(parent_life, folder), daemon=True).start()
+    os.environ["TMPDIR"] = folder  # what runtimes leave in the system's place for temporary files
     code = 1
     try:
         if request.get("affinity"):
@@ -125,6 +126,10 @@ def _work(task: Task, request: Request, folder: str, tell: Tell, parent_life: in
         code = 0
     except RefusalError as refusal:
         tell({"error": refusal.reply})
+        code = 0
+    except ImportError as error:
+        text = f"A module cannot be imported over there: {error}."
+        tell({"error": RefusalError("RuntimeFailedError", text, SETUP_REMEDY).reply})
         code = 0
     except BaseException:
         sys.excepthook(*sys.exc_info())

@@ -1,0 +1,118 @@
+"""What x86-64 computes in integers is what ARM64 computes, to the last bit of every logit."""
+
+import networks
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from conftest import ARM_PROCESSORS
+from onnx import TensorProto, helper, numpy_helper
+
+from mobiledeploy.devices import Request, arrays_of, open_device
+from mobiledeploy.export import export_onnx
+from mobiledeploy.quantize.reference import IntegerReference
+from mobiledeploy.types import FAMILIES
+
+RESOLUTION = 32
+IMAGES = 48
+# of squeeze-and-excitation, and before the classifier; the mean of an even count can be a tie
+POOLED_SIDES = (2, 3, 4, 6, 8, 14)
+CHANNELS = 37
+
+
+@pytest.fixture(scope="module")
+def images():
+    return networks.pixels(RESOLUTION, IMAGES, seed=7)
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory):
+    """An int8 ONNX of each family."""
+    folder = tmp_path_factory.mktemp("arm64")
+    return {
+        family: export_onnx(networks.quantized(family), folder / f"{family}.onnx").path
+        for family in FAMILIES
+    }
+
+
+@pytest.fixture(scope="module")
+def expected(artifacts, images):
+    """The logits that the integers say; and first of all those of ONNX Runtime over here."""
+    logits = {}
+    for family, path in artifacts.items():
+        logits[family] = IntegerReference(networks.quantized(family)).run({"input": images})[
+            "logits"
+        ]
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        assert np.array_equal(session.run(None, {"input": images})[0], logits[family])
+    return logits
+
+
+@pytest.mark.parametrize("processor", ARM_PROCESSORS)
+def test_int8_logits_are_bit_identical_on_arm64(arm64, processor, artifacts, expected, images):
+    request = Request(
+        task="outputs", artifacts=tuple(artifacts.values()), inputs=(images,) * len(artifacts)
+    )
+    with open_device(arm64(processor)) as device:
+        host = device.host
+        *_, last = device.converse(request)
+    assert (host.architecture, host.features) == ("aarch64", ARM_PROCESSORS[processor])
+    found = dict(zip(artifacts, arrays_of(last), strict=True))
+    compared = {family: logits.size for family, logits in found.items()}
+    assert compared == dict.fromkeys(FAMILIES, IMAGES * networks.CLASSES)
+    differing = {f: int(np.count_nonzero(found[f] != expected[f])) for f in found}
+    assert differing == dict.fromkeys(FAMILIES, 0)
+    # not all alike, which would be equal without saying anything
+    assert all(len(np.unique(logits)) > 50 for logits in found.values())
+
+
+@pytest.fixture(scope="module")
+def pools(tmp_path_factory):
+    """Global average pools of codes, as our ONNX writes them, one file for each side."""
+    folder = tmp_path_factory.mktemp("pools")
+    return {side: _pool(folder / f"pool{side}.onnx", side) for side in POOLED_SIDES}
+
+
+@pytest.fixture(scope="module")
+def codes():
+    """Codes to pool, (N, 37, side, side): 37 leaves a rest behind any vector's width."""
+    random = np.random.default_rng(0)
+    shapes = [(16, CHANNELS, side, side) for side in POOLED_SIDES]
+    return {shape[2]: random.integers(0, 256, shape).astype(np.float32) for shape in shapes}
+
+
+@pytest.mark.parametrize("processor", ["cortex-a53", "max"])
+def test_pools_round_ties_to_even_on_arm64_too(arm64, processor, pools, codes):
+    """The operator whose rounding ONNX Runtime writes down anew for each architecture."""
+    request = Request(task="outputs", artifacts=tuple(pools.values()), inputs=tuple(codes.values()))
+    with open_device(arm64(processor)) as device:
+        *_, last = device.converse(request)
+    for (side, values), found in zip(codes.items(), arrays_of(last), strict=True):
+        mean = values.sum((2, 3), dtype=np.float64) / side**2
+        ties = np.count_nonzero(mean % 1 == 0.5)
+        assert (ties > 0) == (side % 2 == 0), side
+        assert np.array_equal(found, np.rint(mean)), f"side {side}, {ties} ties"
+
+
+def _pool(path, side):
+    """Write float codes -> uint8 -> pool -> uint8 -> float, (N, channels)."""
+    reading = ["one", "zero"]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["input", "one", "none"], ["codes"]),
+        helper.make_node("DequantizeLinear", ["codes", *reading], ["read"]),
+        helper.make_node("GlobalAveragePool", ["read"], ["mean"]),
+        helper.make_node("QuantizeLinear", ["mean", *reading], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["flat"]),
+        helper.make_node("DequantizeLinear", ["flat", "one", "none"], ["logits"]),
+    ]
+    constants = {"one": np.float32(1), "zero": np.uint8(128), "none": np.uint8(0)}
+    graph = helper.make_graph(
+        nodes,
+        "pool",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", CHANNELS, side, side])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", CHANNELS])],
+        [numpy_helper.from_array(np.array(value), name) for name, value in constants.items()],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, path)
+    return path

@@ -1,0 +1,430 @@
+"""Faults, injected: each has an exit code and a message, leaves nothing, hangs nowhere.
+
+`docs/devices.md` lists them; a test holds the two lists together.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import missing
+from sshd import Server
+
+from mobiledeploy.cli import _run
+from mobiledeploy.devices import session
+
+PATIENCE_S = 60
+CORRUPTER = """
+import subprocess, sys
+from threading import Thread
+child = subprocess.Popen(sys.argv[2:], stdin=subprocess.PIPE)
+data = sys.stdin.buffer.read1(1 << 22)
+while data:
+    at = data.find(b"classifier.weight")
+    if at >= 0 and sys.argv[1] == "flip":
+        data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+    if at >= 0 and sys.argv[1] == "cut":
+        child.stdin.write(data[:at])
+        break
+    child.stdin.write(data)
+    child.stdin.flush()
+    data = sys.stdin.buffer.read1(1 << 22)
+child.stdin.close()
+sys.exit(child.wait())
+"""
+
+
+@dataclass
+class Place:
+    """Where a fault is arranged: an empty folder for temporary files, one for tools, a network."""
+
+    tmp: Path
+    tools: Path
+    artifact: Path
+    ssh: Server
+    open: contextlib.ExitStack
+
+    def python(self, *sites: str, before: str = "", environment: str = "") -> str:
+        """Return an `exec:` device: our Python, in which these lines run first."""
+        site = self.tools / "site"
+        site.mkdir()
+        (site / "sitecustomize.py").write_text("\n".join(sites))
+        variables = f"TMPDIR={self.tmp} PYTHONPATH={site} {environment}"
+        return f"exec:{before} env {variables} {sys.executable}"
+
+    def script(self, name: str, text: str) -> Path:
+        path = self.tools / name
+        path.write_text(text)
+        path.chmod(0o755)
+        return path
+
+
+FAULTS = {}
+
+
+def fault(code: int, says: str):
+    """Register a function that arranges a fault and returns the device and further options."""
+
+    def register(arrange):
+        FAULTS[arrange.__name__.replace("_", " ")] = (arrange, code, says)
+        return arrange
+
+    return register
+
+
+# Acts on ONNX Runtime as soon as it has been imported, and not before.
+AT_IMPORT = """
+import builtins, os, signal, sys, time
+real_import = builtins.__import__
+def watching(name, *others, **more):
+    module = real_import(name, *others, **more)
+    if name == "onnxruntime" and hasattr(module, "InferenceSession"):
+        builtins.__import__ = real_import
+        {act}
+    return module
+builtins.__import__ = watching
+"""
+
+
+def when_loading(expression: str) -> str:
+    """Evaluate an expression in place of loading a model."""
+    act = f"module.InferenceSession = lambda *a, **k: {expression}"
+    return AT_IMPORT.format(act=act)
+
+
+def when_running(expression: str) -> str:
+    """Evaluate an expression, which may call `run(*a)`, in place of an inference."""
+    act = "run = module.InferenceSession.run; "
+    return AT_IMPORT.format(act=act + f"module.InferenceSession.run = lambda *a: {expression}")
+
+
+HANG = "#!/bin/sh\nsleep 1000\n"
+RAISE = "(_ for _ in ()).throw(RuntimeError('no luck'))"
+CRASH = "os.kill(os.getpid(), signal.SIGSEGV)"
+
+
+# ---- exec
+
+
+@fault(2, "exec: names no command")
+def exec_names_nothing(_):
+    return ["exec:"]
+
+
+@fault(2, "No closing quotation")
+def exec_quotes_without_end(_):
+    return ["exec:python 'x"]
+
+
+@fault(2, "There is no device 'telnet://pi'")
+def no_such_kind_of_device(_):
+    return ["telnet://pi"]
+
+
+@fault(4, "no-such-program cannot be run: No such file")
+def exec_command_is_not_there(_):
+    return ["exec:no-such-program"]
+
+
+@fault(4, "ended with code 3 before Python said anything. It said: not today")
+def exec_command_is_no_python(place):
+    return [f"exec:{place.script('sulk', '#!/bin/sh' + chr(10) + 'echo not today >&2; exit 3')}"]
+
+
+@fault(4, "said nothing for 1 s and was stopped")
+def exec_command_hangs(place):
+    return [f"exec:{place.script('hang', HANG)}", "--timeout", "1"]
+
+
+@fault(4, "Python 3.9 or later is needed; this is Python")
+def exec_python_is_too_old(place):
+    return [place.python("import sys; sys.version_info = (3, 8, 0)")]
+
+
+@fault(4, "float.onnx needs onnxruntime, which cannot be imported .* device setup")
+def exec_has_no_runtime(place):
+    return [place.python("import sys; sys.modules['onnxruntime'] = None")]
+
+
+@fault(4, "A module cannot be imported over there: .*numpy")
+def exec_has_no_numpy(place):
+    return [place.python("import sys; sys.modules['numpy'] = None")]
+
+
+@fault(4, r"was ended by SIGSEGV; the last that it had begun to load was .*float\.onnx")
+def exec_runtime_crashes_while_loading(place):
+    return [place.python(when_loading(CRASH))]
+
+
+@fault(4, "was ended by SIGABRT")
+def exec_runtime_aborts_while_running(place):
+    return [place.python(when_running("os.abort()"))]
+
+
+@fault(4, "was ended by SIGKILL")
+def exec_runs_out_of_memory(place):
+    """The kernel's answer to that is SIGKILL, for the process that runs the artifacts."""
+    return [place.python(when_running("os.kill(os.getpid(), signal.SIGKILL)"))]
+
+
+@fault(4, "was ended by SIGKILL")
+def exec_agent_is_killed(place):
+    kill = "(os.kill(os.getppid(), signal.SIGKILL), time.sleep(60))"
+    return [place.python(when_running(kill))]
+
+
+@fault(4, "took more than 2 s and was stopped")
+def exec_runtime_hangs(place):
+    return [place.python(when_running("time.sleep(1000)")), "--timeout", "2"]
+
+
+@fault(4, "ONNX Runtime failed while running .*: no luck")
+def exec_runtime_fails(place):
+    return [place.python(when_running(RAISE))]
+
+
+@fault(1, r"does not compute what this machine computes. .*SQNR -6.0 dB")
+def exec_runtime_is_fast_and_wrong(place):
+    return [place.python(when_running("[-x for x in run(*a)]"))]
+
+
+@fault(3, "ONNX Runtime .* cannot load .*float.onnx: no luck")
+def exec_runtime_does_not_know_the_model(place):
+    return [place.python(when_loading(RAISE))]
+
+
+@fault(4, "has room for [0-9]+ bytes; [0-9]+ are needed")
+def exec_disk_is_full(place):
+    mount_tiny(place.tmp)
+    return [place.python()]
+
+
+@fault(4, "could not be written over there: File too large")
+def exec_file_cannot_be_written(place):
+    return [place.python(before="prlimit --fsize=4096")]
+
+
+@fault(4, "arrived damaged: its sha256 is")
+def exec_file_is_damaged_on_the_way(place):
+    corrupter = place.script("corrupter.py", CORRUPTER)
+    return [place.python(before=f"{sys.executable} {corrupter} flip")]
+
+
+@fault(4, "arrived damaged: its sha256 is")
+def exec_connection_is_cut_while_sending(place):
+    corrupter = place.script("corrupter.py", CORRUPTER)
+    return [place.python(before=f"{sys.executable} {corrupter} cut")]
+
+
+@fault(0, "0 of 60 outputs differ")
+def exec_babbles_between_the_messages(place):
+    babble = "(os.write(1, b'noise'), print('{\"result\": 1}'), run(*a))[-1]"
+    return [place.python("print('Welcome!', flush=True)", when_running(babble))]
+
+
+@fault(2, r"cannot be bound to the cores \[4096\]")
+def exec_has_not_so_many_cores(place):
+    return [place.python(), "--cpu-affinity", "4096"]
+
+
+@fault(2, "--python is for ssh:// only")
+def exec_names_its_python_twice(place):
+    return [place.python(), "--python", "python3"]
+
+
+# ---- ssh
+
+
+@fault(4, "ssh cannot be run: No such file.*Install OpenSSH's client")
+def ssh_is_not_installed(place):
+    os.environ["PATH"] = str(place.tools)
+    return [place.ssh.uri]
+
+
+@fault(4, "it does not let you in. ssh says: .*Permission denied")
+def ssh_wrong_key(place):
+    place.ssh.configure_client(key="other_key")
+    return [place.ssh.uri]
+
+
+@fault(4, "its host key is unknown")
+def ssh_unknown_host_key(place):
+    place.ssh.configure_client(known="no_hosts")
+    return [place.ssh.uri]
+
+
+@fault(4, "its host key is not the one that you know it by")
+def ssh_changed_host_key(place):
+    place.ssh.configure_client(known="changed_hosts")
+    return [place.ssh.uri]
+
+
+@fault(4, "it cannot be reached. ssh says: .*Connection refused")
+def ssh_host_is_down(_):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return [f"ssh://127.0.0.1:{probe.getsockname()[1]}"]
+
+
+@fault(4, "it cannot be reached")
+def ssh_host_has_no_such_name(_):
+    return ["ssh://no-such-host.invalid"]
+
+
+@fault(4, "ssh was not done after 2 s and was stopped")
+def ssh_host_is_mute(place):
+    mute = place.open.enter_context(socket.create_server(("127.0.0.1", 0)))
+    return [f"ssh://127.0.0.1:{mute.getsockname()[1]}", "--timeout", "2"]
+
+
+@fault(4, "the connection broke")
+def ssh_connection_is_cut_in_mid_run(place):
+    cut = f"(open({str(place.tools / 'cut')!r}, 'w').close(), time.sleep(60))"
+    when(place.tools / "cut", place.ssh.cut_connections)
+    return remote(place, when_running(cut))
+
+
+@fault(4, "has no .*/nowhere/python that could be started")
+def ssh_has_no_python(place):
+    return [place.ssh.uri, "--python", "/nowhere/python"]
+
+
+@fault(4, "needs onnxruntime, which cannot be imported")
+def ssh_has_no_runtime(place):
+    return remote(place, "import sys; sys.modules['onnxruntime'] = None")
+
+
+@fault(4, "has room for [0-9]+ bytes")
+def ssh_disk_is_full(place):
+    mount_tiny(place.tmp)
+    return remote(place, "")
+
+
+@fault(4, "was ended by SIGSEGV")
+def ssh_runtime_crashes(place):
+    return remote(place, when_running(CRASH))
+
+
+@fault(0, "0 of 60 outputs differ")
+def ssh_file_name_is_strange(place):
+    strange = place.tools / "mobile net \"v2\" 'ä' $HOME;`id`.onnx"
+    shutil.copy(place.artifact, strange)
+    place.artifact = strange
+    return remote(place, "print('Welcome to your board!', flush=True)")
+
+
+def remote(place, *sites):
+    """Return an ssh device whose Python has a few lines run first."""
+    command = place.python(*sites).removeprefix("exec:")
+    python = place.script("python", f'#!/bin/sh\nexec {command} "$@"\n')
+    return [place.ssh.uri, "--python", str(python)]
+
+
+def when(path, act):
+    """Act in another process's time: as soon as a file appears."""
+    from threading import Thread
+
+    def wait():
+        until = time.monotonic() + PATIENCE_S
+        while not path.exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        act()
+
+    Thread(target=wait, daemon=True).start()
+
+
+def mount_tiny(folder):
+    """Put a file system of 16 KiB there."""
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", folder],
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode:
+        missing("the right to mount a file system", "run the tests as root")
+
+
+@pytest.fixture
+def place(tmp_path, float_onnx, ssh, monkeypatch):
+    monkeypatch.setenv("PATH", os.environ["PATH"])
+    monkeypatch.setattr(session, "GRACE_S", 3.0)
+    (tmp_path / "tmp").mkdir()
+    (tmp_path / "tools").mkdir()
+    with contextlib.ExitStack() as stack:
+        place = Place(tmp_path / "tmp", tmp_path / "tools", float_onnx, ssh, stack)
+        yield place
+    if os.path.ismount(place.tmp):
+        subprocess.run(["umount", place.tmp], check=True)
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_is_told_and_leaves_nothing(name, place, capsys):
+    arrange, code, says = FAULTS[name]
+    device, *options = arrange(place)
+    began = time.monotonic()
+    found = _run(
+        ["bench", str(place.artifact), "--runs", "3", "--warmup", "0", "--device", device, *options]
+    )
+    took = time.monotonic() - began
+    said = " ".join(capsys.readouterr().err.split())
+    assert found == code, said
+    assert re.search(says, said), said
+    assert "Traceback" not in said
+    assert took < PATIENCE_S
+    wait_until_empty(place.tmp)
+
+
+def wait_until_empty(folder):
+    """The agent may be in the middle of cleaning up where its connection was cut."""
+    until = time.monotonic() + 10
+    while time.monotonic() < until and list(folder.iterdir()):
+        time.sleep(0.1)
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
+@pytest.mark.parametrize("over", ["exec", "ssh"])
+def test_stopping_the_command_stops_the_device(over, end, place, console_script):
+    running = place.tools / "running"
+    wait = f"(open({str(running)!r}, 'w').close(), time.sleep(60))"
+    site = when_running(wait)
+    device = [place.python(site)] if over == "exec" else remote(place, site)
+    sockets = set(Path("/tmp").glob("mobiledeploy-ssh-*"))
+    command = subprocess.Popen(
+        [console_script, "bench", place.artifact, "--device", *device],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    until = time.monotonic() + PATIENCE_S
+    while not running.exists() and time.monotonic() < until:
+        time.sleep(0.05)
+    assert list(place.tmp.iterdir()) != []
+    command.send_signal(end)
+    _, said = command.communicate(timeout=30)
+    wait_until_empty(place.tmp)
+    if end == signal.SIGINT:
+        assert command.returncode == 130
+        assert "Stopped." in said
+        return
+    # nobody was left to end the shared connection, which would end by itself
+    for folder in set(Path("/tmp").glob("mobiledeploy-ssh-*")) - sockets:
+        argv = ["ssh", "-o", f"ControlPath={folder}/connection", "-O", "exit", "pi"]
+        subprocess.run(argv, capture_output=True, check=True)
+        shutil.rmtree(folder)
+
+
+def test_the_docs_list_the_faults_with_their_exit_codes(repository):
+    text = (repository / "docs" / "devices.md").read_text()
+    table = text.split("| fault | what the command says | exit code |")[1]
+    listed = dict(re.findall(r"^\| ([^|]+) \| [^|]+ \| (\d) \|$", table, re.MULTILINE))
+    assert listed == {name: str(code) for name, (_, code, _) in FAULTS.items()}
+    assert len(FAULTS) >= 25
