@@ -14,7 +14,7 @@ import numpy as np
 from mobiledeploy import data, models
 from mobiledeploy import weights as _weights
 from mobiledeploy.equalize import equalize
-from mobiledeploy.errors import ArtifactError
+from mobiledeploy.errors import ArtifactError, UsageError
 from mobiledeploy.export import artifact_name, export_executorch, export_onnx
 from mobiledeploy.export.manifest import Manifest, read_manifest, write_manifest
 from mobiledeploy.fold import fold
@@ -24,6 +24,7 @@ from mobiledeploy.quantize.reference import IntegerReference
 from mobiledeploy.runtimes import open_runner
 from mobiledeploy.runtimes.eager import EagerRunner
 from mobiledeploy.types import (
+    FAMILIES,
     INPUT_NAME,
     OUTPUT_NAME,
     Artifact,
@@ -67,9 +68,10 @@ class Deployment:
 
 
 def build(
-    model: str,
+    model: str | None = None,
     *,
-    weights: str = "imagenet",
+    config: Path | None = None,
+    weights: str | None = None,
     preprocessing: Preprocessing | None = None,
     labels: Path | None = None,
     **fields: Any,
@@ -77,27 +79,29 @@ def build(
     """Build a network and load its weights.
 
     Args:
-        model: "v1", "v2", "v3-large" (or "v3"), "v3-small".
-        weights: "imagenet", "random", or the path of a checkpoint, from whose tensors width and
-            number of classes are read.
+        model: "v1", "v2", "v3-large" (or "v3"), "v3-small"; may be left out where `config` says it.
+        config: A YAML file with fields of `ModelSpec` (see `models.config`).
+        weights: "imagenet" (the default), "random", or the path of a checkpoint, from whose tensors
+            width and number of classes are read.
         preprocessing: Overrides what the weights imply.
         labels: A file with one class name a line; ImageNet's by default for 1000 trained classes.
-        **fields: Any other field of `ModelSpec`; what is given here must not contradict the
-        weights.
+        **fields: Any other field of `ModelSpec`; it overrides the file's. What is given, here or
+            there, must not contradict the weights.
 
     Raises:
         UsageError: no such family, or fields that contradict one another.
+        LoadError: the file cannot be read.
         WeightsError: the weights cannot be had, read or mapped onto the network.
     """
-    wanted = ModelSpec(family=family_named(model), weights=weights, **fields)
+    given = _given(model, config) | fields | ({} if weights is None else {"weights": weights})
     with step("Building the network"):
-        resolved = _weights.resolve(wanted, set(fields), models.create_on_meta)
+        resolved = _weights.resolve(ModelSpec(**given), set(given), models.create_on_meta)
         module = models.create(resolved.spec)
-        if weights == "random":
+        if resolved.spec.weights == "random":
             models.randomize_batch_norm(module, resolved.spec.seed)
     provenance = _weights.load_weights(module, resolved.spec)
     names = resolved.labels
-    if labels is not None or (weights != "random" and not names):
+    if labels is not None or (resolved.spec.weights != "random" and not names):
         names = data.load_labels(labels, resolved.spec.num_classes)
     implied = resolved.preprocessing or data.default_preprocessing(resolved.spec.in_channels)
     return FloatModel(
@@ -107,6 +111,17 @@ def build(
         preprocessing=preprocessing or implied,
         labels=names,
     )
+
+
+def _given(model: str | None, config: Path | None) -> dict[str, Any]:
+    """Return the fields of `ModelSpec` that a model's name and a file state."""
+    if config is not None:
+        return models.read_config(config, model)
+    if model is None:
+        raise UsageError(
+            "No model was named.", remedy=f"Name one of {', '.join(FAMILIES)}, or give --config."
+        )
+    return {"family": family_named(model)}
 
 
 def load_images(

@@ -142,6 +142,77 @@ def test_the_runnable_commands_of_the_guide_run_in_order(mobiledeploy, photos: P
         assert done.returncode == 0, f"{words}\n{done.stderr}"
 
 
+@pytest.fixture(scope="module")
+def fine_tuned(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder to stand in, with what docs/fine-tuned.md says that its reader has."""
+    folder = tmp_path_factory.mktemp("fine-tuned")
+    for path in (*shared.glob("checkpoints/*.safetensors"), *shared.glob("data/cifar10/*.npz")):
+        (folder / path.name).symlink_to(path)
+    [classes] = [block.text for block in BLOCKS if block.info == "text classes.txt"]
+    (folder / "classes.txt").write_text(classes)
+    return folder
+
+
+def documented(network: str) -> dict[str, str]:
+    """Return a row of the table of docs/fine-tuned.md by its headings."""
+    lines = (ROOT / "docs" / "fine-tuned.md").read_text().splitlines()
+    heading = next(line for line in lines if line.startswith("| network |"))
+    row = next(line for line in lines if line.startswith(f"| {network} |"))
+    cells = ([cell.strip() for cell in line.split("|")] for line in (heading, row))
+    return dict(zip(*cells, strict=True))
+
+
+def run_all(mobiledeploy, info: str, folder: Path) -> list[str]:
+    """Run the commands of all blocks of this kind in order; return what they said."""
+    said = []
+    for words in (words for block in BLOCKS if block.info == info for words in typed(block)):
+        done = mobiledeploy(*words, cwd=folder)
+        assert done.returncode == 0, f"{words}\n{done.stderr}"
+        said.append(done.stderr)
+    return said
+
+
+def check_figures(parity: str, network: str) -> None:
+    """Hold what `parity` said to the documented figures: no logit differs, and none is worse."""
+    told = documented(network)
+    assert parity.count("0 of 10000 logits differ") == 3
+    sqnr, agreement = re.search(r"SQNR ([\d.]+) dB, agreement ([\d.]+)", parity).groups()
+    assert float(sqnr) >= float(told["SQNR"].removesuffix(" dB")) - 0.5
+    assert float(agreement) >= float(told["agreement"]) - 0.005
+
+
+@pytest.mark.shared
+def test_the_worked_example_runs_from_checkpoint_to_parity(
+    mobiledeploy, fine_tuned: Path, monkeypatch: pytest.MonkeyPatch, capsys
+):
+    export, parity, inspect = run_all(mobiledeploy, "sh cifar10", fine_tuned)
+    [(found, used)] = [
+        block.text.splitlines()
+        for block in BLOCKS
+        if block.page.name == "fine-tuned.md" and block.info == "text"
+    ]
+    unwrapped = " ".join(export.split())
+    assert found.strip() in unwrapped
+    assert used.strip() in unwrapped
+    check_figures(parity, "V3-Small")
+    assert "airplane, automobile, bird" in inspect
+    assert "'resize_short_side': 64, 'center_crop': 64" in inspect
+    [code] = [block.text for block in BLOCKS if block.info == "python cifar10"]
+    monkeypatch.chdir(fine_tuned)
+    exec(compile(code, "fine-tuned.md", "exec"), {})
+    name, top1 = capsys.readouterr().out.split()
+    assert name in (fine_tuned / "classes.txt").read_text().split()
+    assert float(top1) >= float(documented("V3-Small")["int8 top-1"]) - 0.005
+
+
+@pytest.mark.shared
+@pytest.mark.slow
+def test_the_worked_examples_other_checkpoints_run_too(mobiledeploy, fine_tuned: Path):
+    _, v1, _, v3_large = run_all(mobiledeploy, "sh cifar10 others", fine_tuned)
+    check_figures(v1, "V1 0.5")
+    check_figures(v3_large, "V3-Large")
+
+
 def test_the_python_of_the_readme_runs(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     [code] = [b.text for b in BLOCKS if b.info == "python" and "mobiledeploy.deploy" in b.text]
     monkeypatch.chdir(photos)

@@ -18,7 +18,7 @@ from mobiledeploy.types import family_named
 
 if TYPE_CHECKING:
     from mobiledeploy.pipeline import Deployment
-    from mobiledeploy.types import Artifact, FloatModel, ModelSpec
+    from mobiledeploy.types import Artifact, FloatModel
 
 
 class Format(StrEnum):
@@ -38,8 +38,9 @@ class Interpolation(StrEnum):
 
 def export(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="v1, v2, v3-large (v3) or v3-small.")
-    ],
+        str | None,
+        typer.Argument(metavar="MODEL", help="v1, v2, v3-large (v3), v3-small; or --config."),
+    ] = None,
     *,
     int8: Annotated[bool, typer.Option("--int8", help="Quantize to int8; else float.")] = False,
     formats: Annotated[
@@ -47,8 +48,9 @@ def export(
         typer.Option("--format", help="Artifact to write; may be given twice. [default: pte]"),
     ] = None,
     weights: Annotated[
-        str, typer.Option(metavar="imagenet|random|PATH", help="Weights to load.")
-    ] = "imagenet",
+        str | None,
+        typer.Option(metavar="imagenet|random|PATH", help="Weights to load. [default: imagenet]"),
+    ] = None,
     width: Annotated[float | None, typer.Option(help="Width multiplier. [default: 1.0]")] = None,
     resolution: Annotated[
         int | None, typer.Option(help="Side of the square input. [default: 224]")
@@ -60,7 +62,8 @@ def export(
         int | None, typer.Option(help="Channels of the input image. [default: 3]")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="YAML file with a row table of your own (docs/models.md).")
+        Path | None,
+        typer.Option(help="YAML file that describes a network of your own (docs/models.md)."),
     ] = None,
     labels: Annotated[Path | None, typer.Option(help="Class names, one a line.")] = None,
     calib_data: Annotated[
@@ -78,7 +81,7 @@ def export(
     interpolation: Annotated[
         Interpolation | None, typer.Option(help="Of the resize. [default: bilinear]")
     ] = None,
-    seed: Annotated[int, typer.Option(help="For random weights.")] = 0,
+    seed: Annotated[int | None, typer.Option(help="For random weights. [default: 0]")] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("exports"),
     parity: Annotated[
         bool, typer.Option("--parity/--no-parity", help="Check the artifacts against PyTorch.")
@@ -86,7 +89,8 @@ def export(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Export a MobileNet to ExecuTorch .pte and ONNX, and check what was written."""
-    family_named(model)  # a misspelt name is told before PyTorch has loaded
+    if model is not None:
+        family_named(model)  # a misspelt name is told before PyTorch has loaded
     if not int8 and (calib_data is not None or calib_samples is not None):
         raise UsageError(
             "--calib-data and --calib-samples are for --int8, which was not given.",
@@ -97,7 +101,7 @@ def export(
         "resolution": resolution,
         "num_classes": num_classes,
         "in_channels": in_channels,
-        "seed": seed if weights == "random" else None,
+        "seed": seed,
     }
     with showing_progress():
         deployment = _deploy(
@@ -125,9 +129,9 @@ def export(
 
 
 def _deploy(
-    model: str,
+    model: str | None,
     *,
-    weights: str,
+    weights: str | None,
     fields: dict[str, Any],
     config: Path | None,
     labels: Path | None,
@@ -144,10 +148,7 @@ def _deploy(
 
     with step("Loading PyTorch and the exporters"):
         from mobiledeploy import pipeline
-        from mobiledeploy.models import load_config
-    if config is not None:
-        fields = _from_config(load_config(config)) | fields
-    built = pipeline.build(model, weights=weights, labels=labels, **fields)
+    built = pipeline.build(model, config=config, weights=weights, labels=labels, **fields)
     built = replace(built, preprocessing=replace(built.preprocessing, **overrides))
     _announce(built)
     calibration = pipeline.load_images(built, calib_data, calib_samples) if int8 else None
@@ -158,12 +159,6 @@ def _deploy(
         out=out,
         parity=parity,
     )
-
-
-def _from_config(spec: ModelSpec) -> dict[str, Any]:
-    """Return the fields of a configured specification that shape the network."""
-    names = ("width", "resolution", "num_classes", "in_channels", "dropout", "architecture")
-    return {name: getattr(spec, name) for name in names}
 
 
 def _overrides(
@@ -197,8 +192,11 @@ def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
 
 def _announce(model: FloatModel) -> None:
     """Say what the weights brought with them, and loudly if they are random."""
+    from rich.padding import Padding
+    from rich.text import Text
+
     for note in model.provenance.notes:
-        console().print(f"  {note}", markup=False)
+        console().print(Padding(Text(note), (0, 0, 0, 2)))
     if model.provenance.source == "random":
         console().print(
             "[bold yellow]Random weights:[/] good for latency and size only; the network"

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 def models(
     model: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[MODEL]", help="v1, v2, v3-large (or v3), v3-small; all if absent."
-        ),
+        typer.Argument(metavar="MODEL", help="v1, v2, v3-large (or v3), v3-small; all if absent."),
     ] = None,
     *,
     width: Annotated[
@@ -73,16 +71,11 @@ def _specs(
     model: str | None, config: Path | None, changes: dict[str, Any], *, one: bool
 ) -> list[ModelSpec]:
     """Return the networks that were asked for: from a file, by name, or all published ones."""
-    from mobiledeploy.models import load_config, published
+    from mobiledeploy.models import published, read_config
     from mobiledeploy.types import ModelSpec, family_named
 
     if config is not None:
-        if model is not None:
-            raise UsageError(
-                f"Both a model ({model}) and --config {config} were given.",
-                remedy="Give one of them: the file names its own family.",
-            )
-        return [replace(load_config(config), **changes)]
+        return [ModelSpec(**(read_config(config, model) | changes))]
     if one:
         if model is None:
             raise UsageError(

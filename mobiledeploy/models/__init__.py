@@ -4,7 +4,7 @@ Input: `ModelSpec`. Output: `nn.Module`. Invariant: the same specification, the 
 """
 
 from mobiledeploy.models.build import create, create_on_meta
-from mobiledeploy.models.config import load_config
+from mobiledeploy.models.config import load_config, read_config
 from mobiledeploy.models.initialize import randomize_batch_norm
 from mobiledeploy.models.summary import LayerSummary, ModelSummary, published, summarize
 from mobiledeploy.models.validate import validate
@@ -17,6 +17,7 @@ __all__ = [
     "load_config",
     "published",
     "randomize_batch_norm",
+    "read_config",
     "summarize",
     "validate",
 ]

@@ -29,13 +29,34 @@ def load_config(path: Path) -> ModelSpec:
         LoadError: the file cannot be read, or is not YAML.
         UsageError: it does not describe a network.
     """
+    return ModelSpec(**read_config(path))
+
+
+def read_config(path: Path, model: str | None = None) -> dict[str, Any]:
+    """Return the fields of `ModelSpec` that a file states, the family among them.
+
+    Only these: what a file leaves out, weights may decide.
+
+    Args:
+        path: Of the file.
+        model: The family that was asked for beside it, if one was.
+
+    Raises:
+        LoadError: the file cannot be read, or is not YAML.
+        UsageError: it does not describe a network, or one of another family.
+    """
     document = _read(path)
     try:
         spec = ModelSpec.from_document(_by_columns(document))
         validate(spec)
     except UsageError as error:
         raise UsageError(f"{path}: {error.message}", remedy=error.remedy) from error
-    return spec
+    if model is not None and family_named(model) != spec.family:
+        raise UsageError(
+            f"{path} describes a {spec.family}; asked for was {model}.",
+            remedy="Leave the model out, or give the file that you mean.",
+        )
+    return {name: getattr(spec, name) for name in document}
 
 
 def _read(path: Path) -> dict[str, Any]:

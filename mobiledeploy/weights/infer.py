@@ -17,7 +17,7 @@ from mobiledeploy.errors import UsageError, WeightsError
 from mobiledeploy.types import FAMILIES, ArchitectureOptions, ModelSpec
 from mobiledeploy.weights.checkpoint import Checkpoint
 from mobiledeploy.weights.layers import Layer, layers_of, outlines
-from mobiledeploy.weights.match import arrange, has_names_of, match
+from mobiledeploy.weights.match import arrange, differences, has_names_of
 
 Build = Callable[[ModelSpec], nn.Module]
 
@@ -102,15 +102,13 @@ def find_spec(checkpoint: Checkpoint, build: Build, options: ArchitectureOptions
         if candidate.is_exact:
             return spec
         best = max(best, candidate, key=lambda each: (each.kinship, each.fit))
-    try:
-        match(checkpoint.layers, best.target, checkpoint.dialect)
-    except WeightsError as error:
-        raise WeightsError(
-            f"{checkpoint.path} fits no network; the closest is a {best.spec.family} of width "
-            f"{best.spec.width:g}. {error.message}",
-            remedy=error.remedy,
-        ) from error
-    raise AssertionError("a checkpoint that matches was found not to fit")
+    raise WeightsError(
+        f"{checkpoint.path} fits no network. Compared with the closest, a {best.spec.family} of "
+        f"width {best.spec.width:g}, it has "
+        f"{differences(checkpoint.layers, best.target, checkpoint.dialect)}.",
+        remedy="Save the state dict of the network alone, and all of it: every tensor has to be "
+        "used. For a row table of your own, give the --config FILE that it was trained with.",
+    )
 
 
 def _closest_family(

@@ -113,7 +113,8 @@ def complete_spec(info: CheckpointInfo, spec: ModelSpec, given: Collection[str])
             + "; asked for was "
             + ", ".join(f"{name} {asked[name]}" for name in contradictions)
             + ".",
-            remedy="Leave those out, or give the checkpoint that you mean.",
+            remedy="Ask for what the checkpoint has (only the family needs to be said), or give "
+            "the one that you mean.",
         )
     return replace(spec, **found, architecture=info.architecture)
 

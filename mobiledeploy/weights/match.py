@@ -70,12 +70,24 @@ def match(source: Sequence[Layer], target: Sequence[Layer], dialect: Dialect) ->
     same_names = [layer.name for layer in ordered] == [layer.name for layer in target]
     if signatures(ordered) == signatures(target) and (same_names or not by_name):
         return Matched(tuple(zip(ordered, target, strict=True)), by_name)
-    differences = _by_name(ordered, target) if by_name else _by_structure(ordered, target)
     raise WeightsError(
-        "The checkpoint does not fit the network: " + "; ".join(differences) + ".",
+        f"The checkpoint does not fit the network: {differences(source, target, dialect)}.",
         remedy="Check that family, width, number of classes and input channels are the "
         "checkpoint's own; every tensor of it has to be used, and every one of the network filled.",
     )
+
+
+def differences(source: Sequence[Layer], target: Sequence[Layer], dialect: Dialect) -> str:
+    """Say what does not fit: what is missing, left over, or of another shape.
+
+    Args:
+        source: Of the checkpoint, in the file's order.
+        target: Of the network, in the order of its definition.
+        dialect: What the checkpoint speaks.
+    """
+    ordered = arrange(source, target, dialect)
+    compare = _by_name if has_names_of(source, target) else _by_structure
+    return "; ".join(compare(ordered, target))
 
 
 def _by_name(source: Sequence[Layer], target: Sequence[Layer]) -> list[str]:

@@ -53,13 +53,32 @@ def read_checkpoint(path: Path) -> object:
     Raises:
         WeightsError: it does not exist, is empty, damaged, of another kind, or needs code.
     """
+    try:
+        _refuse_what_is_no_checkpoint(path)
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise WeightsError(
+            f"{path} cannot be opened: {error.strerror}.",
+            remedy="Check the path and who may read it.",
+        ) from error
+    return _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_torch(path)
+
+
+def _refuse_what_is_no_checkpoint(path: Path) -> None:
+    """Raise WeightsError for what a look at the file's name and size tells."""
     if path.is_dir():
+        inside = sorted(file for file in path.iterdir() if file.name.lower().endswith(SUFFIXES))
+        like = f"for example {inside[0]}" if inside else f"one of *{', *'.join(SUFFIXES)}"
         raise WeightsError(
             f"{path} is a folder; expected a checkpoint file.",
-            remedy=f"Give the path of the file itself: one of *{', *'.join(SUFFIXES)}.",
+            remedy=f"Give the path of the file itself: {like}.",
         )
     if not path.exists():
-        raise WeightsError(f"There is no checkpoint {path}.", remedy="Check the path.")
+        raise WeightsError(
+            f"There is no checkpoint {path}.",
+            remedy="Check the path; other words than `imagenet` and `random` are paths.",
+        )
     if not path.name.lower().endswith(SUFFIXES):
         raise WeightsError(
             f"{path.name} is not a checkpoint by its name; expected one of {', '.join(SUFFIXES)}.",
@@ -67,7 +86,6 @@ def read_checkpoint(path: Path) -> object:
         )
     if path.stat().st_size == 0:
         raise WeightsError(f"{path} is empty.", remedy="Copy or download it again.")
-    return _read_safetensors(path) if path.suffix.lower() == ".safetensors" else _read_torch(path)
 
 
 def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
@@ -110,9 +128,9 @@ def _refuse_inflation(path: Path) -> None:
     size = path.stat().st_size
     if expanded > _EXPANSION_LIMIT * size:
         raise WeightsError(
-            f"{path} has {size} bytes and says that it holds {expanded}: torch.save does not "
-            "compress, so this is no checkpoint of its.",
-            remedy="Get the file from somewhere else.",
+            f"{path} has {size} bytes and would become {expanded} in memory: torch.save does not "
+            "compress, so it did not write this file.",
+            remedy="Get the checkpoint from somewhere else.",
         )
 
 

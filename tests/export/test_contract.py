@@ -101,7 +101,6 @@ def test_variants_of_the_architecture_are_exact_too(exported_to, family, resolut
         assert np.count_nonzero(found != expected) == 0, format_
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("family", ["v1", "v2"])
 def test_the_whole_network_as_pte_is_the_reference_too(exported_to, family):
     images = networks.pixels(32, count=7, seed=1)

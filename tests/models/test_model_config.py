@@ -46,6 +46,21 @@ def test_what_a_file_leaves_out_has_the_default(write):
     assert models.load_config(write("family: v2")) == ModelSpec(family="v2")
 
 
+def test_only_what_a_file_states_is_known(write):
+    path = write("family: v3\nwidth: 1.0")  # the default, but stated
+    assert models.read_config(path) == {"family": "v3-large", "width": 1.0}
+
+
+@pytest.mark.parametrize("model", [None, "v3", "v3-large"])
+def test_the_family_may_be_named_twice(write, model):
+    assert models.read_config(write("family: v3"), model) == {"family": "v3-large"}
+
+
+def test_two_families_are_refused(write):
+    with pytest.raises(UsageError, match=r"yaml describes a v3-large; asked for was v3-small"):
+        models.read_config(write("family: v3"), "v3-small")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -65,6 +65,15 @@ def test_a_network_of_ones_own_comes_from_a_file_and_flags_override_it(run, tmp_
     assert (document["spec"]["width"], document["spec"]["resolution"]) == (0.5, 96)
 
 
+def test_a_name_beside_a_file_has_to_be_its_family(run, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("family: v2\nwidth: 0.5\n")
+    code, _, err = run("v1", "--config", str(path))
+    assert code == 2
+    assert "describes a v2; asked for was v1" in " ".join(err.split())
+    assert run("v2", "--config", str(path))[0] == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -72,7 +81,6 @@ def test_a_network_of_ones_own_comes_from_a_file_and_flags_override_it(run, tmp_
         (["--width", "0"], "width is 0.0"),
         (["--resolution", "16"], "resolution is 16"),
         (["--summary"], "none was named"),
-        (["v2", "--config", "mine.yaml"], "Both a model"),
     ],
 )
 def test_what_cannot_be_listed_is_refused_with_exit_code_2(run, arguments, message):

@@ -5,6 +5,7 @@ import collections
 import os
 import pathlib
 import pickle
+import tempfile
 import zipfile
 
 import numpy as np
@@ -29,7 +30,39 @@ def refused(path, message) -> WeightsError:
 def test_a_folder_is_refused(tmp_path):
     folder = tmp_path / "net.pth"
     folder.mkdir()
-    refused(folder, "is a folder; expected a checkpoint file")
+    error = refused(folder, "is a folder; expected a checkpoint file")
+    assert "one of *.pth, *.pt" in error.remedy
+
+
+def test_a_folder_that_holds_a_checkpoint_is_refused_with_its_path(tmp_path):
+    for name in ("config.json", "model.safetensors", "model.zip"):
+        (tmp_path / name).touch()
+    error = refused(tmp_path, "is a folder")
+    assert error.remedy == (
+        f"Give the path of the file itself: for example {tmp_path / 'model.safetensors'}."
+    )
+
+
+def test_a_name_that_no_file_can_have_is_refused(tmp_path):
+    refused(tmp_path / f"{'a' * 300}.pth", "cannot be opened: File name too long")
+
+
+@pytest.fixture
+def ordinary_user():
+    """Not root for once, who may read everything."""
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    yield
+    os.seteuid(user)
+
+
+@pytest.mark.usefixtures("ordinary_user")
+def test_a_file_that_must_not_be_read_is_refused():
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "net.pth"
+        path.write_bytes(b"x")
+        path.chmod(0)
+        refused(path, "cannot be opened: Permission denied")
 
 
 def test_a_missing_file_is_refused(tmp_path):
@@ -117,7 +150,7 @@ def test_a_torchscript_program_is_refused_with_the_way_to_convert_it(tmp_path):
 def test_an_archive_that_inflates_is_refused_before_it_is_read(tmp_path):
     with zipfile.ZipFile(tmp_path / "net.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data/0", bytes(10_000_000))
-    refused(tmp_path / "net.pth", "says that it holds 10000000: torch.save does not compress")
+    refused(tmp_path / "net.pth", "would become 10000000 in memory: torch.save does not compress")
 
 
 def test_what_training_scripts_save_beside_the_weights_does_no_harm(tmp_path):

@@ -1,0 +1,96 @@
+"""What people give for a checkpoint by mistake: exit code 3, what was found, how to mend it."""
+
+import os
+import pickle
+
+import pytest
+import torch
+
+from mobiledeploy import models
+from mobiledeploy.cli import main
+from mobiledeploy.types import ModelSpec
+
+
+@pytest.fixture(scope="module")
+def state():
+    return models.create(ModelSpec(family="v2", width=0.25, num_classes=7)).state_dict()
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+def truncated(path, state):
+    torch.save(state, path)
+    path.write_bytes(path.read_bytes()[:100_000])
+
+
+def with_nan(path, state):
+    poisoned = {**state, "features.0.0.weight": state["features.0.0.weight"] * float("nan")}
+    torch.save(poisoned, path)
+
+
+def whole(path, state):
+    torch.save(state, path)
+
+
+BAD = {
+    "truncated file": (truncated, (), "damaged or of another kind", "download it again"),
+    "wrong family": (whole, ("v1",), "has family v2; asked for was family v1", "Ask for what"),
+    "wrong class count": (
+        whole,
+        ("v2", "--num-classes", "9"),
+        "has num_classes 7; asked for",
+        "Ask",
+    ),
+    "extra keys": (
+        lambda path, state: torch.save({**state, "teacher.weight": torch.ones(2)}, path),
+        (),
+        "it has 1 left over: teacher.weight.",
+        "Save the state dict of the network alone",
+    ),
+    "NaN weights": (
+        with_nan,
+        (),
+        "features.0.0.weight has 216 values of 216 that are NaN",
+        "trained",
+    ),
+    "directory": (lambda path, _: path.mkdir(), (), "is a folder", "path of the file itself"),
+    "empty file": (lambda path, _: path.touch(), (), "is empty", "Copy or download it again"),
+    "pickle bomb": (
+        lambda path, state: torch.save({"state_dict": state, "x": Bomb()}, path),
+        (),
+        "can only be read by running code that it names (posix.mkdir)",
+        "convert it where its code is installed",
+    ),
+    "bare pickle bomb": (
+        lambda path, _: path.write_bytes(pickle.dumps(Bomb())),
+        (),
+        "reading it would run code",
+        "convert it",
+    ),
+    "three channels for one": (
+        whole,
+        ("v2", "--in-channels", "1"),
+        "has in_channels 3; asked for was in_channels 1",
+        "Ask for what the checkpoint has",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "arguments", "found", "remedy"), BAD.values(), ids=BAD)
+def test_the_command_says_what_it_found_and_how_to_mend_it(
+    make, arguments, found, remedy, *, state, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "net.pth", state)
+    with pytest.raises(SystemExit) as end:
+        main(["export", *(arguments or ("v2",)), "--weights", "net.pth", "--int8", "--json"])
+    said = capsys.readouterr()
+    assert (end.value.code, said.out) == (3, "")
+    message, _, hint = " ".join(said.err.split()).rpartition("Error: ")[2].partition(" Try: ")
+    assert message.startswith("net.pth")
+    assert found in message
+    assert remedy in hint
+    assert {path.name for path in tmp_path.iterdir()} == {"net.pth"}

@@ -1,0 +1,86 @@
+"""Every family at its published sizes, and checkpoints of every dialect, to both formats.
+
+Run by `pytest -m slow`: about three quarters of an hour on two cores.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from golden_state import golden_state
+
+from mobiledeploy import models, pipeline
+from mobiledeploy.types import FAMILIES
+
+pytestmark = pytest.mark.slow
+
+IMAGES = 8
+SMALLEST = {
+    family: min(spec.width for spec in models.published() if spec.family == family)
+    for family in FAMILIES
+}
+GOLDEN = Path(__file__).parents[1]
+CHECKPOINTS = {
+    "models/golden/timm-mobilenetv1_100": "v1",
+    "models/golden/timm-mobilenetv2_035": "v2",
+    "models/golden/timm-mobilenetv3_small_050": "v3-small",
+    "models/golden/timm-mobilenetv3_large_075": "v3-large",
+    "models/golden/timm-tf_mobilenetv3_large_100": "v3-large",
+    "models/golden/torchvision-mobilenet_v3_small_0.5_dilated_tail": "v3-small",
+    "weights/golden/transformers-mobilenet_v1_0.5": "v1",
+    "weights/golden/transformers-mobilenet_v2_0.35": "v2",
+}
+
+
+def deployed(model, precision, out):
+    """Deploy to both formats; return what parity measured, by what was compared with what."""
+    images = pipeline.load_images(model, None, IMAGES)
+    calibration = images if precision == "int8" else None
+    done = pipeline.deploy(model, formats=("onnx", "pte"), calibration=calibration, out=out)
+    assert [artifact.format for artifact in done.artifacts] == ["onnx", "pte"]
+    assert done.parity.passed, done.parity
+    format_rungs = [rung for rung in done.parity.rungs if rung.kind == "format"]
+    return [rung.metrics for rung in format_rungs], done
+
+
+def looks_at_its_input(model):
+    """Return whether the logits of any two images differ: equality of constants proves nothing."""
+    images = np.concatenate(pipeline.load_images(model, None, IMAGES).batches)
+    with torch.no_grad():
+        logits = model.module(torch.from_numpy(images)).numpy()
+    return len(np.unique(logits, axis=0)) == IMAGES
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("resolution", [96, 224])
+@pytest.mark.parametrize(
+    ("family", "width"),
+    [(family, width) for family in FAMILIES for width in (SMALLEST[family], 1.0)],
+)
+def test_a_family_exports_to_both_formats_with_parity(
+    family, width, resolution, precision, tmp_path
+):
+    model = pipeline.build(family, weights="random", width=width, resolution=resolution)
+    assert looks_at_its_input(model)
+    metrics, done = deployed(model, precision, tmp_path)
+    if precision == "int8":  # reference and .onnx, reference and .pte, .onnx and .pte
+        assert [each["differing_logits"] for each in metrics] == [0, 0, 0]
+        assert {each["logits"] for each in metrics} == {done.parity.sample_count * 1000}
+    else:
+        assert len(metrics) == 2
+        assert min(each["sqnr_db"] for each in metrics) > 60
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_checkpoints_of_every_dialect_become_int8_in_both_formats(name, tmp_path):
+    golden = json.loads((GOLDEN / f"{name}.json").read_text())
+    shapes = {key: tuple(shape) for key, shape in golden["shapes"].items()}
+    path = tmp_path / f"{Path(name).name.split('-', 1)[1]}.pth"
+    torch.save(golden_state(shapes, 7), path)
+    model = pipeline.build(CHECKPOINTS[name], weights=str(path), resolution=64)
+    assert looks_at_its_input(model)
+    metrics, done = deployed(model, "int8", tmp_path)
+    assert [each["differing_logits"] for each in metrics] == [0, 0, 0]
+    assert {each["logits"] for each in metrics} == {done.parity.sample_count * 10}
