@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and their fingerprints."""
+"""Files that are either whole or absent, their fingerprints, and where we keep ours."""
 
 import contextlib
 import hashlib
@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
+import platformdirs
+
 from mobiledeploy.errors import RuntimeFailedError
+
+CACHE_VARIABLE = "MOBILEDEPLOY_CACHE"
 
 
 @contextlib.contextmanager
@@ -36,6 +40,12 @@ def write_whole(path: Path) -> Iterator[Path]:
             f"Could not write {path}: {error.strerror or error}.",
             remedy="Choose a folder that you may write to, on a disk with room for it.",
         ) from error
+
+
+def cache_folder() -> Path:
+    """Return ``$MOBILEDEPLOY_CACHE``, or the platform's own cache folder for us."""
+    override = os.environ.get(CACHE_VARIABLE)
+    return Path(override) if override else platformdirs.user_cache_path("mobiledeploy", False)
 
 
 def sha256_of(path: Path) -> str:

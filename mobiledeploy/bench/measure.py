@@ -32,6 +32,9 @@ if TYPE_CHECKING:
     from mobiledeploy.devices import Device
 
 MIN_SESSIONS = 3
+UNCHECKED = (
+    "Its outputs could not be had from the device and were not checked: it may be fast and wrong."
+)
 _STEPS_PER_SESSION = 20
 
 
@@ -102,6 +105,7 @@ def measure(
             t for r, p in zip(results, places, strict=True) for t in r["result"]["times_ms"][p]
         ]
         found = [arrays_of(r)[p] for r, p in zip(results, places, strict=True)]
+        told = [array for array in found if array is not None]
         measurement = Measurement(
             artifact=str(path),
             artifact_sha256=digests[index],
@@ -112,13 +116,14 @@ def measure(
             times_ms=tuple(times),
             load_ms=statistics.median(f["load_ms"] for f in fresh),
             first_ms=statistics.median(f["first_ms"] for f in fresh),
-            peak_memory_bytes=statistics.median_low(f["peak_memory_bytes"] for f in fresh),
+            peak_memory_bytes=_median_bytes([f["peak_memory_bytes"] for f in fresh]),
             warnings=(
                 *doubts(times, threads=threads, cores=len(affinity) or host.cores),
                 *slowed_down(conditions),
+                *([] if told or expected is None else [UNCHECKED]),
             ),
             conditions=conditions,
-            outputs=None if expected is None else check_outputs(expected[index], found),
+            outputs=check_outputs(expected[index], told) if told and expected else None,
         )
         measurements.append(measurement)
     return tuple(measurements)
@@ -136,6 +141,11 @@ def _expectations(device: Device, artifacts: Sequence[Path]) -> tuple[list[Any],
     with step("Running the artifacts here, to compare"):
         *_, last = LocalDevice().converse(request)
     return arrays_of(last, "inputs"), arrays_of(last)
+
+
+def _median_bytes(values: list[int | None]) -> int | None:
+    told = [value for value in values if value is not None]
+    return statistics.median_low(told) if told else None
 
 
 def sessions_for(artifacts: int) -> int:

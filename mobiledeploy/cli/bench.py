@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobiledeploy.cli.device_options import DEVICE, PYTHON, TIMEOUT
+from mobiledeploy.cli.device_options import DEVICE, PYTHON, RUNNER, TIMEOUT
 from mobiledeploy.cli.output import console, print_json, showing_progress
 
 if TYPE_CHECKING:
@@ -46,6 +46,7 @@ def bench(
     ] = 0,
     device_uri: Annotated[str, DEVICE] = "local",
     python: Annotated[str, PYTHON] = "",
+    runners: Annotated[list[Path] | None, RUNNER] = None,
     timeout: Annotated[float, TIMEOUT] = 600,
     min_sqnr: Annotated[
         float,
@@ -64,7 +65,10 @@ def bench(
     from mobiledeploy.devices.host import int8_caveat
     from mobiledeploy.files import write_whole
 
-    with showing_progress(), open_device(device_uri, python=python, timeout_s=timeout) as device:
+    with (
+        showing_progress(),
+        open_device(device_uri, python=python, runners=runners or (), timeout_s=timeout) as device,
+    ):
         measurements = measure(
             artifacts,
             device=device,
@@ -114,7 +118,7 @@ def _print_table(measurements: Sequence[Measurement]) -> None:
             "" if m is first else spread,
             f"{m.load_ms:.1f}",
             f"{m.first_ms:.1f}",
-            f"{m.peak_memory_bytes / _MIB:.1f}",
+            "-" if m.peak_memory_bytes is None else f"{m.peak_memory_bytes / _MIB:.1f}",
         )
     console().print(table)
     for m in measurements:

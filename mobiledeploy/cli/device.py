@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mobiledeploy.cli.device_options import PYTHON, TIMEOUT
+from mobiledeploy.cli.device_options import PYTHON, RUNNER, TIMEOUT
 from mobiledeploy.cli.doctor import print_checks
 from mobiledeploy.cli.output import console, print_json, showing_progress
 from mobiledeploy.errors import RuntimeFailedError, UsageError
 
 SCHEMA = 1
-URI = typer.Argument(metavar="URI", help="local, ssh://[user@]host[:port] or exec:COMMAND.")
+URI = typer.Argument(metavar="URI", help="As --device of `mobiledeploy bench`.")
 
 device = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
@@ -28,6 +29,7 @@ def check(
     uri: Annotated[str, URI],
     *,
     python: Annotated[str, PYTHON] = "",
+    runners: Annotated[list[Path] | None, RUNNER] = None,
     timeout: Annotated[float, TIMEOUT] = 600,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -35,7 +37,11 @@ def check(
     from mobiledeploy.devices import open_device
     from mobiledeploy.doctor import examine_device
 
-    with showing_progress(), open_device(uri, python=python, timeout_s=timeout) as place:
+    given = tuple(runners or ())
+    with (
+        showing_progress(),
+        open_device(uri, python=python, runners=given, timeout_s=timeout) as place,
+    ):
         checks = examine_device(place.host)
     able = any(c.state == "ok" for c in checks if c.name in (".onnx", ".pte"))
     if as_json:
@@ -46,7 +52,7 @@ def check(
     if not able:
         raise RuntimeFailedError(
             f"{uri} can run neither .onnx nor .pte.",
-            remedy=f"`mobiledeploy device setup {uri}` installs ONNX Runtime.",
+            remedy="Do what stands beside these lines.",
         )
 
 

@@ -15,6 +15,11 @@ PYTHON = typer.Option(
     help="The interpreter over there (ssh). [default: that of `device setup`, or python3]",
     show_default=False,
 )
+RUNNER = typer.Option(
+    "--runner",
+    metavar="PATH",
+    help="An Android executor_runner or onnxruntime_perf_test (adb); may be given twice.",
+)
 TIMEOUT = typer.Option(
     "--timeout", metavar="S", min=1, help="How long one session on the device may take."
 )

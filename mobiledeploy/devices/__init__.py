@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, Self
 
+from mobiledeploy.devices.adb import AdbDevice
 from mobiledeploy.devices.command import CommandDevice
 from mobiledeploy.devices.host import Host
 from mobiledeploy.devices.local import LocalDevice
@@ -19,7 +20,7 @@ from mobiledeploy.errors import UsageError
 from mobiledeploy.progress import track
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from mobiledeploy.devices.request import Message, Samples
@@ -61,12 +62,19 @@ class Device(Protocol):
         """Close the connection; nothing of ours is left over there."""
 
 
-def open_device(uri: str = "local", *, timeout_s: float = TIMEOUT_S, python: str = "") -> Device:
-    """Return the device of a URI: `local`, `ssh://[user@]host[:port]`, `exec:COMMAND`.
+def open_device(
+    uri: str = "local",
+    *,
+    timeout_s: float = TIMEOUT_S,
+    python: str = "",
+    runners: Sequence[Path] = (),
+) -> Device:
+    """Return the device of a URI: `local`, `ssh://...`, `adb://...`, `exec:COMMAND`.
 
     Args:
         uri: Where.
         timeout_s: How long one session may take, and how long it may say nothing.
+        runners: Native runners for a phone (adb).
         python: The interpreter over there, where the URI does not say (ssh); "" for the one of
             `mobiledeploy device setup`, or else python3.
 
@@ -77,6 +85,10 @@ def open_device(uri: str = "local", *, timeout_s: float = TIMEOUT_S, python: str
         return SshDevice(uri, python=python, timeout_s=timeout_s)
     if python:
         raise UsageError(f"{uri} names its Python itself: --python is for ssh:// only.")
+    if uri.startswith("adb://"):
+        return AdbDevice(uri, runners=runners, timeout_s=timeout_s)
+    if runners:
+        raise UsageError(f"{uri} runs its own runtimes: --runner is for adb:// only.")
     if uri == "local":
         return LocalDevice(timeout_s=timeout_s)
     if uri.startswith("exec:"):

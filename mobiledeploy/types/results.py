@@ -102,7 +102,8 @@ class Measurement:
         times_ms: One per counted inference, in the order measured.
         load_ms: From the file to a runner that is ready.
         first_ms: The first inference, which also allocates.
-        peak_memory_bytes: Peak resident memory that loading and running added.
+        peak_memory_bytes: Peak resident memory that loading and running added; None where the
+            device does not tell.
         warnings: What makes the figures doubtful, one sentence each.
         conditions: Of each session, what the device's speed depended on, before and after.
         outputs: How the device's outputs compare with this machine's; None on this machine.
@@ -117,7 +118,7 @@ class Measurement:
     times_ms: tuple[float, ...]
     load_ms: float
     first_ms: float
-    peak_memory_bytes: int
+    peak_memory_bytes: int | None
     warnings: tuple[str, ...] = ()
     conditions: tuple[Mapping[str, Any], ...] = ()
     outputs: OutputCheck | None = None

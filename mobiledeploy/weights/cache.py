@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
-import platformdirs
-
+from mobiledeploy import files
 from mobiledeploy.errors import UsageError
 from mobiledeploy.files import sha256_of
 from mobiledeploy.types import ModelSpec
 from mobiledeploy.weights.published import Published, published_for
 
-CACHE_VARIABLE = "MOBILEDEPLOY_CACHE"
-
 
 def cache_folder() -> Path:
-    """Return ``$MOBILEDEPLOY_CACHE/weights``, or the platform's own cache folder for us."""
-    override = os.environ.get(CACHE_VARIABLE)
-    base = Path(override) if override else platformdirs.user_cache_path("mobiledeploy", False)
-    return base / "weights"
+    """Return the folder of weights within our cache."""
+    return files.cache_folder() / "weights"
 
 
 def cached_path(published: Published) -> Path:

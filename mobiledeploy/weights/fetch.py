@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from mobiledeploy.errors import WeightsError
-from mobiledeploy.files import sha256_of, write_whole
-from mobiledeploy.weights.cache import CACHE_VARIABLE, cached_path, is_intact
+from mobiledeploy.files import CACHE_VARIABLE, sha256_of, write_whole
+from mobiledeploy.weights.cache import cached_path, is_intact
 from mobiledeploy.weights.download import FetchError, download
 from mobiledeploy.weights.published import Published
 from mobiledeploy.weights.registry import extract_from_registry

@@ -5,29 +5,15 @@ Where a part is missing the tests that need it are skipped; with MOBILEDEPLOY_RE
 """
 
 import os
-import shutil
+import socket
+import subprocess
 from pathlib import Path
 
 import pytest
+from adbd import Daemon
+from native_runners import write_runners
+from real_parts import missing, program
 from sshd import start as start_sshd
-
-# Three processors, three sets of int8 kernels: plain NEON; dot products; matrix products.
-ARM_PROCESSORS = {"cortex-a53": set(), "cortex-a76": {"dotprod"}, "max": {"dotprod", "i8mm"}}
-
-
-def missing(what: str, remedy: str) -> None:
-    """Skip for want of something, or fail where it has to be there."""
-    if os.environ.get("MOBILEDEPLOY_REQUIRE_DEVICES"):
-        pytest.fail(f"{what} is missing: {remedy}")
-    pytest.skip(f"{what} is missing: {remedy}")
-
-
-def program(name: str, package: str) -> str:
-    """Return the path of a program."""
-    found = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin")
-    if found is None:
-        missing(name, f"apt-get install {package}")
-    return found
 
 
 @pytest.fixture(scope="session")
@@ -61,3 +47,78 @@ def ssh(ssh_server, monkeypatch):
     yield ssh_server
     assert list(ssh_server.tmp.iterdir()) == []
     assert set(Path("/tmp").glob("mobiledeploy-ssh-*")) == before
+
+
+def quietly(argv, environment=None):
+    """Run a command whose success does not matter."""
+    subprocess.run(argv, env=environment, capture_output=True, timeout=30, check=False)
+
+
+@pytest.fixture(scope="session")
+def adb_server(tmp_path_factory):
+    """An adb server of the tests' own, with a key and a port of its own."""
+    adb = program("adb", "adb")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    home = tmp_path_factory.mktemp("adb")
+    environment = {"ANDROID_ADB_SERVER_PORT": str(port), "ANDROID_SDK_HOME": str(home)}
+    yield environment
+    subprocess.run(
+        [adb, "kill-server"], env=os.environ | environment, capture_output=True, check=False
+    )
+
+
+@pytest.fixture
+def phones(adb_server, tmp_path, monkeypatch):
+    """Connect phones: `phones(state)` returns the daemon of a new one."""
+    for name, value in adb_server.items():
+        monkeypatch.setenv(name, value)
+    connected = []
+
+    def connect(state="device"):
+        folder = tmp_path / f"phone{len(connected)}"
+        tools = tmp_path / f"tools{len(connected)}"
+        folder.mkdir()
+        tools.mkdir()
+        (tools / "getprop").write_text(GETPROP)
+        (tools / "getprop").chmod(0o755)
+        daemon = Daemon(folder, state)
+        daemon.environment["PATH"] = f"{tools}:{os.environ['PATH']}"
+        connected.append(daemon)
+        subprocess.run(
+            ["adb", "connect", daemon.serial], capture_output=True, timeout=30, check=False
+        )
+        return daemon
+
+    yield connect
+    for daemon in connected:
+        subprocess.run(
+            ["adb", "disconnect", daemon.serial], capture_output=True, timeout=30, check=False
+        )
+        daemon.close()
+
+
+GETPROP = """#!/bin/sh
+case $1 in
+ro.product.manufacturer) echo Google;;
+ro.product.model) echo Pixel 9;;
+ro.build.version.release) echo 16;;
+ro.product.cpu.abi) echo arm64-v8a;;
+*) echo;;
+esac
+"""
+
+
+@pytest.fixture
+def phone(phones):
+    """One phone; nothing may be left on it."""
+    daemon = phones()
+    yield daemon
+    assert list(daemon.folder.iterdir()) == []
+
+
+@pytest.fixture(scope="session")
+def runners(tmp_path_factory):
+    """`executor_runner` and `onnxruntime_perf_test`."""
+    return write_runners(tmp_path_factory.mktemp("runners"))

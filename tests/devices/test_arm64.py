@@ -5,8 +5,8 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from conftest import ARM_PROCESSORS
 from onnx import TensorProto, helper, numpy_helper
+from real_parts import ARM_PROCESSORS
 
 from mobiledeploy.devices import Request, arrays_of, open_device
 from mobiledeploy.export import export_onnx

@@ -12,11 +12,13 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from conftest import missing
+from adbd import Daemon
+from real_parts import missing
 from sshd import Server
 
 from mobiledeploy.cli import _run
@@ -52,6 +54,7 @@ class Place:
     artifact: Path
     ssh: Server
     open: contextlib.ExitStack
+    phones: Callable[..., Daemon]
 
     def python(self, *sites: str, before: str = "", environment: str = "") -> str:
         """Return an `exec:` device: our Python, in which these lines run first."""
@@ -322,6 +325,119 @@ def ssh_file_name_is_strange(place):
     return remote(place, "print('Welcome to your board!', flush=True)")
 
 
+# ---- adb
+
+
+@fault(4, "There is no adb. Try: Install Android's platform-tools")
+def adb_is_not_installed(place):
+    os.environ["PATH"] = str(place.tools)
+    return ["adb://"]
+
+
+@fault(4, "adb sees no phone. Try: Switch USB debugging on")
+def adb_sees_no_phone(_):
+    return ["adb://"]
+
+
+@fault(2, r"adb sees several phones: .* \(device\), .* \(device\). Try: Name one")
+def adb_sees_several_phones(place):
+    place.phones()
+    place.phones()
+    return ["adb://"]
+
+
+@fault(2, "adb sees no phone emulator-5554; it sees 127.0.0.1:")
+def adb_sees_another_phone(place):
+    place.phones()
+    return ["adb://emulator-5554"]
+
+
+@fault(4, "is unauthorized. Try: Unlock it and allow USB debugging")
+def adb_phone_is_unauthorized(place):
+    place.phones("unauthorized")
+    return ["adb://"]
+
+
+@fault(4, "is offline. Try: Unplug it")
+def adb_phone_is_offline(place):
+    return [f"adb://{place.phones('offline').serial}"]
+
+
+@fault(2, "There is no onnxruntime_perf_test to run .onnx files on Android with")
+def adb_has_no_runner(place):
+    place.phones()
+    os.environ["MOBILEDEPLOY_CACHE"] = str(place.tools)
+    return ["adb://"]
+
+
+@fault(2, "--runner .*/sulk is not a runner")
+def adb_runner_is_none(place):
+    place.phones()
+    return ["adb://", "--runner", str(place.script("sulk", "#!/bin/sh"))]
+
+
+@fault(2, "--runner is for adb:// only")
+def exec_needs_no_runner(place):
+    return [place.python(), "--runner", "onnxruntime_perf_test"]
+
+
+@fault(4, "`adb .* push .* ended with code 1")
+def adb_connection_is_cut_while_sending(place):
+    place.phones().cut_after_bytes = 1000
+    return with_runner(place, "sleep 1")
+
+
+@fault(4, "No space left on device")
+def adb_disk_is_full(place):
+    place.phones().full = True
+    return with_runner(place, "sleep 1")
+
+
+@fault(4, "arrived damaged on adb://: its sha256 is")
+def adb_file_is_damaged_on_the_way(place):
+    place.phones().damage = True
+    return with_runner(place, "sleep 1")
+
+
+@fault(4, "on adb:// ended with code 139")
+def adb_runner_crashes(place):
+    place.phones()
+    return with_runner(place, "kill -SEGV $$")
+
+
+@fault(4, "on adb:// ended with code 126. It said: .*Exec format error")
+def adb_runner_is_for_another_processor(place):
+    place.phones()
+    runner = place.tools / "onnxruntime_perf_test"
+    runner.write_bytes(b"\x7fELF\x02\x01\x01" + bytes(100))
+    return ["adb://", "--runner", str(runner)]
+
+
+@fault(4, "does not tell its times. It said: all is well")
+def adb_runner_prints_something_else(place):
+    place.phones()
+    return with_runner(place, "echo all is well")
+
+
+@fault(4, "`adb shell` was not done after 3 s and was stopped")
+def adb_runner_hangs(place):
+    place.phones()
+    return [*with_runner(place, "exec sleep 1000"), "--timeout", "3"]
+
+
+@fault(4, "The connection to adb:// broke")
+def adb_connection_is_cut_in_mid_run(place):
+    phone = place.phones()
+    when(place.tools / "cut", phone.cut)
+    return with_runner(place, f"touch {place.tools / 'cut'}; exec sleep 60")
+
+
+def with_runner(place, script):
+    """Return a phone with a perf_test that does as a script says."""
+    runner = place.script("onnxruntime_perf_test", f"#!/bin/sh\n{script}\n")
+    return ["adb://", "--runner", str(runner)]
+
+
 def remote(place, *sites):
     """Return an ssh device whose Python has a few lines run first."""
     command = place.python(*sites).removeprefix("exec:")
@@ -354,13 +470,14 @@ def mount_tiny(folder):
 
 
 @pytest.fixture
-def place(tmp_path, float_onnx, ssh, monkeypatch):
-    monkeypatch.setenv("PATH", os.environ["PATH"])
+def place(tmp_path, float_onnx, ssh, phones, monkeypatch):
+    for name in ("PATH", "MOBILEDEPLOY_CACHE"):
+        monkeypatch.setenv(name, os.environ.get(name, str(tmp_path)))
     monkeypatch.setattr(session, "GRACE_S", 3.0)
     (tmp_path / "tmp").mkdir()
     (tmp_path / "tools").mkdir()
     with contextlib.ExitStack() as stack:
-        place = Place(tmp_path / "tmp", tmp_path / "tools", float_onnx, ssh, stack)
+        place = Place(tmp_path / "tmp", tmp_path / "tools", float_onnx, ssh, stack, phones)
         yield place
     if os.path.ismount(place.tmp):
         subprocess.run(["umount", place.tmp], check=True)
@@ -381,6 +498,8 @@ def test_a_fault_is_told_and_leaves_nothing(name, place, capsys):
     assert "Traceback" not in said
     assert took < PATIENCE_S
     wait_until_empty(place.tmp)
+    for phone in place.tools.parent.glob("phone?"):
+        wait_until_empty(phone)
 
 
 def wait_until_empty(folder):

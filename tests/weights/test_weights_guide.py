@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from mobiledeploy import files
 from mobiledeploy.data.images import SUFFIXES as IMAGES
-from mobiledeploy.weights import cache, dialects, fetch, published, read, unwrap
+from mobiledeploy.weights import dialects, fetch, published, read, unwrap
 
 DOCS = Path(__file__).parents[2] / "docs"
 
@@ -26,7 +27,7 @@ def test_every_name_that_is_understood_is_listed():
         *read.SUFFIXES,
         *(name for name in unwrap._CONTAINERS if name != "shadow"),
         *(f"{prefix}." for prefix in unwrap._PREFIXES),
-        cache.CACHE_VARIABLE,
+        files.CACHE_VARIABLE,
         fetch.URL_VARIABLE,
     ]
     assert [name for name in names if f"`{name}`" not in text] == []
