@@ -11,17 +11,17 @@ operators behind it can read it so (their columns multiplied by s):
 This is exact wherever nothing between the two minds the factor:
 
 - *linear*: no activation at all. The residual stream of linear bottlenecks (MobileNetV2, section
-3.2):
-  all project convolutions that add into it, all convolutions that read it.
+  3.2): all project convolutions that add into it, all convolutions that read it. Here s may be
+  negative, too: channels lean to one side, and turned round so that all lean to the same, they
+  fill a range that is half as wide.
 - *ReLU*: relu(x / s) = relu(x) / s for s > 0 (Nagel et al., "Data-Free Quantization Through Weight
   Equalization and Bias Correction" (2019), section 4.1).
 - *ReLU6*: exact where neither side of it clips at 6: a channel that stays below 6 may be scaled up
   until it would reach 6.
 
 A depthwise convolution absorbs a factor per channel without loss, having a weight scale of its own
-for each. A dense one trades evener activations for less even weights: linear and ReLU groups in
-front of one are scaled by the square root only, and ReLU6 groups not at all (measured:
-docs/decisions/0002).
+for each. A dense one trades evener activations for less even weights: in front of one the factors
+are taken to a power below one (measured: docs/decisions/0004).
 
 Invariant: on the calibration images the outputs are those of the input model, to float rounding.
 """
@@ -48,7 +48,8 @@ if TYPE_CHECKING:
     from mobiledeploy.observe import Observed
     from mobiledeploy.types import CalibrationSet, FoldedModel
 
-_DENSE_EXPONENT = 0.5
+_DENSE_EXPONENT = 0.75
+_DENSE_RELU6_EXPONENT = 0.5
 _RELU6_MARGIN = 1.5
 _LARGEST_FACTOR = 64.0
 
@@ -120,20 +121,20 @@ def _factors(
     traced: GraphModule, group: ChannelGroup, observed: Mapping[str, Observed]
 ) -> NDArray[np.float64]:
     """Return s per channel; the group's channels become x / s."""
-    extremes = [
-        np.maximum(seen.maxima.max(0), -seen.minima.min(0))
-        for seen in (observed[node.name] for node in group.nodes)
-    ]
-    largest = np.maximum(np.max(extremes, axis=0).astype(np.float64), 1e-6)
+    seen = [observed[node.name] for node in group.nodes]
+    high = np.max([s.maxima.max(0) for s in seen], axis=0).astype(np.float64)
+    low = np.min([s.minima.min(0) for s in seen], axis=0).astype(np.float64)
+    largest = np.maximum(np.maximum(high, -low), 1e-6)
     free = all(_is_depthwise(traced, unit) for unit in group.consumers)
     if np.isinf(group.ceiling):
         s = (largest / np.exp(np.log(largest).mean())) ** (1.0 if free else _DENSE_EXPONENT)
-    elif free:
+    else:
         # upwards only: a channel that reaches the ceiling must go on reaching it
         s = np.minimum(largest * _RELU6_MARGIN / group.ceiling, 1.0)
-    else:
-        s = np.ones_like(largest)
+        s **= 1.0 if free else _DENSE_RELU6_EXPONENT
     factors: NDArray[np.float64] = np.clip(s, 1 / _LARGEST_FACTOR, _LARGEST_FACTOR)
+    if all(unit.clamp is None for unit in group.producers):
+        factors = np.where(-low > high, -factors, factors)
     return factors
 
 

@@ -35,17 +35,22 @@ _KINDS: dict[object, Kind] = {
     aten.conv2d.default: "convolution",
     aten.linear.default: "linear",
     aten.add.Tensor: "add",
-    aten.add_.Tensor: "add",
     aten.mul.Tensor: "multiply",
     aten.adaptive_avg_pool2d.default: "pool",
     aten.hardswish.default: "hardswish",
-    aten.hardswish_.default: "hardswish",
     aten.pad.default: "pad",
     aten.flatten.using_ints: "reshape",
 }
-_HARD_SIGMOID = (aten.hardsigmoid.default, aten.hardsigmoid_.default)
-_RELU = (aten.relu.default, aten.relu_.default)
-_HARDTANH = (aten.hardtanh.default, aten.hardtanh_.default, aten.relu6.default, aten.relu6_.default)
+# Operators that overwrite their operand, which somebody may still want to look at.
+_IN_PLACE: dict[object, torch._ops.OpOverload] = {
+    aten.add_.Tensor: aten.add.Tensor,
+    aten.relu_.default: aten.relu.default,
+    aten.relu6_.default: aten.relu6.default,
+    aten.hardtanh_.default: aten.hardtanh.default,
+    aten.hardswish_.default: aten.hardswish.default,
+    aten.hardsigmoid_.default: aten.hardsigmoid.default,
+}
+_HARDTANH = (aten.hardtanh.default, aten.relu6.default)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +102,8 @@ class Site:
 def trace(model: FoldedModel) -> GraphModule:
     """Return the folded module as a flat ATen graph with weights of its own.
 
-    Dropout is gone, and hard-sigmoids have become part of the convolutions before them. A module
-    that is such a graph already is copied.
+    Dropout is gone, nothing is computed in place, and hard-sigmoids have become part of the
+    convolutions before them. A module that is such a graph already is copied.
 
     Raises:
         ExportError: a hard-sigmoid does not follow a convolution that only it reads.
@@ -115,9 +120,10 @@ def trace(model: FoldedModel) -> GraphModule:
     for node in traced.graph.find_nodes(op="call_function", target=aten.dropout.default):
         node.replace_all_uses_with(cast("Node", node.args[0]))
         traced.graph.erase_node(node)
-    for target in _HARD_SIGMOID:
-        for node in traced.graph.find_nodes(op="call_function", target=target):
-            _absorb_hard_sigmoid(traced, node)
+    for node in traced.graph.nodes:
+        node.target = _IN_PLACE.get(node.target, node.target)
+    for node in traced.graph.find_nodes(op="call_function", target=aten.hardsigmoid.default):
+        _absorb_hard_sigmoid(traced, node)
     traced.recompile()
     return traced
 
@@ -220,7 +226,7 @@ def _only_user(node: Node) -> Node | None:
 
 def _clamp_of(node: Node) -> tuple[float, float] | None:
     """Return the bounds of a ReLU-like activation, or None if the node is none."""
-    if node.target in _RELU:
+    if node.target is aten.relu.default:
         return (0.0, float("inf"))
     if node.target in _HARDTANH:
         bounds = node.args[1:] or (0.0, 6.0)

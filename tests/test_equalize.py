@@ -7,7 +7,7 @@ import torch
 
 from mobiledeploy.equalize import equalize
 from mobiledeploy.errors import DataError
-from mobiledeploy.graph import find_units, trace
+from mobiledeploy.graph import find_sites, find_units, trace
 from mobiledeploy.observe import observe
 from mobiledeploy.types import FAMILIES, CalibrationSet
 
@@ -83,3 +83,22 @@ def test_no_images_are_refused():
             networks.folded("v2", short=True),
             CalibrationSet(batches=(), source="", sha256=""),
         )
+
+
+def test_channels_of_a_residual_stream_lean_to_one_side():
+    """Turned round where they lean to the other: the range of all is half as wide."""
+    before, after = leaning(networks.folded("v2")), leaning(networks.equalized("v2"))
+    assert 0.2 < np.mean(before) < 0.8
+    assert np.mean(after) == 1
+
+
+def leaning(model):
+    """Return whether each channel of the last residual stream reaches further up than down."""
+    traced = trace(model)
+    stream = [unit.output for unit in find_units(traced) if unit.kind == "add"][-1]
+    sites = find_sites(traced, find_units(traced))
+    nodes = next(site.nodes for site in sites if stream in site.nodes)
+    seen = observe(traced, nodes, networks.calibration(32)).values()
+    highest = np.max([s.maxima.max(0) for s in seen], axis=0)
+    lowest = np.min([s.minima.min(0) for s in seen], axis=0)
+    return highest >= -lowest

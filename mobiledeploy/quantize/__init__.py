@@ -9,7 +9,7 @@ network there is; ONNX and `.pte` are encodings of it, and `reference` says what
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,11 +20,11 @@ from mobiledeploy.errors import ExportError
 from mobiledeploy.graph import find_sites, find_units, trace, weight_and_bias
 from mobiledeploy.observe import observe
 from mobiledeploy.progress import step
+from mobiledeploy.quantize.in_sequence import round_in_sequence
 from mobiledeploy.quantize.quantizer import MobileNetQuantizer
-from mobiledeploy.quantize.ranges import choose_encodings, narrowed, widest_ranges
+from mobiledeploy.quantize.ranges import choose_encodings, least_widths, narrowed, widest_ranges
 from mobiledeploy.quantize.rounding import round_to_cancel
-from mobiledeploy.quantize.search import search_factors, trusted_factors
-from mobiledeploy.quantize.simulate import simulate
+from mobiledeploy.quantize.search import search_factors
 from mobiledeploy.quantize.weights import round_bias, round_to_nearest, weight_scales
 from mobiledeploy.quiet import quietly
 from mobiledeploy.single_thread import on_one_thread
@@ -38,13 +38,14 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule
 
     from mobiledeploy.graph import Site, Unit
-    from mobiledeploy.quantize.simulate import Rounding, Simulated
     from mobiledeploy.types import CalibrationSet, Encoding, FoldedModel, Preprocessing
 
 __all__ = ["quantize"]
 
 aten = torch.ops.aten
-_JUDGED = 8
+# Images that ranges are judged on: 16 of 224x224, more of smaller ones.
+_JUDGED_PIXELS = 16 * 224**2
+_LEAST_JUDGED, _MOST_JUDGED = 8, 128
 _CORRECTED = 32
 _QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
 
@@ -71,11 +72,13 @@ def quantize(
         sites = find_sites(traced, units)
     observed = observe(traced, [node for site in sites for node in site.nodes], calibration)
     network = _Network(traced, units, sites, widest_ranges(sites, observed), model.preprocessing)
+    network = network.held_to_runtimes()
     images = np.concatenate(calibration.batches)
     by_site = network.encode(_choose_factors(network, recipe, images))
     encodings = network.by_node(by_site)
-    with step("Quantizing"):
+    with step("Rounding weights"):
         scales = _round_parameters(network, encodings, recipe, images[:_CORRECTED])
+    with step("Converting to int8"):
         program = _convert(traced, units, encodings, scales, model.spec.input_shape)
     return QuantizedModel(
         spec=model.spec,
@@ -102,10 +105,16 @@ class _Network:
     sites: tuple[Site, ...]
     widest: Mapping[str, tuple[float, float]]
     preprocessing: Preprocessing
+    least_widths: Mapping[str, float] = field(default_factory=dict)
+
+    def held_to_runtimes(self) -> _Network:
+        """Return the network with the widths below which a runtime refuses an operator."""
+        widest = self.by_node(self.encode({site.name: 1.0 for site in self.sites}))
+        return replace(self, least_widths=least_widths(self.traced, self.units, self.sites, widest))
 
     def encode(self, factors: Mapping[str, float]) -> dict[str, Encoding]:
         """Return the encodings, by site name, of the widest ranges narrowed by these factors."""
-        ranges = narrowed(self.widest, factors)
+        ranges = narrowed(self.widest, factors, self.least_widths)
         return choose_encodings(self.units, self.sites, ranges, self.preprocessing)
 
     def by_node(self, by_site: Mapping[str, Encoding]) -> dict[str, Encoding]:
@@ -122,31 +131,16 @@ class _Network:
                 scales[unit.operator.name] = weight_scales(*weight_and_its_bias, input_scale)
         return scales
 
-    def simulate(
-        self, encodings: Mapping[str, Encoding], images: NDArray[np.float32], rounding: Rounding
-    ) -> Simulated:
-        """Run the network with these encodings beside its float self."""
-        scales = self.weight_scales(encodings)
-        return simulate(self.traced, self.units, encodings, scales, images, rounding=rounding)
-
 
 def _choose_factors(
     network: _Network, recipe: QuantRecipe, images: NDArray[np.float32]
 ) -> dict[str, float]:
-    """Return how far each site's widest range is narrowed; that of the logits never is."""
-    unchanged = {site.name: 1.0 for site in network.sites}
+    """Return how far each site's widest range is narrowed."""
     if recipe.range_rule == "minmax":
-        return unchanged
-    judged = images[:_JUDGED]
-    batches = np.array_split(judged, max(1, len(judged) // 4))
-    factors = search_factors(network.traced, network.units, network.sites, network.widest, batches)
-    factors[network.sites[-1].name] = 1.0
-
-    def loss(trial: Mapping[str, float]) -> float:
-        encodings = network.by_node(network.encode(trial))
-        return network.simulate(encodings, judged, round_to_nearest).loss
-
-    return trusted_factors(factors, loss)
+        return {site.name: 1.0 for site in network.sites}
+    side = images.shape[-1]
+    judged = images[: int(np.clip(_JUDGED_PIXELS // side**2, _LEAST_JUDGED, _MOST_JUDGED))]
+    return search_factors(network.traced, network.units, network.sites, network.encode, judged)
 
 
 def _round_parameters(
@@ -158,13 +152,13 @@ def _round_parameters(
     """Put every weight and bias onto its grid, in place; return the weight scales by operator."""
     scales = network.weight_scales(encodings)
     rounding = round_to_cancel if recipe.rounding == "cancelling" else round_to_nearest
-    simulated = network.simulate(encodings, images, rounding)
+    rounded = round_in_sequence(network.traced, network.units, encodings, scales, images, rounding)
     for unit in network.units:
         if unit.has_weight:
             name, input_scale = unit.operator.name, encodings[unit.activations[0].name].scale
             weight, bias = weight_and_bias(network.traced, unit)
-            weight.copy_(simulated.rounded[name])
-            bias.add_(simulated.bias_shifts[name])
+            weight.copy_(rounded[name].weight)
+            bias.add_(rounded[name].bias_shift)
             bias.copy_(round_bias(bias, scales[name], input_scale))
     return scales
 
@@ -187,12 +181,7 @@ def _convert(
 def _drop_subsumed_clamps(converted: GraphModule) -> None:
     """Remove every ReLU, ReLU6 or clamp whose bounds lie outside what its encoding can say."""
     for node in list(converted.graph.nodes):
-        if node.target not in (
-            aten.relu.default,
-            aten.hardtanh.default,
-            aten.hardtanh_.default,
-            aten.relu_.default,
-        ):
+        if node.target not in (aten.relu.default, aten.hardtanh.default):
             continue
         (user,) = node.users
         if user.target is not _QUANTIZE:

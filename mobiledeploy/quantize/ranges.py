@@ -15,12 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mobiledeploy.graph import weight_and_bias
+from mobiledeploy.quantize.weights import weight_scales
 from mobiledeploy.types import Encoding
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
+    from torch.fx import GraphModule
 
     from mobiledeploy.graph import Site, Unit
     from mobiledeploy.observe import Observed
@@ -30,6 +33,7 @@ _LOGIT_HEADROOM = 1.25
 _HALF_STEP_MARGIN = 1e-3
 # Three roundings of a float32 below 256.
 _FLOAT32_MARGIN = 4e-5
+_LARGEST_REQUANTIZATION = 128.0
 
 
 def choose_encodings(
@@ -200,9 +204,43 @@ def widest_ranges(
 
 
 def narrowed(
-    ranges: Mapping[str, tuple[float, float]], factors: Mapping[str, float]
+    ranges: Mapping[str, tuple[float, float]],
+    factors: Mapping[str, float],
+    least_widths: Mapping[str, float],
 ) -> dict[str, tuple[float, float]]:
-    """Return the ranges, each multiplied by its factor."""
-    return {
-        name: (factors[name] * low, factors[name] * high) for name, (low, high) in ranges.items()
-    }
+    """Return the ranges, each multiplied by its factor, but none less wide than it has to be."""
+    result = {}
+    for name, (lowest, highest) in ranges.items():
+        low, high = factors[name] * min(lowest, 0.0), factors[name] * max(highest, 0.0)
+        missing = least_widths.get(name, 0.0) - (high - low)
+        result[name] = (low, high + max(missing, 0.0))
+    return result
+
+
+def least_widths(
+    traced: GraphModule,
+    units: Sequence[Unit],
+    sites: Sequence[Site],
+    encodings: Mapping[str, Encoding],
+) -> dict[str, float]:
+    """Return, by site name, the width below which XNNPACK refuses the operator that writes it.
+
+    It requantizes by s_x s_w / s_y, which has to be below 256. Only an output that calibration saw
+    all but dead comes near that.
+
+    Args:
+        traced: The float network.
+        units: Of it.
+        sites: Of it.
+        encodings: By node name, of the widest ranges.
+    """
+    site_of = {node: site.name for site in sites for node in site.nodes}
+    widths: dict[str, float] = {}
+    for unit in units:
+        if unit.has_weight:
+            input_scale = encodings[unit.activations[0].name].scale
+            scales = weight_scales(*weight_and_bias(traced, unit), input_scale)
+            width = 255 * input_scale * float(scales.max()) / _LARGEST_REQUANTIZATION
+            name = site_of[unit.output]
+            widths[name] = max(width, widths.get(name, 0.0))
+    return widths

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 _DAMPING = 0.02
 # Positions per image side that H is estimated from: the early layers have far more than are needed.
 _POSITIONS = 14
+# Columns between which errors are passed on one by one; later ones get a block's errors at once.
+_BLOCK = 64
 
 
 def round_to_cancel(
@@ -50,7 +52,7 @@ def round_to_cancel(
     groups = cast("int", node.args[6]) if len(node.args) > 6 else 1
     columns = _columns(node, weight, x, groups)
     columns = columns - columns.mean(1, keepdim=True)
-    moments = columns.transpose(1, 2) @ columns / columns.shape[1]
+    moments = (columns.transpose(1, 2) @ columns / columns.shape[1]).double()
     rows = weight.reshape(groups, weight.shape[0] // groups, -1).double()
     grid = scales.view(groups, -1).double()
     return _cancel(rows, grid, moments).reshape(weight.shape).float()
@@ -59,7 +61,7 @@ def round_to_cancel(
 def _columns(node: Node, weight: torch.Tensor, x: torch.Tensor, groups: int) -> torch.Tensor:
     """Return the inputs of every output position: (groups, positions, in / groups * kH * kW)."""
     if x.dim() == 2:
-        return x.double().unsqueeze(0)
+        return x.unsqueeze(0)
     stride = cast("list[int]", node.args[3])[0] if len(node.args) > 3 else 1
     padding = cast("list[int]", node.args[4])[0] if len(node.args) > 4 else 0
     dilation = cast("list[int]", node.args[5])[0] if len(node.args) > 5 else 1
@@ -73,7 +75,7 @@ def _columns(node: Node, weight: torch.Tensor, x: torch.Tensor, groups: int) -> 
         patches = x[..., ::sparse, ::sparse].flatten(2)
     count, _, positions = patches.shape
     grouped = patches.view(count, groups, -1, positions)
-    return grouped.permute(1, 0, 3, 2).reshape(groups, count * positions, -1).double()
+    return grouped.permute(1, 0, 3, 2).reshape(groups, count * positions, -1)
 
 
 def _cancel(rows: torch.Tensor, grid: torch.Tensor, moments: torch.Tensor) -> torch.Tensor:
@@ -88,9 +90,22 @@ def _cancel(rows: torch.Tensor, grid: torch.Tensor, moments: torch.Tensor) -> to
     inverse = torch.cholesky_inverse(torch.linalg.cholesky(moments))
     upper = torch.linalg.cholesky(inverse, upper=True)
     rounded = torch.empty_like(rows)
-    for k in range(rows.shape[2]):
+    for start in range(0, rows.shape[2], _BLOCK):
+        block = slice(start, min(start + _BLOCK, rows.shape[2]))
+        errors = _cancel_within(rows, grid, upper, rounded, block)
+        rows[:, :, block.stop :] -= errors @ upper[:, block, block.stop :]
+    return torch.empty_like(rounded).scatter_(2, order.unsqueeze(1).expand_as(rounded), rounded)
+
+
+def _cancel_within(
+    rows: torch.Tensor, grid: torch.Tensor, upper: torch.Tensor, rounded: torch.Tensor, block: slice
+) -> torch.Tensor:
+    """Round a block's columns one by one, in place; return what the later blocks have to cancel."""
+    errors = torch.empty_like(rows[:, :, block])
+    for k in range(block.start, block.stop):
         column = rows[:, :, k]
         rounded[:, :, k] = (column / grid).round().clamp(-127, 127) * grid
         error = (column - rounded[:, :, k]) / upper[:, k, k, None]
-        rows[:, :, k + 1 :] -= error.unsqueeze(2) * upper[:, None, k, k + 1 :]
-    return torch.empty_like(rounded).scatter_(2, order.unsqueeze(1).expand_as(rounded), rounded)
+        rows[:, :, k + 1 : block.stop] -= error.unsqueeze(2) * upper[:, None, k, k + 1 : block.stop]
+        errors[:, :, k - block.start] = error
+    return errors

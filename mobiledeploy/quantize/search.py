@@ -1,65 +1,47 @@
 """Choose ranges for what they do to the logits.
 
-A range that is too narrow clips, one that is too wide rounds coarsely. Two steps:
+A range that is too narrow clips, one that is too wide rounds coarsely. For every site, of the
+candidates [a low, a high],
 
-1. *What would its readers choose?* Of all candidates [a low, a high], the one that disturbs the
-outputs
-   of the operators behind it least,
+    argmin_a  sum over images, and over the tensors x of the site, of  |J_x (Q_a(x) - x)|^2
 
-       argmin_a  sum_r  |r(fake_quantize_a(x)) - r(x)|^2 / |r(x)|^2
+where J_x is the Jacobian of the logits with respect to x (see `sensitivity`). Sites are judged one
+by one, the others in float: to first order the errors of different sites add up as noise does.
 
-   over all tensors x that share the range and all readers r of each, behind r's own activation: an
-   error that a ReLU6 clips away costs nothing.
-2. *Should they be trusted?* What is locally best clips large activations, which in some networks
-carry
-   the decision. So all ranges are moved from the widest (t = 0) towards the readers' choice (t =
-   1), a -> a**t, as far as lowers the error of the *logits*.
+Tensors of a residual stream share an encoding; an addition of two of them rounds nothing, so it is
+charged for what it clips only. The logits' own range is never narrowed: clipped logits tie.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from mobiledeploy.parallel import in_order
 from mobiledeploy.progress import track
+from mobiledeploy.quantize.sensitivity import probe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
-    from torch.fx import GraphModule, Node
+    from torch.fx import GraphModule
 
     from mobiledeploy.graph import Site, Unit
+    from mobiledeploy.types import Encoding
 
-_FACTORS = (1.0, 0.8, 0.65, 0.5, 0.4, 0.3)
-
-
-_TRUSTS = (1.0, 0.5, 0.0)
-
-
-def trusted_factors(
-    factors: Mapping[str, float], loss: Callable[[Mapping[str, float]], float]
-) -> dict[str, float]:
-    """Return the factors, moved towards one as far as the logits ask for.
-
-    Args:
-        factors: The readers' choice, by site name.
-        loss: Of the logits, if these factors were taken.
-    """
-    candidates = [{name: a**t for name, a in factors.items()} for t in _TRUSTS]
-    tracked = track(candidates, "Weighing ranges by the logits", len(candidates))
-    return min(tracked, key=loss)
+_FACTORS = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
+_PROBES = 4
 
 
 def search_factors(
     traced: GraphModule,
     units: Sequence[Unit],
     sites: Sequence[Site],
-    extremes: Mapping[str, tuple[float, float]],
-    batches: Sequence[NDArray[np.float32]],
+    encode: Callable[[Mapping[str, float]], Mapping[str, Encoding]],
+    images: NDArray[np.float32],
 ) -> dict[str, float]:
     """Return, by site name, the factor a by which its widest range should be narrowed.
 
@@ -67,68 +49,40 @@ def search_factors(
         traced: The float network.
         units: Of it.
         sites: Of it.
-        extremes: (low, high) by site name: the widest range that calibration showed.
-        batches: Images to judge on, (N, C, H, W) each.
+        encode: Factors by site name -> encodings by site name.
+        images: To judge on, (N, C, H, W).
     """
-    judge = _Judge(traced, units, sites, extremes)
-    with torch.no_grad():
-        for batch in track(batches, "Choosing ranges", len(batches)):
-            judge.run(torch.from_numpy(batch).to(memory_format=torch.channels_last))
-    return {name: _FACTORS[int(np.argmin(errors))] for name, errors in judge.errors.items()}
+    candidates = [encode({site.name: factor for site in sites}) for factor in _FACTORS]
+    additions = {unit.output for unit in units if unit.kind == "add"}
+    moved = {unit.output for unit in units if unit.moves_values}
+    members = {n: site.name for site in sites for n in site.nodes if n not in moved}
+
+    def costs(index: int) -> NDArray[np.float64]:
+        """Return what each candidate costs each site on one image: (sites, candidates)."""
+        image = torch.from_numpy(images[index : index + 1])
+        image = image.to(memory_format=torch.channels_last)
+        table = np.zeros((len(sites), len(_FACTORS)))
+        row = {site.name: number for number, site in enumerate(sites)}
+        for probed in probe(traced, list(members), image, probes=_PROBES, seed=index):
+            name = members[probed.node]
+            for column, encodings in enumerate(candidates):
+                error = _error(probed.value, encodings[name], only_clips=probed.node in additions)
+                table[row[name], column] += probed.cost(error)
+        return table
+
+    tracked = track(in_order(costs, range(len(images))), "Choosing ranges", len(images))
+    best = np.argmin(sum(tracked, start=np.zeros(1)), axis=1)
+    return {
+        site.name: _FACTORS[choice] if site is not sites[-1] else 1.0
+        for site, choice in zip(sites, best, strict=True)
+    }
 
 
-class _Judge(torch.fx.Interpreter):
-    """Runs the float graph; at each tensor, tries every candidate on every reader."""
-
-    def __init__(
-        self,
-        traced: GraphModule,
-        units: Sequence[Unit],
-        sites: Sequence[Site],
-        extremes: Mapping[str, tuple[float, float]],
-    ) -> None:
-        super().__init__(traced)
-        self._site_of = {node: site for site in sites for node in site.nodes}
-        self._extremes = extremes
-        self._readers: dict[Node, list[Unit]] = defaultdict(list)
-        for unit in units:
-            for node in unit.activations if unit.kind != "pad" else ():  # its own readers judge
-                self._readers[node].append(unit)
-        self.errors = {site.name: np.zeros(len(_FACTORS)) for site in sites}
-
-    def run_node(self, n: Node) -> Any:
-        value = super().run_node(n)
-        if n in self._site_of:
-            site = self._site_of[n]
-            low, high = self._extremes[site.name]
-            for reader in self._readers[n]:
-                exact = self._read(reader, n, value)
-                power = float(exact.square().sum()) + 1e-12
-                for index, factor in enumerate(_FACTORS):
-                    disturbed = self._read(reader, n, _rounded(value, factor * low, factor * high))
-                    error = float((disturbed - exact).square().sum())
-                    self.errors[site.name][index] += error / power
-        return value
-
-    def _read(self, reader: Unit, node: Node, value: torch.Tensor) -> torch.Tensor:
-        """Return a reader's output if this operand had this value."""
-        if reader.kind in {"add", "multiply", "reshape"}:
-            return value
-        args = [
-            value if a is node else self._constant(a) if isinstance(a, torch.fx.Node) else a
-            for a in reader.operator.args
-        ]
-        output: torch.Tensor = cast("Any", reader.operator.target)(*args)
-        return output if reader.clamp is None else output.clamp(*reader.clamp)
-
-    def _constant(self, node: Node) -> object:
-        """Return the parameter that a node reads."""
-        return self.fetch_attr(str(node.target))
-
-
-def _rounded(value: torch.Tensor, low: float, high: float) -> torch.Tensor:
-    """Return the value as int8 with this range would have it."""
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = max(high - low, 1e-6) / 255
-    zero_point = round(-128 - low / scale)
-    return torch.fake_quantize_per_tensor_affine(value, scale, zero_point, -128, 127)
+def _error(value: torch.Tensor, encoding: Encoding, *, only_clips: bool) -> torch.Tensor:
+    """Return what an encoding does to a tensor."""
+    if only_clips:
+        return value.clamp(encoding.low, encoding.high) - value
+    coded = torch.fake_quantize_per_tensor_affine(
+        value, encoding.scale, encoding.zero_point, -128, 127
+    )
+    return coded - value

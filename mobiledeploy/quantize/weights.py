@@ -39,7 +39,7 @@ def weight_scales(weight: torch.Tensor, bias: torch.Tensor, input_scale: float) 
 def round_to_nearest(
     _node: object, weight: torch.Tensor, scales: torch.Tensor, _x: object
 ) -> torch.Tensor:
-    """Return the weight rounded to nearest on its grid, still in float (a `simulate.Rounding`)."""
+    """Return the weight rounded to nearest on its grid, in float (an `in_sequence.Rounding`)."""
     per_channel = scales.view(-1, *[1] * (weight.dim() - 1))
     return (weight / per_channel).round().clamp(-127, 127) * per_channel
 

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mobiledeploy.quantize.rounding import _columns
+from mobiledeploy.quantize import rounding
+from mobiledeploy.quantize.rounding import _columns, round_to_cancel
+from mobiledeploy.quantize.weights import round_to_nearest
 
 
 @pytest.mark.parametrize(
@@ -32,6 +34,35 @@ def test_the_columns_times_the_weights_are_the_convolution(
     settings = ([stride] * 2, [padding] * 2, [dilation] * 2, groups)
     expected = F.conv2d(x, weight, None, *settings)  # (N, out, H, W)
     columns = _columns(SimpleNamespace(args=(None, None, None, *settings)), weight, x, groups)
-    rows = weight.double().view(groups, shape[0] // groups, -1)
+    rows = weight.view(groups, shape[0] // groups, -1)
     products = (rows @ columns.transpose(1, 2)).reshape(shape[0], 2, *expected.shape[2:])
-    torch.testing.assert_close(products.transpose(0, 1).float(), expected)
+    torch.testing.assert_close(products.transpose(0, 1), expected)
+
+
+def correlated(count=64, channels=12):
+    """Return inputs of a linear layer that say much the same in every channel."""
+    generator = torch.Generator().manual_seed(0)
+    common = torch.randn(count, 1, generator=generator)
+    return common + 0.1 * torch.randn(count, channels, generator=generator)
+
+
+def error_of(rounding_rule):
+    generator = torch.Generator().manual_seed(1)
+    weight, x = torch.randn(5, 12, generator=generator), correlated()
+    scales = torch.full((5,), 0.25)
+    node = SimpleNamespace(args=())
+    rounded = rounding_rule(node, weight, scales, x)
+    steps = rounded / scales.view(-1, 1)
+    torch.testing.assert_close(steps, steps.round())  # on the grid
+    lost = x @ (weight - rounded).T
+    return float((lost - lost.mean(0)).square().mean())
+
+
+def test_errors_cancel_where_channels_say_much_the_same():
+    assert error_of(round_to_cancel) < 0.2 * error_of(round_to_nearest)
+
+
+def test_blocks_of_columns_change_nothing(monkeypatch):
+    whole = error_of(round_to_cancel)
+    monkeypatch.setattr(rounding, "_BLOCK", 5)
+    assert error_of(round_to_cancel) == pytest.approx(whole, rel=1e-6)

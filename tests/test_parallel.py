@@ -1,0 +1,36 @@
+"""Work on all cores, results in order."""
+
+import threading
+
+import pytest
+import torch
+
+from mobiledeploy.parallel import in_order
+
+
+def test_results_come_in_the_order_of_the_pieces():
+    first_may_end = threading.Event()
+
+    def work(piece):
+        if piece == 0:
+            first_may_end.wait(1)  # with a single worker nobody will set it
+        else:
+            first_may_end.set()
+        return piece * piece
+
+    assert list(in_order(work, range(20))) == [piece * piece for piece in range(20)]
+
+
+def test_an_error_in_a_piece_is_raised_where_the_results_are_read():
+    def work(piece):
+        if piece == 3:
+            raise ValueError("piece 3")
+        return piece
+
+    with pytest.raises(ValueError, match="piece 3"):
+        list(in_order(work, range(10)))
+
+
+def test_pieces_keep_no_gradients():
+    weight = torch.ones(1, requires_grad=True)
+    assert not any(in_order(lambda _: (weight * 2).requires_grad, range(3)))
