@@ -78,7 +78,7 @@ def test_ctrl_c_leaves_nothing_half_written(
         command, cwd=workplace, env=offline_environment, stderr=subprocess.PIPE, text=True
     ) as process:
         for line in process.stderr:
-            if "Quantizing" in line:  # done; lowering, the longest step, has begun
+            if "Converting to int8" in line:  # done; lowering, the longest step, has begun
                 break
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
