@@ -61,10 +61,17 @@ def paired_ratio(reference: Measurement, candidate: Measurement) -> Ratio:
             "expected as many of each, and at least 2.",
             remedy="Measure both in one run.",
         )
-    ratios = sorted(c / r for r, c in zip(reference.times_ms, candidate.times_ms, strict=True))
-    q1, median, q3 = statistics.quantiles(ratios, n=4, method="inclusive")
-    rank = _rank_below_median(len(ratios))
-    return Ratio(median=median, q1=q1, q3=q3, low=ratios[rank], high=ratios[-1 - rank])
+    ratios = [c / r for r, c in zip(reference.times_ms, candidate.times_ms, strict=True)]
+    q1, _, q3 = statistics.quantiles(ratios, n=4, method="inclusive")
+    low, median, high = median_interval(ratios)
+    return Ratio(median=median, q1=q1, q3=q3, low=low, high=high)
+
+
+def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
+    """Return the median between the ends of its 95% interval (see `paired_ratio`)."""
+    ordered = sorted(values)
+    rank = _rank_below_median(len(ordered))
+    return ordered[rank], statistics.median(ordered), ordered[-1 - rank]
 
 
 def doubts(times_ms: Sequence[float], *, threads: int, cores: int) -> tuple[str, ...]:

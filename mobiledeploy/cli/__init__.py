@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 
 from mobiledeploy import __version__, quiet
 from mobiledeploy.cli.bench import bench as bench_command
+from mobiledeploy.cli.compare import compare as compare_command
 from mobiledeploy.cli.device import device as device_commands
 from mobiledeploy.cli.doctor import doctor as doctor_command
 from mobiledeploy.cli.export import export as export_command
@@ -72,6 +73,7 @@ app.command("export")(export_command)
 app.command("parity")(parity_command)
 app.command("models")(models_command)
 app.command("bench")(bench_command)
+app.command("compare")(compare_command)
 app.command("inspect")(inspect_command)
 app.command("doctor")(doctor_command)
 app.add_typer(device_commands, name="device")

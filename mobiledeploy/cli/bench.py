@@ -52,6 +52,15 @@ def bench(
         float,
         typer.Option(metavar="DB", help="Least SQNR of a device's outputs against this machine's."),
     ] = 60,
+    baseline: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="An earlier --json to hold this against.")
+    ] = None,
+    max_regress: Annotated[
+        str, typer.Option(metavar="PCT", help="How much slower than the baseline is allowed.")
+    ] = "5%",
+    history: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Append the result to this file of lines.")
+    ] = None,
     json_path: Annotated[
         Path | None,
         typer.Option("--json", metavar="PATH", help="Write a JSON document; - is stdout."),
@@ -59,12 +68,16 @@ def bench(
 ) -> None:
     """Measure latency, load time and memory, all artifacts against one another."""
     from mobiledeploy.bench import measure
+    from mobiledeploy.bench.baseline import compare, parse_percent, read_result, require
     from mobiledeploy.bench.document import to_document
+    from mobiledeploy.bench.history import append
     from mobiledeploy.bench.outputs import require_outputs
     from mobiledeploy.devices import open_device, parse_cores
     from mobiledeploy.devices.host import int8_caveat
     from mobiledeploy.files import write_whole
 
+    before = None if baseline is None else read_result(baseline)
+    allowed = parse_percent(max_regress)
     with (
         showing_progress(),
         open_device(device_uri, python=python, runners=runners or (), timeout_s=timeout) as device,
@@ -90,7 +103,18 @@ def bench(
     elif json_path is not None:
         with write_whole(json_path) as part:
             part.write_text(json.dumps(document, indent=2) + "\n")
+    if history is not None:
+        append(history, document)
     require_outputs(measurements, min_sqnr)
+    if before is not None:
+        verdicts = compare(document, before, max_regress=allowed)
+        for verdict in verdicts:
+            console().print(
+                f"{verdict.artifact}: {verdict.change - 1:+.1%} against the baseline"
+                + (f", as ratios to {verdict.yardstick}." if verdict.yardstick else "."),
+                markup=False,
+            )
+        require(verdicts, allowed)
 
 
 def _print_table(measurements: Sequence[Measurement]) -> None:

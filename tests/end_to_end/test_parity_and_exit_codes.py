@@ -141,3 +141,12 @@ def test_an_out_folder_that_is_a_file(mobiledeploy, workplace: Path, tmp_path: P
     arguments = ("export", "v2", *NETWORK, "--format", "onnx", "--out", occupied)
     refused(mobiledeploy(*arguments, cwd=workplace), 4, f"Could not write {occupied}{os.sep}"[:60])
     assert occupied.read_text() == "mine"
+
+
+def test_results_know_what_int8_has_cost(pair, mobiledeploy, workplace):
+    done = mobiledeploy("bench", *pair, "--runs", 3, "--json", "bench.json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    done = mobiledeploy("compare", "bench.json", "--json", cwd=workplace)
+    rows = json.loads(done.stdout)["rows"]
+    assert [row["artifact"] for row in rows] == [path.name for path in pair]
+    assert all(row["sqnr_db"] > 5 and 0 < row["agreement"] <= 1 for row in rows)

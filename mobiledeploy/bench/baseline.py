@@ -1,0 +1,177 @@
+"""Has an artifact become slower than in a result that was kept?
+
+In: two documents of `bench --json`, the older one the baseline. Out: a `Verdict` per artifact.
+
+Two runs are hours or months apart: the machine may have been in another mood. Where both begin
+with the same artifact, byte for byte, that one is the yardstick: compared is by how much the others
+are slower than it, round by round, and the mood cancels. Otherwise the times themselves are.
+A regression is one that the spread cannot explain: the lower end of the new figure's 95% interval
+lies above the upper end of the old one's by more than is allowed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mobiledeploy.bench.stats import median_interval
+from mobiledeploy.errors import ArtifactError, GateError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    Document = Mapping[str, Any]
+    Entry = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """One artifact, now and then.
+
+    Attributes:
+        change: New median over old one, of what was compared; 1.05 is 5% slower.
+        certain_change: The least change that the two intervals leave: below 1 + allowed it passes.
+        yardstick: What it was measured against in both runs; "" where times were compared.
+    """
+
+    artifact: str
+    change: float
+    certain_change: float
+    yardstick: str
+    passed: bool
+
+
+def read_result(path: Path) -> Document:
+    """Read a document of `bench --json`.
+
+    Raises:
+        ArtifactError: there is none, or it is something else.
+    """
+    try:
+        document = json.loads(path.read_text())
+        if document["kind"] != "mobiledeploy.bench" or document["schema"] != 1:
+            raise ArtifactError(f"{path} is not a result of `mobiledeploy bench`, schema 1.")
+    except OSError as error:
+        raise ArtifactError(f"Could not read {path}: {error.strerror}.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ArtifactError(
+            f"{path} is not a result of `mobiledeploy bench`: {error}.",
+            remedy="Write one with `mobiledeploy bench ARTIFACT... --json PATH`.",
+        ) from error
+    result: Document = document
+    return result
+
+
+def parse_percent(text: str) -> float:
+    """Return 0.05 for "5%" (or "5").
+
+    Raises:
+        UsageError: it is no percentage, or a negative one.
+    """
+    try:
+        share = float(text.removesuffix("%")) / 100
+    except ValueError:
+        share = -1.0
+    if not 0 <= share < math.inf:
+        raise UsageError(f"--max-regress is {text!r}; expected a percentage.", remedy="E.g. 5%.")
+    return share
+
+
+def compare(new: Document, baseline: Document, *, max_regress: float) -> tuple[Verdict, ...]:
+    """Hold each artifact against the one of the same file name in the baseline.
+
+    Args:
+        new: As `read_result` returns.
+        baseline: The same, from before.
+        max_regress: How much slower is allowed: 0.05 is 5%.
+
+    Raises:
+        UsageError: the two were not measured alike, or have no artifact in common.
+    """
+    _require_alike(new, baseline)
+    now, then = new["measurements"], baseline["measurements"]
+    shared = (
+        now[0]["artifact_sha256"] == then[0]["artifact_sha256"] and min(len(now), len(then)) > 1
+    )
+    yardsticks = (now[0], then[0]) if shared else None
+    old = {_name(entry): entry for entry in then[shared:]}
+    pairs = [(entry, old[_name(entry)]) for entry in now[shared:] if _name(entry) in old]
+    if not pairs:
+        raise UsageError(
+            "The baseline has no artifact of the same file name: there is nothing to compare.",
+            remedy=f"It holds {', '.join(sorted(old)) or 'none'}.",
+        )
+    return tuple(_judge(entry, before, yardsticks, max_regress) for entry, before in pairs)
+
+
+def require(verdicts: Sequence[Verdict], max_regress: float) -> None:
+    """Raise where an artifact has become slower than is allowed.
+
+    Raises:
+        GateError: the message names each.
+    """
+    slower = [
+        f"{v.artifact} takes {v.change - 1:+.1%} (at least {v.certain_change - 1:+.1%}) against"
+        f" {v.yardstick or 'the baseline'}"
+        for v in verdicts
+        if not v.passed
+    ]
+    if slower:
+        raise GateError(
+            f"Slower than the baseline by more than {max_regress:.0%}: {'; '.join(slower)}.",
+            remedy="Measure again to be sure; write a new baseline if it is meant.",
+        )
+
+
+def _judge(
+    entry: Entry, before: Entry, yardsticks: tuple[Entry, Entry] | None, max_regress: float
+) -> Verdict:
+    figures = [
+        median_interval(_figures(e, yardsticks[i] if yardsticks else None))
+        for i, e in enumerate((entry, before))
+    ]
+    (low, median, _), (_, old_median, old_high) = figures
+    return Verdict(
+        artifact=_name(entry),
+        change=median / old_median,
+        certain_change=low / old_high,
+        yardstick=_name(yardsticks[0]) if yardsticks else "",
+        passed=low <= (1 + max_regress) * old_high,
+    )
+
+
+def _figures(entry: Entry, yardstick: Entry | None) -> list[float]:
+    times: list[float] = entry["times_ms"]
+    if yardstick is None:
+        return times
+    return [t / r for t, r in zip(times, yardstick["times_ms"], strict=True)]
+
+
+def _require_alike(new: Document, baseline: Document) -> None:
+    """Raise unless both come from the same processor, place and number of threads."""
+    for what, found, expected in (
+        ("device", _place(new), _place(baseline)),
+        ("threads", _threads(new), _threads(baseline)),
+    ):
+        if found != expected:
+            raise UsageError(
+                f"The baseline cannot be compared: its {what} is {expected}, here it is {found}.",
+                remedy="Measure a baseline on this device, with the same --threads.",
+            )
+
+
+def _place(document: Document) -> str:
+    host = document["host"]
+    return f"{host['place']} ({host['model']}, {host['architecture']})"
+
+
+def _threads(document: Document) -> int:
+    threads: int = document["measurements"][0]["threads"]
+    return threads
+
+
+def _name(entry: Entry) -> str:
+    return Path(entry["artifact"]).name

@@ -1,0 +1,69 @@
+"""`mobiledeploy compare`: results of `bench` side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mobiledeploy.cli.output import console, print_json
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mobiledeploy.bench.comparison import Row
+
+
+def compare(
+    results: Annotated[
+        list[Path], typer.Argument(metavar="RESULT...", help="JSON documents of `bench`.")
+    ],
+    *,
+    markdown: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Write the table as Markdown.")
+    ] = None,
+    html: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Write a page with table and plot.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Show artifacts and devices side by side: latency, size, and what int8 has cost."""
+    from dataclasses import asdict
+
+    from mobiledeploy.bench.baseline import read_result
+    from mobiledeploy.bench.comparison import rows_of, to_html, to_markdown
+    from mobiledeploy.files import write_whole
+
+    rows = rows_of([read_result(path) for path in results])
+    for path, text in ((markdown, to_markdown(rows)), (html, to_html(rows))):
+        if path is not None:
+            with write_whole(path) as part:
+                part.write_text(text, encoding="utf-8")
+    if as_json:
+        print_json(
+            {
+                "schema": 1,
+                "kind": "mobiledeploy.compare",
+                "rows": [asdict(row) for row in rows],
+            }
+        )
+        return
+    _print_table(rows)
+
+
+def _print_table(rows: Sequence[Row]) -> None:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    from mobiledeploy.bench.comparison import HEADINGS
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("artifact, device, runtime", overflow="fold")
+    for heading in HEADINGS[3:]:
+        table.add_column(heading.replace(" ", "\n", 1), justify="right", no_wrap=True)
+    for row in rows:
+        artifact, device, runtime, *figures = row.cells
+        table.add_row(escape(f"{artifact}\n{device}\n{runtime}"), *figures)
+    console().print(table)
