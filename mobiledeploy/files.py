@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import NamedTemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryFile
 
 import platformdirs
 
@@ -36,10 +36,30 @@ def write_whole(path: Path) -> Iterator[Path]:
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
-        raise RuntimeFailedError(
-            f"Could not write {path}: {error.strerror or error}.",
-            remedy="Choose a folder that you may write to, on a disk with room for it.",
-        ) from error
+        raise _not_written(path, error) from error
+
+
+def require_writable(folder: Path) -> None:
+    """Make a folder where it is missing, and see that files can be written to it.
+
+    To be told before the work of minutes, not after it.
+
+    Raises:
+        RuntimeFailedError: the folder cannot be created or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _not_written(folder, error) from error
+
+
+def _not_written(path: Path, error: OSError) -> RuntimeFailedError:
+    return RuntimeFailedError(
+        f"Could not write {path}: {error.strerror or error}.",
+        remedy="Choose a folder that you may write to, on a disk with room for it.",
+    )
 
 
 def cache_folder() -> Path:

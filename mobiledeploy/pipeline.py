@@ -17,6 +17,7 @@ from mobiledeploy.equalize import equalize
 from mobiledeploy.errors import ArtifactError, UsageError
 from mobiledeploy.export import artifact_name, export_executorch, export_onnx
 from mobiledeploy.export.manifest import Manifest, read_manifest, write_manifest
+from mobiledeploy.files import require_writable
 from mobiledeploy.fold import fold
 from mobiledeploy.progress import step, track
 from mobiledeploy.quantize import quantize
@@ -167,6 +168,7 @@ def deploy(
         ExportError: an exporter refused the network.
         RuntimeFailedError: an artifact could not be written or run.
     """
+    require_writable(out)
     with step("Folding BatchNorm"):
         folded = fold(model)
     deployed: QuantizedModel | FoldedModel = folded

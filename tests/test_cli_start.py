@@ -90,6 +90,14 @@ def test_an_unknown_public_name_is_an_attribute_error():
         package.prune  # noqa: B018
 
 
+def test_the_list_of_commands_is_whole_in_80_columns(mobiledeploy, tmp_path: Path):
+    listed = mobiledeploy("--help", cwd=tmp_path).stdout
+    _, _, commands = listed.partition("Commands:")
+    assert len(commands.splitlines()) >= 7
+    assert "..." not in commands
+    assert max(map(len, listed.splitlines())) <= 80
+
+
 def test_a_misspelt_model_is_told_without_loading_pytorch(mobiledeploy, tmp_path: Path):
     done = mobiledeploy("export", "v9", cwd=tmp_path)
     assert done.returncode == 2
@@ -106,6 +114,22 @@ def test_the_module_runs_like_the_command(mobiledeploy, tmp_path: Path):
     module = [sys.executable, "-m", "mobiledeploy", "--version"]
     done = subprocess.run(module, capture_output=True, text=True, check=True)
     assert done.stdout == mobiledeploy("--version", cwd=tmp_path).stdout
+
+
+def test_ctrl_c_while_the_command_line_is_being_loaded_ends_it_without_a_traceback():
+    code = """
+import runpy, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "mobiledeploy.cli":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+runpy.run_module("mobiledeploy", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Stopped.\n")
 
 
 def test_ctrl_c_within_a_destructor_still_stops_the_command():

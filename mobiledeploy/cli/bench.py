@@ -66,7 +66,7 @@ def bench(
         typer.Option("--json", metavar="PATH", help="Write a JSON document; - is stdout."),
     ] = None,
 ) -> None:
-    """Measure latency, load time and memory, all artifacts against one another."""
+    """Measure artifacts against one another: latency, load, memory."""
     from mobiledeploy.bench import measure
     from mobiledeploy.bench.baseline import compare, parse_percent, read_result, require
     from mobiledeploy.bench.document import to_document

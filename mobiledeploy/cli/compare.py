@@ -28,7 +28,7 @@ def compare(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Show artifacts and devices side by side: latency, size, and what int8 has cost."""
+    """Show results of bench side by side: latency, size, accuracy."""
     from dataclasses import asdict
 
     from mobiledeploy.bench.baseline import read_result

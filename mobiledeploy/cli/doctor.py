@@ -23,7 +23,7 @@ def doctor(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Check versions, processor, programs, cache and weights; say what to mend."""
+    """Check whether this machine can do the job; say what to mend."""
     from mobiledeploy.doctor import examine
 
     with showing_progress():

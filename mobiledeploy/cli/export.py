@@ -88,7 +88,7 @@ def export(
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
-    """Export a MobileNet to ExecuTorch .pte and ONNX, and check what was written."""
+    """Export a MobileNet to .pte and ONNX, and check the result."""
     if model is not None:
         family_named(model)  # a misspelt name is told before PyTorch has loaded
     if not int8 and (calib_data is not None or calib_samples is not None):
@@ -196,7 +196,7 @@ def _announce(model: FloatModel) -> None:
     from rich.text import Text
 
     for note in model.provenance.notes:
-        console().print(Padding(Text(note), (0, 0, 0, 2)))
+        console().print(Padding(Text(note), (0, 0, 0, 2), expand=False))
     if model.provenance.source == "random":
         console().print(
             "[bold yellow]Random weights:[/] good for latency and size only; the network"

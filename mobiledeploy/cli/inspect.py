@@ -24,7 +24,7 @@ def inspect(
     *,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Show operators, delegates, inputs, outputs, encodings and metadata."""
+    """Show what an artifact holds: operators, encodings, metadata."""
     from mobiledeploy.export.inspect import inspect_artifact
 
     summary = inspect_artifact(artifact)

@@ -46,7 +46,7 @@ def models(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """List the models with parameters, MACs and sizes, or the layers of one."""
+    """List the models with what they cost, or the layers of one."""
     changes = {
         "width": width,
         "resolution": resolution,

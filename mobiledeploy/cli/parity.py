@@ -38,7 +38,7 @@ def parity(
         typer.Option("--json", metavar="PATH", help="Write a JSON document; - is stdout."),
     ] = None,
 ) -> None:
-    """Check artifacts against their network, rebuilt from the manifest; exit 1 if they fail."""
+    """Check artifacts against their network; exit 1 if they fail."""
     from mobiledeploy.files import write_whole
     from mobiledeploy.progress import step
 

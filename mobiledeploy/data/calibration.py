@@ -52,7 +52,7 @@ def load_calibration(
         return _from_folder(source, preprocessing, spec, samples, batch_size)
     if not source.exists():
         raise DataError(
-            f"There is no {source}.",
+            f"There is nothing at {source}.",
             remedy="Give the path of a folder of images, or of an .npz with `images`.",
         )
     if source.suffix.lower() != ".npz":

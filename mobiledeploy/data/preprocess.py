@@ -45,8 +45,8 @@ def check_preprocessing(preprocessing: Preprocessing, spec: ModelSpec) -> None:
         if len(values) != channels or not all(math.isfinite(value) for value in values):
             raise UsageError(
                 f"The preprocessing's {name} is {values}; "
-                f"the network's input needs {channels} finite number(s), one per channel.",
-                remedy=f"Give --{name} once per input channel.",
+                f"the network's input needs {channels}, one finite number per channel.",
+                remedy=f"Give --{name} one number per channel, separated by commas.",
             )
     if not all(value > 0 for value in preprocessing.std):
         raise UsageError(

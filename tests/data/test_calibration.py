@@ -130,7 +130,7 @@ def test_a_labels_csv_that_is_no_text_is_refused(folder, spec):
 
 
 def test_a_missing_folder_is_an_error(tmp_path, spec):
-    with pytest.raises(DataError, match=r"There is no .*nowhere"):
+    with pytest.raises(DataError, match=r"There is nothing at .*nowhere"):
         load(tmp_path / "nowhere", spec)
 
 

@@ -103,7 +103,7 @@ def test_preprocessing_without_rgb_has_the_mean_of_the_three_channels():
     ("change", "message"),
     [
         ({"mean": (0.5,)}, r"mean is \(0.5,\).* needs 3"),
-        ({"std": (0.2, 0.2, float("nan"))}, r"std is .*nan.* needs 3 finite"),
+        ({"std": (0.2, 0.2, float("nan"))}, r"std is .*nan.* needs 3, one finite"),
         ({"std": (0.2, 0.0, 0.2)}, "divided by it"),
         ({"crop_pct": 0.0}, "crop-pct is 0.0"),
         ({"crop_pct": 1.5}, "crop-pct is 1.5"),

@@ -1,6 +1,6 @@
 """Every family at its published sizes, and checkpoints of every dialect, to both formats.
 
-Run by `pytest -m slow`: about three quarters of an hour on two cores.
+Run by `pytest -m slow`: about twenty minutes on two cores.
 """
 
 import json

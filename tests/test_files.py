@@ -1,0 +1,65 @@
+"""Files are whole or absent, and a folder that cannot be written to is told before the work."""
+
+import resource
+
+import pytest
+
+from mobiledeploy import pipeline
+from mobiledeploy.errors import RuntimeFailedError
+from mobiledeploy.files import require_writable, write_whole
+
+
+def test_what_fails_leaves_the_former_file_and_nothing_else(tmp_path):
+    path = tmp_path / "new" / "file"
+    with write_whole(path) as part:
+        part.write_text("first")
+    with pytest.raises(ZeroDivisionError), write_whole(path) as part:
+        part.write_text(f"second, {1 / part.write_text('')}")  # fails when it has begun
+    assert path.read_text() == "first"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_whole_file_may_be_read_by_whom_the_umask_allows(tmp_path):
+    with write_whole(tmp_path / "file") as part:
+        part.write_text("")
+    (tmp_path / "ordinary").touch()
+    assert (tmp_path / "file").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+def test_a_folder_is_made_and_left_empty(tmp_path):
+    require_writable(tmp_path / "a" / "b")
+    require_writable(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("folder", "reason"),
+    [("file", "File exists"), ("file/below", "Not a directory"), ("/proc/nothing", "No such file")],
+)
+def test_a_folder_that_cannot_be_written_to_is_told_before_anything_is_computed(
+    tmp_path, folder, reason
+):
+    (tmp_path / "file").touch()
+    out = tmp_path / folder  # an absolute one stays what it is
+    with pytest.raises(RuntimeFailedError, match=f"Could not write {out}: {reason}") as error:
+        pipeline.deploy(None, calibration=None, out=out)  # a model would not be looked at
+    assert "Choose a folder that you may write to" in error.value.remedy
+
+
+@pytest.fixture
+def small_files():
+    """Let the system refuse files of more than 1000 bytes, as a full disk would."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("small_files")
+def test_a_write_that_the_system_cuts_short_leaves_nothing(tmp_path):
+    with (
+        pytest.raises(RuntimeFailedError, match=r"Could not write .*: File too large"),
+        write_whole(tmp_path / "file") as part,
+    ):
+        part.write_bytes(bytes(10_000))
+    assert list(tmp_path.iterdir()) == []
