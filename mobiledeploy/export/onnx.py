@@ -18,9 +18,10 @@ from onnx_ir.passes.common import (
 )
 
 from mobiledeploy.errors import ExportError
+from mobiledeploy.export.onnx_passes.aligned_channels import AlignDepthwise, AlignStem
 from mobiledeploy.export.onnx_passes.flatten_codes import FlattenCodes
 from mobiledeploy.export.onnx_passes.fold_pads import FoldPads
-from mobiledeploy.export.onnx_passes.global_average_pool import PoolCodes, UseGlobalAveragePool
+from mobiledeploy.export.onnx_passes.global_average_pool import UseGlobalAveragePool
 from mobiledeploy.export.onnx_passes.int32_biases import Int32Biases
 from mobiledeploy.export.onnx_passes.integer_hardswish import IntegerHardSwish
 from mobiledeploy.export.onnx_passes.symbolic_batch import SymbolicBatch
@@ -39,7 +40,14 @@ OPSET = 20
 """The newest opset that the oldest supported ONNX Runtime (1.27) and phones' builds all run."""
 
 _TIDY = (ClearMetadataAndDocStringPass(), UseGlobalAveragePool())
-_TO_INTEGERS = (FoldPads(), Uint8Activations(), Int32Biases(), IntegerHardSwish(), PoolCodes())
+_TO_INTEGERS = (
+    FoldPads(),
+    Uint8Activations(),
+    Int32Biases(),
+    IntegerHardSwish(),
+    AlignStem(),
+    AlignDepthwise(),
+)
 _FREE_THE_BATCH = (FlattenCodes(), SymbolicBatch(), RemoveUnusedNodesPass())
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mobiledeploy.graph import weight_and_bias
+from mobiledeploy.quantize.pooling import scale_of_mean
 from mobiledeploy.quantize.weights import weight_scales
 from mobiledeploy.types import Encoding
 
@@ -49,7 +50,6 @@ def choose_encodings(
     site_of = {node: site for site in sites for node in site.nodes}
     pools = {site_of[u.output].name: u for u in units if u.kind == "pool"}
     products = {site_of[u.output].name: u for u in units if u.kind == "multiply"}
-    sources_of_pools = {site_of[u.activations[0]].name for u in pools.values()}
     hardswished = {
         site_of[u.output].name: site_of[u.activations[0]].name
         for u in units
@@ -68,19 +68,19 @@ def choose_encodings(
         elif site.name in pools:
             (source_node,) = pools[site.name].activations
             height, width = source_node.meta["val"].shape[-2:]
-            source_encoding = encodings[site_of[source_node].name]
-            encodings[site.name] = encode_pooled(low, high, source_encoding, height * width)
+            source_scale = encodings[site_of[source_node].name].scale
+            encodings[site.name] = encode_pooled(low, high, source_scale, height * width)
         elif site.name in products:
             a, b = (encodings[site_of[node].name] for node in products[site.name].activations)
             encodings[site.name] = encode_product(low, high, a, b)
         elif site.name in hardswished:
-            encodings[site.name] = encode_hardswish(low, high, encodings[hardswished[site.name]])
+            # alone, it spans what its input can make; in a residual stream, what the stream needs
+            span = None if len(site.nodes) == 1 else (low, high)
+            encodings[site.name] = encode_hardswish(encodings[hardswished[site.name]], span)
         elif site.name in before_hardswish:
             encodings[site.name] = encode_before_hardswish(high)
         else:
             encodings[site.name] = encode(low, high)
-        if site.name in sources_of_pools:
-            encodings[site.name] = _with_even_zero_point(encodings[site.name])
     return encodings
 
 
@@ -105,25 +105,21 @@ def encode_input(preprocessing: Preprocessing) -> Encoding:
     return _clear_of_half(encode(float(values.min()), float(values.max())), values)
 
 
-def encode_hardswish(low: float, high: float, source: Encoding) -> Encoding:
+def encode_hardswish(source: Encoding, span: tuple[float, float] | None = None) -> Encoding:
     """Return the encoding of hard-swish of a tensor encoded as `source`.
 
     XNNPACK computes a table in float, ONNX Runtime multiplies integers. Both round the same 256
     real numbers: at a scale where none of them is near half-way, both round them to the same codes.
+
+    Args:
+        source: Of the input; what lies outside of it was clipped there and is not seen here.
+        span: What to encode; by default the 256 results, none of which is clipped a second time.
     """
     codes: NDArray[np.float64] = np.arange(-128, 128, dtype=np.float64)
     x = (codes - source.zero_point) * source.scale
-    return _clear_of_half(encode(low, high), x * np.clip(x + 3, 0, 6) / 6)
-
-
-def _with_even_zero_point(encoding: Encoding) -> Encoding:
-    """Move an odd zero-point by one code.
-
-    Runtimes round a mean before or after they subtract the zero-point. The mean of an even number
-    of codes can lie half-way, and ties go to the even code: shifting by an even number keeps it
-    even.
-    """
-    return replace(encoding, zero_point=encoding.zero_point + encoding.zero_point % 2)
+    results = x * np.clip(x + 3, 0, 6) / 6
+    low, high = span or (float(results.min()), float(results.max()))
+    return _clear_of_half(encode(low, high), results)
 
 
 def encode_product(low: float, high: float, a: Encoding, b: Encoding) -> Encoding:
@@ -156,22 +152,11 @@ def _clear_of_half(
     return Encoding(scale=best, zero_point=encoding.zero_point)
 
 
-def encode_pooled(low: float, high: float, source: Encoding, count: int) -> Encoding:
-    """Return an encoding of the mean of `count` elements encoded as `source`.
-
-    Runtimes form the factor s_source / (s * count) in different orders, and differ in whether they
-    round before or after the zero-point is applied. The mean of an odd number of codes is never
-    half-way: there s = s_source / 2**k, and neither matters. The mean of an even number can be: the
-    pooled tensor keeps its source's encoding, and the ONNX graph rounds where XNNPACK does (see
-    `export.onnx_passes.global_average_pool`).
-    """
-    if count % 2 == 0:
-        return source
+def encode_pooled(low: float, high: float, source_scale: float, count: int) -> Encoding:
+    """Return the encoding of the mean of `count` elements of a tensor with this scale."""
     wanted = encode(low, high)
-    halvings = max(0, int(np.log2(source.scale / wanted.scale)))
-    scale = source.scale / 2**halvings
-    zero_point = int(np.clip(np.rint(-128 - min(low, 0.0) / scale), -128, 127))
-    return Encoding(scale=scale, zero_point=zero_point)
+    scale = scale_of_mean(wanted.scale, source_scale, count)
+    return replace(wanted, scale=scale)
 
 
 def encode_before_hardswish(high: float) -> Encoding:

@@ -47,31 +47,15 @@ class Scaled:
     Attributes:
         values: Whole numbers, held in float32 or float64 (exactly).
         scale: float32; a scalar, or one per channel shaped to broadcast over `values`.
-        zero_point: Of the codes that the values stand for (values = codes - zero_point).
     """
 
     values: torch.Tensor
     scale: torch.Tensor
-    zero_point: int = 0
 
     @property
     def real(self) -> torch.Tensor:
         """Return the real numbers, in float32."""
         return self.values.float() * self.scale
-
-
-@dataclass(frozen=True, slots=True)
-class Mean:
-    """The mean of codes, before it is rounded: real = (total / count - zero_point) * scale.
-
-    Attributes:
-        total: Sum of the codes themselves, zero-point included.
-    """
-
-    total: torch.Tensor
-    count: int
-    scale: torch.Tensor
-    zero_point: int
 
 
 class IntegerReference:
@@ -104,25 +88,17 @@ class _Interpreter(torch.fx.Interpreter):
         return _MEANING[target](*args, **kwargs)
 
 
-def quantize(
-    value: Scaled | Mean | torch.Tensor, scale: float, zero_point: int, *_: object
-) -> Scaled:
+def quantize(value: Scaled | torch.Tensor, scale: float, zero_point: int, *_: object) -> Scaled:
     """Round a value to int8 codes (the module's formula); keep them as q - zero_point.
 
-    A plain tensor is the network's input: real / scale, divided in float32. A mean is rounded as a
-    mean of codes, and its zero-point applied afterwards, which decides where ties go.
+    A plain tensor is the network's input: real / scale, divided in float32.
     """
     step = torch.tensor(scale, dtype=torch.float32)
     if isinstance(value, Scaled):
         steps = value.values.float() * (value.scale / step)
-    elif isinstance(value, Mean):
-        ratio = value.scale / step
-        reciprocal = torch.tensor(1.0) / value.count
-        rounded = (value.total.float() * (reciprocal * ratio)).round()
-        steps = rounded - value.zero_point * ratio
     else:
         steps = value / step
-    return Scaled(steps.round().clamp(-128 - zero_point, 127 - zero_point), step, zero_point)
+    return Scaled(steps.round().clamp(-128 - zero_point, 127 - zero_point), step)
 
 
 def dequantize(codes: Scaled, *_: object) -> Scaled:
@@ -179,11 +155,10 @@ def multiply(a: Scaled, b: Scaled) -> Scaled:
     return Scaled(a.values * b.values, a.scale * b.scale)
 
 
-def pool(x: Scaled, _size: object) -> Mean:
-    """Sum the codes over height and width."""
-    codes = x.values.double() + x.zero_point
-    count = codes.shape[-1] * codes.shape[-2]
-    return Mean(codes.sum((-2, -1), keepdim=True), count, x.scale, x.zero_point)
+def pool(x: Scaled, _size: object) -> Scaled:
+    """Sum over height and width; a step of the sum is a step / count of the mean."""
+    count = x.values.shape[-1] * x.values.shape[-2]
+    return Scaled(x.values.double().sum((-2, -1), keepdim=True), x.scale / count)
 
 
 def hardswish(x: Scaled) -> Scaled:
@@ -203,12 +178,12 @@ def hardtanh(x: Scaled, low: float, high: float) -> Scaled:
 
 def flatten(x: Scaled, start: int) -> Scaled:
     """Merge all axes from `start` on."""
-    return Scaled(x.values.flatten(start), x.scale, x.zero_point)
+    return Scaled(x.values.flatten(start), x.scale)
 
 
 def pad(x: Scaled, amounts: list[int], *_: object) -> Scaled:
     """Surround with zeros: with the code that means zero."""
-    return Scaled(F.pad(x.values, amounts), x.scale, x.zero_point)
+    return Scaled(F.pad(x.values, amounts), x.scale)
 
 
 def _codes_of_bias(bias: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -216,7 +191,7 @@ def _codes_of_bias(bias: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     return (bias.double() / scale.double()).round()
 
 
-_MEANING: dict[object, Callable[..., Scaled | Mean]] = {
+_MEANING: dict[object, Callable[..., Scaled]] = {
     quantized.quantize_per_tensor.default: quantize,
     quantized.dequantize_per_tensor.default: dequantize,
     quantized.dequantize_per_channel.default: dequantize_weight,

@@ -10,7 +10,9 @@ import onnxruntime
 import pytest
 
 from mobiledeploy.errors import ExportError
+from mobiledeploy.export.onnx_passes.aligned_channels import AlignDepthwise
 from mobiledeploy.export.onnx_passes.fold_pads import FoldPads
+from mobiledeploy.runtimes.onnxruntime import save_optimized
 
 PADDED = """
 <ir_version: 10, opset_import: ["": 20]>
@@ -65,3 +67,55 @@ def test_padding_becomes_the_convolutions_own_and_nothing_else_changes():
 def test_padding_that_a_convolution_cannot_do_is_refused(change, reason):
     with pytest.raises(ExportError, match=reason):
         FoldPads()(ir.from_proto(graph(**change)))
+
+
+def optimized(model, tmp_path):
+    """Return the graph as ONNX Runtime runs it."""
+    source, target = tmp_path / "source.onnx", tmp_path / "target.onnx"
+    onnx.save(model, source)
+    save_optimized(source, target)
+    return onnx.load(target).graph
+
+
+def weights_of_convolutions(graph):
+    """Yield (groups, shape of the weight) of every integer convolution."""
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "QLinearConv":
+            groups = [a.i for a in node.attribute if a.name == "group"]
+            yield (groups or [1])[0], shapes[node.input[3]]
+
+
+def test_channels_are_padded_to_what_the_direct_kernels_take(exported_to, tmp_path):
+    """V3-Small at width 0.25 has depthwise convolutions of 8, 24, 40 and 72 channels."""
+    stored = onnx.load(exported_to("onnx", "v3-small", 64, short=False).path)
+    found = list(weights_of_convolutions(optimized(stored, tmp_path)))
+    assert len(found) == 52
+    depthwise = [groups for groups, _ in found if groups > 1]
+    assert len(depthwise) == 11
+    assert all(groups % 16 == 0 for groups in depthwise)
+    assert found[0] == (1, (found[0][1][0], 4, 3, 3))
+
+
+DEPTHWISE = """
+<ir_version: 10, opset_import: ["": 20]>
+unaligned (float[1,24,6,5] x) => (float[1,24,6,5] y)
+<float s = {0.5}, uint8 z = {3}, float[24] ws = {1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1},
+ int8[24,1,1,1] w = {1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1}>
+{
+    q0 = QuantizeLinear(x, s, z)
+    d0 = DequantizeLinear(q0, s, z)
+    dw = DequantizeLinear<axis=0>(w, ws)
+    c = Conv<group=24>(d0, dw)
+    q1 = QuantizeLinear(c, s, z)
+    y = DequantizeLinear(q1, s, z)
+}
+"""
+
+
+def test_channels_that_are_the_networks_own_input_or_output_are_left_alone():
+    model = onnx.parser.parse_model(DEPTHWISE)
+    graph_ = ir.from_proto(model)
+    assert not AlignDepthwise()(graph_).modified
+    (convolution,) = (node for node in graph_.graph if node.op_type == "Conv")
+    assert convolution.attributes["group"].as_int() == 24
