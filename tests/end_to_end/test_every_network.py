@@ -35,13 +35,16 @@ CHECKPOINTS = {
 
 
 def deployed(model, precision, out):
-    """Deploy to both formats; return what parity measured, by what was compared with what."""
+    """Deploy to both formats; return what format parity measured, and what was deployed.
+
+    What int8 costs is not judged: none of these weights has learnt anything.
+    """
     images = pipeline.load_images(model, None, IMAGES)
     calibration = images if precision == "int8" else None
     done = pipeline.deploy(model, formats=("onnx", "pte"), calibration=calibration, out=out)
     assert [artifact.format for artifact in done.artifacts] == ["onnx", "pte"]
-    assert done.parity.passed, done.parity
     format_rungs = [rung for rung in done.parity.rungs if rung.kind == "format"]
+    assert all(rung.passed for rung in format_rungs), format_rungs
     return [rung.metrics for rung in format_rungs], done
 
 
