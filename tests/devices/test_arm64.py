@@ -6,10 +6,10 @@ import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from real_parts import ARM_PROCESSORS
+from real_parts import ARM_PROCESSORS, missing
 
 from mobiledeploy.devices import Request, arrays_of, open_device
-from mobiledeploy.export import export_onnx
+from mobiledeploy.export import export_executorch, export_onnx
 from mobiledeploy.quantize.reference import IntegerReference
 from mobiledeploy.types import FAMILIES
 
@@ -64,6 +64,28 @@ def test_int8_logits_are_bit_identical_on_arm64(arm64, processor, artifacts, exp
     assert differing == dict.fromkeys(FAMILIES, 0)
     # not all alike, which would be equal without saying anything
     assert all(len(np.unique(logits)) > 50 for logits in found.values())
+
+
+@pytest.mark.parametrize(
+    "families", [("v3-small",), pytest.param(FAMILIES, marks=pytest.mark.slow)], ids=["one", "all"]
+)
+def test_int8_logits_of_executorch_are_bit_identical_on_arm64(
+    arm64, families, expected, images, tmp_path
+):
+    """In another version than the one that wrote the file: the newest that can be had there."""
+    few = images[:16]
+    paths = tuple(
+        export_executorch(networks.quantized(family), tmp_path / f"{family}.pte").path
+        for family in families
+    )
+    request = Request(task="outputs", artifacts=paths, inputs=(few,) * len(paths))
+    with open_device(arm64("max")) as device:
+        if not device.host.runtimes["executorch"]:
+            missing("ExecuTorch for ARM64", "scripts/arm64-root --executorch FOLDER")
+        *_, last = device.converse(request)
+    for family, found in zip(families, arrays_of(last), strict=True):
+        assert found.shape == (len(few), networks.CLASSES)
+        assert np.count_nonzero(found != expected[family][: len(few)]) == 0, family
 
 
 @pytest.fixture(scope="module")
