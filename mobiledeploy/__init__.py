@@ -15,10 +15,11 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from mobiledeploy.bench.measure import measure
+    from mobiledeploy.check import check_parity
     from mobiledeploy.equalize import equalize
     from mobiledeploy.export import export_executorch, export_onnx
     from mobiledeploy.fold import fold
-    from mobiledeploy.pipeline import build, check_parity, deploy, load_images
+    from mobiledeploy.pipeline import build, deploy, load_images
     from mobiledeploy.quantize import quantize
     from mobiledeploy.types import ModelSpec, QuantRecipe
 
@@ -32,7 +33,7 @@ _HOME = {
     "quantize": "mobiledeploy.quantize",
     "export_onnx": "mobiledeploy.export",
     "export_executorch": "mobiledeploy.export",
-    "check_parity": "mobiledeploy.pipeline",
+    "check_parity": "mobiledeploy.check",
     "measure": "mobiledeploy.bench",
     "deploy": "mobiledeploy.pipeline",
 }

@@ -9,25 +9,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from mobiledeploy import data, models
 from mobiledeploy import weights as _weights
+from mobiledeploy.climb import Networks, climb
 from mobiledeploy.equalize import equalize
-from mobiledeploy.errors import ArtifactError, UsageError
+from mobiledeploy.errors import UsageError
 from mobiledeploy.export import artifact_name, export_executorch, export_onnx
-from mobiledeploy.export.manifest import Manifest, read_manifest, write_manifest
+from mobiledeploy.export.manifest import write_manifest
 from mobiledeploy.files import require_writable
 from mobiledeploy.fold import fold
-from mobiledeploy.progress import step, track
+from mobiledeploy.progress import step
 from mobiledeploy.quantize import quantize
-from mobiledeploy.quantize.reference import IntegerReference
-from mobiledeploy.runtimes import open_runner
-from mobiledeploy.runtimes.eager import EagerRunner
+from mobiledeploy.report.document import summary
+from mobiledeploy.single_thread import on_one_thread
 from mobiledeploy.types import (
     FAMILIES,
-    INPUT_NAME,
-    OUTPUT_NAME,
     Artifact,
     CalibrationSet,
     FloatModel,
@@ -40,14 +36,11 @@ from mobiledeploy.types import (
     QuantRecipe,
     family_named,
 )
-from mobiledeploy.verify.parity import Tolerances, compare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from numpy.typing import NDArray
-
-__all__ = ["Deployment", "build", "check_parity", "deploy", "equalize", "fold", "load_images"]
+__all__ = ["Deployment", "build", "deploy", "equalize", "fold", "load_images"]
 
 _PARITY_IMAGES = 32
 
@@ -68,6 +61,7 @@ class Deployment:
     parity: ParityReport | None
 
 
+@on_one_thread
 def build(
     model: str | None = None,
     *,
@@ -142,6 +136,30 @@ def load_images(
     )
 
 
+def take_through_stages(
+    model: FloatModel, calibration: CalibrationSet | None, recipe: QuantRecipe | None
+) -> Networks:
+    """Fold a built network and, where there are images, equalize and quantize it.
+
+    Raises:
+        ExportError: the network holds an operator without an int8 form.
+    """
+    with step("Folding BatchNorm"):
+        folded = fold(model)
+    equalized: FoldedModel | None = None
+    deployed: QuantizedModel | FoldedModel = folded
+    if calibration is not None:
+        equalized = equalize(folded, calibration)
+        deployed = quantize(equalized, calibration, recipe)
+    return Networks(
+        original=model,
+        folded=folded,
+        equalized=equalized,
+        deployed=deployed,
+        calibration=calibration,
+    )
+
+
 def deploy(
     model: FloatModel,
     *,
@@ -169,11 +187,8 @@ def deploy(
         RuntimeFailedError: an artifact could not be written or run.
     """
     require_writable(out)
-    with step("Folding BatchNorm"):
-        folded = fold(model)
-    deployed: QuantizedModel | FoldedModel = folded
-    if calibration is not None:
-        deployed = quantize(equalize(folded, calibration), calibration, recipe)
+    networks = take_through_stages(model, calibration, recipe)
+    deployed = networks.deployed
     exporters: Mapping[Format, Callable[[QuantizedModel | FoldedModel, Path], Artifact]] = {
         "onnx": export_onnx,
         "pte": export_executorch,
@@ -184,137 +199,8 @@ def deploy(
     report = None
     if parity:
         images = calibration or data.embedded_calibration(model.spec, model.preprocessing)
-        report = _parity(folded, deployed, [a.path for a in artifacts], images, Tolerances())
-    manifests = tuple(write_manifest(artifact, deployed, report) for artifact in artifacts)
+        few = images.first(_PARITY_IMAGES)
+        report = climb(networks, [a.path for a in artifacts], few, quick=True)
+    found = None if report is None else summary(report)
+    manifests = tuple(write_manifest(artifact, deployed, found) for artifact in artifacts)
     return Deployment(model=deployed, artifacts=artifacts, manifests=manifests, parity=report)
-
-
-def check_parity(
-    artifacts: Sequence[Path],
-    source: Path | None = None,
-    *,
-    samples: int | None = None,
-    tolerances: Tolerances | None = None,
-) -> ParityReport:
-    """Rebuild the network from the artifacts' manifests and hold the artifacts against it.
-
-    Args:
-        artifacts: Of one network; each with its manifest beside it.
-        source: Images; by default those of the calibration, where they can still be found.
-        samples: How many images to compare; None takes all.
-        tolerances: What passes.
-
-    Raises:
-        ArtifactError: an artifact or manifest is missing, damaged, or of another network; or the
-            network cannot be rebuilt as it was.
-        DataError: there are no images.
-    """
-    manifests = [read_manifest(path) for path in artifacts]
-    first = manifests[0]
-    _require_one_network(artifacts, manifests)
-    folded, deployed = rebuild(first)
-    images = load_images(folded, source or _calibration_source(first), samples)
-    return _parity(folded, deployed, artifacts, images, tolerances or Tolerances(), samples)
-
-
-def rebuild(manifest: Manifest) -> tuple[FoldedModel, QuantizedModel | FoldedModel]:
-    """Build again what a manifest describes: the folded network, and the network as deployed.
-
-    Raises:
-        ArtifactError: weights, calibration images or result are not those of the manifest.
-    """
-    fields = {
-        name: getattr(manifest.spec, name)
-        for name in manifest.spec.__dataclass_fields__
-        if name not in {"family", "weights"}
-    }
-    model = build(
-        manifest.spec.family,
-        weights=manifest.spec.weights,
-        preprocessing=manifest.preprocessing,
-        **fields,
-    )
-    document = manifest.document
-    if model.provenance.sha256 != document["weights"]["sha256"]:
-        raise ArtifactError(
-            f"The weights at {model.provenance.origin} are not those of the artifact.",
-            remedy="Restore the checkpoint, or export the artifact again.",
-        )
-    folded = fold(model)
-    if manifest.recipe is None:
-        return folded, folded
-    described = document["calibration"]
-    calibration = load_images(folded, _calibration_source(manifest), described["count"])
-    if calibration.sha256 != described["sha256"]:
-        raise ArtifactError(
-            f"The calibration images at {described['source']} are not those that the artifact was"
-            " made with.",
-            remedy="Restore them, or export the artifact again.",
-        )
-    quantized = quantize(equalize(folded, calibration), calibration, manifest.recipe)
-    if quantized.encodings_digest != document["encodings_sha256"]:
-        raise ArtifactError(
-            "The network could not be rebuilt: its encodings differ from the manifest's.",
-            remedy="Use the tool versions that the manifest lists, or export the artifact again.",
-        )
-    return folded, quantized
-
-
-def _calibration_source(manifest: Manifest) -> Path | None:
-    """Return where the calibration images were; None for those that the package carries."""
-    source = manifest.document.get("calibration", {}).get("source", "embedded")
-    return None if source == "embedded" else Path(source)
-
-
-def _require_one_network(artifacts: Sequence[Path], manifests: Sequence[Manifest]) -> None:
-    """Raise unless all manifests describe the same network."""
-    keys = ("spec", "weights", "precision", "encodings_sha256")
-    for path, manifest in zip(artifacts, manifests, strict=True):
-        if any(manifest.document.get(k) != manifests[0].document.get(k) for k in keys):
-            raise ArtifactError(
-                f"{path} and {artifacts[0]} hold different networks and cannot be compared.",
-                remedy="Check each with a `mobiledeploy parity` of its own.",
-            )
-
-
-def _parity(
-    folded: FoldedModel,
-    deployed: QuantizedModel | FoldedModel,
-    artifacts: Sequence[Path],
-    images: CalibrationSet,
-    tolerances: Tolerances,
-    samples: int | None = _PARITY_IMAGES,
-) -> ParityReport:
-    """Run everything on the first `samples` images and compare."""
-    inputs = np.concatenate(images.batches)[:samples]
-    float_logits = _run(EagerRunner(folded.module).run, inputs, "Running PyTorch")
-    integer_logits, logit_step = None, 1.0
-    if isinstance(deployed, QuantizedModel):
-        reference = IntegerReference(deployed)
-        integer_logits = _run(reference.run, inputs, "Running the integer reference")
-        logit_step = reference.logit_step
-    logits = {}
-    for path in artifacts:
-        with open_runner(path) as runner:
-            logits[path.name] = _run(runner.run, inputs, f"Running {path.name}")
-    random = deployed.provenance.source == "random"
-    return compare(
-        float_logits,
-        integer_logits,
-        logits,
-        step=logit_step,
-        tolerances=tolerances,
-        data_source=f"{images.source} ({len(inputs)} images)",
-        ungated="random weights have no accuracy to lose" if random else "",
-    )
-
-
-def _run(
-    run: Callable[[Mapping[str, NDArray[np.float32]]], Mapping[str, NDArray[np.float32]]],
-    inputs: NDArray[np.float32],
-    description: str,
-) -> NDArray[np.float32]:
-    """Run a network on all inputs, a few at a time; return (N, classes)."""
-    batches = np.array_split(inputs, max(1, len(inputs) // 4))
-    tracked = track(batches, description, len(batches))
-    return np.concatenate([run({INPUT_NAME: batch})[OUTPUT_NAME] for batch in tracked])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-pytest_plugins = ("small_artifacts",)
+pytest_plugins = ("exported_networks", "small_artifacts")
 
 # tiny networks: several threads would only wait for one another
 torch.set_num_threads(1)

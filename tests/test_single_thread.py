@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from mobiledeploy.equalize import equalize
+from mobiledeploy.pipeline import build
 from mobiledeploy.quantize import quantize
 from mobiledeploy.single_thread import on_one_thread
 
@@ -26,6 +27,15 @@ def test_the_int8_network_does_not_depend_on_the_number_of_threads(threads):
         assert torch.get_num_threads() == count
         digests.add(quantized.encodings_digest)
     assert len(digests) == 1
+
+
+def test_random_weights_do_not_depend_on_the_number_of_threads(threads):
+    weights = []
+    for count in (1, 3):
+        threads(count)
+        model = build("v2", weights="random", width=0.25, resolution=32, num_classes=10)
+        weights.append([tensor.numpy().tobytes() for tensor in model.module.state_dict().values()])
+    assert weights[0] == weights[1]
 
 
 def test_the_number_of_threads_comes_back_after_an_error_too(threads):

@@ -14,7 +14,7 @@ import typer
 
 from mobiledeploy.cli.output import console, print_json, showing_progress
 from mobiledeploy.errors import UsageError
-from mobiledeploy.types import RECIPES, family_named
+from mobiledeploy.types import family_named
 
 if TYPE_CHECKING:
     from mobiledeploy.pipeline import Deployment
@@ -34,14 +34,6 @@ class Interpolation(StrEnum):
     BILINEAR = "bilinear"
     BICUBIC = "bicubic"
     NEAREST = "nearest"
-
-
-class Ptq(StrEnum):
-    """What `--ptq` takes: the names in `mobiledeploy.types.RECIPES`."""
-
-    FAST = "fast"
-    BALANCED = "balanced"
-    BEST = "best"
 
 
 def export(
@@ -81,13 +73,6 @@ def export(
     calib_samples: Annotated[
         int | None, typer.Option(min=1, help="How many of them to use. [default: all]")
     ] = None,
-    ptq: Annotated[
-        Ptq | None,
-        typer.Option(
-            help="How hard to try to keep the logits: seconds, tens of seconds, minutes."
-            " [default: balanced]"
-        ),
-    ] = None,
     mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="Of pixels in [0, 1].")] = None,
     std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Of pixels in [0, 1].")] = None,
     crop_pct: Annotated[
@@ -106,9 +91,9 @@ def export(
     """Export a MobileNet to .pte and ONNX, and check the result."""
     if model is not None:
         family_named(model)  # a misspelt name is told before PyTorch has loaded
-    if not int8 and any(given is not None for given in (calib_data, calib_samples, ptq)):
+    if not int8 and (calib_data is not None or calib_samples is not None):
         raise UsageError(
-            "--calib-data, --calib-samples and --ptq are for --int8, which was not given.",
+            "--calib-data and --calib-samples are for --int8, which was not given.",
             remedy="Add --int8, or leave them out.",
         )
     fields = {
@@ -130,7 +115,6 @@ def export(
             formats=list(dict.fromkeys(formats or [Format.PTE])),
             calib_data=calib_data,
             calib_samples=calib_samples,
-            ptq=(ptq or Ptq.BALANCED).value,
             out=out,
             parity=parity,
         )
@@ -139,7 +123,7 @@ def export(
     else:
         _print_table(deployment)
     if deployment.parity is not None:
-        from mobiledeploy.verify.parity import require
+        from mobiledeploy.verify.ladder import require
 
         require(deployment.parity)
 
@@ -156,7 +140,6 @@ def _deploy(
     formats: list[Format],
     calib_data: Path | None,
     calib_samples: int | None,
-    ptq: str,
     out: Path,
     parity: bool,
 ) -> Deployment:
@@ -173,7 +156,6 @@ def _deploy(
         built,
         formats=[f.value for f in formats],
         calibration=calibration,
-        recipe=RECIPES[ptq],
         out=out,
         parity=parity,
     )
@@ -245,7 +227,8 @@ def _print_table(deployment: Deployment) -> None:
     if report is None:
         say("Parity was not checked (--no-parity).")
     else:
-        say(f"Parity {'holds' if report.passed else 'FAILS'} on {report.data_source}.")
+        images = f"{report.data.count} images of {report.data.source}"
+        say(f"Parity {'holds' if report.passed else 'FAILS'} on {images}.")
     say(f"In {first.parent}{os.sep}, each with its manifest (.json) beside it.")
     paths = " ".join(shlex.quote(str(artifact.path)) for artifact in deployment.artifacts)
     say(f"Next: mobiledeploy bench {paths}")
@@ -254,20 +237,24 @@ def _print_table(deployment: Deployment) -> None:
 def _figures(deployment: Deployment, artifact: Artifact) -> tuple[str, str, str, str]:
     """Return an artifact's cells: differing logits, SQNR, agreement, int8 coverage."""
     rungs = deployment.parity.rungs if deployment.parity else ()
-    mine = [rung for rung in rungs if rung.candidate == artifact.path.name]
-    figures = {name: value for rung in mine for name, value in rung.metrics.items()}
-    differing = [r.metrics["differing_logits"] for r in mine if "differing_logits" in r.metrics]
+    mine = next((rung for rung in rungs if rung.artifact == artifact.path.name), None)
+    exact = mine.against("integers") if mine else None
+    loss = mine.against("float") if mine else None
     share = getattr(deployment.model, "int8_macs_share", 0.0)
     return (
-        f"{max(differing):.0f} of {figures['logits']:.0f}" if differing else "-",
-        f"{figures['sqnr_db']:.1f} dB" if "sqnr_db" in figures else "-",
-        f"{figures['agreement']:.3f}" if "agreement" in figures else "-",
+        f"{exact.metrics['differing_logits']:.0f} of {exact.metrics['logits']:.0f}"
+        if exact and exact.metrics
+        else "-",
+        f"{loss.metrics['sqnr_db']:.1f} dB" if loss and loss.metrics else "-",
+        f"{loss.metrics['top1_agreement']:.3f}" if loss and loss.metrics else "-",
         f"{share:.0%}",
     )
 
 
 def _document(deployment: Deployment) -> dict[str, Any]:
     """Return the JSON document of `--json`."""
+    from mobiledeploy.report.document import summary
+
     report = deployment.parity
     return {
         "schema": 1,
@@ -275,6 +262,6 @@ def _document(deployment: Deployment) -> dict[str, Any]:
             asdict(artifact) | {"manifest": str(manifest)}
             for artifact, manifest in zip(deployment.artifacts, deployment.manifests, strict=True)
         ],
-        "parity": None if report is None else asdict(report) | {"passed": report.passed},
+        "parity": None if report is None else summary(report),
         "notes": list(deployment.model.provenance.notes),
     }

@@ -7,6 +7,7 @@ the same bytes.
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -24,9 +25,10 @@ from mobiledeploy.types import (
 )
 
 if TYPE_CHECKING:
-    from mobiledeploy.types import ParityReport
+    from collections.abc import Mapping
 
 SCHEMA = 1
+_REMEDY = "Export the artifact again; `mobiledeploy export` writes both."
 _TOOLS = (
     "mobiledeploy",
     "torch",
@@ -50,9 +52,16 @@ def manifest_path(artifact: Path) -> Path:
 
 
 def write_manifest(
-    artifact: Artifact, model: QuantizedModel | FoldedModel, parity: ParityReport | None
+    artifact: Artifact, model: QuantizedModel | FoldedModel, parity: Mapping[str, Any] | None
 ) -> Path:
-    """Write the manifest of an artifact beside it; return its path."""
+    """Write the manifest of an artifact beside it; return its path.
+
+    Args:
+        artifact: Written.
+        model: What it encodes.
+        parity: What a comparison found, as JSON; None where there was none.
+    """
+    path = manifest_path(artifact.path)
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "artifact": {
@@ -63,15 +72,16 @@ def write_manifest(
         },
         "spec": asdict(model.spec),
         "precision": artifact.precision,
-        "weights": asdict(model.provenance),
+        "weights": asdict(model.provenance) | _from_manifest(path, _checkpoint(model)),
         "preprocessing": asdict(model.preprocessing),
-        "labels": len(model.labels),
+        "labels": list(model.labels),
         "tool_versions": dict(artifact.tool_versions),
     }
     if isinstance(model, QuantizedModel):
         document |= {
             "calibration": {
                 "source": model.calibration_source,
+                **_from_manifest(path, _calibration_images(model)),
                 "count": model.calibration_count,
                 "sha256": model.calibration_sha256,
             },
@@ -81,11 +91,29 @@ def write_manifest(
             "int8_macs_share": model.int8_macs_share,
         }
     if parity is not None:
-        document["parity"] = asdict(parity) | {"passed": parity.passed}
-    path = manifest_path(artifact.path)
+        document["parity"] = dict(parity)
     with write_whole(path) as part:
         part.write_text(json.dumps(document, indent=2) + "\n")
     return path
+
+
+def _checkpoint(model: QuantizedModel | FoldedModel) -> str:
+    """Return the path of the weights; empty where they are named."""
+    return model.spec.weights if model.provenance.source == "file" else ""
+
+
+def _calibration_images(model: QuantizedModel) -> str:
+    """Return the path of the calibration images; empty where the package carries them."""
+    source = model.calibration_source
+    return "" if source == "embedded" else source
+
+
+def _from_manifest(manifest: Path, typed: str) -> dict[str, str]:
+    """Return where a path leads from the manifest's folder: a project can be moved as a whole."""
+    if not typed:
+        return {}
+    relative = os.path.relpath(typed, manifest.parent)
+    return {"from_manifest": Path(relative).as_posix()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,13 +121,30 @@ class Manifest:
     """What can be rebuilt from a manifest.
 
     Attributes:
+        path: Where it was read.
         document: All of it, as parsed.
     """
 
+    path: Path
     spec: ModelSpec
     preprocessing: Preprocessing
     recipe: QuantRecipe | None
     document: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder that the manifest lies in."""
+        return self.path.parent
+
+    @property
+    def artifact(self) -> Path:
+        """Return where the artifact lies, or should: beside its manifest."""
+        return self.folder / Path(self.document["artifact"]["file"]).name
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Return the names of the classes; empty where they are not known."""
+        return tuple(self.document["labels"])
 
 
 def read_manifest(artifact: Path) -> Manifest:
@@ -109,12 +154,27 @@ def read_manifest(artifact: Path) -> Manifest:
         ArtifactError: the artifact or its manifest is missing or damaged, the schema is unknown, or
             the artifact's bytes are not those that the manifest describes.
     """
-    path = manifest_path(artifact)
-    remedy = "Export the artifact again; `mobiledeploy export` writes both."
     if not artifact.is_file():
         raise ArtifactError(f"There is no artifact at {artifact}.", remedy="Check the path.")
+    manifest = parse_manifest(manifest_path(artifact))
+    expected, found = str(manifest.document["artifact"]["sha256"]), sha256_of(artifact)
+    if found != expected:
+        raise ArtifactError(
+            f"{artifact} is not the file that its manifest describes: its sha256 is"
+            f" {found[:12]}..., expected {expected[:12]}... One of the two is of another export.",
+            remedy=_REMEDY,
+        )
+    return manifest
+
+
+def parse_manifest(path: Path) -> Manifest:
+    """Read a manifest, whether or not its artifact is there.
+
+    Raises:
+        ArtifactError: it is missing or damaged, or its schema is unknown.
+    """
     if not path.is_file():
-        raise ArtifactError(f"The manifest {path} is missing.", remedy=remedy)
+        raise ArtifactError(f"The manifest {path} is missing.", remedy=_REMEDY)
     try:
         document = json.loads(path.read_text())
         if document["schema"] != SCHEMA:
@@ -124,22 +184,30 @@ def read_manifest(artifact: Path) -> Manifest:
             )
         recipe = document.get("recipe")
         manifest = Manifest(
+            path=path,
             spec=ModelSpec.from_document(document["spec"]),
             preprocessing=_preprocessing(document["preprocessing"]),
             recipe=QuantRecipe(**recipe) if recipe else None,
             document=document,
         )
-        expected = str(document["artifact"]["sha256"])
+        _require_parts(manifest)
     except (ValueError, KeyError, TypeError, UsageError) as error:
-        raise ArtifactError(f"The manifest {path} is damaged: {error}.", remedy=remedy) from error
-    found = sha256_of(artifact)
-    if found != expected:
-        raise ArtifactError(
-            f"{artifact} is not the file that its manifest describes: its sha256 is"
-            f" {found[:12]}..., expected {expected[:12]}...",
-            remedy=remedy,
-        )
+        raise ArtifactError(f"The manifest {path} is damaged: {error}.", remedy=_REMEDY) from error
     return manifest
+
+
+def _require_parts(manifest: Manifest) -> None:
+    """Raise KeyError, TypeError or ValueError unless everything is there that others will read."""
+    document = manifest.document
+    if document["precision"] != ("int8" if manifest.recipe else "fp32"):
+        raise ValueError(f"precision is {document['precision']!r}")
+    _ = (document["artifact"]["sha256"], document["weights"]["sha256"])
+    _ = (manifest.artifact, manifest.labels)
+    if manifest.recipe is not None:
+        calibration = document["calibration"]
+        _ = (calibration["source"], calibration["count"], calibration["sha256"])
+        _ = document["encodings_sha256"]
+        _ = [(e["scale"], e["zero_point"]) for e in dict(document["encodings"]).values()]
 
 
 def _preprocessing(fields: dict[str, Any]) -> Preprocessing:

@@ -21,7 +21,6 @@ from mobiledeploy.graph import find_sites, find_units, trace, weight_and_bias
 from mobiledeploy.observe import observe
 from mobiledeploy.progress import step
 from mobiledeploy.quantize.in_sequence import round_in_sequence
-from mobiledeploy.quantize.learned import learn
 from mobiledeploy.quantize.quantizer import MobileNetQuantizer
 from mobiledeploy.quantize.ranges import choose_encodings, least_widths, narrowed, widest_ranges
 from mobiledeploy.quantize.rounding import round_to_cancel
@@ -77,7 +76,8 @@ def quantize(
     images = np.concatenate(calibration.batches)
     by_site = network.encode(_choose_factors(network, recipe, images))
     encodings = network.by_node(by_site)
-    scales = _round_parameters(network, encodings, recipe, images)
+    with step("Rounding weights"):
+        scales = _round_parameters(network, encodings, recipe, images[:_CORRECTED])
     with step("Converting to int8"):
         program = _convert(traced, units, encodings, scales, model.spec.input_shape)
     return QuantizedModel(
@@ -151,18 +151,15 @@ def _round_parameters(
 ) -> dict[str, torch.Tensor]:
     """Put every weight and bias onto its grid, in place; return the weight scales by operator."""
     scales = network.weight_scales(encodings)
-    given = (network.traced, network.units, encodings, scales)
-    with step("Rounding weights"):
-        rounding = round_to_nearest if recipe.rounding == "nearest" else round_to_cancel
-        rounded = round_in_sequence(*given, images[:_CORRECTED], rounding)
-    if recipe.rounding == "learned":
-        rounded = learn(*given, images, rounded)
+    rounding = round_to_cancel if recipe.rounding == "cancelling" else round_to_nearest
+    rounded = round_in_sequence(network.traced, network.units, encodings, scales, images, rounding)
     for unit in network.units:
         if unit.has_weight:
             name, input_scale = unit.operator.name, encodings[unit.activations[0].name].scale
             weight, bias = weight_and_bias(network.traced, unit)
             weight.copy_(rounded[name].weight)
-            bias.copy_(round_bias(rounded[name].bias, scales[name], input_scale))
+            bias.add_(rounded[name].bias_shift)
+            bias.copy_(round_bias(bias, scales[name], input_scale))
     return scales
 
 

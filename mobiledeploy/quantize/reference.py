@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
@@ -28,13 +29,15 @@ from mobiledeploy.types import INPUT_NAME, OUTPUT_NAME
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
+    from torch.fx import Graph, Node
 
     from mobiledeploy.types import QuantizedModel
 
 aten = torch.ops.aten
 quantized = torch.ops.quantized_decomposed
+
+_QUANTIZE = quantized.quantize_per_tensor.default
 
 # Products of two codes stay below 255 * 127; below this many of them a float32 sum is exact.
 _EXACT_IN_FLOAT32 = 2**24 // (255 * 127)
@@ -58,16 +61,47 @@ class Scaled:
         return self.values.float() * self.scale
 
 
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """What one layer puts out.
+
+    Attributes:
+        codes: int8, (N, ...).
+        scale: real = (codes - zero_point) * scale.
+        zero_point: See `scale`.
+        half_way: float32, shaped like `codes`: how far the number that was rounded lay from the
+            nearest half, in steps. A runtime that adds in float can only differ where this is
+            next to nothing.
+    """
+
+    codes: NDArray[np.int8]
+    scale: float
+    zero_point: int
+    half_way: NDArray[np.float32]
+
+    @property
+    def real(self) -> NDArray[np.float32]:
+        """Return the real numbers."""
+        steps = self.codes.astype(np.float32) - np.float32(self.zero_point)
+        return steps * np.float32(self.scale)
+
+
 class IntegerReference:
     """Runs a `QuantizedModel` by its definition; a `Runner` like any runtime.
 
-    Batches of any size are accepted.
+    Batches of any size are accepted, from any number of threads at a time.
+
+    Attributes:
+        logit_step: What one code of the logits is worth.
+        operators: By the name of each `quantize` node: the operator whose result it rounds, and the
+            module that this came from ("" for the input).
     """
 
     name = "integer reference"
 
     def __init__(self, model: QuantizedModel) -> None:
-        self._interpreter = _Interpreter(model.program.module(check_guards=False))
+        self._module = model.program.module(check_guards=False)
+        self.operators = _operators(self._module.graph)
         (output,) = model.program.graph.find_nodes(op="output")
         ((last,),) = output.args
         self.logit_step = float(last.args[1])
@@ -75,12 +109,43 @@ class IntegerReference:
     def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
         """Return {"logits": (N, classes)} for {"input": (N, C, H, W)}."""
         with torch.no_grad():
-            logits = self._interpreter.run(torch.from_numpy(inputs[INPUT_NAME]))
+            logits = _Interpreter(self._module).run(torch.from_numpy(inputs[INPUT_NAME]))
         return {OUTPUT_NAME: logits.real.numpy()}
+
+    def layers(self, images: NDArray[np.float32]) -> dict[str, Codes]:
+        """Return what every `quantize` node puts out for (N, C, H, W), in topological order."""
+        interpreter = _Interpreter(self._module)
+        interpreter.seen = {}
+        with torch.no_grad():
+            interpreter.run(torch.from_numpy(images))
+        return interpreter.seen
+
+
+def _operators(graph: Graph) -> dict[str, tuple[str, str]]:
+    """Return (operator, module) by the name of the `quantize` node behind it."""
+    named = {}
+    for node in graph.find_nodes(op="call_function", target=_QUANTIZE):
+        source = node.args[0]
+        modules = [name for name, _ in source.meta.get("nn_module_stack", {}).values()]
+        named[node.name] = (source.name, modules[-1] if modules else "")
+    return named
 
 
 class _Interpreter(torch.fx.Interpreter):
-    """Gives the graph's operators their integer meaning."""
+    """Gives the graph's operators their integer meaning.
+
+    Attributes:
+        seen: Where the outputs of `quantize` nodes are kept; None keeps none.
+    """
+
+    seen: dict[str, Codes] | None = None
+
+    def run_node(self, n: Node) -> object:
+        result = super().run_node(n)
+        if self.seen is not None and n.target is _QUANTIZE:
+            (value, _, zero_point, *_), _ = self.fetch_args_kwargs_from_env(n)
+            self.seen[n.name] = _as_codes(result, value, int(zero_point))
+        return result
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
         if target not in _MEANING:
@@ -94,11 +159,26 @@ def quantize(value: Scaled | torch.Tensor, scale: float, zero_point: int, *_: ob
     A plain tensor is the network's input: real / scale, divided in float32.
     """
     step = torch.tensor(scale, dtype=torch.float32)
-    if isinstance(value, Scaled):
-        steps = value.values.float() * (value.scale / step)
-    else:
-        steps = value / step
+    steps = _unrounded(value, step)
     return Scaled(steps.round().clamp(-128 - zero_point, 127 - zero_point), step)
+
+
+def _unrounded(value: Scaled | torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    """Return what `quantize` rounds, in units of the step."""
+    if isinstance(value, Scaled):
+        return value.values.float() * (value.scale / step)
+    return value / step
+
+
+def _as_codes(result: Scaled, value: Scaled | torch.Tensor, zero_point: int) -> Codes:
+    """Return the codes of what `quantize` made of `value`."""
+    steps = _unrounded(value, result.scale)
+    return Codes(
+        codes=(result.values + zero_point).to(torch.int8).numpy(),
+        scale=float(result.scale),
+        zero_point=zero_point,
+        half_way=(steps - steps.floor() - 0.5).abs().numpy(),
+    )
 
 
 def dequantize(codes: Scaled, *_: object) -> Scaled:
@@ -192,7 +272,7 @@ def _codes_of_bias(bias: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
 
 
 _MEANING: dict[object, Callable[..., Scaled]] = {
-    quantized.quantize_per_tensor.default: quantize,
+    _QUANTIZE: quantize,
     quantized.dequantize_per_tensor.default: dequantize,
     quantized.dequantize_per_channel.default: dequantize_weight,
     aten.conv2d.default: convolution,

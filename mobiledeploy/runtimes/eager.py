@@ -70,10 +70,12 @@ class EagerRunner:
     def _run_batch(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
             with torch.inference_mode():
-                logits = self._module(torch.from_numpy(batch))
+                # channels last: nearly twice as fast for depthwise convolutions
+                images = torch.from_numpy(batch).to(memory_format=torch.channels_last)
+                logits = self._module(images)
         except RuntimeError as error:
             raise RuntimeFailedError(f"PyTorch failed while running the model: {error}") from error
-        return cast("NDArray[np.float32]", logits.numpy())
+        return cast("NDArray[np.float32]", logits.contiguous().numpy())
 
     def __enter__(self) -> Self:
         """Return itself."""

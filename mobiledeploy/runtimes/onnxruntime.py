@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 METADATA_KEY = "mobiledeploy.metadata"
 LABELS_KEY = "mobiledeploy.labels"
 _FATAL = 4
-_ORT_ERRORS = (
+ORT_ERRORS = (
     ort_errors.Fail,
     ort_errors.InvalidArgument,
     ort_errors.NoSuchFile,
@@ -89,7 +89,7 @@ class OnnxRuntimeRunner:
     def _run_batch(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
             (logits,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: batch})
-        except _ORT_ERRORS as error:
+        except ORT_ERRORS as error:
             raise RuntimeFailedError(
                 f"ONNX Runtime failed while running {self.path}: {error}"
             ) from error
@@ -146,13 +146,26 @@ def _options(*, threads: int, optimize: bool) -> onnxruntime.SessionOptions:
     return options
 
 
-def _load(path: Path, options: onnxruntime.SessionOptions) -> onnxruntime.InferenceSession:
+def open_session(
+    model: bytes, path: Path, *, threads: int, optimize: bool
+) -> onnxruntime.InferenceSession:
+    """Open a session for a model in memory; `path` is what errors call it.
+
+    Raises:
+        ArtifactError: ONNX Runtime does not accept the model.
+    """
+    return _load(path, _options(threads=threads, optimize=optimize), model)
+
+
+def _load(
+    path: Path, options: onnxruntime.SessionOptions, model: bytes | None = None
+) -> onnxruntime.InferenceSession:
     with captured_stderr():
         try:
             return onnxruntime.InferenceSession(
-                str(path), options, providers=["CPUExecutionProvider"]
+                str(path) if model is None else model, options, providers=["CPUExecutionProvider"]
             )
-        except _ORT_ERRORS as error:
+        except ORT_ERRORS as error:
             raise ArtifactError(
                 f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}",
                 remedy="Export the model again: the file is damaged, or not ONNX.",

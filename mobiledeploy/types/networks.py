@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -102,6 +102,21 @@ class CalibrationSet:
         """Return the number of images."""
         return sum(len(batch) for batch in self.batches)
 
+    def first(self, count: int) -> CalibrationSet:
+        """Return the first images of the set; `sha256` goes on naming the whole."""
+        batches: list[NDArray[np.float32]] = []
+        left = count
+        for batch in self.batches:
+            if left > 0:
+                batches.append(batch[:left])
+            left -= len(batch)
+        return replace(
+            self,
+            batches=tuple(batches),
+            labels=None if self.labels is None else self.labels[:count],
+            names=self.names[:count],
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
@@ -131,24 +146,15 @@ class QuantRecipe:
     Attributes:
         range_rule: How activation ranges follow from calibration: everything that was seen, or
             searched for the least error of the logits.
-        rounding: Of the weights: each to its nearest, so that a layer's errors cancel, or, from
-            there, learned from the float network's logits.
+        rounding: Of the weights: each to its nearest, or so that a layer's errors cancel.
         weight_scheme: Fixed: int8, symmetric, per output channel.
         activation_scheme: Fixed: int8, affine, per tensor.
     """
 
     range_rule: Literal["minmax", "searched"] = "searched"
-    rounding: Literal["nearest", "cancelling", "learned"] = "cancelling"
+    rounding: Literal["nearest", "cancelling"] = "cancelling"
     weight_scheme: str = "int8 symmetric per-channel"
     activation_scheme: str = "int8 affine per-tensor"
-
-
-RECIPES: Mapping[str, QuantRecipe] = {
-    "fast": QuantRecipe(rounding="nearest"),
-    "balanced": QuantRecipe(),
-    "best": QuantRecipe(rounding="learned"),
-}
-"""By what `--ptq` calls them: seconds, tens of seconds, minutes (V2 at 224 pixels, two cores)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What comes out: artifacts, what was compared, what was measured."""
+"""What comes out: artifacts, and what was measured on a device."""
 
 from __future__ import annotations
 
@@ -35,47 +35,6 @@ class Artifact:
     precision: Precision
     encodings_digest: str
     tool_versions: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rung:
-    """One comparison: `candidate` held against `reference` on the same images.
-
-    Attributes:
-        kind: "format" where equality is promised; "quantization" where loss is measured.
-        metrics: By name; directions are in the metrics' own docstrings.
-        failures: Why it failed, one sentence each; empty when it passed.
-        gated: False where the figures are shown but cannot be judged; `note` says why.
-    """
-
-    reference: str
-    candidate: str
-    kind: Literal["format", "quantization"]
-    sample_count: int
-    metrics: Mapping[str, float]
-    tolerances: Mapping[str, float]
-    failures: tuple[str, ...]
-    gated: bool = True
-    note: str = ""
-
-    @property
-    def passed(self) -> bool:
-        """Return whether something was compared and nothing failed."""
-        return self.sample_count > 0 and not self.failures
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParityReport:
-    """All rungs for a set of artifacts on one set of images."""
-
-    rungs: tuple[Rung, ...]
-    sample_count: int
-    data_source: str
-
-    @property
-    def passed(self) -> bool:
-        """Return whether at least one rung was compared and all of them passed."""
-        return self.sample_count > 0 and bool(self.rungs) and all(r.passed for r in self.rungs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

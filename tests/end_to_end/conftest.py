@@ -64,3 +64,19 @@ def copied(pair, tmp_path: Path):
         source = pair[1].with_name(pair[1].name + suffix)
         artifact.with_name(artifact.name + suffix).write_bytes(source.read_bytes())
     return artifact
+
+
+@pytest.fixture(scope="session")
+def exported_trained(mobiledeploy, shared: Path, tmp_path_factory) -> tuple[Path, Path]:
+    """A trained V1 as int8 `.onnx`, and labelled images that it has not seen."""
+    folder = tmp_path_factory.mktemp("trained")
+    cifar = shared / "data" / "cifar10"
+    checkpoint = shared / "checkpoints" / "mobilenet_v1_0.5_cifar10.safetensors"
+    done = mobiledeploy(
+        *("export", "v1", "--int8", "--weights", checkpoint, "--resolution", 64),
+        *("--calib-data", cifar / "calib.npz", "--format", "onnx", "--json"),
+        cwd=folder,
+    )
+    assert done.returncode == 0, done.stderr
+    artifact = folder / json.loads(done.stdout)["artifacts"][0]["path"]
+    return artifact, cifar / "eval.npz"

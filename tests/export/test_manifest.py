@@ -9,23 +9,9 @@ import pytest
 from mobiledeploy.errors import ArtifactError
 from mobiledeploy.export.manifest import manifest_path, read_manifest, write_manifest
 from mobiledeploy.files import sha256_of
-from mobiledeploy.types import Artifact, ParityReport, QuantRecipe, Rung
+from mobiledeploy.types import Artifact, QuantRecipe
 
-REPORT = ParityReport(
-    rungs=(
-        Rung(
-            reference="integer reference",
-            candidate="a.onnx",
-            kind="format",
-            sample_count=3,
-            metrics={"differing_logits": 0},
-            tolerances={"max_differing_logits": 0},
-            failures=(),
-        ),
-    ),
-    sample_count=3,
-    data_source="pixels",
-)
+REPORT = {"passed": True, "rungs": [{"name": "onnx", "passed": True}]}
 
 
 @pytest.fixture
@@ -67,7 +53,12 @@ def test_what_is_needed_to_rebuild_the_network_comes_back(artifact, manifest):
     assert found.preprocessing == model.preprocessing
     assert found.recipe == model.recipe == QuantRecipe()
     assert found.document["encodings_sha256"] == model.encodings_digest
-    assert found.document["calibration"] == {"source": "pixels", "count": 8, "sha256": "c0ffee"}
+    described = found.document["calibration"]
+    assert (described["source"], described["count"]) == ("pixels", 8)
+    assert described["sha256"] == "c0ffee"
+    assert found.labels == model.labels
+    assert (found.path, found.folder) == (manifest, manifest.parent)
+    assert found.artifact == artifact.path
     assert found.document["artifact"]["sha256"] == artifact.sha256
     assert found.document["parity"]["passed"] is True
     encodings = {name: (e.scale, e.zero_point) for name, e in model.encodings.items()}
@@ -86,10 +77,35 @@ def test_a_recipe_other_than_the_default_comes_back(artifact):
 
 
 def test_a_float_network_has_no_recipe(artifact):
-    write_manifest(artifact, networks.folded("v2", short=True), None)
+    write_manifest(replace(artifact, precision="fp32"), networks.folded("v2", short=True), None)
     found = read_manifest(artifact.path)
     assert found.recipe is None
     assert "encodings" not in found.document
+
+
+def test_paths_are_told_from_the_manifests_folder_too(tmp_path, artifact, monkeypatch):
+    """A project moves as a whole: what lay beside the exports will lie there again."""
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "exports" / "a.onnx"
+    model = networks.quantized("v2", short=True)
+    provenance = replace(model.provenance, source="file")
+    model = replace(
+        model,
+        spec=replace(model.spec, weights="own.pth"),
+        provenance=provenance,
+        calibration_source=str(tmp_path / "photos"),
+    )
+    path.parent.mkdir()
+    document = json.loads(write_manifest(replace(artifact, path=path), model, None).read_text())
+    assert document["calibration"]["from_manifest"] == "../photos"
+    assert document["weights"]["from_manifest"] == "../own.pth"
+
+
+def test_images_and_weights_that_have_names_have_no_path(artifact):
+    model = replace(networks.quantized("v2", short=True), calibration_source="embedded")
+    document = json.loads(write_manifest(artifact, model, None).read_text())
+    assert "from_manifest" not in document["calibration"]
+    assert "from_manifest" not in document["weights"]
 
 
 def test_the_same_network_writes_the_same_manifest(artifact, manifest):
@@ -157,6 +173,10 @@ def test_an_unknown_schema_is_refused(artifact, manifest, schema):
         ("recipe", "minmax"),
         ("artifact", {}),
         ("artifact", None),
+        ("labels", None),
+        ("calibration", {"source": "pixels", "count": 8}),
+        ("encodings", None),
+        ("precision", None),
     ],
 )
 def test_a_manifest_with_a_damaged_part_is_refused(artifact, manifest, key, value):

@@ -1,0 +1,139 @@
+"""Hold artifacts against the network that their manifests describe."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mobiledeploy.climb import climb
+from mobiledeploy.errors import ArtifactError
+from mobiledeploy.export.manifest import read_manifest
+from mobiledeploy.pipeline import load_images
+from mobiledeploy.progress import step
+from mobiledeploy.rebuild import calibration_source, rebuild
+from mobiledeploy.runtimes import open_runner
+from mobiledeploy.verify.tolerances import default_tolerances
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from mobiledeploy.climb import OnDevice
+    from mobiledeploy.export.manifest import Manifest
+    from mobiledeploy.types import ParityReport
+
+
+def check_parity(
+    artifacts: Sequence[Path],
+    source: Path | None = None,
+    *,
+    samples: int | None = None,
+    min_sqnr_db: float | None = None,
+    min_top1_agreement: float | None = None,
+    weights: Path | None = None,
+    calib_data: Path | None = None,
+    on_device: OnDevice | None = None,
+) -> ParityReport:
+    """Rebuild the network from the artifacts' manifests and climb the ladder to the artifacts.
+
+    Args:
+        artifacts: Of one network; each with its manifest beside it.
+        source: Images; by default those of the calibration, where they can still be found.
+        samples: How many images to compare; None takes all.
+        min_sqnr_db: Of the int8 network against float; by default what its family reaches.
+        min_top1_agreement: Likewise.
+        weights: The checkpoint, where it is no longer where the manifest says.
+        calib_data: The calibration images, likewise.
+        on_device: Runs an artifact elsewhere (see `climb`).
+
+    Raises:
+        ArtifactError: an artifact or manifest is missing, damaged, or of another network; or the
+            network cannot be rebuilt as it was.
+        DataError: there are no images.
+    """
+    with step("Reading manifests"):
+        manifests = [read_manifest(path) for path in artifacts]
+        _require_one_network(artifacts, manifests)
+        for path, manifest in zip(artifacts, manifests, strict=True):
+            require_own_description(path, manifest)
+    first = manifests[0]
+    networks = rebuild(first, weights=weights, calib_data=calib_data)
+    images = load_images(networks.folded, source or calibration_source(first, calib_data), samples)
+    asked = {"min_sqnr_db": min_sqnr_db, "min_top1_agreement": min_top1_agreement}
+    tolerances = replace(
+        default_tolerances(first.spec.family),
+        **{name: limit for name, limit in asked.items() if limit is not None},
+    )
+    return climb(networks, artifacts, images, tolerances=tolerances, on_device=on_device)
+
+
+def require_own_description(path: Path, manifest: Manifest) -> None:
+    """Raise unless an artifact says of itself what its manifest says of it.
+
+    Preprocessing is what an app takes from the artifact and a rebuilt network from the manifest: if
+    the two differ, one of them feeds the network other images.
+
+    Raises:
+        ArtifactError: naming every field that differs.
+    """
+    with open_runner(path) as runner:
+        found = _described(runner.metadata)
+    if not found:
+        raise ArtifactError(
+            f"{path} does not say what it is: it carries no mobiledeploy metadata.",
+            remedy="Export it with `mobiledeploy export`.",
+        )
+    expected = _expected(manifest)
+    different = [
+        f"{name} is {found.get(name)!r} in the artifact and {value!r} in the manifest"
+        for name, value in expected.items()
+        if found.get(name) != value
+    ]
+    if different:
+        raise ArtifactError(
+            f"{path} and its manifest do not describe one network: {'; '.join(different)}.",
+            remedy="Restore the two that belong together, or export the artifact again.",
+        )
+
+
+def _described(metadata: Mapping[str, object]) -> dict[str, object]:
+    """Return what an artifact says of itself, one level deep: {"input.mean": [...], ...}."""
+    flat: dict[str, object] = {}
+    for key, value in metadata.items():
+        if isinstance(value, dict):
+            flat |= {f"{key}.{inner}": content for inner, content in value.items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def _expected(manifest: Manifest) -> dict[str, object]:
+    """Return what an artifact has to say of itself, from its manifest (see `export.metadata`)."""
+    spec, preprocessing, document = manifest.spec, manifest.preprocessing, manifest.document
+    return {
+        "name": spec.name,
+        "precision": document["precision"],
+        "input.channels": spec.in_channels,
+        "input.center_crop": spec.resolution,
+        "input.resize_short_side": round(spec.resolution / preprocessing.crop_pct),
+        "input.interpolation": preprocessing.interpolation,
+        "input.mean": list(preprocessing.mean),
+        "input.std": list(preprocessing.std),
+        "output.classes": spec.num_classes,
+        "weights.sha256": document["weights"]["sha256"],
+        "encodings_sha256": document.get("encodings_sha256", ""),
+    }
+
+
+def _require_one_network(artifacts: Sequence[Path], manifests: Sequence[Manifest]) -> None:
+    """Raise unless all manifests describe the same network."""
+    keys = ("spec", "weights", "precision", "encodings_sha256")
+    for path, manifest in zip(artifacts, manifests, strict=True):
+        different = [k for k in keys if manifest.document.get(k) != manifests[0].document.get(k)]
+        if different:
+            raise ArtifactError(
+                f"{path} and {artifacts[0]} hold different networks and cannot be compared: their"
+                f" manifests differ in {', '.join(different)}.",
+                remedy="Check each with a `mobiledeploy parity` of its own; `mobiledeploy diff`"
+                " shows how they differ.",
+            )

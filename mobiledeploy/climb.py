@@ -1,0 +1,389 @@
+"""Run every network of the ladder on the same images, and have each rung judged.
+
+In: the network in all its stages, its artifacts, images. Out: a `ParityReport`.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mobiledeploy.errors import ArtifactError, RuntimeFailedError
+from mobiledeploy.files import sha256_of
+from mobiledeploy.parallel import in_order
+from mobiledeploy.progress import step, track
+from mobiledeploy.quantize.reference import IntegerReference
+from mobiledeploy.runtimes import open_runner
+from mobiledeploy.runtimes.eager import EagerRunner
+from mobiledeploy.single_thread import on_one_thread
+from mobiledeploy.types import (
+    INPUT_NAME,
+    OUTPUT_NAME,
+    Compared,
+    DataUsed,
+    ParityReport,
+    QuantizedModel,
+)
+from mobiledeploy.verify.channels import reversed_channels
+from mobiledeploy.verify.codes import compare_codes, explain
+from mobiledeploy.verify.ladder import EXACT, Elsewhere, Held, Ladder
+from mobiledeploy.verify.tolerances import default_tolerances
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from mobiledeploy.runtimes import Runner
+    from mobiledeploy.types import CalibrationSet, FloatModel, FoldedModel, Preprocessing, RungName
+    from mobiledeploy.verify.codes import LayerCodes
+    from mobiledeploy.verify.tolerances import Tolerances
+
+    Images = NDArray[np.float32]
+    Logits = NDArray[np.float32]
+    OnDevice = Callable[[Path, Images], Logits]
+
+_AT_ONCE = 2  # more at once no longer fit the caches: slower per image
+_LAYER_IMAGES = 8
+_CHANNEL_IMAGES = 200
+_UNJUDGED = "random weights have no accuracy to lose"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Networks:
+    """One network in all its stages.
+
+    Attributes:
+        original: As built, with BatchNorm.
+        folded: Without.
+        equalized: None where the network is deployed in float.
+        deployed: What the artifacts encode: `folded`, or the int8 network.
+        calibration: The images that it was equalized and quantized with.
+    """
+
+    original: FloatModel
+    folded: FoldedModel
+    equalized: FoldedModel | None
+    deployed: QuantizedModel | FoldedModel
+    calibration: CalibrationSet | None
+
+
+@on_one_thread
+def climb(
+    networks: Networks,
+    artifacts: Sequence[Path],
+    images: CalibrationSet,
+    *,
+    tolerances: Tolerances | None = None,
+    quick: bool = False,
+    on_device: OnDevice | None = None,
+) -> ParityReport:
+    """Climb the ladder.
+
+    Args:
+        networks: What the artifacts are held against.
+        artifacts: `.onnx` and `.pte` of it.
+        images: As the network takes them.
+        tolerances: What passes; by default what the family's networks reach.
+        quick: Leave out the rungs that only tell where a loss came from: for a network that has
+            just been made.
+        on_device: Runs an artifact on (N, C, H, W) somewhere else and returns its logits; adds the
+            last rung.
+
+    Raises:
+        ArtifactError: a runtime does not accept an artifact.
+        RuntimeFailedError: a runtime or the device failed.
+    """
+    climber = _Climber(networks, images, tolerances)
+    climber.stages(quick=quick)
+    ordered = sorted(artifacts, key=lambda path: path.suffix)  # .onnx before .pte
+    for path in ordered:
+        climber.on_host(path, as_written=not quick and path.suffix == ".onnx")
+    if on_device is not None:
+        for path in ordered:
+            climber.on_device(path, on_device)
+    spec = networks.deployed.spec
+    return ParityReport(
+        network=spec.name,
+        precision="int8" if climber.reference else "fp32",
+        data=_data_used(images, networks.calibration),
+        artifacts=tuple(climber.compared),
+        rungs=tuple(climber.ladder.rungs),
+    )
+
+
+def _data_used(images: CalibrationSet, calibration: CalibrationSet | None) -> DataUsed:
+    return DataUsed(
+        source=images.source,
+        count=images.count,
+        sha256=images.sha256,
+        labelled=images.labels is not None,
+        calibration=calibration is not None and calibration.source == images.source,
+    )
+
+
+class _Climber:
+    """Runs networks and adds rungs; holds what several rungs need."""
+
+    def __init__(
+        self, networks: Networks, images: CalibrationSet, tolerances: Tolerances | None
+    ) -> None:
+        self.networks = networks
+        self.inputs: Images = np.concatenate(images.batches)
+        self.limits = tolerances or default_tolerances(networks.original.spec.family)
+        self.random = networks.original.provenance.source == "random"
+        self.labels = None if self.random else images.labels
+        deployed = networks.deployed
+        self.reference = (
+            IntegerReference(deployed) if isinstance(deployed, QuantizedModel) else None
+        )
+        self.ladder = Ladder(
+            labels=self.labels,
+            step=self.reference.logit_step if self.reference else None,
+        )
+        self.compared: list[Compared] = []
+
+    def stages(self, *, quick: bool) -> None:
+        """Add the rungs before export."""
+        self._float(quick=quick)
+        note = _UNJUDGED if self.random else ""
+        if not quick or self.reference is None:
+            self._eager("fold", self.networks.folded, "float", self.limits.min_rewrite_sqnr_db)
+        if self.networks.equalized is not None and not quick:
+            self._equalized(self.networks.equalized, self.networks.calibration, note)
+        if self.reference is not None:
+            began = time.perf_counter()
+            logits = _run(self.reference.run, self.inputs, "Running the integer reference")
+            demanded = {
+                "min_sqnr_db": self.limits.min_sqnr_db,
+                "min_top1_agreement": self.limits.min_top1_agreement,
+            }
+            held = (Held("equalize", {}), Held("float", demanded))
+            seconds = time.perf_counter() - began
+            self.ladder.add("integers", logits, held, note=note, seconds=seconds)
+
+    def _float(self, *, quick: bool) -> None:
+        began = time.perf_counter()
+        run = EagerRunner(self.networks.original.module).run
+        logits = _run(run, self.inputs, "Running PyTorch")
+        trouble = ""
+        if self.inputs.shape[1] == 3 and not self.random and not quick:
+            chosen = _spread(len(self.inputs), _CHANNEL_IMAGES)
+            bgr = _pixels_reversed(self.inputs[chosen], self.networks.original.preprocessing)
+            other = _run(run, bgr, "Trying reversed channels")
+            labels = None if self.labels is None else [self.labels[i] for i in chosen]
+            trouble = reversed_channels(logits[chosen], other, labels)
+        failures = [trouble] if trouble else []
+        self.ladder.add("float", logits, failures=failures, seconds=time.perf_counter() - began)
+
+    def _eager(self, name: RungName, model: FoldedModel, below: RungName, limit: float) -> None:
+        began = time.perf_counter()
+        logits = _run(EagerRunner(model.module).run, self.inputs, "Running it folded")
+        held = [Held(below, {"min_sqnr_db": limit})]
+        self.ladder.add(name, logits, held, seconds=time.perf_counter() - began)
+
+    def _equalized(self, model: FoldedModel, calibration: CalibrationSet | None, note: str) -> None:
+        """Add the rung of equalization: on the user's images, and on some that it was made with."""
+        assert calibration is not None, "equalization needs calibration images"
+        began = time.perf_counter()
+        run = EagerRunner(model.module).run
+        logits = _run(run, self.inputs, "Running it equalized")
+        known = calibration.batches[0][:_LAYER_IMAGES]
+        elsewhere = Elsewhere(
+            "fold",
+            EagerRunner(self.networks.folded.module).run({INPUT_NAME: known})[OUTPUT_NAME],
+            run({INPUT_NAME: known})[OUTPUT_NAME],
+            {"min_sqnr_db": self.limits.min_rewrite_sqnr_db},
+        )
+        held = (Held("fold", {"min_sqnr_db": self.limits.min_equalized_sqnr_db}), Held("float", {}))
+        seconds = time.perf_counter() - began
+        self.ladder.add("equalize", logits, held, elsewhere=elsewhere, note=note, seconds=seconds)
+
+    def on_host(self, path: Path, *, as_written: bool) -> None:
+        """Add an artifact's rungs on this machine."""
+        name: RungName = "onnx" if path.suffix == ".onnx" else "pte"
+        if as_written:
+            self._as_written(path)
+        began = time.perf_counter()
+        with open_runner(path) as runner:
+            self.compared.append(_compared(path, runner))
+            logits, failures = self._answer(runner, path, f"Running {path.name}")
+            onnx = next((c.file for c in self.compared if c.file.endswith(".onnx")), "")
+            below = Held("onnx-as-written", {}, path.name)
+            if name == "pte":
+                below = Held("onnx", {}, onnx)
+            layer = self._explain_inexact(path, runner, logits, failures)
+        self.ladder.add(
+            name,
+            logits,
+            [below, self._contract(), Held("float", {})],
+            artifact=path.name,
+            failures=failures,
+            first_layer=layer,
+            seconds=time.perf_counter() - began,
+        )
+
+    def on_device(self, path: Path, run: OnDevice) -> None:
+        """Add an artifact's rung on the device."""
+        began = time.perf_counter()
+        logits = run(path, self.inputs)
+        host: RungName = "onnx" if path.suffix == ".onnx" else "pte"
+        contract = self._contract()
+        held = [Held(host, contract.limits, path.name), contract, Held("float", {})]
+        seconds = time.perf_counter() - began
+        self.ladder.add("device", logits, held, artifact=path.name, seconds=seconds)
+
+    def _contract(self) -> Held:
+        """Return what every runtime is held to."""
+        if self.reference is not None:
+            return Held("integers", EXACT)
+        return Held("fold", {"min_sqnr_db": self.limits.min_float_sqnr_db})
+
+    def _as_written(self, path: Path) -> None:
+        """Add the rung of an `.onnx` without graph optimizations."""
+        began = time.perf_counter()
+        with open_runner(path, optimize=False) as runner:
+            description = f"Running {path.name} as written"
+            logits, failures = self._answer(runner, path, description)
+        layer = ""
+        held = [self._contract(), Held("float", {})]
+        if self.reference is not None:
+            held[0] = Held("integers", {})  # in float: its layers are judged, not its logits
+            layer, text = self._odd_layer(path, optimize=False)
+            failures += [text] if text else []
+        self.ladder.add(
+            "onnx-as-written",
+            logits,
+            held,
+            artifact=path.name,
+            failures=failures,
+            first_layer=layer,
+            seconds=time.perf_counter() - began,
+        )
+
+    def _answer(
+        self, runner: Runner, path: Path, description: str
+    ) -> tuple[Logits | None, list[str]]:
+        """Return an artifact's logits, or why it cannot be asked."""
+        expected = self.inputs.shape[1:]
+        if runner.input_shape is not None and runner.input_shape != expected:
+            text = f"{path.name} takes {runner.input_shape}, the network {expected}: it is another."
+            return None, [text]
+        # ExecuTorch's methods write into memory of their own: one at a time
+        in_parallel = runner.runtime != "executorch"
+        return _run(runner.run, self.inputs, description, in_parallel=in_parallel), []
+
+    def _explain_inexact(
+        self, path: Path, runner: Runner, logits: Logits | None, failures: list[str]
+    ) -> str:
+        """Where the contract is broken, add what can be found out; return the first odd layer."""
+        expected = self.ladder.logits("integers")
+        if logits is None or expected is None or np.array_equal(logits, expected):
+            return ""
+        few = self.inputs[:_LAYER_IMAGES]
+        if self.inputs.shape[1] == 3 and logits.shape == expected.shape:
+            swapped = runner.run({INPUT_NAME: _channels_reversed(few)})[OUTPUT_NAME]
+            if np.array_equal(swapped, expected[: len(few)]):
+                failures.append("Given the images with reversed channels it agrees: it takes BGR.")
+        if path.suffix != ".onnx":
+            return ""
+        layer, text = self._odd_layer(path, optimize=True)
+        failures += [text] if text else []
+        return layer
+
+    def _odd_layer(self, path: Path, *, optimize: bool) -> tuple[str, str]:
+        """Return the first layer of an `.onnx` that computes something else, and a sentence."""
+        assert self.reference is not None
+        limit = -1.0 if optimize else self.limits.max_half_way
+        try:
+            with step(f"Comparing the layers of {path.name}"):
+                layers = _layer_codes(path, self.reference, self.inputs, limit, optimize=optimize)
+        except (ArtifactError, RuntimeFailedError) as error:
+            return "", error.message
+        bad = next((layer.name for layer in layers if layer.unexplained), "")
+        return bad, explain(layers)
+
+
+def _layer_codes(
+    path: Path, reference: IntegerReference, inputs: Images, limit: float, *, optimize: bool
+) -> list[LayerCodes]:
+    """Compare every layer of an `.onnx` with the reference's, each from the reference's codes."""
+    from mobiledeploy.runtimes.onnx_probe import OnnxProbe  # noqa: PLC0415 - .pte needs no onnx
+
+    probe = OnnxProbe(path, list(reference.operators), optimize=optimize)
+    layers: dict[str, LayerCodes] = {}
+    for batch in _batches(inputs[:_LAYER_IMAGES]):
+        expected = reference.layers(batch)
+        found = probe.run(batch, {name: codes.codes for name, codes in expected.items()})
+        for name, codes in found.items():
+            known = expected[name]
+            title = layer_name(*reference.operators[name])
+            layer = compare_codes(title, known.codes, codes, known.half_way, limit)
+            layers[name] = layers[name].plus(layer) if name in layers else layer
+    return list(layers.values())
+
+
+def layer_name(operator: str, module: str) -> str:
+    """Return what a layer is called: its module and operator, for example "classifier.1 linear"."""
+    return f"{module} {operator}".strip()
+
+
+def _compared(path: Path, runner: Runner) -> Compared:
+    return Compared(
+        file=path.name,
+        sha256=sha256_of(path),
+        size_bytes=path.stat().st_size,
+        runtime=f"{runner.runtime} {runner.version}",
+    )
+
+
+def _channels_reversed(images: Images) -> Images:
+    """Reverse the channels of inputs as they are: what a network sees that takes BGR."""
+    return np.ascontiguousarray(images[:, ::-1])
+
+
+def _pixels_reversed(images: Images, preprocessing: Preprocessing) -> Images:
+    """Reverse the channels of the pictures that became these inputs."""
+    mean = np.array(preprocessing.mean, np.float32)[:, None, None]
+    std = np.array(preprocessing.std, np.float32)[:, None, None]
+    reversed_pixels = _channels_reversed(images * std + mean)
+    return (reversed_pixels - mean) / std
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """Return at most `wanted` indices below `count`, evenly spread: sets are ordered by class."""
+    taken = min(count, wanted)
+    return [i * count // taken for i in range(taken)]
+
+
+def _batches(inputs: Images) -> list[Images]:
+    return np.array_split(inputs, max(1, -(-len(inputs) // _AT_ONCE)))
+
+
+def _run(
+    run: Callable[[Mapping[str, Images]], Mapping[str, Logits]],
+    inputs: Images,
+    description: str,
+    *,
+    in_parallel: bool = True,
+) -> Logits:
+    """Run a network on all inputs, a few at a time; return (N, classes).
+
+    Args:
+        run: Must bear being called from several threads, unless `in_parallel` is False.
+        inputs: (N, C, H, W).
+        description: For the progress.
+        in_parallel: Several batches at a time, each on one thread: faster than one on several, and
+            the same bits on any machine.
+    """
+    batches = _batches(inputs)
+
+    def logits(batch: Images) -> Logits:
+        return run({INPUT_NAME: batch})[OUTPUT_NAME]
+
+    answers = in_order(logits, batches) if in_parallel else map(logits, batches)
+    return np.concatenate(list(track(answers, description, len(batches))))

@@ -1,0 +1,1 @@
+"""What the ladder found, for people and machines: JSON, JUnit, Markdown, HTML."""

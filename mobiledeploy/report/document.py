@@ -1,0 +1,79 @@
+"""A parity report as JSON, versioned by `schema`; `parity.schema.json` says what it holds.
+
+In: a `ParityReport`. Out: what `json.dumps` takes. JSON has no infinity: the SQNR of logits that
+are equal is null.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mobiledeploy.types import Comparison, ParityReport, Rung
+
+SCHEMA = 2
+KIND = "mobiledeploy.parity"
+
+
+def to_document(report: ParityReport) -> dict[str, Any]:
+    """Return the whole report, but for the thumbnails."""
+    return {
+        "schema": SCHEMA,
+        "kind": KIND,
+        **summary(report),
+        "rungs": [_rung(rung) | {"seconds": round(rung.seconds, 3)} for rung in report.rungs],
+        "layers": [_finite(asdict(layer)) for layer in report.layers],
+        "worst_images": [
+            {key: value for key, value in asdict(image).items() if key != "thumbnail"}
+            for image in report.worst_images
+        ],
+    }
+
+
+def summary(report: ParityReport) -> dict[str, Any]:
+    """Return what the same artifacts and images give again: no times, no pictures."""
+    failed = report.first_failure
+    return {
+        "passed": report.passed,
+        "first_failure": None if failed is None else failed.name,
+        "network": report.network,
+        "precision": report.precision,
+        "data": asdict(report.data),
+        "artifacts": [asdict(artifact) for artifact in report.artifacts],
+        "rungs": [_rung(rung) for rung in report.rungs],
+    }
+
+
+def _rung(rung: Rung) -> dict[str, Any]:
+    return {
+        "name": rung.name,
+        "title": rung.title,
+        "artifact": rung.artifact,
+        "passed": rung.passed,
+        "accuracy": rung.accuracy,
+        "note": rung.note,
+        "first_layer": rung.first_layer,
+        "failures": list(rung.all_failures),
+        "comparisons": [_comparison(comparison) for comparison in rung.comparisons],
+    }
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    return {
+        "reference": comparison.reference,
+        "images": comparison.images,
+        "metrics": _finite(comparison.metrics),
+        "limits": dict(comparison.limits),
+        "passed": not comparison.failures,
+    }
+
+
+def _finite(figures: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in figures.items()
+    }

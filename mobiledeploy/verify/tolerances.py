@@ -1,0 +1,46 @@
+"""What passes, rung by rung, unless told otherwise.
+
+The defaults come from measurement (docs/parity.md has the table and the commands): each lies below
+what trained networks of the family reach, and above what a broken one does. They catch faults; what
+is good enough for an application has to be said by its owner.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mobiledeploy.types import Family
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tolerances:
+    """What passes.
+
+    Attributes:
+        min_rewrite_sqnr_db: Folding, and equalization on the images that it was made with: nothing
+            but float rounding.
+        min_equalized_sqnr_db: Equalization on other images: it scales ReLU6 channels up that may
+            then reach 6 where calibration did not.
+        min_sqnr_db: Quantization, against float.
+        min_top1_agreement: Quantization, against float.
+        min_float_sqnr_db: A float artifact against the folded network: float rounding again.
+        max_half_way: How far from half-way, in steps, a number may lie that a runtime computing in
+            float has rounded to the other side.
+    """
+
+    min_rewrite_sqnr_db: float = 80.0
+    min_equalized_sqnr_db: float = 35.0
+    min_sqnr_db: float = 12.0
+    min_top1_agreement: float = 0.85
+    min_float_sqnr_db: float = 80.0
+    max_half_way: float = 0.001
+
+
+_SQNR_DB: dict[Family, float] = {"v1": 15.0, "v2": 13.0, "v3-large": 15.0, "v3-small": 12.0}
+
+
+def default_tolerances(family: Family) -> Tolerances:
+    """Return what a network of a family has to reach."""
+    return replace(Tolerances(), min_sqnr_db=_SQNR_DB[family])

@@ -1,0 +1,223 @@
+"""Faults planted in every stage: each is found at the rung where it was planted."""
+
+import copy
+from dataclasses import replace
+
+import networks
+import numpy as np
+import planted
+import pytest
+import torch
+
+from mobiledeploy.climb import Networks, climb
+from mobiledeploy.quiet import quietly
+from mobiledeploy.types import CalibrationSet, FloatModel
+from mobiledeploy.verify.tolerances import default_tolerances
+
+LOOSE = replace(
+    default_tolerances("v2"), min_sqnr_db=0, min_top1_agreement=0, min_equalized_sqnr_db=0
+)
+
+
+def images(resolution=32, count=6):
+    batch = networks.pixels(resolution, count=count, seed=7)
+    return CalibrationSet(batches=(batch[:4], batch[4:]), source="others", sha256="c0ffee")
+
+
+def stages(family="v2", resolution=32, **replaced):
+    """Return the stages of a small network; its weights count as trained, so that all is judged."""
+    folded = networks.folded(family, resolution, short=True)
+    trained = replace(folded.provenance, source="file")
+    original = FloatModel(
+        spec=folded.spec, module=folded.module, provenance=trained, labels=folded.labels
+    )
+    given = {
+        "original": original,
+        "folded": folded,
+        "equalized": networks.equalized(family, resolution, short=True),
+        "deployed": networks.quantized(family, resolution, short=True),
+        "calibration": networks.calibration(resolution),
+    }
+    return Networks(**(given | replaced))
+
+
+def failed(report):
+    return [rung.name for rung in report.rungs if not rung.passed]
+
+
+def rung(report, name):
+    return next(rung for rung in report.rungs if rung.name == name)
+
+
+@pytest.fixture(scope="module")
+def onnx_path(exported_to):
+    return exported_to("onnx", "v2").path
+
+
+def test_the_whole_ladder_passes_rung_by_rung(exported_to, onnx_path):
+    artifacts = [exported_to("pte", "v2").path, onnx_path]
+    report = climb(stages(), artifacts, images(), tolerances=LOOSE)
+    assert report.passed, [rung.all_failures for rung in report.rungs]
+    names = ["float", "fold", "equalize", "integers", "onnx-as-written", "onnx", "pte"]
+    assert [rung.name for rung in report.rungs] == names
+    for name, below in zip(names[1:], names, strict=False):
+        assert rung(report, name).against(below), f"{name} is not held against {below}"
+    for name in ("onnx", "pte"):
+        metrics = rung(report, name).against("integers").metrics
+        assert (metrics["differing_logits"], metrics["logits"]) == (0, 60)
+    assert report.data.count == 6
+    assert not report.data.calibration
+    assert all(rung.seconds > 0 for rung in report.rungs)
+
+
+def test_the_quick_ladder_keeps_the_rungs_that_promise_something(onnx_path):
+    report = climb(stages(), [onnx_path], images(), tolerances=LOOSE, quick=True)
+    assert [rung.name for rung in report.rungs] == ["float", "integers", "onnx"]
+    assert report.passed
+
+
+def disturbed(model, *, by=1e-3, layer=1):
+    """Return a copy of a stage whose convolution number `layer` has its weights scaled."""
+    with quietly():  # copying a graph warns about torch's own pytree
+        module = copy.deepcopy(model.module)
+    weight = [p for p in module.parameters() if p.dim() == 4][layer]
+    with torch.no_grad():
+        weight.mul_(1 + by)
+    return replace(model, module=module)
+
+
+@pytest.mark.parametrize("stage", ["folded", "equalized"])
+def test_a_perturbed_weight_in_a_stage_is_found_at_its_rung(onnx_path, stage):
+    good = stages()
+    spoiled = replace(good, **{stage: disturbed(getattr(good, stage))})
+    report = climb(spoiled, [onnx_path], images(), tolerances=LOOSE)
+    names = {"folded": "fold", "equalized": "equalize"}
+    assert report.first_failure.name == names[stage]
+    assert "sqnr_db is" in report.first_failure.all_failures[0]
+
+
+def test_an_int8_network_that_lost_too_much_is_found_at_the_integers(onnx_path):
+    strict = replace(LOOSE, min_sqnr_db=90)
+    report = climb(stages(), [onnx_path], images(), tolerances=strict)
+    assert failed(report) == ["integers"]
+
+
+@pytest.mark.parametrize(
+    ("fault", "layer"),
+    [
+        (planted.perturbed_weight(0), "features.0.0 conv2d"),
+        (planted.perturbed_weight(4), "features.2.conv.1.0 conv2d_4"),
+        (planted.perturbed_weight(-1, count=32), "classifier.1 linear"),
+        (planted.shifted_zero_point(3), "features.1.conv.1 conv2d_2"),
+        (planted.swapped_channels(3), "features.2.conv.0.0 conv2d_3"),
+        (planted.takes_bgr, "features.0.0 conv2d"),
+    ],
+    ids=["first-weight", "inner-weight", "last-weight", "zero-point", "channels", "bgr"],
+)
+def test_a_fault_in_the_onnx_is_found_at_its_first_rung_and_layer(
+    onnx_path, tmp_path, fault, layer
+):
+    path = planted.plant(onnx_path, tmp_path / "spoiled.onnx", fault)
+    report = climb(stages(), [path], images(), tolerances=LOOSE)
+    assert report.first_failure.name == "onnx-as-written"
+    assert report.first_failure.first_layer == layer
+    assert f"computes something else is {layer}: " in report.first_failure.all_failures[0]
+    assert failed(report)[0] == "onnx-as-written"
+
+
+def test_a_fault_that_changes_logits_fails_the_optimized_rung_as_well(onnx_path, tmp_path):
+    path = planted.plant(onnx_path, tmp_path / "spoiled.onnx", planted.swapped_channels(3))
+    report = climb(stages(), [path], images(), tolerances=LOOSE)
+    assert failed(report) == ["onnx-as-written", "onnx"]
+    assert rung(report, "onnx").first_layer == "features.2.conv.0.0 conv2d_3"
+    assert "logits differ from integer reference" in " ".join(rung(report, "onnx").all_failures)
+
+
+def test_an_artifact_that_takes_bgr_is_called_so(onnx_path, tmp_path):
+    path = planted.plant(onnx_path, tmp_path / "bgr.onnx", planted.takes_bgr)
+    report = climb(stages(), [path], images(), tolerances=LOOSE)
+    assert "it takes BGR" in " ".join(rung(report, "onnx").all_failures)
+
+
+def test_nan_from_an_artifact_fails_at_its_rung(onnx_path, tmp_path):
+    path = planted.plant(onnx_path, tmp_path / "nan.onnx", planted.not_a_number)
+    report = climb(stages(), [path], images(), tolerances=LOOSE)
+    assert failed(report) == ["onnx-as-written", "onnx"]
+    assert report.first_failure.all_failures == ("60 of 60 logits are NaN or infinite.",)
+
+
+def test_nan_from_float_fails_at_float(onnx_path):
+    good = stages()
+    module = copy.deepcopy(good.original.module)
+    with torch.no_grad():
+        next(module.parameters()).fill_(float("nan"))
+    spoiled = replace(good, original=replace(good.original, module=module))
+    report = climb(spoiled, [onnx_path], images(), tolerances=LOOSE)
+    assert report.first_failure.name == "float"
+    assert report.first_failure.all_failures == ("60 of 60 logits are NaN or infinite.",)
+
+
+def test_the_onnx_of_another_model_fails_at_its_first_rung(exported_to):
+    report = climb(stages(), [exported_to("onnx", "v1").path], images(), tolerances=LOOSE)
+    assert report.first_failure.name == "onnx-as-written"
+    other = climb(stages(), [exported_to("onnx", "v3-small", 64).path], images(), tolerances=LOOSE)
+    assert "it is another" in other.first_failure.all_failures[0]
+
+
+def test_the_pte_of_another_network_fails_at_its_rung(exported_to, onnx_path):
+    artifacts = [onnx_path, exported_to("pte", "v1").path]
+    report = climb(stages(), artifacts, images(), tolerances=LOOSE)
+    assert failed(report) == ["pte"]
+
+
+def test_a_float_network_is_held_to_float_rounding(exported_to):
+    folded = networks.folded("v2", short=True)
+    float_stages = stages(equalized=None, deployed=folded, calibration=None)
+    artifacts = [exported_to(f, "v2", precision="fp32").path for f in ("onnx", "pte")]
+    report = climb(float_stages, artifacts, images())
+    assert report.passed, [rung.all_failures for rung in report.rungs]
+    names = ["float", "fold", "onnx-as-written", "onnx", "pte"]
+    assert [rung.name for rung in report.rungs] == names
+    assert report.precision == "fp32"
+    other = stages(equalized=None, deployed=disturbed(folded), calibration=None)
+    assert failed(climb(replace(other, folded=other.deployed), artifacts, images()))[0] == "fold"
+
+
+def test_the_device_is_the_last_rung(onnx_path):
+    from mobiledeploy.runtimes import open_runner
+
+    def device(path, batch):
+        with open_runner(path) as runner:
+            return runner.run({"input": batch})["logits"]
+
+    report = climb(stages(), [onnx_path], images(), tolerances=LOOSE, on_device=device)
+    assert report.passed
+    last = report.rungs[-1]
+    assert (last.name, last.artifact) == ("device", onnx_path.name)
+    assert [c.reference for c in last.comparisons] == ["onnx", "integers", "float"]
+
+    def broken(path, batch):
+        logits = device(path, batch)
+        logits[0, 0] += 1
+        return logits
+
+    report = climb(stages(), [onnx_path], images(), tolerances=LOOSE, on_device=broken)
+    assert failed(report) == ["device"]
+
+
+def test_images_whose_channels_are_reversed_fail_at_float(onnx_path):
+    """A network that is sure of red images and of nothing else, given blue ones."""
+
+    class Red(torch.nn.Module):
+        def forward(self, x):
+            redness = x[:, 0].mean((1, 2))
+            return torch.stack([redness * 3, *[torch.zeros_like(redness)] * 9], dim=1)
+
+    red = np.random.default_rng(0).uniform(0, 0.2, (24, 3, 32, 32)).astype(np.float32)
+    red[:, 0] += 1
+    good = stages()
+    network = replace(good, original=replace(good.original, module=Red()))
+    for channels, looks_reversed in ((red, False), (red[:, ::-1].copy(), True)):
+        data = CalibrationSet(batches=(channels,), source="red", sha256="")
+        said = climb(network, [onnx_path], data, tolerances=LOOSE).rungs[0].all_failures
+        assert any("look like BGR" in text for text in said) == looks_reversed
