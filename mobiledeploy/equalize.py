@@ -125,7 +125,7 @@ def _factors(
     high = np.max([s.maxima.max(0) for s in seen], axis=0).astype(np.float64)
     low = np.min([s.minima.min(0) for s in seen], axis=0).astype(np.float64)
     largest = np.maximum(np.maximum(high, -low), 1e-6)
-    free = all(_is_depthwise(traced, unit) for unit in group.consumers)
+    free = all(_reads_one_channel(traced, unit) for unit in group.consumers)
     if np.isinf(group.ceiling):
         s = (largest / np.exp(np.log(largest).mean())) ** (1.0 if free else _DENSE_EXPONENT)
     else:
@@ -153,10 +153,10 @@ def _rescale(traced: GraphModule, group: ChannelGroup, s: NDArray[np.float64]) -
         weight.mul_(read.view(*weight.shape[:2], *[1] * (weight.dim() - 2)))
 
 
-def _is_depthwise(traced: GraphModule, unit: Unit) -> bool:
-    """Return whether each output channel reads a single input channel."""
+def _reads_one_channel(traced: GraphModule, unit: Unit) -> bool:
+    """Return whether each output channel reads a single input channel, as depthwise ones do."""
     weight, _ = weight_and_bias(traced, unit)
-    return _groups(unit) > 1 and weight.shape[1] == 1
+    return weight.shape[1] == 1
 
 
 def _groups(unit: Unit) -> int:

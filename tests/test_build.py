@@ -1,14 +1,18 @@
 """`build`: a name, a file and weights, each saying what it knows, none contradicting another."""
 
 import json
+from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
+from golden_state import golden_state
 
 from mobiledeploy import models, pipeline
 from mobiledeploy.cli import main
 from mobiledeploy.errors import UsageError, WeightsError
-from mobiledeploy.types import ArchitectureOptions, ModelSpec
+from mobiledeploy.runtimes import open_runner
+from mobiledeploy.types import ArchitectureOptions, ModelSpec, Preprocessing
 
 ROWS = ((1, 16, 1, 2), (6, 24, 2, 2))
 OPTIONS = ArchitectureOptions(rows=ROWS)
@@ -80,3 +84,54 @@ def test_the_command_exports_what_a_file_describes(config, tmp_path, capsys):
     (artifact,) = json.loads(capsys.readouterr().out)["artifacts"]
     assert artifact["spec"]["architecture"]["rows"] == [list(row) for row in ROWS]
     assert (artifact["spec"]["num_classes"], artifact["spec"]["resolution"]) == (5, 32)
+
+
+@pytest.fixture
+def from_a_hub(tmp_path):
+    """A checkpoint of timm's with the config.json that lies beside it on a hub."""
+    golden = Path(__file__).parent / "models/golden/timm-mobilenetv3_small_050.json"
+    shapes = {key: tuple(shape) for key, shape in json.loads(golden.read_text())["shapes"].items()}
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(golden_state(shapes, 7), path)
+    expects = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "crop_pct": 0.5}
+    config = {
+        "architecture": "mobilenetv3_small_050",
+        "label_names": [f"sort {i}" for i in range(10)],
+        "pretrained_cfg": {**expects, "interpolation": "bicubic"},
+    }
+    path.with_name("config.json").write_text(json.dumps(config))
+    return path
+
+
+def test_preprocessing_and_labels_follow_the_weights_into_the_artifact(from_a_hub, tmp_path):
+    built = pipeline.build("v3-small", weights=str(from_a_hub), resolution=32)
+    out = tmp_path / "out"
+    done = pipeline.deploy(built, formats=["onnx"], calibration=None, out=out, parity=False)
+    with open_runner(done.artifacts[0].path) as runner:
+        told, labels = runner.metadata["input"], runner.labels
+    assert (told["mean"], told["std"]) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    assert (told["resize_short_side"], told["center_crop"]) == (64, 32)
+    assert told["interpolation"] == "bicubic"
+    assert labels == tuple(f"sort {i}" for i in range(10))
+
+
+def test_what_somebody_says_about_labels_and_preprocessing_outweighs_the_weights(
+    from_a_hub, tmp_path
+):
+    names = tmp_path / "names.txt"
+    names.write_text("\n".join("abcdefghij"))
+    own = Preprocessing(crop_pct=1.0)
+    built = pipeline.build(
+        "v3-small", weights=str(from_a_hub), resolution=32, labels=names, preprocessing=own
+    )
+    assert built.labels == tuple("abcdefghij")
+    assert built.preprocessing == own
+
+
+@pytest.mark.parametrize(("classes", "first"), [(1000, "tench"), (999, None)])
+def test_a_thousand_classes_are_imagenets_unless_somebody_says_otherwise(tmp_path, classes, first):
+    spec = ModelSpec(family="v1", width=0.25, num_classes=classes)
+    torch.save(models.create(spec).state_dict(), tmp_path / "net.pth")
+    built = pipeline.build("v1", weights=str(tmp_path / "net.pth"))
+    assert built.labels[:1] == ((first,) if first else ())
+    assert built.preprocessing == Preprocessing()

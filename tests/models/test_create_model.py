@@ -74,6 +74,27 @@ def test_same_padding_adds_the_odd_pixel_at_the_end(size):
     assert y[0, 0, 0, 0] == (1 if size % 2 == 0 else 0)
 
 
+def test_same_padding_knows_that_dilation_widens_the_kernel():
+    conv = SamePaddingConv2d(1, 1, 3, dilation=2)
+    assert conv(torch.zeros(1, 1, 9, 9)).shape == (1, 1, 9, 9)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"width": 10.0},
+        {"resolution": 32},
+        {"num_classes": 0},
+        {"in_channels": 1},
+        {"seed": 2**63 - 1},
+        {"dropout": 0},
+        {"architecture": ArchitectureOptions(rows=((7, 16, 16, False, "RE", 1),))},
+    ],
+)
+def test_the_last_value_that_is_allowed_is_allowed(change):
+    models.validate(replace(ModelSpec(family="v3-small"), **change))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -92,6 +113,7 @@ def test_same_padding_adds_the_odd_pixel_at_the_end(size):
         ({"seed": -1}, "seed is -1"),
         ({"seed": 2**63}, "seed is 9223372036854775808"),
         ({"dropout": 1.0}, "dropout is 1.0"),
+        ({"dropout": float("nan")}, "dropout is nan"),
     ],
 )
 def test_an_invalid_specification_is_refused_by_name(change, message):
@@ -114,6 +136,7 @@ def test_an_invalid_specification_is_refused_by_name(change, message):
         ("v3-large", {"se_gate": "relu"}, "se_gate is 'relu'"),
         ("v3-large", {"dilated": 1}, "dilated is 1; .* true or false"),
         ("v2", {"norm_eps": 0.0}, "norm_eps is 0.0"),
+        ("v2", {"norm_eps": float("inf")}, "norm_eps is inf"),
         ("v2", {"padding": "valid"}, "padding is 'valid'"),
         ("v2", {"rows": ()}, "rows is .*; it has to be a list of rows"),
         ("v2", {"rows": "t"}, "rows is 't'"),
@@ -122,7 +145,9 @@ def test_an_invalid_specification_is_refused_by_name(change, message):
         ("v2", {"rows": ((1, 16, 1, 3),)}, "row 1, column s is 3; it has to be 1 or 2"),
         ("v2", {"rows": ((1, 16, 1, 1), (0, 16, 1, 1))}, "row 2, column t is 0"),
         ("v1", {"rows": ((64, "2"),)}, "row 1, column s is '2'"),
+        ("v1", {"rows": ((64, True),)}, "row 1, column s is True"),
         ("v3-small", {"rows": ((4, 16, 16, True, "RE", 1),)}, "column k is 4"),
+        ("v3-small", {"rows": ((1, 16, 16, True, "RE", 1),)}, "column k is 1"),
         ("v3-small", {"rows": ((3, 16, 16, 1, "RE", 1),)}, "column SE is 1"),
         ("v3-small", {"rows": ((3, 16, 16, True, "relu", 1),)}, "column NL is 'relu'"),
     ],

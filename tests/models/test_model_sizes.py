@@ -81,6 +81,11 @@ def test_macs_are_counted_from_what_the_convolution_really_does():
     assert layer(torch.zeros(1, 6, 16, 16)).shape == (1, 12, 8, 8)
 
 
+def test_a_dense_convolution_of_grey_images_is_not_taken_for_a_depthwise_one():
+    stem, *_ = models.summarize(ModelSpec(family="v1", in_channels=1)).layers
+    assert stem.kind == "conv 3x3 /2"
+
+
 def test_sizes_count_weights_biases_and_scales_of_the_folded_network():
     rows = ((12, 2),)
     spec = ModelSpec(

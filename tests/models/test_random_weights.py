@@ -6,6 +6,7 @@ from torch import nn
 
 from mobiledeploy import models
 from mobiledeploy.errors import UsageError
+from mobiledeploy.models import initialize
 from mobiledeploy.types import FAMILIES, ModelSpec
 
 
@@ -37,6 +38,12 @@ def test_activations_neither_vanish_nor_explode_and_logits_depend_on_the_image(f
     assert max(spreads) < 10
     assert float(logits.std(0).mean()) > 0.02
     assert float(logits.abs().max()) < 100
+
+
+def test_the_images_behind_the_statistics_are_of_unlike_busyness():
+    images = initialize._natural_noise(3, torch.Generator().manual_seed(0))
+    busyness = images.diff(dim=3).square().mean((1, 2, 3)) / images.square().mean((1, 2, 3))
+    assert float(busyness.max()) > 5 * float(busyness.min())
 
 
 @pytest.mark.parametrize("family", FAMILIES)
