@@ -101,14 +101,15 @@ def _accuracy(path: Path, sha256: str) -> Mapping[str, float]:
         manifest = json.loads(path.with_name(path.name + ".json").read_text())
         if manifest["artifact"]["sha256"] != sha256:
             return {}
-        rungs = manifest["parity"]["rungs"]
-        losses = [r["metrics"] for r in rungs if "sqnr_db" in r["metrics"]]
-        mine = [
-            r["metrics"] for r in rungs if r["candidate"] == path.name and r["metrics"] in losses
-        ]
+        (with_float,) = (
+            comparison["metrics"]
+            for rung in manifest["parity"]["rungs"]
+            for comparison in rung["comparisons"]
+            if rung["artifact"] == path.name and comparison["reference"] == "float"
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    return mine[0] if mine else {}
+    return {"sqnr_db": with_float["sqnr_db"], "agreement": with_float["top1_agreement"]}
 
 
 def to_markdown(rows: Sequence[Row]) -> str:

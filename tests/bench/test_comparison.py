@@ -30,6 +30,16 @@ def document(folder, place, medians):
     }
 
 
+def rung(artifact, comparisons):
+    return {
+        "artifact": artifact,
+        "comparisons": [
+            {"reference": name, "metrics": {"sqnr_db": sqnr, "top1_agreement": agreement}}
+            for name, (sqnr, agreement) in comparisons.items()
+        ],
+    }
+
+
 @pytest.fixture
 def documents(tmp_path):
     """Two artifacts on two devices; one of them has a manifest that says what int8 has cost."""
@@ -39,9 +49,9 @@ def documents(tmp_path):
         "artifact": {"sha256": "ab" * 32},
         "parity": {
             "rungs": [
-                {"candidate": "int8.onnx", "metrics": {"differing_logits": 0}},
-                {"candidate": "int8.pte", "metrics": {"sqnr_db": 1.0, "agreement": 0.1}},
-                {"candidate": "int8.onnx", "metrics": {"sqnr_db": 19.25, "agreement": 0.97}},
+                rung("", {"float": (1.0, 0.1)}),
+                rung("int8.pte", {"integers": (None, 1.0), "float": (2.0, 0.2)}),
+                rung("int8.onnx", {"integers": (None, 1.0), "float": (19.25, 0.97)}),
             ]
         },
     }
