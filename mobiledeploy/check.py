@@ -32,6 +32,8 @@ def check_parity(
     min_top1_agreement: float | None = None,
     weights: Path | None = None,
     calib_data: Path | None = None,
+    layers: bool = False,
+    worst: int = 0,
     on_device: OnDevice | None = None,
 ) -> ParityReport:
     """Rebuild the network from the artifacts' manifests and climb the ladder to the artifacts.
@@ -44,6 +46,8 @@ def check_parity(
         min_top1_agreement: Likewise.
         weights: The checkpoint, where it is no longer where the manifest says.
         calib_data: The calibration images, likewise.
+        layers: Also say what quantization does to each layer.
+        worst: Also show so many images on which the last rung is farthest from float.
         on_device: Runs an artifact elsewhere (see `climb`).
 
     Raises:
@@ -64,7 +68,15 @@ def check_parity(
         default_tolerances(first.spec.family),
         **{name: limit for name, limit in asked.items() if limit is not None},
     )
-    return climb(networks, artifacts, images, tolerances=tolerances, on_device=on_device)
+    return climb(
+        networks,
+        artifacts,
+        images,
+        tolerances=tolerances,
+        layers=layers,
+        worst=worst,
+        on_device=on_device,
+    )
 
 
 def require_own_description(path: Path, manifest: Manifest) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError
 from mobiledeploy.files import sha256_of
+from mobiledeploy.layerwise import LAYER_IMAGES, in_batches, layer_codes, layer_errors
 from mobiledeploy.parallel import in_order
 from mobiledeploy.progress import step, track
 from mobiledeploy.quantize.reference import IntegerReference
@@ -28,7 +29,8 @@ from mobiledeploy.types import (
     QuantizedModel,
 )
 from mobiledeploy.verify.channels import reversed_channels
-from mobiledeploy.verify.codes import compare_codes, explain
+from mobiledeploy.verify.codes import explain
+from mobiledeploy.verify.images import worst_images
 from mobiledeploy.verify.ladder import EXACT, Elsewhere, Held, Ladder
 from mobiledeploy.verify.tolerances import default_tolerances
 
@@ -39,16 +41,21 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mobiledeploy.runtimes import Runner
-    from mobiledeploy.types import CalibrationSet, FloatModel, FoldedModel, Preprocessing, RungName
-    from mobiledeploy.verify.codes import LayerCodes
+    from mobiledeploy.types import (
+        CalibrationSet,
+        FloatModel,
+        FoldedModel,
+        ImageError,
+        LayerError,
+        Preprocessing,
+        RungName,
+    )
     from mobiledeploy.verify.tolerances import Tolerances
 
     Images = NDArray[np.float32]
     Logits = NDArray[np.float32]
     OnDevice = Callable[[Path, Images], Logits]
 
-_AT_ONCE = 2  # more at once no longer fit the caches: slower per image
-_LAYER_IMAGES = 8
 _CHANNEL_IMAGES = 200
 _UNJUDGED = "random weights have no accuracy to lose"
 
@@ -80,6 +87,8 @@ def climb(
     *,
     tolerances: Tolerances | None = None,
     quick: bool = False,
+    layers: bool = False,
+    worst: int = 0,
     on_device: OnDevice | None = None,
 ) -> ParityReport:
     """Climb the ladder.
@@ -91,6 +100,8 @@ def climb(
         tolerances: What passes; by default what the family's networks reach.
         quick: Leave out the rungs that only tell where a loss came from: for a network that has
             just been made.
+        layers: Also say what quantization does to each layer.
+        worst: Also show so many images on which the last rung is farthest from float.
         on_device: Runs an artifact on (N, C, H, W) somewhere else and returns its logits; adds the
             last rung.
 
@@ -113,6 +124,8 @@ def climb(
         data=_data_used(images, networks.calibration),
         artifacts=tuple(climber.compared),
         rungs=tuple(climber.ladder.rungs),
+        layers=climber.layer_errors() if layers else (),
+        worst_images=climber.worst_images(images, worst),
     )
 
 
@@ -192,7 +205,7 @@ class _Climber:
         began = time.perf_counter()
         run = EagerRunner(model.module).run
         logits = _run(run, self.inputs, "Running it equalized")
-        known = calibration.batches[0][:_LAYER_IMAGES]
+        known = calibration.batches[0][:LAYER_IMAGES]
         elsewhere = Elsewhere(
             "fold",
             EagerRunner(self.networks.folded.module).run({INPUT_NAME: known})[OUTPUT_NAME],
@@ -236,6 +249,31 @@ class _Climber:
         held = [Held(host, contract.limits, path.name), contract, Held("float", {})]
         seconds = time.perf_counter() - began
         self.ladder.add("device", logits, held, artifact=path.name, seconds=seconds)
+
+    def layer_errors(self) -> tuple[LayerError, ...]:
+        """Return what quantization does to each layer; nothing where the network is float."""
+        if self.reference is None or self.networks.equalized is None:
+            return ()
+        return layer_errors(self.reference, self.networks.equalized, self.inputs)
+
+    def worst_images(self, images: CalibrationSet, count: int) -> tuple[ImageError, ...]:
+        """Return the images on which the last rung that has logits is farthest from float."""
+        exact = self.ladder.logits("float")
+        reached = [self.ladder.logits(rung.name, rung.artifact) for rung in self.ladder.rungs]
+        last = next((logits for logits in reversed(reached) if logits is not None), None)
+        if exact is None or last is None or exact.shape != last.shape or count == 0:
+            return ()
+        model = self.networks.original
+        return worst_images(
+            self.inputs,
+            exact,
+            last,
+            count=count,
+            names=images.names,
+            truth=self.labels,
+            classes=model.labels,
+            preprocessing=model.preprocessing,
+        )
 
     def _contract(self) -> Held:
         """Return what every runtime is held to."""
@@ -284,7 +322,7 @@ class _Climber:
         expected = self.ladder.logits("integers")
         if logits is None or expected is None or np.array_equal(logits, expected):
             return ""
-        few = self.inputs[:_LAYER_IMAGES]
+        few = self.inputs[:LAYER_IMAGES]
         if self.inputs.shape[1] == 3 and logits.shape == expected.shape:
             swapped = runner.run({INPUT_NAME: _channels_reversed(few)})[OUTPUT_NAME]
             if np.array_equal(swapped, expected[: len(few)]):
@@ -301,35 +339,11 @@ class _Climber:
         limit = -1.0 if optimize else self.limits.max_half_way
         try:
             with step(f"Comparing the layers of {path.name}"):
-                layers = _layer_codes(path, self.reference, self.inputs, limit, optimize=optimize)
+                layers = layer_codes(path, self.reference, self.inputs, limit, optimize=optimize)
         except (ArtifactError, RuntimeFailedError) as error:
             return "", error.message
         bad = next((layer.name for layer in layers if layer.unexplained), "")
         return bad, explain(layers)
-
-
-def _layer_codes(
-    path: Path, reference: IntegerReference, inputs: Images, limit: float, *, optimize: bool
-) -> list[LayerCodes]:
-    """Compare every layer of an `.onnx` with the reference's, each from the reference's codes."""
-    from mobiledeploy.runtimes.onnx_probe import OnnxProbe  # noqa: PLC0415 - .pte needs no onnx
-
-    probe = OnnxProbe(path, list(reference.operators), optimize=optimize)
-    layers: dict[str, LayerCodes] = {}
-    for batch in _batches(inputs[:_LAYER_IMAGES]):
-        expected = reference.layers(batch)
-        found = probe.run(batch, {name: codes.codes for name, codes in expected.items()})
-        for name, codes in found.items():
-            known = expected[name]
-            title = layer_name(*reference.operators[name])
-            layer = compare_codes(title, known.codes, codes, known.half_way, limit)
-            layers[name] = layers[name].plus(layer) if name in layers else layer
-    return list(layers.values())
-
-
-def layer_name(operator: str, module: str) -> str:
-    """Return what a layer is called: its module and operator, for example "classifier.1 linear"."""
-    return f"{module} {operator}".strip()
 
 
 def _compared(path: Path, runner: Runner) -> Compared:
@@ -360,10 +374,6 @@ def _spread(count: int, wanted: int) -> list[int]:
     return [i * count // taken for i in range(taken)]
 
 
-def _batches(inputs: Images) -> list[Images]:
-    return np.array_split(inputs, max(1, -(-len(inputs) // _AT_ONCE)))
-
-
 def _run(
     run: Callable[[Mapping[str, Images]], Mapping[str, Logits]],
     inputs: Images,
@@ -380,7 +390,7 @@ def _run(
         in_parallel: Several batches at a time, each on one thread: faster than one on several, and
             the same bits on any machine.
     """
-    batches = _batches(inputs)
+    batches = in_batches(inputs)
 
     def logits(batch: Images) -> Logits:
         return run({INPUT_NAME: batch})[OUTPUT_NAME]

@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -63,11 +63,13 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 def mobiledeploy(console_script: Path, offline_environment: dict[str, str]) -> Command:
     """Run the installed command as a user does: `mobiledeploy("export", "v2", cwd=folder)`."""
 
-    def run(*arguments: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: object, cwd: Path, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
             [console_script, *map(str, arguments)],
             cwd=cwd,
-            env=offline_environment,
+            env=offline_environment | dict(env or {}),
             capture_output=True,
             text=True,
             timeout=600,

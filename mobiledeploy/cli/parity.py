@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
+import os
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,9 +14,14 @@ from mobiledeploy.cli.device_options import DEVICE, PYTHON, TIMEOUT
 from mobiledeploy.cli.output import console, print_json, showing_progress
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mobiledeploy.report.write import Targets
     from mobiledeploy.types import ParityReport
 
 
+_WORST = 12
+_LISTED = 15
 _COLOURS = {
     "passed": "[green]passed[/]",
     "FAILED": "[bold red]FAILED[/]",
@@ -49,24 +54,52 @@ def parity(
         float | None,
         typer.Option(metavar="DB", help="Least SQNR against float. [default: the family's]"),
     ] = None,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Also say what quantization does to each layer.")
+    ] = False,
     device_uri: Annotated[str | None, DEVICE] = None,
     python: Annotated[str, PYTHON] = "",
     timeout: Annotated[float, TIMEOUT] = 600,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="An earlier --json document: fail if it was better."),
+    ] = None,
     json_path: Annotated[
         Path | None,
         typer.Option("--json", metavar="PATH", help="Write a JSON document; - is stdout."),
     ] = None,
+    junit_path: Annotated[
+        Path | None, typer.Option("--junit", metavar="PATH", help="Write JUnit XML, for CI.")
+    ] = None,
+    markdown_path: Annotated[
+        Path | None,
+        typer.Option(
+            "--markdown",
+            metavar="PATH",
+            help="Write Markdown; append it to $GITHUB_STEP_SUMMARY where that is set.",
+        ),
+    ] = None,
+    html_path: Annotated[
+        Path | None,
+        typer.Option("--html", metavar="PATH", help="Write one page that shows everything."),
+    ] = None,
 ) -> None:
     """Judge every step from float to artifact; exit 1 if one fails."""
-    from mobiledeploy.files import write_whole
     from mobiledeploy.progress import step
+    from mobiledeploy.report import write
 
-    with showing_progress():
+    targets = write.Targets(
+        json=None if json_path is not None and str(json_path) == "-" else json_path,
+        junit=junit_path,
+        markdown=markdown_path,
+        summary=os.environ.get("GITHUB_STEP_SUMMARY", "") if markdown_path else "",
+        html=html_path,
+    )
+    with write.errors_reported(targets, artifacts), showing_progress():
         with step("Loading PyTorch and the runtimes"):
             from mobiledeploy.check import check_parity
             from mobiledeploy.devices import open_device, run_artifact
-            from mobiledeploy.report.document import to_document
-            from mobiledeploy.verify.ladder import require
+        stored = None if baseline is None else write.read_document(baseline)
         with ExitStack() as stack:
             on_device = None
             if device_uri is not None:
@@ -80,16 +113,39 @@ def parity(
                 min_top1_agreement=min_agreement,
                 weights=weights,
                 calib_data=calib_data,
+                layers=layers or html_path is not None,
+                worst=_WORST if html_path is not None else 0,
                 on_device=on_device,
             )
     _print_table(report)
+    if layers:
+        _print_layers(report)
+    _write_and_judge(report, targets, artifacts[0], stored, stdout=str(json_path) == "-")
+
+
+def _write_and_judge(
+    report: ParityReport,
+    targets: Targets,
+    first: Path,
+    stored: Mapping[str, Any] | None,
+    *,
+    stdout: bool,
+) -> None:
+    """Write what was asked for, then exit with 1 where the report or the baseline says no."""
+    from mobiledeploy.export.manifest import read_manifest
+    from mobiledeploy.report import write
+    from mobiledeploy.report.document import to_document
+    from mobiledeploy.verify.baseline import require_no_regression
+    from mobiledeploy.verify.ladder import require
+
+    write.write_all(report, targets, read_manifest(first).document)
     document = to_document(report)
-    if json_path is not None and str(json_path) == "-":
+    if stdout:
         print_json(document)
-    elif json_path is not None:
-        with write_whole(json_path) as part:
-            part.write_text(json.dumps(document, indent=2) + "\n")
     require(report)
+    if stored is not None:
+        require_no_regression(stored, document)
+        console().print("Not worse than the baseline.")
 
 
 def _print_table(report: ParityReport) -> None:
@@ -120,3 +176,25 @@ def _print_table(report: ParityReport) -> None:
     for note in dict.fromkeys(rung.note for rung in report.rungs if rung.note):
         say(f"Not judged: {note}.")
     say(f"{headline(report)}.")
+
+
+def _print_layers(report: ParityReport) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from mobiledeploy.verify.layers import first_bad
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("layer", overflow="fold")
+    for heading in ("lost, dB", "SQNR behind", "its own"):
+        table.add_column(heading, justify="right")
+    worst = sorted(report.layers, key=lambda layer: -layer.gained_db)[:_LISTED]
+    for layer in worst:
+        figures = (layer.gained_db, layer.sqnr_db, layer.own_sqnr_db)
+        table.add_row(layer.name, *(f"{figure:.1f}" for figure in figures))
+    console().print(f"The layers that lose most, {len(worst)} of {len(report.layers)}:")
+    console().print(table)
+    bad = first_bad(report.layers)
+    if bad is not None:
+        text = f"The first layer that loses too much by itself is {bad.name}."
+        console().print(text, markup=False, soft_wrap=True)

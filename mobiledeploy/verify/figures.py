@@ -35,6 +35,8 @@ def figures(reference: Logits, candidate: Logits, step: float | None = None) -> 
     agreement = metrics.top1_agreement(reference, candidate)
     agreeing = round(agreement * len(reference))
     low, high = metrics.wilson_interval(agreeing, len(reference))
+    shares = metrics.topk_shares(reference, candidate, k=min(_TOP, reference.shape[1]))
+    top5_low, top5_high = metrics.mean_interval(shares)
     found = {
         "differing_logits": float(metrics.differing_logits(reference, candidate)),
         "logits": float(reference.size),
@@ -42,9 +44,9 @@ def figures(reference: Logits, candidate: Logits, step: float | None = None) -> 
         "top1_agreement": agreement,
         "top1_agreement_low": low,
         "top1_agreement_high": high,
-        "top5_agreement": metrics.topk_agreement(
-            reference, candidate, k=min(_TOP, reference.shape[1])
-        ),
+        "top5_agreement": float(shares.mean()),
+        "top5_agreement_low": top5_low,
+        "top5_agreement_high": top5_high,
         "flips": float(len(reference) - agreeing),
         "worst_flip_margin": metrics.worst_flip_margin(reference, candidate),
         "margin_weighted_flips": metrics.margin_weighted_flips(reference, candidate),

@@ -63,6 +63,11 @@ def topk_agreement(reference: Logits, candidate: Logits, k: int = 5) -> float:
 
     Order within the k does not count; higher is better.
     """
+    return float(topk_shares(reference, candidate, k).mean())
+
+
+def topk_shares(reference: Logits, candidate: Logits, k: int = 5) -> NDArray[np.float64]:
+    """Return for every sample the share that `topk_agreement` is the mean of, (N,)."""
     reference, candidate = _checked(reference, candidate)
     if not 1 <= k <= reference.shape[1]:
         raise DataError(f"There is no top {k} of {reference.shape[1]} classes.")
@@ -70,7 +75,7 @@ def topk_agreement(reference: Logits, candidate: Logits, k: int = 5) -> float:
         len(np.intersect1d(r, c))
         for r, c in zip(_top(reference, k), _top(candidate, k), strict=True)
     ]
-    return float(np.mean(kept) / k)
+    return np.array(kept) / k
 
 
 def top1_accuracy(logits: Logits, labels: Sequence[int]) -> float:
@@ -193,6 +198,19 @@ def wilson_interval(successes: int, samples: int, confidence: float = 0.95) -> t
     spread = z * math.sqrt(share * (1 - share) / samples + z * z / (4 * samples * samples))
     scale = 1 + z * z / samples
     return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def mean_interval(
+    values: NDArray[np.float64], *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> tuple[float, float]:
+    """Return the percentile bootstrap interval of a mean over samples, values (N,)."""
+    if values.size == 0:
+        raise DataError("Nothing was compared: there are no values.")
+    tail = (1 - _confidence(confidence)) / 2
+    random = np.random.default_rng(seed)
+    means = values[random.integers(0, len(values), (resamples, len(values)))].mean(axis=1)
+    low, high = np.quantile(means, [tail, 1 - tail])
+    return float(low), float(high)
 
 
 def bootstrap_interval(

@@ -12,6 +12,7 @@ COMPARISONS = [
     metrics.sqnr_db,
     metrics.top1_agreement,
     lambda r, c: metrics.topk_agreement(r, c, k=1),
+    lambda r, c: metrics.topk_shares(r, c, k=1),
     metrics.differing_logits,
     lambda r, c: metrics.max_steps_apart(r, c, step=0.5),
     lambda r, c: metrics.mean_steps_apart(r, c, step=0.5),
@@ -247,3 +248,15 @@ def test_the_first_of_one_and_all_of_all():
     top1 = metrics.top1_agreement(reference, candidate)
     assert metrics.topk_agreement(reference, candidate, k=1) == top1 < 1
     assert metrics.topk_agreement(reference, candidate, k=10) == 1
+
+
+def test_the_interval_of_a_mean_covers_it_and_is_seeded():
+    values = np.random.default_rng(0).choice([0.8, 1.0], 200)
+    low, high = metrics.mean_interval(values)
+    assert low < values.mean() < high
+    assert high - low == pytest.approx(2 * 1.96 * values.std() / math.sqrt(200), rel=0.15)
+    assert metrics.mean_interval(values) == (low, high)
+    assert metrics.mean_interval(values, confidence=0.5)[0] > low
+    assert metrics.mean_interval(np.ones(5)) == (1, 1)
+    with pytest.raises(DataError, match="Nothing was compared"):
+        metrics.mean_interval(np.ones(0))

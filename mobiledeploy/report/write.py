@@ -1,0 +1,105 @@
+"""Write a parity report in every form that was asked for, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mobiledeploy.errors import DataError, MobileDeployError, RuntimeFailedError
+from mobiledeploy.files import write_whole
+from mobiledeploy.report.document import to_document
+from mobiledeploy.report.html import to_html
+from mobiledeploy.report.junit import error_to_junit, to_junit
+from mobiledeploy.report.markdown import to_markdown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from mobiledeploy.types import ParityReport
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Targets:
+    """Where to write; None writes nothing.
+
+    Attributes:
+        summary: A file that Markdown is appended to as well; empty for none.
+    """
+
+    json: Path | None = None
+    junit: Path | None = None
+    markdown: Path | None = None
+    summary: str = ""
+    html: Path | None = None
+
+
+def write_all(report: ParityReport, targets: Targets, manifest: Mapping[str, Any]) -> None:
+    """Write the report.
+
+    Raises:
+        RuntimeFailedError: a file cannot be written.
+    """
+    if targets.json is not None:
+        _write(targets.json, json.dumps(to_document(report), indent=2) + "\n")
+    if targets.junit is not None:
+        _write(targets.junit, to_junit(report))
+    if targets.markdown is not None:
+        text = to_markdown(report)
+        _write(targets.markdown, text)
+        _append(targets.summary, text)
+    if targets.html is not None:
+        _write(targets.html, to_html(report, manifest))
+
+
+@contextmanager
+def errors_reported(targets: Targets, artifacts: Sequence[Path]) -> Iterator[None]:
+    """Write JUnit's `error` for what ends the block: CI must not show an older report.
+
+    Raises:
+        MobileDeployError: the same that ended the block.
+    """
+    try:
+        yield
+    except MobileDeployError as error:
+        if targets.junit is not None:
+            _write(targets.junit, error_to_junit([path.name for path in artifacts], error))
+        raise
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Read a report that was written as JSON.
+
+    Raises:
+        DataError: it cannot be read, or is not a JSON object.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"Could not read the report {path}: {error}",
+            remedy="Write one with `mobiledeploy parity --json PATH`.",
+        ) from error
+    if not isinstance(document, dict):
+        raise DataError(f"{path} is not a parity report.")
+    return document
+
+
+def _write(path: Path, text: str) -> None:
+    with write_whole(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+def _append(path: str, text: str) -> None:
+    if not path:
+        return
+    try:
+        with Path(path).open("a", encoding="utf-8") as handle:
+            handle.write(text)
+    except OSError as error:
+        raise RuntimeFailedError(
+            f"Could not append to {path}: {error.strerror}.",
+            remedy="Check $GITHUB_STEP_SUMMARY, or leave --markdown out.",
+        ) from error

@@ -1,0 +1,96 @@
+"""Every output of `mobiledeploy parity`, from one run; and the baseline that it becomes."""
+
+import json
+from importlib import resources
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import jsonschema
+import planted
+import pytest
+from test_must_fail import as_if_exported
+from test_parity_and_exit_codes import refused
+
+
+@pytest.fixture(scope="module")
+def reports(mobiledeploy, pair, workplace: Path, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("reports")
+    done = mobiledeploy(
+        *("parity", *pair, "--layers", "--json", folder / "a.json", "--junit", folder / "a.xml"),
+        *("--markdown", folder / "a.md", "--html", folder / "a.html"),
+        cwd=workplace,
+        env={"GITHUB_STEP_SUMMARY": str(folder / "summary.md")},
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    assert "The layers that lose most" in done.stderr
+    return folder
+
+
+def test_the_json_document_is_what_its_schema_says(reports: Path):
+    schema = resources.files("mobiledeploy.report").joinpath("parity.schema.json").read_text()
+    document = json.loads((reports / "a.json").read_text())
+    jsonschema.validate(document, json.loads(schema))
+    assert len(document["layers"]) > 50
+    assert len(document["worst_images"]) == 8
+
+
+def test_junit_has_a_case_for_each_artifact_and_rung(reports: Path, pair):
+    cases = ET.parse(reports / "a.xml").getroot().findall(".//testcase")
+    found = [(case.get("classname"), case.get("name")) for case in cases]
+    pte, onnx = (path.name for path in pair)
+    assert found[-3:] == [(onnx, "onnx-as-written"), (onnx, "onnx"), (pte, "pte")]
+
+
+def test_markdown_is_appended_to_the_summary_of_the_job(reports: Path):
+    text = (reports / "a.md").read_text()
+    assert text.startswith("## ✅ Parity holds")
+    assert (reports / "summary.md").read_text() == text
+
+
+def test_the_page_is_small_and_whole(reports: Path):
+    page = (reports / "a.html").read_text()
+    assert page.count("<figure>") == 8
+    assert "<polyline" in page
+    assert len(page) < 1_500_000
+
+
+def test_a_baseline_holds_until_something_gets_worse(
+    mobiledeploy, reports: Path, pair, workplace: Path, tmp_path: Path
+):
+    same = mobiledeploy("parity", pair[1], "--baseline", reports / "a.json", cwd=workplace)
+    refused(same, 1, "Worse than the baseline", "pte: the baseline has this rung")
+    document = json.loads((reports / "a.json").read_text())
+    document["rungs"] = [rung for rung in document["rungs"] if rung["name"] != "pte"]
+    stored = tmp_path / "stored.json"
+    stored.write_text(json.dumps(document))
+    fine = mobiledeploy("parity", pair[1], "--baseline", stored, cwd=workplace)
+    assert fine.returncode == 0, fine.stderr
+    assert "Not worse than the baseline." in fine.stderr
+    stored.write_text("{}")
+    done = mobiledeploy("parity", pair[1], "--baseline", stored, cwd=workplace)
+    refused(done, 3, "The baseline is not a parity report")
+
+
+def test_a_report_is_written_although_the_gate_says_no(
+    mobiledeploy, copied: Path, workplace: Path, tmp_path: Path
+):
+    planted.plant(copied, copied, planted.swapped_channels(9))
+    as_if_exported(copied)
+    junit, page = tmp_path / "bad.xml", tmp_path / "bad.html"
+    done = mobiledeploy("parity", copied, "--junit", junit, "--html", page, cwd=workplace)
+    assert done.returncode == 1
+    failed = ET.parse(junit).getroot().findall(".//failure/..")
+    assert [case.get("name") for case in failed] == ["onnx-as-written", "onnx"]
+    assert "Parity FAILED at the rung" in page.read_text()
+
+
+def test_what_could_not_be_loaded_is_an_error_in_junit(
+    mobiledeploy, copied: Path, workplace: Path, tmp_path: Path
+):
+    planted.plant(copied, copied, planted.perturbed_weight(0))
+    junit = tmp_path / "error.xml"
+    done = mobiledeploy("parity", copied, "--junit", junit, cwd=workplace)
+    assert done.returncode == 3
+    (error,) = ET.parse(junit).getroot().findall(".//error")
+    assert "is not the file that its manifest describes" in error.get("message")
