@@ -133,9 +133,15 @@ def _factors(
         s = np.minimum(largest * _RELU6_MARGIN / group.ceiling, 1.0)
         s **= 1.0 if free else _DENSE_RELU6_EXPONENT
     factors: NDArray[np.float64] = np.clip(s, 1 / _LARGEST_FACTOR, _LARGEST_FACTOR)
-    if all(unit.clamp is None for unit in group.producers):
-        factors = np.where(-low > high, -factors, factors)
-    return factors
+    linear = all(unit.clamp is None for unit in group.producers)
+    return _turned(factors, low, high) if linear else factors
+
+
+def _turned(
+    factors: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the factors, negative for channels that reach further down than up."""
+    return np.where(-low > high, -factors, factors)
 
 
 def _rescale(traced: GraphModule, group: ChannelGroup, s: NDArray[np.float64]) -> None:
