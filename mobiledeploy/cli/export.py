@@ -14,7 +14,7 @@ import typer
 
 from mobiledeploy.cli.output import console, print_json, showing_progress
 from mobiledeploy.errors import UsageError
-from mobiledeploy.types import family_named
+from mobiledeploy.types import RECIPES, family_named
 
 if TYPE_CHECKING:
     from mobiledeploy.pipeline import Deployment
@@ -34,6 +34,14 @@ class Interpolation(StrEnum):
     BILINEAR = "bilinear"
     BICUBIC = "bicubic"
     NEAREST = "nearest"
+
+
+class Ptq(StrEnum):
+    """What `--ptq` takes: the names in `mobiledeploy.types.RECIPES`."""
+
+    FAST = "fast"
+    BALANCED = "balanced"
+    BEST = "best"
 
 
 def export(
@@ -73,6 +81,13 @@ def export(
     calib_samples: Annotated[
         int | None, typer.Option(min=1, help="How many of them to use. [default: all]")
     ] = None,
+    ptq: Annotated[
+        Ptq | None,
+        typer.Option(
+            help="How hard to try to keep the logits: seconds, tens of seconds, minutes."
+            " [default: balanced]"
+        ),
+    ] = None,
     mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="Of pixels in [0, 1].")] = None,
     std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Of pixels in [0, 1].")] = None,
     crop_pct: Annotated[
@@ -91,9 +106,9 @@ def export(
     """Export a MobileNet to .pte and ONNX, and check the result."""
     if model is not None:
         family_named(model)  # a misspelt name is told before PyTorch has loaded
-    if not int8 and (calib_data is not None or calib_samples is not None):
+    if not int8 and not (calib_data is calib_samples is ptq is None):
         raise UsageError(
-            "--calib-data and --calib-samples are for --int8, which was not given.",
+            "--calib-data, --calib-samples and --ptq are for --int8, which was not given.",
             remedy="Add --int8, or leave them out.",
         )
     fields = {
@@ -115,6 +130,7 @@ def export(
             formats=list(dict.fromkeys(formats or [Format.PTE])),
             calib_data=calib_data,
             calib_samples=calib_samples,
+            ptq=(ptq or Ptq.BALANCED).value,
             out=out,
             parity=parity,
         )
@@ -140,6 +156,7 @@ def _deploy(
     formats: list[Format],
     calib_data: Path | None,
     calib_samples: int | None,
+    ptq: str,
     out: Path,
     parity: bool,
 ) -> Deployment:
@@ -156,6 +173,7 @@ def _deploy(
         built,
         formats=[f.value for f in formats],
         calibration=calibration,
+        recipe=RECIPES[ptq],
         out=out,
         parity=parity,
     )

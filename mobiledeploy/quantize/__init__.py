@@ -21,6 +21,7 @@ from mobiledeploy.graph import find_sites, find_units, trace, weight_and_bias
 from mobiledeploy.observe import observe
 from mobiledeploy.progress import step
 from mobiledeploy.quantize.in_sequence import round_in_sequence
+from mobiledeploy.quantize.learned import learn
 from mobiledeploy.quantize.quantizer import MobileNetQuantizer
 from mobiledeploy.quantize.ranges import choose_encodings, least_widths, narrowed, widest_ranges
 from mobiledeploy.quantize.rounding import round_to_cancel
@@ -76,8 +77,7 @@ def quantize(
     images = np.concatenate(calibration.batches)
     by_site = network.encode(_choose_factors(network, recipe, images))
     encodings = network.by_node(by_site)
-    with step("Rounding weights"):
-        scales = _round_parameters(network, encodings, recipe, images[:_CORRECTED])
+    scales = _round_parameters(network, encodings, recipe, images)
     with step("Converting to int8"):
         program = _convert(traced, units, encodings, scales, model.spec.input_shape)
     return QuantizedModel(
@@ -151,15 +151,18 @@ def _round_parameters(
 ) -> dict[str, torch.Tensor]:
     """Put every weight and bias onto its grid, in place; return the weight scales by operator."""
     scales = network.weight_scales(encodings)
-    rounding = round_to_cancel if recipe.rounding == "cancelling" else round_to_nearest
-    rounded = round_in_sequence(network.traced, network.units, encodings, scales, images, rounding)
+    given = (network.traced, network.units, encodings, scales)
+    with step("Rounding weights"):
+        rounding = round_to_nearest if recipe.rounding == "nearest" else round_to_cancel
+        rounded = round_in_sequence(*given, images[:_CORRECTED], rounding)
+    if recipe.rounding == "learned":
+        rounded = learn(*given, images, rounded)
     for unit in network.units:
         if unit.has_weight:
             name, input_scale = unit.operator.name, encodings[unit.activations[0].name].scale
             weight, bias = weight_and_bias(network.traced, unit)
             weight.copy_(rounded[name].weight)
-            bias.add_(rounded[name].bias_shift)
-            bias.copy_(round_bias(bias, scales[name], input_scale))
+            bias.copy_(round_bias(rounded[name].bias, scales[name], input_scale))
     return scales
 
 

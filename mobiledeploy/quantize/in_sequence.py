@@ -1,7 +1,7 @@
 """Weights and biases, rounded layer by layer: each layer sees what those before it have become.
 
 In: the float network and the encodings of its activations. Out: every layer's weight on its grid,
-and what its bias has to make good.
+and its bias corrected.
 
 Bias correction. Rounding moves the mean of a channel's output; the bias moves it back:
 
@@ -44,11 +44,11 @@ class Rounded:
 
     Attributes:
         weight: On its grid, in float.
-        bias_shift: What to add to the bias, (out,).
+        bias: Corrected, (out,), not yet on its grid.
     """
 
     weight: torch.Tensor
-    bias_shift: torch.Tensor
+    bias: torch.Tensor
 
 
 def round_in_sequence(
@@ -102,7 +102,7 @@ class _Sequence(torch.fx.Interpreter):
             on_grid = self._rounding(n, weight, self._scales[n.name], x)
             lost = operator(x, weight - on_grid, None, *settings)
             shift = lost.mean([axis for axis in range(lost.dim()) if axis != 1])
-            self.rounded[n.name] = Rounded(on_grid, shift)
+            self.rounded[n.name] = Rounded(on_grid, bias + shift)
             value = operator(x, on_grid, bias + shift, *settings)
         if n.op == "placeholder" or n in self._activations:
             encoding = self._encodings[n.name]

@@ -10,6 +10,7 @@ torch appears in annotations only: importing this module costs nothing.
 from mobiledeploy.types.networks import (
     INPUT_NAME,
     OUTPUT_NAME,
+    RECIPES,
     CalibrationSet,
     Encoding,
     FloatModel,
@@ -55,6 +56,7 @@ __all__ = [
     "FORMATS",
     "INPUT_NAME",
     "OUTPUT_NAME",
+    "RECIPES",
     "ArchitectureOptions",
     "Artifact",
     "CalibrationSet",

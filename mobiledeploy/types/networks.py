@@ -146,15 +146,24 @@ class QuantRecipe:
     Attributes:
         range_rule: How activation ranges follow from calibration: everything that was seen, or
             searched for the least error of the logits.
-        rounding: Of the weights: each to its nearest, or so that a layer's errors cancel.
+        rounding: Of the weights: each to its nearest, so that a layer's errors cancel, or, from
+            there, learned from the float network's logits.
         weight_scheme: Fixed: int8, symmetric, per output channel.
         activation_scheme: Fixed: int8, affine, per tensor.
     """
 
     range_rule: Literal["minmax", "searched"] = "searched"
-    rounding: Literal["nearest", "cancelling"] = "cancelling"
+    rounding: Literal["nearest", "cancelling", "learned"] = "cancelling"
     weight_scheme: str = "int8 symmetric per-channel"
     activation_scheme: str = "int8 affine per-tensor"
+
+
+RECIPES: Mapping[str, QuantRecipe] = {
+    "fast": QuantRecipe(rounding="nearest"),
+    "balanced": QuantRecipe(),
+    "best": QuantRecipe(rounding="learned"),
+}
+"""By what `--ptq` calls them: seconds, tens of seconds, minutes (V2 at 224 pixels, two cores)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,206 @@
+"""Learn the weights' integers, and the biases, from the float network's logits.
+
+    minimise  |f_q(x; W, b) - f(x)|^2 / |f(x)|^2    over the calibration images,
+    W = s round(n),  n in [-127, 127]
+
+f_q is the network as quantized, activations included; f the float one. n and b are moved by Adam;
+the gradient passes straight through the roundings. n starts at integers that are good already (see
+`rounding`), and moves by hundredths of a step at a time: a weight flips to its other integer when
+many images ask for it. No labels are seen, and no scale or zero-point changes.
+
+Sources: Bengio et al., "Estimating or Propagating Gradients Through Stochastic Neurons" (2013), for
+the straight-through gradient; Nagel et al., "Up or Down? Adaptive Rounding for Post-Training
+Quantization" (2020), for learning which way to round. That learns layer by layer; from the logits
+it is the error of the whole network that is made small.
+
+Invariant: same images, same integers, on any number of cores: a few images' gradient is computed
+on one thread, and gradients are summed in order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+
+from mobiledeploy.parallel import in_order
+from mobiledeploy.progress import track
+from mobiledeploy.quantize.in_sequence import Rounded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from torch.fx import GraphModule, Node
+
+    from mobiledeploy.graph import Unit
+    from mobiledeploy.types import Encoding
+
+_EPOCHS = 10
+_BATCH = 8
+_AT_ONCE = 4  # images on one core
+_WEIGHT_RATE = 0.003  # in steps of the weights' grids
+_BIAS_RATE = 1e-4
+
+
+def learn(
+    traced: GraphModule,
+    units: Sequence[Unit],
+    encodings: Mapping[str, Encoding],
+    scales: Mapping[str, torch.Tensor],
+    images: NDArray[np.float32],
+    start: Mapping[str, Rounded],
+) -> dict[str, Rounded]:
+    """Return every layer's parameters, learned, by the name of the unit's operator.
+
+    Args:
+        traced: The float network; it is left as it is.
+        units: Of it.
+        encodings: By node name.
+        scales: Of the weights, by the name of the unit's operator.
+        images: To learn from, (N, C, H, W).
+        start: Where to start from.
+    """
+    student = _Student(traced, units, encodings, scales, start)
+    targets = _float_logits(traced, images)
+    count, batch = len(images), min(_BATCH, len(images))
+    rates = [
+        {"params": list(student.steps.values()), "lr": _WEIGHT_RATE},
+        {"params": list(student.biases.values()), "lr": _BIAS_RATE},
+    ]
+    adam = torch.optim.Adam(rates, betas=(0.9, 0.99))
+    rounds = _EPOCHS * (count // batch)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, rounds)
+    random = np.random.default_rng(0)
+    batches = [
+        order[first : first + batch]
+        for order in (random.permutation(count) for _ in range(_EPOCHS))
+        for first in range(0, count - batch + 1, batch)
+    ]
+    for chosen in track(batches, "Learning", rounds):
+        _descend(student, adam, images[chosen], targets[chosen])
+        decay.step()
+    return student.rounded()
+
+
+def _float_logits(traced: GraphModule, images: NDArray[np.float32]) -> torch.Tensor:
+    """Return what the float network says, (N, classes)."""
+    logits = in_order(lambda image: traced(torch.from_numpy(image[None])), images)
+    return torch.cat(list(logits))
+
+
+def _descend(
+    student: _Student,
+    adam: torch.optim.Optimizer,
+    images: NDArray[np.float32],
+    targets: torch.Tensor,
+) -> None:
+    """Take one step of Adam on a batch."""
+    parameters = [*student.steps.values(), *student.biases.values()]
+    power = targets.square().sum()
+
+    def gradients(first: int) -> tuple[torch.Tensor, ...]:
+        few = slice(first, first + _AT_ONCE)
+        with torch.enable_grad():
+            logits = student.run(
+                torch.from_numpy(images[few]).to(memory_format=torch.channels_last)
+            )
+            loss = (logits - targets[few]).square().sum() / power
+            return torch.autograd.grad(loss, parameters)
+
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    for of_few in in_order(gradients, range(0, len(images), _AT_ONCE)):
+        for parameter, gradient in zip(parameters, of_few, strict=True):
+            cast("torch.Tensor", parameter.grad).add_(gradient)
+    adam.step()
+
+
+class _Student:
+    """The network as quantized, with parameters that can be learned.
+
+    Attributes:
+        steps: Weights in steps of their grids, by the name of the unit's operator.
+        biases: In float, likewise.
+    """
+
+    def __init__(
+        self,
+        traced: GraphModule,
+        units: Sequence[Unit],
+        encodings: Mapping[str, Encoding],
+        scales: Mapping[str, torch.Tensor],
+        start: Mapping[str, Rounded],
+    ) -> None:
+        self._traced = traced
+        self._activations = {unit.output for unit in units}
+        self._encodings = encodings
+        self._grids = {
+            name: scales[name].view(-1, *[1] * (rounded.weight.dim() - 1))
+            for name, rounded in start.items()
+        }
+        self.steps = {
+            name: (rounded.weight / self._grids[name]).round().requires_grad_()
+            for name, rounded in start.items()
+        }
+        self.biases = {
+            name: rounded.bias.clone().requires_grad_() for name, rounded in start.items()
+        }
+
+    def run(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits, (N, classes)."""
+        return cast("torch.Tensor", _Run(self._traced, self).run(images))
+
+    def layer(self, n: Node, x: torch.Tensor, settings: Sequence[Any]) -> torch.Tensor:
+        """Return what a layer makes of its input."""
+        integers = _round(self.steps[n.name].clamp(-127, 127))
+        operator = cast("Any", n.target)
+        return cast(
+            "torch.Tensor",
+            operator(x, integers * self._grids[n.name], self.biases[n.name], *settings),
+        )
+
+    def quantized(self, n: Node, value: torch.Tensor) -> torch.Tensor:
+        """Return a node's value as its encoding has it; as it is where it has none."""
+        if n.op != "placeholder" and n not in self._activations:
+            return value
+        encoding = self._encodings[n.name]
+        return torch.fake_quantize_per_tensor_affine(
+            value, encoding.scale, encoding.zero_point, -128, 127
+        )
+
+    def knows(self, n: Node) -> bool:
+        """Return whether a node is a layer with parameters."""
+        return n.name in self.steps
+
+    def rounded(self) -> dict[str, Rounded]:
+        """Return the parameters as they are now."""
+        return {
+            name: Rounded(
+                weight=steps.detach().clamp(-127, 127).round() * self._grids[name],
+                bias=self.biases[name].detach(),
+            )
+            for name, steps in self.steps.items()
+        }
+
+
+class _Run(torch.fx.Interpreter):
+    """One forward pass of a student."""
+
+    def __init__(self, traced: GraphModule, student: _Student) -> None:
+        super().__init__(traced)
+        self._student = student
+
+    def run_node(self, n: Node) -> Any:
+        if self._student.knows(n):
+            x, _weight, _bias, *settings = self.fetch_args_kwargs_from_env(n)[0]
+            value = self._student.layer(n, x, settings)
+        else:
+            value = super().run_node(n)
+        return self._student.quantized(n, value) if n.op != "output" else value
+
+
+def _round(x: torch.Tensor) -> torch.Tensor:
+    """Round; the gradient is that of the identity."""
+    return x + (x.round() - x).detach()
