@@ -106,7 +106,7 @@ def export(
     """Export a MobileNet to .pte and ONNX, and check the result."""
     if model is not None:
         family_named(model)  # a misspelt name is told before PyTorch has loaded
-    if not int8 and not (calib_data is calib_samples is ptq is None):
+    if not int8 and any(given is not None for given in (calib_data, calib_samples, ptq)):
         raise UsageError(
             "--calib-data, --calib-samples and --ptq are for --int8, which was not given.",
             remedy="Add --int8, or leave them out.",

@@ -6,7 +6,9 @@
 f_q is the network as quantized, activations included; f the float one. n and b are moved by Adam;
 the gradient passes straight through the roundings. n starts at integers that are good already (see
 `rounding`), and moves by hundredths of a step at a time: a weight flips to its other integer when
-many images ask for it. No labels are seen, and no scale or zero-point changes.
+many images ask for it. No labels are seen, and no scale or zero-point changes. Some of the images
+are not learned from but judge, after every epoch, whether what was learned holds for others: the
+best epoch is kept, or the start if none is better.
 
 Sources: Bengio et al., "Estimating or Propagating Gradients Through Stochastic Neurons" (2013), for
 the straight-through gradient; Nagel et al., "Up or Down? Adaptive Rounding for Post-Training
@@ -24,6 +26,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
+from mobiledeploy.errors import DataError
 from mobiledeploy.parallel import in_order
 from mobiledeploy.progress import track
 from mobiledeploy.quantize.in_sequence import Rounded
@@ -38,6 +41,8 @@ if TYPE_CHECKING:
     from mobiledeploy.types import Encoding
 
 _EPOCHS = 10
+_JUDGES = 6  # every sixth image
+_LEAST_IMAGES = 12
 _BATCH = 8
 _AT_ONCE = 4  # images on one core
 _WEIGHT_RATE = 0.003  # in steps of the weights' grids
@@ -61,27 +66,61 @@ def learn(
         scales: Of the weights, by the name of the unit's operator.
         images: To learn from, (N, C, H, W).
         start: Where to start from.
+
+    Raises:
+        DataError: there are too few images.
     """
+    if len(images) < _LEAST_IMAGES:
+        raise DataError(
+            f"{len(images)} calibration images are too few to learn from; expected at least"
+            f" {_LEAST_IMAGES}.",
+            remedy="Give --calib-data more images, or leave out --ptq best.",
+        )
     student = _Student(traced, units, encodings, scales, start)
     targets = _float_logits(traced, images)
-    count, batch = len(images), min(_BATCH, len(images))
+    numbers = np.arange(len(images))
+    judges, learned = numbers[::_JUDGES], np.setdiff1d(numbers, numbers[::_JUDGES])
     rates = [
         {"params": list(student.steps.values()), "lr": _WEIGHT_RATE},
         {"params": list(student.biases.values()), "lr": _BIAS_RATE},
     ]
     adam = torch.optim.Adam(rates, betas=(0.9, 0.99))
-    rounds = _EPOCHS * (count // batch)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, rounds)
-    random = np.random.default_rng(0)
-    batches = [
-        order[first : first + batch]
-        for order in (random.permutation(count) for _ in range(_EPOCHS))
-        for first in range(0, count - batch + 1, batch)
-    ]
-    for chosen in track(batches, "Learning", rounds):
+    batches = _batches(learned)
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, len(batches))
+    per_epoch = len(batches) // _EPOCHS
+    best, least = dict(start), _loss(student, images[judges], targets[judges])
+    for number, chosen in enumerate(track(batches, "Learning", len(batches)), 1):
         _descend(student, adam, images[chosen], targets[chosen])
         decay.step()
-    return student.rounded()
+        if number % per_epoch == 0:
+            loss = _loss(student, images[judges], targets[judges])
+            if loss < least:
+                best, least = student.rounded(), loss
+    return best
+
+
+def _batches(numbers: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """Return the images' numbers in batches, shuffled anew in every epoch."""
+    random = np.random.default_rng(0)
+    size = min(_BATCH, len(numbers))
+    return [
+        order[first : first + size]
+        for order in (random.permutation(numbers) for _ in range(_EPOCHS))
+        for first in range(0, len(numbers) - size + 1, size)
+    ]
+
+
+def _loss(student: _Student, images: NDArray[np.float32], targets: torch.Tensor) -> float:
+    """Return |logits - targets|^2 / |targets|^2."""
+    few = [slice(first, first + _AT_ONCE) for first in range(0, len(images), _AT_ONCE)]
+    errors = in_order(
+        lambda part: float((student.run(_tensor(images[part])) - targets[part]).square().sum()), few
+    )
+    return sum(errors) / float(targets.square().sum())
+
+
+def _tensor(images: NDArray[np.float32]) -> torch.Tensor:
+    return torch.from_numpy(images).to(memory_format=torch.channels_last)
 
 
 def _float_logits(traced: GraphModule, images: NDArray[np.float32]) -> torch.Tensor:
@@ -103,9 +142,7 @@ def _descend(
     def gradients(first: int) -> tuple[torch.Tensor, ...]:
         few = slice(first, first + _AT_ONCE)
         with torch.enable_grad():
-            logits = student.run(
-                torch.from_numpy(images[few]).to(memory_format=torch.channels_last)
-            )
+            logits = student.run(_tensor(images[few]))
             loss = (logits - targets[few]).square().sum() / power
             return torch.autograd.grad(loss, parameters)
 
