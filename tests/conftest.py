@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -13,6 +14,9 @@ pytest_plugins = ("exported_networks", "small_artifacts")
 
 # tiny networks: several threads would only wait for one another
 torch.set_num_threads(1)
+
+# in the background of a script it is ignored, and would be by the commands that tests stop with it
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

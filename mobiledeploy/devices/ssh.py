@@ -8,6 +8,7 @@ are argv lists here and quoted for the shell over there.
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import shlex
 import shutil
@@ -89,7 +90,7 @@ class SshDevice(PythonDevice):
             RuntimeFailedError: there is no ssh client, or it does not get through.
         """
         # sockets have short names: the system's own /tmp, wherever TMPDIR points to
-        self._folder = Path(tempfile.mkdtemp(prefix="mobiledeploy-ssh-", dir="/tmp"))
+        self._folder = Path(tempfile.mkdtemp(prefix=f"mobiledeploy-ssh-{os.getpid()}-", dir="/tmp"))
         start = [_START_PYTHON, "sh", self._python, BOOTSTRAP]
         self._argv = [*self._ssh("ControlMaster=no"), shlex.join(["sh", "-c", *start])]
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from adbd import Daemon
 from native_runners import write_runners
-from real_parts import missing, program
+from real_parts import connections, missing, program
 from sshd import start as start_sshd
 
 
@@ -43,15 +43,14 @@ def ssh(ssh_server, monkeypatch):
     """The server, reached by the real client with our own configuration; nothing may stay there."""
     monkeypatch.setenv("PATH", f"{ssh_server.folder}/bin:{os.environ['PATH']}")
     ssh_server.configure_client()
-    before = set(Path("/tmp").glob("mobiledeploy-ssh-*"))
     yield ssh_server
     assert list(ssh_server.tmp.iterdir()) == []
-    assert set(Path("/tmp").glob("mobiledeploy-ssh-*")) == before
+    assert connections(os.getpid()) == []
 
 
 def quietly(argv, environment=None):
     """Run a command whose success does not matter."""
-    subprocess.run(argv, env=environment, capture_output=True, timeout=30, check=False)
+    subprocess.run(argv, env=environment, capture_output=True, timeout=240, check=False)
 
 
 @pytest.fixture(scope="session")
@@ -87,14 +86,14 @@ def phones(adb_server, tmp_path, monkeypatch):
         daemon.environment["PATH"] = f"{tools}:{os.environ['PATH']}"
         connected.append(daemon)
         subprocess.run(
-            ["adb", "connect", daemon.serial], capture_output=True, timeout=30, check=False
+            ["adb", "connect", daemon.serial], capture_output=True, timeout=240, check=False
         )
         return daemon
 
     yield connect
     for daemon in connected:
         subprocess.run(
-            ["adb", "disconnect", daemon.serial], capture_output=True, timeout=30, check=False
+            ["adb", "disconnect", daemon.serial], capture_output=True, timeout=240, check=False
         )
         daemon.close()
 

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -22,3 +23,8 @@ def program(name: str, package: str) -> str:
     if found is None:
         missing(name, f"apt-get install {package}")
     return found
+
+
+def connections(pid: int) -> list[Path]:
+    """Return the folders in which the shared ssh connections of a process have their sockets."""
+    return list(Path("/tmp").glob(f"mobiledeploy-ssh-{pid}-*"))

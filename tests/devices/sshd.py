@@ -92,7 +92,7 @@ def start(folder: Path, sshd: str, *, environment: str = "") -> tuple[Server, su
     (folder / "sshd_config").write_text(text)
     with (folder / "log").open("w") as log:
         process = subprocess.Popen([sshd, "-D", "-e", "-f", folder / "sshd_config"], stderr=log)
-    for _ in range(100):
+    for _ in range(1000):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:
                 return server, process

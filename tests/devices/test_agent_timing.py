@@ -141,4 +141,4 @@ def test_real_time_is_measured_in_milliseconds():
     import time
 
     (times,) = interleaved([lambda: time.sleep(0.02)], rounds=2, warmup=0)
-    assert all(20 <= t < 500 for t in times)
+    assert all(20 <= t < 5000 for t in times)

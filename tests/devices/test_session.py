@@ -39,7 +39,7 @@ def talk(request_of_two):
     """Hold a session with a script in place of the agent; return what was heard."""
 
     def with_script(script, request=request_of_two, **options):
-        options = {"place": "there", "timeout_s": 30, "explain": no_idea} | options
+        options = {"place": "there", "timeout_s": 240, "explain": no_idea} | options
         return converse([sys.executable, "-c", script], request, **options)
 
     return with_script
@@ -149,13 +149,13 @@ def test_one_that_falls_silent_is_stopped(talk, tmp_path, script):
     began = time.monotonic()
     with pytest.raises(RuntimeFailedError, match=r"said nothing for 1 s and was stopped"):
         list(talk(script, request=request, timeout_s=1))
-    assert time.monotonic() - began < 30
+    assert time.monotonic() - began < 240
 
 
 @pytest.mark.usefixtures("impatient")
 def test_one_that_keeps_talking_may_take_longer(talk):
-    script = SAY + "[(say(progress=i), time.sleep(0.4)) for i in range(6)]; say(result=1)"
-    assert list(talk(script, timeout_s=1))[-1] == {"result": 1}
+    script = SAY + "[(say(progress=i), time.sleep(0.6)) for i in range(8)]; say(result=1)"
+    assert list(talk(script, timeout_s=3))[-1] == {"result": 1}
 
 
 def test_nobody_is_left_behind_when_nobody_listens_any_more(talk, tmp_path):
@@ -177,5 +177,5 @@ def test_the_request_holds_all_that_was_asked_for(talk, request_of_two):
     found = last["result"]
     assert [a["file"] for a in found["artifacts"]] == ["0/a.onnx", "1/b.pte"]
     assert [a["label"] for a in found["artifacts"]] == [str(p) for p in request_of_two.artifacts]
-    assert found["limit_s"] == 30
+    assert found["limit_s"] == 240
     json.dumps(found)
