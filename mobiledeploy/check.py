@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobiledeploy.climb import climb
@@ -10,15 +11,15 @@ from mobiledeploy.errors import ArtifactError
 from mobiledeploy.export.manifest import read_manifest
 from mobiledeploy.pipeline import load_images
 from mobiledeploy.progress import step
-from mobiledeploy.rebuild import calibration_source, rebuild
+from mobiledeploy.rebuild import rebuild
 from mobiledeploy.runtimes import open_runner
+from mobiledeploy.sources import EMBEDDED
 from mobiledeploy.verify.tolerances import default_tolerances
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
 
-    from mobiledeploy.climb import OnDevice
+    from mobiledeploy.climb import Networks, OnDevice
     from mobiledeploy.export.manifest import Manifest
     from mobiledeploy.types import ParityReport
 
@@ -62,7 +63,7 @@ def check_parity(
             require_own_description(path, manifest)
     first = manifests[0]
     networks = rebuild(first, weights=weights, calib_data=calib_data)
-    images = load_images(networks.folded, source or calibration_source(first, calib_data), samples)
+    images = load_images(networks.folded, source or _calibrated_with(networks), samples)
     asked = {"min_sqnr_db": min_sqnr_db, "min_top1_agreement": min_top1_agreement}
     tolerances = replace(
         default_tolerances(first.spec.family),
@@ -77,6 +78,12 @@ def check_parity(
         worst=worst,
         on_device=on_device,
     )
+
+
+def _calibrated_with(networks: Networks) -> Path | None:
+    """Return where the calibration images are; None for those that the package carries."""
+    source = EMBEDDED if networks.calibration is None else networks.calibration.source
+    return None if source == EMBEDDED else Path(source)
 
 
 def require_own_description(path: Path, manifest: Manifest) -> None:

@@ -7,6 +7,7 @@
     │   ├── WeightsError             a checkpoint
     │   ├── DataError                images, labels, a calibration set
     │   └── ArtifactError            an artifact or its manifest
+    │       └── OtherInputsError         other weights or images than it was made from
     └── RuntimeFailedError       4   an exporter, a runtime or a device failed
         └── ExportError              an exporter refused the network
 
@@ -59,6 +60,10 @@ class DataError(LoadError):
 
 class ArtifactError(LoadError):
     """An artifact or its manifest could not be read, or the two do not belong together."""
+
+
+class OtherInputsError(ArtifactError):
+    """Weights or calibration images were found, and they are not those of the artifact."""
 
 
 class RuntimeFailedError(MobileDeployError):

@@ -7,19 +7,20 @@ sha256, or nothing is returned.
 
 from __future__ import annotations
 
-from pathlib import Path
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mobiledeploy.errors import ArtifactError
-from mobiledeploy.pipeline import build, load_images, take_through_stages
+from mobiledeploy.errors import ArtifactError, OtherInputsError
+from mobiledeploy.pipeline import build, take_through_stages
+from mobiledeploy.sources import find_calibration, find_checkpoint
 from mobiledeploy.types import QuantizedModel
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mobiledeploy.climb import Networks
     from mobiledeploy.export.manifest import Manifest
-    from mobiledeploy.types import CalibrationSet, Encoding, FloatModel
-
-_NAMED_WEIGHTS = ("imagenet", "random")
+    from mobiledeploy.types import Encoding, FloatModel
 
 
 def rebuild(
@@ -37,73 +38,48 @@ def rebuild(
         WeightsError: the checkpoint cannot be found or read.
         DataError: the images cannot be found or read.
     """
-    model = _build(manifest, weights)
-    if manifest.recipe is None:
-        return take_through_stages(model, None, None)
-    calibration = _calibration(manifest, model, calib_data)
+    model = rebuild_float(manifest, find_checkpoint(manifest, weights))
+    calibration = find_calibration(manifest, calib_data)
     networks = take_through_stages(model, calibration, manifest.recipe)
-    _require_same_network(manifest, networks)
+    if calibration is not None:
+        _require_same_network(manifest, networks)
     return networks
 
 
-def calibration_source(manifest: Manifest, calib_data: Path | None = None) -> Path | None:
-    """Return where the calibration images are; None for those that the package carries."""
-    described = manifest.document.get("calibration", {})
-    source = described.get("source", "embedded")
-    if calib_data is not None or source == "embedded":
-        return calib_data
-    return _found(manifest, source, described.get("from_manifest"))
+def rebuild_float(manifest: Manifest, checkpoint: Path | None) -> FloatModel:
+    """Build the float network of a manifest.
 
+    Args:
+        manifest: Of an artifact.
+        checkpoint: From `find_checkpoint`.
 
-def _found(manifest: Manifest, typed: str, from_manifest: str | None) -> Path:
-    """Return where a file or folder of the manifest is today.
-
-    As it was typed, from the current folder; else from the manifest's own folder, so that a project
-    can be moved, or checked out elsewhere, as a whole. What is found is held against its sha256.
+    Raises:
+        OtherInputsError: its weights are not those of the manifest.
+        WeightsError: they cannot be had or read.
     """
-    here = Path(typed)
-    beside = manifest.folder / (from_manifest or typed)
-    return beside if not here.exists() and beside.exists() else here
-
-
-def _build(manifest: Manifest, weights: Path | None) -> FloatModel:
+    spec, described = manifest.spec, manifest.document["weights"]
     fields = {
-        name: getattr(manifest.spec, name)
-        for name in manifest.spec.__dataclass_fields__
+        name: getattr(spec, name)
+        for name in spec.__dataclass_fields__
         if name not in {"family", "weights"}
     }
-    document = manifest.document
-    typed = manifest.spec.weights
-    if typed not in _NAMED_WEIGHTS:
-        typed = str(weights or _found(manifest, typed, document["weights"].get("from_manifest")))
     model = build(
-        manifest.spec.family, weights=typed, preprocessing=manifest.preprocessing, **fields
+        spec.family,
+        weights=str(checkpoint or spec.weights),
+        preprocessing=manifest.preprocessing,
+        **fields,
     )
-    if model.provenance.sha256 != document["weights"]["sha256"]:
-        raise ArtifactError(
-            f"The weights at {model.provenance.origin} are not those of the artifact.",
+    if model.provenance.sha256 != described["sha256"]:
+        raise OtherInputsError(
+            f"The weights of {model.provenance.origin} are not those of the artifact.",
             remedy="Say with --weights where the checkpoint is, or export the artifact again.",
         )
-    return model
-
-
-def _calibration(manifest: Manifest, model: FloatModel, calib_data: Path | None) -> CalibrationSet:
-    described = manifest.document["calibration"]
-    source = calibration_source(manifest, calib_data)
-    if source is not None and not source.exists():
-        raise ArtifactError(
-            f"The calibration images are no longer at {source}, and the int8 network cannot be"
-            " rebuilt without them.",
-            remedy="Say with --calib-data where they are.",
+    if described["source"] != "file":  # published weights from a file: by their sha256 the same
+        provenance = replace(
+            model.provenance, source=described["source"], origin=described["origin"]
         )
-    calibration = load_images(model, source, described["count"])
-    if calibration.sha256 != described["sha256"]:
-        raise ArtifactError(
-            f"The calibration images at {source or 'embedded'} are not those that the artifact was"
-            " made with.",
-            remedy="Say with --calib-data where those are, or export the artifact again.",
-        )
-    return calibration
+        model = replace(model, spec=spec, provenance=provenance)
+    return replace(model, labels=manifest.labels)
 
 
 def _require_same_network(manifest: Manifest, networks: Networks) -> None:
@@ -121,7 +97,8 @@ def _require_same_network(manifest: Manifest, networks: Networks) -> None:
     raise ArtifactError(
         f"The network could not be rebuilt from the manifest {manifest.path}: {differ}.",
         remedy=f"Rebuild it with the tools that made it ({_versions(manifest)}), or export the"
-        " artifact again. If the manifest was edited, restore it.",
+        " artifact again. If the manifest was edited, restore it. `mobiledeploy reproduce` shows"
+        " what differs.",
     )
 
 
