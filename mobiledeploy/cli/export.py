@@ -14,7 +14,7 @@ import typer
 
 from mobiledeploy.cli.output import console, print_json, showing_progress
 from mobiledeploy.errors import UsageError
-from mobiledeploy.types import RECIPES, family_named
+from mobiledeploy.types import RECIPES, family_named, require_int8
 
 if TYPE_CHECKING:
     from mobiledeploy.pipeline import Deployment
@@ -101,6 +101,10 @@ def export(
     parity: Annotated[
         bool, typer.Option("--parity/--no-parity", help="Check the artifacts against PyTorch.")
     ] = True,
+    min_int8_coverage: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Least share of MACs and of activations in int8."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
 ) -> None:
     """Export a MobileNet to .pte and ONNX, and check the result."""
@@ -142,6 +146,9 @@ def export(
         from mobiledeploy.verify.ladder import require
 
         require(deployment.parity)
+    if min_int8_coverage is not None:
+        for artifact in deployment.artifacts:
+            require_int8(artifact.path.name, artifact.coverage, min_int8_coverage)
 
 
 def _deploy(
@@ -231,7 +238,7 @@ def _print_table(deployment: Deployment) -> None:
     # names differ in their suffix only: the stem once, above, so that 80 columns hold the table
     table = Table(title=first.stem, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("artifact")
-    for heading in ("size", "logits differing", "SQNR vs float", "agreement", "int8 MACs"):
+    for heading in ("size", "logits differing", "SQNR vs float", "agreement", "int8"):
         table.add_column(heading, justify="right")
     for artifact in deployment.artifacts:
         table.add_row(
@@ -247,6 +254,7 @@ def _print_table(deployment: Deployment) -> None:
     else:
         images = f"{report.data.count} images of {report.data.source}"
         say(f"Parity {'holds' if report.passed else 'FAILS'} on {images}.")
+    say("int8: share of multiply-accumulates / of activations, counted from the file.")
     say(f"In {first.parent}{os.sep}, each with its manifest (.json) beside it.")
     paths = " ".join(shlex.quote(str(artifact.path)) for artifact in deployment.artifacts)
     say(f"Next: mobiledeploy bench {paths}")
@@ -258,15 +266,21 @@ def _figures(deployment: Deployment, artifact: Artifact) -> tuple[str, str, str,
     mine = next((rung for rung in rungs if rung.artifact == artifact.path.name), None)
     exact = mine.against("integers") if mine else None
     loss = mine.against("float") if mine else None
-    share = getattr(deployment.model, "int8_macs_share", 0.0)
     return (
         f"{exact.metrics['differing_logits']:.0f} of {exact.metrics['logits']:.0f}"
         if exact and exact.metrics
         else "-",
         f"{loss.metrics['sqnr_db']:.1f} dB" if loss and loss.metrics else "-",
         f"{loss.metrics['top1_agreement']:.3f}" if loss and loss.metrics else "-",
-        f"{share:.0%}",
+        _coverage(artifact),
     )
+
+
+def _coverage(artifact: Artifact) -> str:
+    """Return the shares of multiply-accumulates and of activations in int8."""
+    if artifact.coverage is None:
+        return "-"
+    return f"{artifact.coverage.macs_share:.0%} / {artifact.coverage.elements_share:.0%}"
 
 
 def _document(deployment: Deployment) -> dict[str, Any]:
@@ -277,7 +291,11 @@ def _document(deployment: Deployment) -> dict[str, Any]:
     return {
         "schema": 1,
         "artifacts": [
-            asdict(artifact) | {"manifest": str(manifest)}
+            asdict(artifact)
+            | {
+                "manifest": str(manifest),
+                "coverage": artifact.coverage.document() if artifact.coverage else None,
+            }
             for artifact, manifest in zip(deployment.artifacts, deployment.manifests, strict=True)
         ],
         "parity": None if report is None else summary(report),

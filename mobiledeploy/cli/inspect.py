@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobiledeploy.cli.output import console, print_json
+from mobiledeploy.types import require_int8
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +23,10 @@ SCHEMA = 1
 def inspect(
     artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A .onnx or a .pte.")],
     *,
+    min_int8_coverage: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Least share of MACs and of activations in int8."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Show what an artifact holds: operators, encodings, metadata."""
@@ -29,12 +34,16 @@ def inspect(
 
     summary = inspect_artifact(artifact)
     if as_json:
-        print_json({"schema": SCHEMA, "kind": "mobiledeploy.inspect"} | asdict(summary))
-        return
-    for line in _lines(summary):
-        console().print(line, markup=False, soft_wrap=True)
-    for group in summary.groups:
-        _print_group(group)
+        coverage = summary.coverage.document() if summary.coverage else None
+        header = {"schema": SCHEMA, "kind": "mobiledeploy.inspect"}
+        print_json(header | asdict(summary) | {"coverage": coverage})
+    else:
+        for line in _lines(summary):
+            console().print(line, markup=False, soft_wrap=True)
+        for group in summary.groups:
+            _print_group(group)
+    if min_int8_coverage is not None:
+        require_int8(artifact.name, summary.coverage, min_int8_coverage)
 
 
 def _lines(summary: ArtifactSummary) -> Iterator[str]:
@@ -46,6 +55,7 @@ def _lines(summary: ArtifactSummary) -> Iterator[str]:
         yield f"output    {_tensor(tensor)}"
     sizes = sorted(summary.weights_bytes.items(), key=lambda item: -item[1])
     yield "weights   " + ", ".join(f"{size:,} bytes {datatype}" for datatype, size in sizes)
+    yield from _coverage_lines(summary)
     if summary.planned_memory_bytes is not None:
         yield f"memory    {summary.planned_memory_bytes:,} bytes planned outside of delegates"
     if summary.opsets:
@@ -57,6 +67,20 @@ def _lines(summary: ArtifactSummary) -> Iterator[str]:
         yield f"metadata  {key}: {value}"
     if summary.labels:
         yield f"labels    {len(summary.labels)}: {', '.join(summary.labels[:3])}, ..."
+
+
+def _coverage_lines(summary: ArtifactSummary) -> Iterator[str]:
+    coverage = summary.coverage
+    if coverage is None:
+        yield "int8      cannot be counted"
+        return
+    yield (
+        f"int8      {coverage.macs_share:.2%} of {coverage.macs:,} multiply-accumulates,"
+        f" {coverage.elements_share:.2%} of {coverage.elements:,} activations"
+        f" (one image; {coverage.counted_in})"
+    )
+    for island in coverage.float_islands:
+        yield f"float     {island.name} ({island.operator}): {island.elements:,} activations"
 
 
 def _tensor(tensor: TensorSummary) -> str:

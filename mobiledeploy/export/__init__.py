@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from mobiledeploy.export import metadata
+from mobiledeploy.export.inspect import inspect_onnx, inspect_pte
 from mobiledeploy.export.manifest import tool_versions
 from mobiledeploy.files import sha256_of, write_whole
 from mobiledeploy.graph import trace
@@ -19,11 +20,18 @@ from mobiledeploy.quiet import quietly
 from mobiledeploy.types import Artifact, FoldedModel, QuantizedModel
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from torch.export import ExportedProgram
 
+    from mobiledeploy.export.inspect import ArtifactSummary
     from mobiledeploy.types import Format, Precision
+
+_INSPECT: Mapping[Format, Callable[[Path], ArtifactSummary]] = {
+    "onnx": inspect_onnx,
+    "pte": inspect_pte,
+}
 
 __all__ = ["artifact_name", "export_executorch", "export_onnx"]
 
@@ -82,6 +90,8 @@ def _write(
 ) -> Artifact:
     with write_whole(path) as part:
         part.write_bytes(data)
+    with step(f"Counting what {path.name} computes in int8"):
+        coverage = _INSPECT[format](path).coverage
     return Artifact(
         format=format,
         path=path,
@@ -91,4 +101,5 @@ def _write(
         precision=_precision(model),
         encodings_digest=model.encodings_digest if isinstance(model, QuantizedModel) else "",
         tool_versions=tool_versions(),
+        coverage=coverage,
     )

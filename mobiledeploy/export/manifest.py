@@ -88,8 +88,9 @@ def write_manifest(
             "recipe": asdict(model.recipe),
             "encodings_sha256": model.encodings_digest,
             "encodings": {name: asdict(e) for name, e in model.encodings.items()},
-            "int8_macs_share": model.int8_macs_share,
         }
+    if artifact.coverage is not None:
+        document["int8_coverage"] = artifact.coverage.document()
     if parity is not None:
         document["parity"] = dict(parity)
     with write_whole(path) as part:

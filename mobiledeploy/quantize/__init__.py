@@ -89,7 +89,6 @@ def quantize(
         calibration_source=calibration.source,
         calibration_count=calibration.count,
         encodings_digest=_digest(program, encodings),
-        int8_macs_share=1.0,
         provenance=model.provenance,
         preprocessing=model.preprocessing,
         labels=model.labels,

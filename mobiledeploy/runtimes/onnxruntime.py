@@ -60,7 +60,7 @@ class OnnxRuntimeRunner:
     def __init__(self, path: Path, *, threads: int = 1, optimize: bool = True) -> None:
         self.path = path
         self.threads = threads
-        self._session = _load(path, _options(threads=threads, optimize=optimize))
+        self._session = load(path, session_options(threads=threads, optimize=optimize))
         self.input_shape, self.batch_size = self._signature()
         properties = self._session.get_modelmeta().custom_metadata_map
         self.metadata, self.labels = read_metadata(path, properties)
@@ -115,9 +115,9 @@ def save_optimized(path: Path, target: Path, *, optimize: bool = True) -> None:
     Raises:
         ArtifactError: ONNX Runtime does not accept the file.
     """
-    options = _options(threads=1, optimize=optimize)
+    options = session_options(threads=1, optimize=optimize)
     options.optimized_model_filepath = str(target)
-    _load(path, options)
+    load(path, options)
 
 
 def read_metadata(
@@ -133,7 +133,8 @@ def read_metadata(
     return document, tuple(properties.get(LABELS_KEY, "").splitlines())
 
 
-def _options(*, threads: int, optimize: bool) -> onnxruntime.SessionOptions:
+def session_options(*, threads: int, optimize: bool) -> onnxruntime.SessionOptions:
+    """Return how every session here is run: operators one after the other, on the CPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -154,12 +155,17 @@ def open_session(
     Raises:
         ArtifactError: ONNX Runtime does not accept the model.
     """
-    return _load(path, _options(threads=threads, optimize=optimize), model)
+    return load(path, session_options(threads=threads, optimize=optimize), model)
 
 
-def _load(
+def load(
     path: Path, options: onnxruntime.SessionOptions, model: bytes | None = None
 ) -> onnxruntime.InferenceSession:
+    """Load a model from its file, or from memory; `path` is what errors call it.
+
+    Raises:
+        ArtifactError: ONNX Runtime does not accept the model.
+    """
     with captured_stderr():
         try:
             return onnxruntime.InferenceSession(

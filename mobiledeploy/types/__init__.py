@@ -7,6 +7,7 @@
 torch appears in annotations only: importing this module costs nothing.
 """
 
+from mobiledeploy.types.coverage import Coverage, FloatIsland, require_int8
 from mobiledeploy.types.networks import (
     INPUT_NAME,
     OUTPUT_NAME,
@@ -62,9 +63,11 @@ __all__ = [
     "CalibrationSet",
     "Compared",
     "Comparison",
+    "Coverage",
     "DataUsed",
     "Encoding",
     "Family",
+    "FloatIsland",
     "FloatModel",
     "FoldedModel",
     "Format",
@@ -85,4 +88,5 @@ __all__ = [
     "TableRow",
     "WeightsProvenance",
     "family_named",
+    "require_int8",
 ]

@@ -175,7 +175,6 @@ class QuantizedModel:
         encodings: Of every activation, by the name of the operator that produces it.
         recipe: How it was made.
         calibration_sha256: What it was calibrated on.
-        int8_macs_share: Share of multiply-accumulates that are computed in int8, 0 to 1.
         encodings_digest: sha256 over all activation encodings and quantized weights.
     """
 
@@ -187,7 +186,6 @@ class QuantizedModel:
     calibration_source: str
     calibration_count: int
     encodings_digest: str
-    int8_macs_share: float
     provenance: WeightsProvenance
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     labels: tuple[str, ...] = ()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from mobiledeploy.types.coverage import Coverage
     from mobiledeploy.types.spec import ModelSpec
 
 Format = Literal["onnx", "pte"]
@@ -25,6 +26,7 @@ class Artifact:
     Attributes:
         encodings_digest: Of the quantized network; empty for float.
         tool_versions: Package name to version, of everything that shaped the bytes.
+        coverage: What of it is computed in int8, counted from the file.
     """
 
     format: Format
@@ -35,6 +37,7 @@ class Artifact:
     precision: Precision
     encodings_digest: str
     tool_versions: Mapping[str, str]
+    coverage: Coverage | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,8 @@ from onnx import helper, numpy_helper
 
 from mobiledeploy.cli import _run
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError
-from mobiledeploy.export.inspect import flatbuffer, inspect_artifact
+from mobiledeploy.export.inspect import inspect_artifact
+from mobiledeploy.runtimes import flatbuffer
 
 METADATA = {"name": "small", "input": {"mean": [0.5, 0.25, 0.125]}}
 LABELS = ("tench", "goldfish", "öre")

@@ -12,7 +12,7 @@ from mobiledeploy.export.inspect.summary import ArtifactSummary
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["ArtifactSummary", "inspect_artifact"]
+__all__ = ["ArtifactSummary", "inspect_artifact", "inspect_onnx", "inspect_pte"]
 
 
 def inspect_artifact(path: Path) -> ArtifactSummary:

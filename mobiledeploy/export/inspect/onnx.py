@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from mobiledeploy.errors import ArtifactError
+from mobiledeploy.export.inspect.coverage import OperatorWork, coverage_of
 from mobiledeploy.export.inspect.summary import (
     INT8,
     ArtifactSummary,
@@ -29,9 +32,38 @@ from mobiledeploy.runtimes.onnxruntime import (
     read_metadata,
     save_optimized,
 )
+from mobiledeploy.runtimes.onnxruntime_profile import example_inputs, run_profiled
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from mobiledeploy.runtimes.onnxruntime_profile import ProfiledOperator
+    from mobiledeploy.types import Coverage
+
+# Which operand is the weight: of convolutions (out, in / groups, ...), of matrix products (k, n)
+_MATRIX_PRODUCTS = {
+    "QGemm": 3,
+    "QLinearMatMul": 3,
+    "Gemm": 1,
+    "FusedGemm": 1,
+    "MatMul": 1,
+    "MatMulInteger": 1,
+}
+_WEIGHT_OPERANDS = _MATRIX_PRODUCTS | {
+    "QLinearConv": 3,
+    "Conv": 1,
+    "FusedConv": 1,
+    "NhwcFusedConv": 1,
+    "ConvInteger": 1,
+}
+_NOT_COMPUTING = frozenset(
+    {
+        *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast"),
+        *("Transpose", "ReorderInput", "ReorderOutput", "Reshape", "Flatten", "Squeeze"),
+        *("Unsqueeze", "Identity", "Pad", "Concat", "Slice", "Split", "Gather", "Expand"),
+        *("Shape", "Constant", "ConstantOfShape"),
+    }
+)
 
 
 def inspect_onnx(path: Path) -> ArtifactSummary:
@@ -44,6 +76,7 @@ def inspect_onnx(path: Path) -> ArtifactSummary:
         optimized_path = Path(folder) / "optimized.onnx"
         save_optimized(path, optimized_path)
         optimized = _read(optimized_path)
+        coverage = _coverage(path, optimized)
     model = _read(path)
     properties = {prop.key: prop.value for prop in model.metadata_props}
     metadata, labels = read_metadata(path, properties)
@@ -69,6 +102,7 @@ def inspect_onnx(path: Path) -> ArtifactSummary:
         weights_bytes=_weights_bytes(initializers.values()),
         metadata=metadata,
         labels=labels,
+        coverage=coverage,
         opsets={opset.domain: opset.version for opset in model.opset_import},
         other_metadata={key: value for key, value in properties.items() if key not in ours},
     )
@@ -82,6 +116,49 @@ def _read(path: Path) -> onnx.ModelProto:
             f"{path} is not an ONNX model: {error}.",
             remedy="Export the model again, or copy the file again.",
         ) from error
+
+
+def _coverage(path: Path, optimized: onnx.ModelProto) -> Coverage | None:
+    """Count what ONNX Runtime computes for one image: it is run once, to know types and shapes."""
+    inputs = example_inputs(path, np.random.default_rng(0))
+    if inputs is None:
+        return None
+    weights = _weights(optimized)
+    work = (
+        _work(operator, weights.get(operator.name))
+        for operator in run_profiled(path, inputs, runs=1)
+        if operator.kind not in _NOT_COMPUTING
+    )
+    return coverage_of(work, f"ONNX Runtime {OnnxRuntimeRunner.version}")
+
+
+def _work(operator: ProfiledOperator, weight: tuple[int, ...] | None) -> OperatorWork:
+    """Return what a node does; `weight` is the shape of what it multiplies by, if it does."""
+    datatype, shape = operator.writes[0]
+    elements = math.prod(shape)
+    macs = 0
+    if weight is not None:
+        outputs = shape[-1] if operator.kind in _MATRIX_PRODUCTS else weight[0]
+        macs = elements * math.prod(weight) // outputs
+    return OperatorWork(
+        name=operator.name,
+        operator=operator.kind,
+        reads=operator.reads[0][0] if operator.reads else "",
+        writes=datatype,
+        elements=elements,
+        macs=macs,
+    )
+
+
+def _weights(model: onnx.ModelProto) -> dict[str, tuple[int, ...]]:
+    """Return the shape of the weight of every convolution and matrix product, by node name."""
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in model.graph.initializer}
+    weights = {}
+    for node in model.graph.node:
+        position = _WEIGHT_OPERANDS.get(node.op_type)
+        if position is not None and node.input[position] in shapes:
+            weights[node.name] = shapes[node.input[position]]
+    return weights
 
 
 def _tensor(value: onnx.ValueInfoProto, encoding: TensorEncoding | None) -> TensorSummary:

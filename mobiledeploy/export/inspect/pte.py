@@ -10,7 +10,8 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from mobiledeploy.errors import ArtifactError
-from mobiledeploy.export.inspect.flatbuffer import Generated, bindings
+from mobiledeploy.export.inspect.coverage import coverage_of
+from mobiledeploy.export.inspect.kernels import instructions, kernel_work, kernels
 from mobiledeploy.export.inspect.summary import (
     ArtifactSummary,
     ConstantMethod,
@@ -19,8 +20,10 @@ from mobiledeploy.export.inspect.summary import (
     TensorSummary,
     count_operators,
 )
+from mobiledeploy.export.inspect.tensors import SCALAR_TYPES, datatype_of, shape_of
 from mobiledeploy.export.inspect.xnnpack import XnnpackGraph, read_xnnpack
 from mobiledeploy.files import sha256_of
+from mobiledeploy.runtimes.flatbuffer import Generated, bindings
 from mobiledeploy.runtimes.pte_file import (
     LABELS_METHOD,
     METADATA_METHOD,
@@ -35,24 +38,13 @@ from mobiledeploy.runtimes.pte_file import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
+
+    from mobiledeploy.types import Coverage
 
 _SCHEMA = "schema/program.fbs"
 _OUTSIDE = "outside of delegates, in ExecuTorch's own kernels"
-# ScalarType of scalar_type.fbs -> numpy's name and the bytes of an element.
-_SCALAR_TYPES = {
-    0: ("uint8", 1),
-    1: ("int8", 1),
-    2: ("int16", 2),
-    3: ("int32", 4),
-    4: ("int64", 8),
-    5: ("float16", 2),
-    6: ("float32", 4),
-    7: ("float64", 8),
-    11: ("bool", 1),
-    15: ("bfloat16", 2),
-}
 
 
 def inspect_pte(path: Path) -> ArtifactSummary:
@@ -95,7 +87,7 @@ def _summary(
         )
         for index, (delegate, graph) in enumerate(zip(delegates, graphs, strict=True))
     ]
-    outside = count_operators(_outside(forward))
+    outside = count_operators(kernels(forward))
     if outside:
         groups.append(OperatorGroup(where=_OUTSIDE, operators=outside))
     metadata, labels = decode_description(
@@ -117,6 +109,7 @@ def _summary(
         weights_bytes=dict(weights),
         metadata=metadata,
         labels=labels,
+        coverage=_coverage(forward, graphs),
         backends=tuple(delegate.backend for delegate in delegates),
         constant_methods=tuple(
             _constant_method(name, plan)
@@ -127,20 +120,12 @@ def _summary(
     )
 
 
-def _instructions(plan: Generated) -> list[Generated]:
-    return [step.instrArgs for chain in plan.chains for step in chain.instructions]
-
-
-def _outside(plan: Generated) -> Iterator[tuple[str, str]]:
-    """Yield each kernel that ExecuTorch calls itself, with the datatype that it writes.
-
-    The kernels are those of torch's out-variants: the last argument is what they write.
-    """
-    for call in _instructions(plan):
-        if hasattr(call, "opIndex"):
-            operator = plan.operators[call.opIndex]
-            name = f"{operator.name.decode()}.{operator.overload.decode()}".rstrip(".")
-            yield name, _datatype(plan.values[call.args[-1]].val)
+def _coverage(forward: Generated, graphs: Sequence[XnnpackGraph | None]) -> Coverage | None:
+    """Count what delegates and kernels do; None where a delegate cannot be read."""
+    if any(graph is None for graph in graphs):
+        return None
+    inside = [work for graph in graphs if graph is not None for work in graph.work]
+    return coverage_of([*inside, *kernel_work(forward)], "XNNPACK's graph as serialized")
 
 
 def _boundary_encodings(
@@ -148,7 +133,7 @@ def _boundary_encodings(
 ) -> dict[int, TensorEncoding]:
     """Return how delegates quantize and dequantize, by the index of the tensor they are given."""
     encodings: dict[int, TensorEncoding] = {}
-    for call in _instructions(plan):
+    for call in instructions(plan):
         graph = graphs[call.delegateIndex] if hasattr(call, "delegateIndex") else None
         if graph:
             given = (*graph.input_encodings, *graph.output_encodings)
@@ -161,26 +146,15 @@ def _tensor(plan: Generated, index: int, encodings: dict[int, TensorEncoding]) -
     value = plan.values[index].val
     return TensorSummary(
         name="",
-        datatype=_datatype(value),
-        shape=_shape(value),
+        datatype=datatype_of(value),
+        shape=shape_of(value),
         encoding=encodings.get(int(index)),
     )
 
 
-def _datatype(value: Generated) -> str:
-    """Return the datatype of a tensor; of anything else what the format calls it ("Int")."""
-    if not hasattr(value, "scalarType"):
-        return type(value).__name__.removesuffix("T")
-    return _SCALAR_TYPES[value.scalarType][0]
-
-
-def _shape(value: Generated) -> tuple[int, ...]:
-    return tuple(int(size) for size in getattr(value, "sizes", ()))
-
-
 def _constant_method(name: str, plan: Generated) -> ConstantMethod:
     value = plan.values[plan.outputs[0]].val
-    return ConstantMethod(name=name, datatype=_datatype(value), shape=_shape(value))
+    return ConstantMethod(name=name, datatype=datatype_of(value), shape=shape_of(value))
 
 
 def _constant(contents: PteContents, program: Generated, plan: Generated | None) -> bytes:
@@ -191,7 +165,7 @@ def _constant(contents: PteContents, program: Generated, plan: Generated | None)
     table = program.constantSegment
     segment = program.segments[table.segmentIndex]
     start = contents.segments_at + segment.offset + int(table.offsets[tensor.dataBufferIdx])
-    return bytes(contents.data[start : start + math.prod(_shape(tensor))])
+    return bytes(contents.data[start : start + math.prod(shape_of(tensor))])
 
 
 def _constant_tensors_bytes(plan: Generated) -> Counter[str]:
@@ -199,6 +173,6 @@ def _constant_tensors_bytes(plan: Generated) -> Counter[str]:
     sizes: Counter[str] = Counter()
     for value in (entry.val for entry in plan.values):
         if getattr(value, "dataBufferIdx", 0):
-            datatype, item_bytes = _SCALAR_TYPES[value.scalarType]
-            sizes[datatype] += math.prod(_shape(value)) * item_bytes
+            datatype, item_bytes = SCALAR_TYPES[value.scalarType]
+            sizes[datatype] += math.prod(shape_of(value)) * item_bytes
     return sizes

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from mobiledeploy.types import Format
+    from mobiledeploy.types import Coverage, Format
 
 INT8 = frozenset({"int8", "uint8"})
 
@@ -112,6 +112,8 @@ class ArtifactSummary:
         weights_bytes: Size of the constants by datatype.
         metadata: What our exporters say about the artifact; empty for one of other makers.
         labels: Names of the classes, if the artifact carries them.
+        coverage: What is computed in int8; None where it cannot be counted: another backend's
+            delegate, or an image of no fixed size.
         opsets: ONNX: domain ("" is ONNX's own) to version.
         other_metadata: ONNX: `metadata_props` of other makers.
         backends: `.pte`: the backend of each delegate.
@@ -129,6 +131,7 @@ class ArtifactSummary:
     weights_bytes: Mapping[str, int]
     metadata: Mapping[str, object]
     labels: tuple[str, ...]
+    coverage: Coverage | None = None
     opsets: Mapping[str, int] = field(default_factory=dict)
     other_metadata: Mapping[str, str] = field(default_factory=dict)
     backends: tuple[str, ...] = ()

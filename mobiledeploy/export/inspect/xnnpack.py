@@ -11,8 +11,9 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mobiledeploy.export.inspect.flatbuffer import Generated, bindings
+from mobiledeploy.export.inspect.coverage import OperatorWork
 from mobiledeploy.export.inspect.summary import OperatorCount, TensorEncoding, count_operators
+from mobiledeploy.runtimes.flatbuffer import Generated, bindings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -34,6 +35,11 @@ _DATATYPES = {
 # These pass on what they read, in another order or shape.
 _LAYOUT_NODES = ("XNNStaticTranspose", "XNNStaticReshape", "XNNCopy")
 _CONVERT = "XNNConvert"
+_NOT_COMPUTING = frozenset(
+    {*_LAYOUT_NODES, _CONVERT, "XNNStaticConstantPad", "XNNStaticSlice"}
+    | {f"XNNConcatenate{count}" for count in range(2, 6)}
+)
+_MATRIX_PRODUCTS = ("XNNFullyConnected", "XNNBatchMatrixMultiply")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,12 +48,14 @@ class XnnpackGraph:
 
     Attributes:
         operators: By name and by the datatype that they write.
+        work: What each computing operator does, in order.
         constants_bytes: Size of weights, biases and per-channel scales by datatype.
         input_encodings: How each input is quantized, in the order of the call's arguments.
         output_encodings: How each output was quantized before.
     """
 
     operators: tuple[OperatorCount, ...]
+    work: tuple[OperatorWork, ...]
     constants_bytes: Counter[str]
     input_encodings: tuple[TensorEncoding | None, ...]
     output_encodings: tuple[TensorEncoding | None, ...]
@@ -58,12 +66,13 @@ class _Node:
     kind: str
     inputs: tuple[int, ...]
     output: int
+    terms: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Value:
     datatype: str
-    elements: int
+    dims: tuple[int, ...]
     constant: bool
     encoding: TensorEncoding | None
     scales: int
@@ -89,6 +98,11 @@ def read_xnnpack(graph: bytes) -> XnnpackGraph:
     values = dict(_value(value.xvalueUnion, datatypes) for value in content.xvalues)
     return XnnpackGraph(
         operators=count_operators((node.kind, values[node.output].datatype) for node in nodes),
+        work=tuple(
+            _work(index, node, values)
+            for index, node in enumerate(nodes)
+            if node.kind not in _NOT_COMPUTING
+        ),
         constants_bytes=_constants_bytes(values.values()),
         input_encodings=tuple(_encoded_as(int(i), nodes, values) for i in content.inputIds),
         output_encodings=tuple(_decoded_from(int(i), nodes, values) for i in content.outputIds),
@@ -99,7 +113,30 @@ def _node(kind: str, fields: Generated) -> _Node:
     """Return a node with its inputs and its first output, whatever its kind calls them."""
     ids = {name: number for name, number in vars(fields).items() if name.endswith("Id")}
     inputs = tuple(number for name, number in ids.items() if not name.startswith("output"))
-    return _Node(kind, inputs, next(n for name, n in ids.items() if name.startswith("output")))
+    output = next(n for name, n in ids.items() if name.startswith("output"))
+    return _Node(kind, inputs, output, _terms(fields))
+
+
+def _terms(fields: Generated) -> int:
+    """Return how many products a convolution sums up per element; 0 for other nodes."""
+    if not hasattr(fields, "groupInputChannels"):
+        return 0
+    return int(fields.kernelHeight * fields.kernelWidth * fields.groupInputChannels)
+
+
+def _work(index: int, node: _Node, values: Mapping[int, _Value]) -> OperatorWork:
+    """Return what a node does."""
+    first, written = values[node.inputs[0]], values[node.output]
+    elements = math.prod(written.dims)
+    terms = first.dims[-1] if node.kind in _MATRIX_PRODUCTS else node.terms
+    return OperatorWork(
+        name=f"{node.kind.removeprefix('XNN')} #{index} {list(written.dims)}",
+        operator=node.kind,
+        reads=first.datatype,
+        writes=written.datatype,
+        elements=elements,
+        macs=elements * terms,
+    )
 
 
 def _value(union: Generated, datatypes: Mapping[int, str]) -> tuple[int, _Value]:
@@ -114,16 +151,12 @@ def _value(union: Generated, datatypes: Mapping[int, str]) -> tuple[int, _Value]
         )
     return tensor.idOut, _Value(
         datatype=datatype,
-        elements=_elements(tensor),
+        # flatc's object API gives 0 or None in place of an empty array
+        dims=tuple(tensor.dims.tolist()) if tensor.numDims else (),
         constant=tensor.constantBufferIdx > 0,
         encoding=encoding,
         scales=getattr(parameters, "numScales", 0),
     )
-
-
-def _elements(tensor: Generated) -> int:
-    # A scalar has no dims; flatc's object API then gives 0 or None in place of an empty array.
-    return math.prod(tensor.dims.tolist()) if tensor.numDims else 1
 
 
 def _constants_bytes(values: Iterable[_Value]) -> Counter[str]:
@@ -131,7 +164,7 @@ def _constants_bytes(values: Iterable[_Value]) -> Counter[str]:
     sizes: Counter[str] = Counter()
     for value in values:
         if value.constant:
-            sizes[value.datatype] += math.ceil(value.elements * _item_bytes(value.datatype))
+            sizes[value.datatype] += math.ceil(math.prod(value.dims) * _item_bytes(value.datatype))
             sizes["float32"] += value.scales * 4
     return +sizes
 
