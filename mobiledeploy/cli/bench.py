@@ -61,12 +61,32 @@ def bench(
     history: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Append the result to this file of lines.")
     ] = None,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Time operators instead: where the time goes.")
+    ] = False,
+    trace: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Profile, and write a trace for chrome://tracing."),
+    ] = None,
     json_path: Annotated[
         Path | None,
         typer.Option("--json", metavar="PATH", help="Write a JSON document; - is stdout."),
     ] = None,
 ) -> None:
     """Measure artifacts against one another: latency, load, memory."""
+    if profile or trace is not None:
+        from mobiledeploy.cli.profile import profile_artifacts
+        from mobiledeploy.errors import UsageError
+
+        if device_uri != "local" or baseline is not None:
+            raise UsageError(
+                "--profile times operators on this machine and compares with no baseline.",
+                remedy="Leave out --device and --baseline.",
+            )
+        profile_artifacts(
+            artifacts, runs=runs, threads=threads, json_path=json_path, trace_path=trace
+        )
+        return
     from mobiledeploy.bench import measure
     from mobiledeploy.bench.baseline import compare, parse_percent, read_result, require
     from mobiledeploy.bench.document import to_document

@@ -6,6 +6,7 @@ import weakref
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 
 # The same extension module that `executorch.runtime` wraps, without the exporter that importing
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    import numpy as np
     from numpy.typing import NDArray
+
+    from mobiledeploy.runtimes.xnnpack_operators import SingleOperator
 
 _FLOAT = 6  # executorch/runtime/core/portable_type/scalar_type.h
 
@@ -127,8 +129,41 @@ class ExecuTorchRunner:
         del self._method, self._program
 
 
+class SingleOperatorRunner:
+    """One operator of a `.pte`, as a program of its own, with an input made of noise.
+
+    Args:
+        operator: From `xnnpack_operators`.
+        threads: Size of the process's thread pool.
+
+    Raises:
+        ArtifactError: ExecuTorch does not accept the program.
+        RuntimeFailedError: a runner is open with another number of threads.
+    """
+
+    def __init__(self, operator: SingleOperator, *, threads: int) -> None:
+        _set_threads(threads)
+        self._buffer = operator.program  # which the loaded program goes on reading
+        self._program, self._method = _load(operator.name, self._buffer)
+        self._inputs = tuple(_noise(*given) for given in operator.inputs)
+        _open.add(self)
+
+    def run(self) -> None:
+        """Run the operator once; the outputs stay where they are."""
+        self._method(self._inputs, False)
+
+
+def _noise(datatype: str, shape: tuple[int, ...]) -> torch.Tensor:
+    """Return codes of every value, or normal floats."""
+    random = np.random.default_rng(0)
+    if datatype == "float32":
+        return torch.from_numpy(random.standard_normal(shape, dtype=np.float32))
+    info = np.iinfo(datatype)
+    return torch.from_numpy(random.integers(info.min, info.max + 1, shape, dtype=datatype))
+
+
 # Runners that hold on to the thread pool. Weak: one that was never closed must not count for ever.
-_open: weakref.WeakSet[ExecuTorchRunner] = weakref.WeakSet()
+_open: weakref.WeakSet[ExecuTorchRunner | SingleOperatorRunner] = weakref.WeakSet()
 
 
 def _set_threads(threads: int) -> None:
@@ -149,12 +184,22 @@ def _set_threads(threads: int) -> None:
         _portable_lib._unsafe_reset_threadpool(threads)  # noqa: SLF001 - the only access
 
 
-def _load(path: Path) -> tuple[Any, Any]:
-    """Load and initialise the method; return it and the program that owns its memory."""
+def _load(path: Path | str, buffer: bytes | None = None) -> tuple[Any, Any]:
+    """Load and initialise the method; return it and the program that owns its memory.
+
+    With a buffer, the program is read from there and `path` is only what errors call it.
+    """
+    verification = _portable_lib.Verification.InternalConsistency
     with captured_stderr() as log:
         try:
-            program = _portable_lib._load_program(  # noqa: SLF001 - see the import
-                str(path), program_verification=_portable_lib.Verification.InternalConsistency
+            program = (
+                _portable_lib._load_program(  # noqa: SLF001 - see the import
+                    str(path), program_verification=verification
+                )
+                if buffer is None
+                else _portable_lib._load_program_from_buffer(  # noqa: SLF001
+                    buffer, program_verification=verification
+                )
             )
             return program, program.load_method(METHOD)
         except (RuntimeError, MemoryError) as error:

@@ -1,0 +1,93 @@
+"""`mobiledeploy bench --profile`: where the time goes, operator by operator."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mobiledeploy.cli.output import console, print_json, showing_progress
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from mobiledeploy.bench.profile import Profile
+
+SCHEMA = 1
+_SLOWEST = 15
+
+
+def profile_artifacts(
+    artifacts: Sequence[Path],
+    *,
+    runs: int,
+    threads: int,
+    json_path: Path | None,
+    trace_path: Path | None,
+) -> None:
+    """Profile artifacts one after the other; print tables, write documents."""
+    from mobiledeploy.bench.chrome_trace import to_chrome_trace
+    from mobiledeploy.bench.profile import profile
+    from mobiledeploy.files import write_whole
+
+    with showing_progress():
+        profiles = [profile(path, runs=runs, threads=threads) for path in artifacts]
+    for each in profiles:
+        _print(each)
+    documents = {json_path: _document(profiles)} if json_path is not None else {}
+    if trace_path is not None:
+        documents[trace_path] = to_chrome_trace(profiles)
+    for path, document in documents.items():
+        if str(path) == "-":
+            print_json(document)
+        else:
+            with write_whole(path) as part:
+                part.write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _document(profiles: Sequence[Profile]) -> dict[str, Any]:
+    entries = [
+        asdict(p) | {"sum_us": p.sum_us, "by_kind": [asdict(kind) for kind in p.by_kind()]}
+        for p in profiles
+    ]
+    return {"schema": SCHEMA, "kind": "mobiledeploy.profile", "profiles": entries}
+
+
+def _print(profile: Profile) -> None:
+    from rich.text import Text
+
+    total = profile.sum_us
+    console().print(Text(f"{Path(profile.artifact).name}, {profile.runtime}", style="bold"))
+    console().print(
+        f"{profile.method}. Their sum is {total / 1e3:.3f} ms; the whole network takes"
+        f" {profile.whole_us / 1e3:.3f} ms.",
+        markup=False,
+        highlight=False,
+    )
+    _table(
+        ("operator", "count", "us", "share"),
+        ((k.kind, str(k.count), f"{k.total_us:.0f}", f"{k.share:.1%}") for k in profile.by_kind()),
+    )
+    slowest = sorted(profile.operators, key=lambda o: -o.median_us)[:_SLOWEST]
+    _table(
+        ("slowest", "us", "share"),
+        ((o.name, f"{o.median_us:.0f}", f"{o.median_us / total:.1%}") for o in slowest),
+    )
+    rest = len(profile.operators) - len(slowest)
+    if rest:
+        console().print(f"And {rest} more: --json and --trace have them all.", markup=False)
+
+
+def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column(headings[0], overflow="fold")
+    for heading in headings[1:]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    console().print(table)

@@ -1,0 +1,122 @@
+"""Profiles of real artifacts; operators cut out of a `.pte` compute what they do within it."""
+
+import json
+from dataclasses import replace
+
+import networks
+import numpy as np
+import pytest
+import torch
+
+from mobiledeploy.bench.chrome_trace import to_chrome_trace
+from mobiledeploy.bench.profile import OperatorTime, Profile, profile
+from mobiledeploy.cli import main
+from mobiledeploy.errors import ArtifactError, UsageError
+from mobiledeploy.export import export_executorch
+from mobiledeploy.runtimes import open_runner
+from mobiledeploy.runtimes.executorch import SingleOperatorRunner
+from mobiledeploy.runtimes.xnnpack_operators import empty_operator, single_operators
+
+
+def test_operators_one_after_the_other_are_the_network(tmp_path):
+    """Weights, encodings, flags and order: all of them are right, or this is not."""
+    model = networks.quantized("v3-small", 64, short=True)
+    artifact = export_executorch(model, tmp_path / "v3.pte")
+    image = networks.pixels(64, count=1, seed=3)
+    with open_runner(artifact.path) as runner:
+        expected = runner.run({"input": image})["logits"]
+    operators = list(single_operators(artifact.path))
+    values = {operators[0].reads[0]: torch.from_numpy(image)}
+    for operator in operators:
+        alone = SingleOperatorRunner(operator, threads=1)
+        results = alone._method(tuple(values[number] for number in operator.reads))
+        values |= dict(zip(operator.writes, results, strict=True))
+    (last,) = operators[-1].writes
+    np.testing.assert_array_equal(values[last].numpy(), expected)
+
+
+def test_an_empty_call_takes_less_than_a_convolution(int8_pte):
+    assert empty_operator().inputs == (("float32", (1,)),)
+    found = profile(int8_pte, runs=20)
+    convolutions = [o.median_us for o in found.operators if o.kind == "XNNConv2d"]
+    assert len(convolutions) == 2
+    assert all(us > 0 for us in convolutions)
+
+
+@pytest.mark.parametrize(
+    ("artifact", "kinds"),
+    [
+        ("int8_onnx", {"QLinearConv": 3, "QLinearAdd": 1, "QuantizeLinear": 1}),
+        ("int8_pte", {"XNNConv2d": 2, "XNNDepthwiseConv2d": 1, "XNNAdd": 1}),
+    ],
+)
+def test_every_operator_is_there_and_shares_add_up(artifact, kinds, request):
+    found = profile(request.getfixturevalue(artifact), runs=3)
+    counted = {kind.kind: kind.count for kind in found.by_kind()}
+    assert kinds.items() <= counted.items()
+    assert sum(counted.values()) == len(found.operators)
+    assert sum(kind.share for kind in found.by_kind()) == pytest.approx(1)
+    assert found.sum_us > 0
+    assert found.whole_us > 0
+    totals = [kind.total_us for kind in found.by_kind()]
+    assert totals == sorted(totals, reverse=True)
+
+
+def test_what_cannot_be_profiled_is_told(portable_pte, int8_pte):
+    with pytest.raises(ArtifactError, match="no operator that could be timed"):
+        profile(portable_pte, runs=2)
+    with pytest.raises(UsageError):
+        profile(int8_pte, runs=0)
+
+
+TWO = Profile(
+    artifact="folder/net.pte",
+    runtime="executorch 1",
+    method="alone",
+    threads=1,
+    whole_us=9.0,
+    operators=(
+        OperatorTime(name="a", kind="Conv", median_us=3.0),
+        OperatorTime(name="b", kind="Add", median_us=1.0),
+        OperatorTime(name="c", kind="Conv", median_us=4.0),
+    ),
+)
+
+
+def test_a_trace_lays_operators_end_to_end_and_artifacts_apart():
+    document = to_chrome_trace([TWO, replace(TWO, artifact="other.onnx")])
+    events = document["traceEvents"]
+    spans = [(e["pid"], e["name"], e["ts"], e["dur"]) for e in events if e["ph"] == "X"]
+    one = [("a", 0.0, 3.0), ("b", 3.0, 1.0), ("c", 4.0, 4.0)]
+    assert spans == [(pid, *span) for pid in (0, 1) for span in one]
+    names = [e["args"]["name"] for e in events if e["ph"] == "M"]
+    assert [name.split()[0] for name in names] == ["net.pte", "other.onnx"]
+
+
+def test_kinds_are_summed_and_sorted():
+    assert [(k.kind, k.count, k.total_us, k.share) for k in TWO.by_kind()] == [
+        ("Conv", 2, 7.0, 7 / 8),
+        ("Add", 1, 1.0, 1 / 8),
+    ]
+
+
+def test_the_command_prints_tables_and_writes_both_documents(int8_onnx, tmp_path, capsys):
+    result, trace = tmp_path / "profile.json", tmp_path / "trace.json"
+    arguments = ["bench", str(int8_onnx), "--profile", "--runs", "3"]
+    with pytest.raises(SystemExit) as stopped:
+        main([*arguments, "--json", str(result), "--trace", str(trace)])
+    assert not stopped.value.code
+    shown = capsys.readouterr().err
+    assert "QLinearConv" in shown
+    assert "%" in shown
+    (entry,) = json.loads(result.read_text())["profiles"]
+    assert len(entry["operators"]) == sum(kind["count"] for kind in entry["by_kind"])
+    spans = [e for e in json.loads(trace.read_text())["traceEvents"] if e["ph"] == "X"]
+    assert len(spans) == len(entry["operators"])
+
+
+def test_the_command_profiles_this_machine_only(int8_onnx, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["bench", str(int8_onnx), "--profile", "--device", "ssh://nowhere"])
+    assert stopped.value.code == 2
+    assert "this machine" in capsys.readouterr().err
