@@ -20,6 +20,7 @@ _MIB = 2**20
 
 
 def bench(
+    context: typer.Context,
     artifacts: Annotated[
         list[Path], typer.Argument(metavar="ARTIFACT...", help="The first is the reference.")
     ],
@@ -75,14 +76,9 @@ def bench(
 ) -> None:
     """Measure artifacts against one another: latency, load, memory."""
     if profile or trace is not None:
-        from mobiledeploy.cli.profile import profile_artifacts
-        from mobiledeploy.errors import UsageError
+        from mobiledeploy.cli.profile import profile_artifacts, require_options
 
-        if device_uri != "local" or baseline is not None:
-            raise UsageError(
-                "--profile times operators on this machine and compares with no baseline.",
-                remedy="Leave out --device and --baseline.",
-            )
+        require_options(context)
         profile_artifacts(
             artifacts, runs=runs, threads=threads, json_path=json_path, trace_path=trace
         )

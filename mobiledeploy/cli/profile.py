@@ -8,14 +8,39 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.cli.output import console, print_json, showing_progress
+from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    import typer
 
     from mobiledeploy.bench.profile import Profile
 
 SCHEMA = 1
 _SLOWEST = 15
+# of `bench`, what a profile knows what to do with
+_PARAMETERS = frozenset({"artifacts", "threads", "runs", "profile", "trace", "json_path"})
+
+
+def require_options(context: typer.Context) -> None:
+    """Raise where `bench` was given an option that a profile would leave out of account.
+
+    Raises:
+        UsageError: which one.
+    """
+    given = []
+    for parameter in context.command.params:
+        source = context.get_parameter_source(parameter.name or "")
+        typed = source is not None and source.name == "COMMANDLINE"
+        if typed and parameter.name not in _PARAMETERS:
+            given.append(parameter.opts[0])
+    if given:
+        raise UsageError(
+            f"A profile times operators on this machine, alone: {', '.join(given)} would mean"
+            " nothing.",
+            remedy="Leave out either --profile and --trace, or these.",
+        )
 
 
 def profile_artifacts(
@@ -26,11 +51,20 @@ def profile_artifacts(
     json_path: Path | None,
     trace_path: Path | None,
 ) -> None:
-    """Profile artifacts one after the other; print tables, write documents."""
+    """Profile artifacts one after the other; print tables, write documents.
+
+    Raises:
+        UsageError: both documents would go to one place.
+    """
     from mobiledeploy.bench.chrome_trace import to_chrome_trace
     from mobiledeploy.bench.profile import profile
     from mobiledeploy.files import write_whole
 
+    if json_path is not None and json_path == trace_path:
+        raise UsageError(
+            f"--json and --trace would both be written to {json_path}.",
+            remedy="Name two files.",
+        )
     with showing_progress():
         profiles = [profile(path, runs=runs, threads=threads) for path in artifacts]
     for each in profiles:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING
 import flatbuffers  # type: ignore[import-untyped]
 import numpy as np
 
+from mobiledeploy.errors import ArtifactError
 from mobiledeploy.runtimes.flatbuffer import Generated, bindings
 from mobiledeploy.runtimes.pte_file import (
     METHOD,
@@ -82,6 +83,7 @@ def single_operators(path: Path) -> Iterator[SingleOperator]:
         raw = bytes(blob.graph)
         with structure_errors_explained(path):
             whole = schema.XNNGraphT.InitFromPackedBuf(raw, 0)
+            _require_known_datatypes(path, whole)
             constants = _constants(contents, blob.constants, whole)
             for index, node in enumerate(whole.xnodes):
                 # packing a graph changes it: each operator gets a reading of its own
@@ -162,6 +164,19 @@ def _cut(graph: Generated, index: int, kind: str, constants: Sequence[bytes]) ->
         writes=tuple(outputs),
         program=_program(_payload(graph, data), ends, len(inputs)),
     )
+
+
+def _require_known_datatypes(path: Path, graph: Generated) -> None:
+    """Raise where an activation is of a datatype that no program here can take or return."""
+    for value in graph.xvalues:
+        tensor = _tensor(value)
+        if not tensor.constantBufferIdx and tensor.datatype not in _DATATYPES:
+            known = ", ".join(name for _, name in _DATATYPES.values())
+            raise ArtifactError(
+                f"{path}: an activation has XNNPACK's datatype {tensor.datatype}; operators can be"
+                f" cut out and timed where all are one of {known}.",
+                remedy="Profile a float32 or an int8 export.",
+            )
 
 
 def _tensor(value: Generated) -> Generated:

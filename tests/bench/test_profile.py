@@ -12,16 +12,15 @@ from mobiledeploy.bench.chrome_trace import to_chrome_trace
 from mobiledeploy.bench.profile import OperatorTime, Profile, profile
 from mobiledeploy.cli import main
 from mobiledeploy.errors import ArtifactError, UsageError
-from mobiledeploy.export import export_executorch
+from mobiledeploy.quiet import quietly
 from mobiledeploy.runtimes import open_runner
 from mobiledeploy.runtimes.executorch import SingleOperatorRunner
 from mobiledeploy.runtimes.xnnpack_operators import empty_operator, single_operators
 
 
-def test_operators_one_after_the_other_are_the_network(tmp_path):
+def test_operators_one_after_the_other_are_the_network(exported_to):
     """Weights, encodings, flags and order: all of them are right, or this is not."""
-    model = networks.quantized("v3-small", 64, short=True)
-    artifact = export_executorch(model, tmp_path / "v3.pte")
+    artifact = exported_to("pte", "v3-small", 64)
     image = networks.pixels(64, count=1, seed=3)
     with open_runner(artifact.path) as runner:
         expected = runner.run({"input": image})["logits"]
@@ -67,6 +66,19 @@ def test_what_cannot_be_profiled_is_told(portable_pte, int8_pte):
         profile(portable_pte, runs=2)
     with pytest.raises(UsageError):
         profile(int8_pte, runs=0)
+
+
+def test_activations_that_no_program_could_take_are_told(tmp_path):
+    """Half precision, which XNNPACK computes and the wheels' Python cannot time here."""
+    with quietly():
+        from mobiledeploy.export import executorch as to_executorch
+
+    module = torch.nn.Conv2d(3, 4, 3).half().eval()
+    program = torch.export.export(module, (torch.zeros(1, 3, 8, 8, dtype=torch.half),))
+    path = tmp_path / "half.pte"
+    path.write_bytes(to_executorch.encode(program, {}))
+    with pytest.raises(ArtifactError, match=r"datatype 2; .* float32"):
+        list(single_operators(path))
 
 
 TWO = Profile(
@@ -115,8 +127,24 @@ def test_the_command_prints_tables_and_writes_both_documents(int8_onnx, tmp_path
     assert len(spans) == len(entry["operators"])
 
 
-def test_the_command_profiles_this_machine_only(int8_onnx, capsys):
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (["--profile", "--device", "ssh://nowhere"], "--device"),
+        (["--trace", "t.json", "--baseline", "b.json", "--warmup", "10"], "--warmup, --baseline"),
+    ],
+)
+def test_the_command_leaves_no_option_out_of_account(int8_onnx, options, named, capsys):
     with pytest.raises(SystemExit) as stopped:
-        main(["bench", str(int8_onnx), "--profile", "--device", "ssh://nowhere"])
+        main(["bench", str(int8_onnx), *options])
     assert stopped.value.code == 2
-    assert "this machine" in capsys.readouterr().err
+    assert named in capsys.readouterr().err
+
+
+def test_the_command_writes_two_documents_to_two_files(int8_onnx, tmp_path, capsys):
+    both = str(tmp_path / "both.json")
+    with pytest.raises(SystemExit) as stopped:
+        main(["bench", str(int8_onnx), "--trace", both, "--json", both])
+    assert stopped.value.code == 2
+    assert "both" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
