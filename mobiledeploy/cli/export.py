@@ -123,7 +123,7 @@ def export(
         "seed": seed,
     }
     with showing_progress():
-        deployment = _deploy(
+        deployment, doubts = _deploy(
             model,
             weights=weights,
             fields={name: value for name, value in fields.items() if value is not None},
@@ -139,7 +139,7 @@ def export(
             parity=parity,
         )
     if as_json:
-        print_json(_document(deployment))
+        print_json(_document(deployment) | {"warnings": doubts})
     else:
         _print_table(deployment)
     if deployment.parity is not None:
@@ -166,17 +166,21 @@ def _deploy(
     ptq: str,
     out: Path,
     parity: bool,
-) -> Deployment:
-    """Run the pipeline on what the flags say."""
+) -> tuple[Deployment, tuple[str, ...]]:
+    """Run the pipeline on what the flags say; return what it made, and what it warned of."""
     from mobiledeploy.progress import step
 
     with step("Loading PyTorch and the exporters"):
-        from mobiledeploy import pipeline
+        from mobiledeploy import data, pipeline
     built = pipeline.build(model, config=config, weights=weights, labels=labels, **fields)
     built = replace(built, preprocessing=replace(built.preprocessing, **overrides))
     _announce(built)
     calibration = pipeline.load_images(built, calib_data, calib_samples) if int8 else None
-    return pipeline.deploy(
+    doubts: tuple[str, ...] = ()
+    if calibration is not None and calib_data is not None:
+        doubts = data.doubts(built, calibration)
+    _warn(doubts)
+    deployment = pipeline.deploy(
         built,
         formats=[f.value for f in formats],
         calibration=calibration,
@@ -184,6 +188,7 @@ def _deploy(
         out=out,
         parity=parity,
     )
+    return deployment, doubts
 
 
 def _overrides(
@@ -227,6 +232,14 @@ def _announce(model: FloatModel) -> None:
             "[bold yellow]Random weights:[/] good for latency and size only; the network"
             " recognises nothing."
         )
+
+
+def _warn(doubts: tuple[str, ...]) -> None:
+    """Say what looks wrong about the user's images, before minutes are spent on them."""
+    from rich.text import Text
+
+    for doubt in doubts:
+        console().print("[bold yellow]Warning:[/]", Text(doubt), soft_wrap=True)
 
 
 def _print_table(deployment: Deployment) -> None:

@@ -1,0 +1,95 @@
+"""What looks wrong about a calibration set: on real networks, real images, and real mistakes."""
+
+import numpy as np
+import pytest
+import torch
+
+import mobiledeploy
+from mobiledeploy.data import doubts
+from mobiledeploy.types import CalibrationSet, Preprocessing
+
+FILES = {
+    "v1": "mobilenet_v1_0.5_cifar10",
+    "v3-small": "mobilenet_v3_small_cifar10",
+    "v3-large": "mobilenet_v3_large_cifar10",
+}
+
+
+@pytest.fixture(params=FILES, scope="module")
+def model(request, shared):
+    checkpoint = shared / "checkpoints" / f"{FILES[request.param]}.safetensors"
+    preprocessing = Preprocessing(crop_pct=1.0)
+    return mobiledeploy.build(
+        request.param, weights=str(checkpoint), resolution=64, preprocessing=preprocessing
+    )
+
+
+@pytest.fixture(scope="module")
+def pixels(shared):
+    """(128, 3, 64, 64), in [0, 1]."""
+    with np.load(shared / "data" / "cifar10" / "calib.npz") as data:
+        small = torch.from_numpy(data["images"][:128]).permute(0, 3, 1, 2) / 255
+    return torch.nn.functional.interpolate(small, size=64, mode="bilinear").numpy()
+
+
+def normalised(pixels):
+    statistics = Preprocessing()
+    mean, std = (np.array(s, np.float32)[:, None, None] for s in (statistics.mean, statistics.std))
+    return (pixels - mean) / std
+
+
+UNLIKE = {
+    "mean and std of 0.5": lambda x: (x - 0.5) / 0.5,
+    "not normalised": lambda x: x,
+    "not even scaled": lambda x: x * 255,
+    "normalised twice": lambda x: normalised(normalised(x)),
+    "black": lambda x: normalised(0 * x),
+}
+
+
+def set_of(images) -> CalibrationSet:
+    return CalibrationSet(
+        batches=(np.ascontiguousarray(images, np.float32),), source="", sha256="", labels=None
+    )
+
+
+@pytest.mark.shared
+def test_right_images_raise_none(model, pixels):
+    assert doubts(model, set_of(normalised(pixels))) == ()
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("mistake", UNLIKE)
+def test_a_mistake_in_preprocessing_is_told(model, pixels, mistake):
+    (found,) = (
+        text for text in doubts(model, set_of(UNLIKE[mistake](pixels))) if "copies" not in text
+    )
+    assert "unlike" in found
+    assert "--mean and --std" in found
+
+
+@pytest.mark.shared
+def test_exchanged_colours_are_told(model, pixels):
+    (found,) = doubts(model, set_of(normalised(pixels[:, ::-1])))
+    assert "red and blue exchanged" in found
+
+
+@pytest.mark.shared
+def test_few_images_and_copies_are_counted(model, pixels):
+    x = normalised(pixels)
+    (few,) = doubts(model, set_of(x[:31]))
+    assert few.startswith("31 calibration images are few")
+    (copies,) = doubts(model, set_of(np.concatenate([x[:120], x[:3], x[:3]])))
+    assert copies == "6 of 126 calibration images are copies of others in the set."
+
+
+@pytest.mark.shared
+def test_random_weights_remember_nothing(pixels):
+    model = mobiledeploy.build("v1", weights="random", width=0.25, resolution=64, num_classes=10)
+    assert doubts(model, set_of(255 * pixels)) == ()
+
+
+@pytest.mark.shared
+def test_looking_leaves_the_network_as_it_was(model, pixels):
+    doubts(model, set_of(normalised(pixels)))
+    assert not any(module._forward_pre_hooks for module in model.module.modules())
