@@ -1,25 +1,30 @@
 """What post-training quantization costs: every recipe, and what each technique is worth.
 
     MOBILEDEPLOY_SHARED=../shared python benchmarks/ptq.py [v2 v1 v3-small v3-large] [--swap]
+    MOBILEDEPLOY_SHARED=../shared python benchmarks/ptq.py [v2 v1 v3-small v3-large] --curve
 
 V2 has torchvision's ImageNet weights and is calibrated on 200 photographs, the others were trained
 on CIFAR-10 and are calibrated on 200 of its images; all are measured on images that calibration has
 not seen, against the same network in float. Prints a Markdown table per network: logits' SQNR and
 agreement with their 95% intervals, top-1, seconds. `--swap` calibrates on the evaluation images and
-measures on the others: does it tell the same story? V2 takes about twenty minutes on two cores.
+measures on the others: does it tell the same story? `--curve` prints what balanced makes of 8 to
+200 calibration images instead. V2 takes about twenty minutes on two cores.
 """
 
 import argparse
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeAlias
 from unittest.mock import patch
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from stock import stock_executorch, stock_onnxruntime
 
 import mobiledeploy
 from mobiledeploy.equalize import equalize
@@ -28,12 +33,12 @@ from mobiledeploy.parallel import in_order
 from mobiledeploy.quantize import quantize
 from mobiledeploy.quantize.reference import IntegerReference
 from mobiledeploy.quiet import quietly
+from mobiledeploy.runtimes import Runner
 from mobiledeploy.types import (
     RECIPES,
     CalibrationSet,
     FoldedModel,
     Preprocessing,
-    QuantizedModel,
     QuantRecipe,
 )
 from mobiledeploy.verify.metrics import bootstrap_interval, sqnr_db, wilson_interval
@@ -43,28 +48,42 @@ CHECKPOINTS = {
     "v3-small": "mobilenet_v3_small",
     "v3-large": "mobilenet_v3_large",
 }
-FLOWS: dict[str, Callable[[FoldedModel, CalibrationSet], QuantizedModel]] = {
-    "min-max, nearest": lambda model, images: quantize(
-        model, images, QuantRecipe(range_rule="minmax", rounding="nearest")
-    ),
-    "+ equalization, none turned round": lambda model, images: quantize(
-        unturned(model, images), images, QuantRecipe(range_rule="minmax", rounding="nearest")
-    ),
-    "+ channels turned round": lambda model, images: quantize(
-        equalize(model, images), images, QuantRecipe(range_rule="minmax", rounding="nearest")
-    ),
-    "+ ranges by the logits (fast)": lambda model, images: quantize(
-        equalize(model, images), images, RECIPES["fast"]
-    ),
-    "+ cancelling rounding (balanced)": lambda model, images: quantize(
-        equalize(model, images), images, RECIPES["balanced"]
-    ),
-    "+ learned (best)": lambda model, images: quantize(
-        equalize(model, images), images, RECIPES["best"]
-    ),
-    "balanced without equalization": lambda model, images: quantize(
-        model, images, RECIPES["balanced"]
-    ),
+COUNTS = (8, 16, 32, 64, 100, 200)
+Flow: TypeAlias = Callable[[FoldedModel, CalibrationSet], Runner | IntegerReference]
+Row: TypeAlias = tuple[str, Flow, CalibrationSet]
+
+
+def ours(recipe: QuantRecipe, *, equalized: bool = True, turned: bool = True) -> Flow:
+    """Return a flow of this project's, with or without equalization."""
+
+    def flow(model: FoldedModel, images: CalibrationSet) -> IntegerReference:
+        if equalized:
+            kept = nullcontext() if turned else patch("mobiledeploy.equalize._turned", unturned)
+            with kept:
+                model = equalize(model, images)
+        return IntegerReference(quantize(model, images, recipe))
+
+    return flow
+
+
+def unturned(factors: NDArray[np.float64], *_: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Leave every channel's sign."""
+    return factors
+
+
+PLAIN = QuantRecipe(range_rule="minmax", rounding="nearest")
+FLOWS: dict[str, Flow] = {
+    "ExecuTorch's XNNPACKQuantizer": stock_executorch,
+    "ONNX Runtime's quantize_static": stock_onnxruntime,
+    "widest ranges, nearest": ours(PLAIN, equalized=False),
+    "+ equalized, no channel turned": ours(PLAIN, turned=False),
+    "+ channels turned": ours(PLAIN),
+    "+ ranges by the logits: **fast**": ours(RECIPES["fast"]),
+    "+ cancelling rounding: **balanced**": ours(RECIPES["balanced"]),
+    "+ learned: **best**": ours(RECIPES["best"]),
+    "ranges by the logits alone": ours(RECIPES["fast"], equalized=False),
+    "cancelling rounding alone": ours(replace(PLAIN, rounding="cancelling"), equalized=False),
+    "balanced, not equalized": ours(RECIPES["balanced"], equalized=False),
 }
 
 
@@ -83,34 +102,44 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=["v2", *CHECKPOINTS])
     parser.add_argument("--swap", action="store_true")
+    parser.add_argument("--curve", action="store_true")
     arguments = parser.parse_args()
     shared = Path(os.environ["MOBILEDEPLOY_SHARED"])
     for name in arguments.models:
-        measure(subject(name, shared, swap=arguments.swap))
+        trained = subject(name, shared, swap=arguments.swap)
+        measure(trained, curve(trained) if arguments.curve else flows(trained))
 
 
-def measure(subject: Subject) -> None:
+def measure(subject: Subject, rows: Iterator[Row]) -> None:
     """Print the table of one network."""
     exact = float_logits(subject)
     top1 = (exact.argmax(1) == subject.truth).mean()
     print(f"\n### {subject.name}: {len(exact)} images, float top-1 {top1:.3f}\n")
     print("| recipe | SQNR dB | agreement | top-1 | s |\n|---|---|---|---|---|")
-    for title, make, images in flows(subject):
+    for title, make, images in rows:
         began = time.perf_counter()
         with quietly():
-            quantized = make(subject.model, images)
+            network = make(subject.model, images)
         seconds = time.perf_counter() - began
-        run = IntegerReference(quantized).run
-        logits = [run({"input": batch})["logits"] for batch in subject.evaluation.batches]
+        logits = [network.run({"input": batch})["logits"] for batch in subject.evaluation.batches]
         row = figures(exact, np.concatenate(logits), subject.truth)
         print(f"| {title} | {row} | {seconds:.0f} |", flush=True)
 
 
-def flows(subject: Subject) -> Iterator[tuple[str, Callable[..., QuantizedModel], CalibrationSet]]:
+def flows(subject: Subject) -> Iterator[Row]:
     for title, make in FLOWS.items():
         yield title, make, subject.calibration
     embedded = mobiledeploy.load_images(subject.model, None)
-    yield "balanced, embedded images", FLOWS["+ cancelling rounding (balanced)"], embedded
+    yield "balanced, the package's own images", ours(RECIPES["balanced"]), embedded
+
+
+def curve(subject: Subject) -> Iterator[Row]:
+    """Yield balanced on more and more images, spread evenly over the set as `export` does it."""
+    every = np.concatenate(subject.calibration.batches)
+    for count in COUNTS:
+        spread = every[np.arange(count) * len(every) // count]
+        few = replace(subject.calibration, batches=tuple(np.array_split(spread, -(-count // 16))))
+        yield f"{count} images", ours(RECIPES["balanced"]), few
 
 
 def figures(
@@ -124,12 +153,6 @@ def figures(
         f" {agree / len(exact):.3f} ({least:.3f}-{most:.3f}) |"
         f" {(logits.argmax(1) == truth).mean():.3f}"
     )
-
-
-def unturned(model: FoldedModel, images: CalibrationSet) -> FoldedModel:
-    """Equalize, but leave every channel's sign."""
-    with patch("mobiledeploy.equalize._turned", lambda factors, *_: factors):
-        return equalize(model, images)
 
 
 def float_logits(subject: Subject) -> NDArray[np.float32]:
@@ -154,13 +177,8 @@ def subject(name: str, shared: Path, *, swap: bool) -> Subject:
     if swap:
         calibration, evaluation = evaluation, calibration
     return Subject(
-        name, fold(model), first(calibration, 200), evaluation, np.array(evaluation.labels)
+        name, fold(model), calibration.first(200), evaluation, np.array(evaluation.labels)
     )
-
-
-def first(images: CalibrationSet, count: int) -> CalibrationSet:
-    few = np.concatenate(images.batches)[:count]
-    return replace(images, batches=tuple(np.array_split(few, max(1, count // 16))), labels=None)
 
 
 if __name__ == "__main__":

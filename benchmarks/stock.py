@@ -1,0 +1,77 @@
+"""What others make of the same network and the same images, with their defaults."""
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+    XNNPACKQuantizer,
+    get_symmetric_quantization_config,
+)
+from executorch.exir import to_edge_transform_and_lower
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quant_pre_process,
+    quantize_static,
+)
+from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+
+from mobiledeploy.runtimes import Runner, open_runner
+from mobiledeploy.types import CalibrationSet, FoldedModel
+
+
+def stock_executorch(model: FoldedModel, images: CalibrationSet) -> Runner:
+    """Quantize as ExecuTorch's examples do: XNNPACKQuantizer, symmetric, per channel, min-max."""
+    singly = [torch.from_numpy(x[None]) for batch in images.batches for x in batch]
+    program = torch.export.export(model.module, (singly[0],))
+    quantizer = XNNPACKQuantizer()
+    quantizer.set_global(get_symmetric_quantization_config(is_per_channel=True))
+    prepared = prepare_pt2e(program.module(), quantizer)
+    with torch.no_grad():
+        for image in singly:
+            prepared(image)
+    program = torch.export.export(convert_pt2e(prepared), (singly[0],))
+    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "stock.pte"
+        path.write_bytes(lowered.to_executorch().buffer)
+        return open_runner(path, threads=2)
+
+
+def stock_onnxruntime(model: FoldedModel, images: CalibrationSet) -> Runner:
+    """Quantize with `quantize_static`: QDQ, per channel, U8 activations, min-max."""
+    example = torch.from_numpy(images.batches[0][:1])
+    with TemporaryDirectory() as folder:
+        exported, prepared, path = (
+            Path(folder) / f"{name}.onnx" for name in ("float", "prepared", "stock")
+        )
+        names = {"input_names": ["input"], "output_names": ["logits"]}
+        torch.onnx.export(
+            model.module, (example,), exported, dynamo=True, external_data=False, **names
+        )
+        quant_pre_process(str(exported), str(prepared))
+        quantize_static(
+            str(prepared),
+            str(path),
+            _Images(images),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )
+        return open_runner(path, threads=2)
+
+
+class _Images(CalibrationDataReader):
+    """One image at a time."""
+
+    def __init__(self, images: CalibrationSet) -> None:
+        self._images = iter(np.concatenate(images.batches))
+
+    def get_next(self) -> dict[str, np.ndarray] | None:
+        image = next(self._images, None)
+        return None if image is None else {"input": image[None]}
