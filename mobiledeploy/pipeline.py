@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mobiledeploy import data, models
 from mobiledeploy import weights as _weights
 from mobiledeploy.climb import Networks, climb
@@ -20,6 +22,8 @@ from mobiledeploy.files import require_writable
 from mobiledeploy.fold import fold
 from mobiledeploy.progress import step
 from mobiledeploy.quantize import quantize
+from mobiledeploy.quantize.by_layer import measure_layers
+from mobiledeploy.quantize.prepare import plan, round_parameters
 from mobiledeploy.report.document import summary
 from mobiledeploy.single_thread import on_one_thread
 from mobiledeploy.types import (
@@ -34,13 +38,22 @@ from mobiledeploy.types import (
     Preprocessing,
     QuantizedModel,
     QuantRecipe,
+    SensitivityReport,
     family_named,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["Deployment", "build", "deploy", "equalize", "fold", "load_images"]
+__all__ = [
+    "Deployment",
+    "build",
+    "deploy",
+    "equalize",
+    "fold",
+    "load_images",
+    "measure_sensitivity",
+]
 
 _PARITY_IMAGES = 32
 
@@ -157,6 +170,40 @@ def take_through_stages(
         equalized=equalized,
         deployed=deployed,
         calibration=calibration,
+    )
+
+
+@on_one_thread
+def measure_sensitivity(
+    model: FloatModel,
+    calibration: CalibrationSet,
+    images: CalibrationSet,
+    recipe: QuantRecipe | None = None,
+) -> SensitivityReport:
+    """Measure what each layer's int8 costs, and what keeping it in float would bring back.
+
+    Args:
+        model: From `build`.
+        calibration: Images to quantize with.
+        images: To measure on.
+        recipe: How to quantize.
+
+    Raises:
+        ExportError: the network holds an operator without an int8 form.
+    """
+    recipe = recipe or QuantRecipe()
+    with step("Folding BatchNorm"):
+        folded = fold(model)
+    planned = plan(equalize(folded, calibration), calibration, recipe)
+    rounded = round_parameters(planned, recipe, np.concatenate(calibration.batches))
+    int8_sqnr_db, layers = measure_layers(planned, rounded, np.concatenate(images.batches))
+    return SensitivityReport(
+        network=model.spec.name,
+        int8_sqnr_db=int8_sqnr_db,
+        source=images.source,
+        count=images.count,
+        calibration_source=calibration.source,
+        layers=layers,
     )
 
 

@@ -22,13 +22,17 @@ _SMALLEST, _LARGEST = 5, 24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bubble:
-    """One point. `x` is shown on a logarithmic axis; bubbles of one `group` share a colour."""
+    """One point. `x` is shown on a logarithmic axis; bubbles of one `group` share a colour.
+
+    Where many lie close together, `labelled` leaves the label to the tooltip.
+    """
 
     x: float
     y: float
     area: float
     label: str
     group: str
+    labelled: bool = True
 
 
 def bubble_chart(bubbles: Sequence[Bubble], *, x_title: str, y_title: str) -> str:
@@ -64,7 +68,8 @@ def _contents(bubbles: Sequence[Bubble]) -> Iterator[str]:
             f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{radius:.1f}" fill="{colour}"'
             f' fill-opacity="0.55" stroke="{colour}"><title>{title}</title></circle>'
         )
-        yield _text(x, y - radius - 4, bubble.label)
+        if bubble.labelled:
+            yield _text(x, y - radius - 4, bubble.label)
     for row, (group, colour) in enumerate(colours.items()):
         line = _TOP + 14 + 16 * row
         yield _text(_LEFT + 12, line, f"● {group}", anchor="start", extra=f' fill="{colour}"')

@@ -24,6 +24,7 @@ from mobiledeploy.cli.inspect import inspect as inspect_command
 from mobiledeploy.cli.models import models as models_command
 from mobiledeploy.cli.output import console, explain
 from mobiledeploy.cli.parity import parity as parity_command
+from mobiledeploy.cli.sensitivity import sensitivity as sensitivity_command
 from mobiledeploy.errors import MobileDeployError
 
 if TYPE_CHECKING:
@@ -72,6 +73,7 @@ def _options(
 app.command("export")(export_command)
 app.command("parity")(parity_command)
 app.command("models")(models_command)
+app.command("sensitivity")(sensitivity_command)
 app.command("bench")(bench_command)
 app.command("compare")(compare_command)
 app.command("inspect")(inspect_command)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mobiledeploy.cli import model_options as options
 from mobiledeploy.cli.output import console, print_json, showing_progress
 from mobiledeploy.errors import UsageError
 from mobiledeploy.types import RECIPES, family_named, require_int8
 
 if TYPE_CHECKING:
     from mobiledeploy.pipeline import Deployment
-    from mobiledeploy.types import Artifact, FloatModel
+    from mobiledeploy.types import Artifact
 
 
 class Format(StrEnum):
@@ -28,75 +29,29 @@ class Format(StrEnum):
     ONNX = "onnx"
 
 
-class Interpolation(StrEnum):
-    """What `--interpolation` takes."""
-
-    BILINEAR = "bilinear"
-    BICUBIC = "bicubic"
-    NEAREST = "nearest"
-
-
-class Ptq(StrEnum):
-    """What `--ptq` takes: the names in `mobiledeploy.types.RECIPES`."""
-
-    FAST = "fast"
-    BALANCED = "balanced"
-    BEST = "best"
-
-
 def export(
-    model: Annotated[
-        str | None,
-        typer.Argument(metavar="MODEL", help="v1, v2, v3-large (v3), v3-small; or --config."),
-    ] = None,
+    model: Annotated[str | None, options.MODEL] = None,
     *,
     int8: Annotated[bool, typer.Option("--int8", help="Quantize to int8; else float.")] = False,
     formats: Annotated[
         list[Format] | None,
         typer.Option("--format", help="Artifact to write; may be given twice. [default: pte]"),
     ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(metavar="imagenet|random|PATH", help="Weights to load. [default: imagenet]"),
-    ] = None,
-    width: Annotated[float | None, typer.Option(help="Width multiplier. [default: 1.0]")] = None,
-    resolution: Annotated[
-        int | None, typer.Option(help="Side of the square input. [default: 224]")
-    ] = None,
-    num_classes: Annotated[
-        int | None, typer.Option(help="Outputs of the classifier. [default: the weights']")
-    ] = None,
-    in_channels: Annotated[
-        int | None, typer.Option(help="Channels of the input image. [default: 3]")
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(help="YAML file that describes a network of your own (docs/models.md)."),
-    ] = None,
+    weights: Annotated[str | None, options.WEIGHTS] = None,
+    width: Annotated[float | None, options.WIDTH] = None,
+    resolution: Annotated[int | None, options.RESOLUTION] = None,
+    num_classes: Annotated[int | None, options.NUM_CLASSES] = None,
+    in_channels: Annotated[int | None, options.IN_CHANNELS] = None,
+    config: Annotated[Path | None, options.CONFIG] = None,
     labels: Annotated[Path | None, typer.Option(help="Class names, one a line.")] = None,
-    calib_data: Annotated[
-        Path | None,
-        typer.Option(help="Images to calibrate with: a folder, or .npz. [default: built in]"),
-    ] = None,
-    calib_samples: Annotated[
-        int | None, typer.Option(min=1, help="How many of them to use. [default: all]")
-    ] = None,
-    ptq: Annotated[
-        Ptq | None,
-        typer.Option(
-            help="How hard to try to keep the logits: seconds, tens of seconds, minutes."
-            " [default: balanced]"
-        ),
-    ] = None,
-    mean: Annotated[str | None, typer.Option(metavar="R,G,B", help="Of pixels in [0, 1].")] = None,
-    std: Annotated[str | None, typer.Option(metavar="R,G,B", help="Of pixels in [0, 1].")] = None,
-    crop_pct: Annotated[
-        float | None, typer.Option(help="Crop / resized short side. [default: 0.875]")
-    ] = None,
-    interpolation: Annotated[
-        Interpolation | None, typer.Option(help="Of the resize. [default: bilinear]")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="For random weights. [default: 0]")] = None,
+    calib_data: Annotated[Path | None, options.CALIB_DATA] = None,
+    calib_samples: Annotated[int | None, options.CALIB_SAMPLES] = None,
+    ptq: Annotated[options.Ptq | None, options.PTQ] = None,
+    mean: Annotated[str | None, options.MEAN] = None,
+    std: Annotated[str | None, options.STD] = None,
+    crop_pct: Annotated[float | None, options.CROP_PCT] = None,
+    interpolation: Annotated[options.Interpolation | None, options.INTERPOLATION] = None,
+    seed: Annotated[int | None, options.SEED] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("exports"),
     parity: Annotated[
         bool, typer.Option("--parity/--no-parity", help="Check the artifacts against PyTorch.")
@@ -126,15 +81,15 @@ def export(
         deployment, doubts = _deploy(
             model,
             weights=weights,
-            fields={name: value for name, value in fields.items() if value is not None},
+            fields=fields,
             config=config,
             labels=labels,
-            overrides=_overrides(mean, std, crop_pct, interpolation),
+            overrides=options.preprocessing_overrides(mean, std, crop_pct, interpolation),
             int8=int8,
             formats=list(dict.fromkeys(formats or [Format.PTE])),
             calib_data=calib_data,
             calib_samples=calib_samples,
-            ptq=(ptq or Ptq.BALANCED).value,
+            ptq=(ptq or options.Ptq.BALANCED).value,
             out=out,
             parity=parity,
         )
@@ -172,9 +127,9 @@ def _deploy(
 
     with step("Loading PyTorch and the exporters"):
         from mobiledeploy import data, pipeline
-    built = pipeline.build(model, config=config, weights=weights, labels=labels, **fields)
-    built = replace(built, preprocessing=replace(built.preprocessing, **overrides))
-    _announce(built)
+    built = options.build_network(
+        model, config=config, weights=weights, labels=labels, fields=fields, overrides=overrides
+    )
     calibration = pipeline.load_images(built, calib_data, calib_samples) if int8 else None
     doubts: tuple[str, ...] = ()
     if calibration is not None and calib_data is not None:
@@ -189,49 +144,6 @@ def _deploy(
         parity=parity,
     )
     return deployment, doubts
-
-
-def _overrides(
-    mean: str | None,
-    std: str | None,
-    crop_pct: float | None,
-    interpolation: Interpolation | None,
-) -> dict[str, Any]:
-    """Return the fields of `Preprocessing` that flags set."""
-    given = {
-        "mean": _numbers("--mean", mean),
-        "std": _numbers("--std", std),
-        "crop_pct": crop_pct,
-        "interpolation": interpolation.value if interpolation else None,
-    }
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
-    """Parse "0.485,0.456,0.406"."""
-    if text is None:
-        return None
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise UsageError(
-            f"{flag} is {text!r}; expected one number per channel, separated by commas.",
-            remedy=f"For example: {flag} 0.485,0.456,0.406",
-        ) from None
-
-
-def _announce(model: FloatModel) -> None:
-    """Say what the weights brought with them, and loudly if they are random."""
-    from rich.padding import Padding
-    from rich.text import Text
-
-    for note in model.provenance.notes:
-        console().print(Padding(Text(note), (0, 0, 0, 2), expand=False))
-    if model.provenance.source == "random":
-        console().print(
-            "[bold yellow]Random weights:[/] good for latency and size only; the network"
-            " recognises nothing."
-        )
 
 
 def _warn(doubts: tuple[str, ...]) -> None:

@@ -23,8 +23,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 
+from mobiledeploy.quantize.simulate import Simulation
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -58,8 +60,9 @@ def round_in_sequence(
     scales: Mapping[str, torch.Tensor],
     images: NDArray[np.float32],
     rounding: Rounding,
+    floating: Collection[str] = (),
 ) -> dict[str, Rounded]:
-    """Return every layer's rounded parameters, by the name of the unit's operator.
+    """Return every int8 layer's rounded parameters, by the name of the unit's operator.
 
     Args:
         traced: The float network; it is left as it is.
@@ -68,14 +71,15 @@ def round_in_sequence(
         scales: Of the weights, by the name of the unit's operator.
         images: (N, C, H, W), all held in memory at once with a layer's activations.
         rounding: How a layer's weights are rounded, given the input that it gets.
+        floating: Names of the operators of the units that compute in float.
     """
-    sequence = _Sequence(traced, units, encodings, scales, rounding)
+    sequence = _Sequence(traced, units, encodings, scales, rounding, floating)
     with torch.no_grad():
         sequence.run(torch.from_numpy(images).to(memory_format=torch.channels_last))
     return sequence.rounded
 
 
-class _Sequence(torch.fx.Interpreter):
+class _Sequence(Simulation):
     """Runs the network as quantized, rounding each layer when its input has arrived."""
 
     def __init__(
@@ -85,28 +89,18 @@ class _Sequence(torch.fx.Interpreter):
         encodings: Mapping[str, Encoding],
         scales: Mapping[str, torch.Tensor],
         rounding: Rounding,
+        floating: Collection[str],
     ) -> None:
-        super().__init__(traced)
-        self._activations = {unit.output for unit in units}
-        self._encodings = encodings
+        self.rounded: dict[str, Rounded] = {}
+        super().__init__(traced, units, encodings, self.rounded, floating)
         self._scales = scales
         self._rounding = rounding
-        self.rounded: dict[str, Rounded] = {}
 
-    def run_node(self, n: Node) -> Any:
-        if n.name not in self._scales:
-            value = super().run_node(n)
-        else:
-            x, weight, bias, *settings = self.fetch_args_kwargs_from_env(n)[0]
-            operator = cast("Any", n.target)
-            on_grid = self._rounding(n, weight, self._scales[n.name], x)
-            lost = operator(x, weight - on_grid, None, *settings)
-            shift = lost.mean([axis for axis in range(lost.dim()) if axis != 1])
-            self.rounded[n.name] = Rounded(on_grid, bias + shift)
-            value = operator(x, on_grid, bias + shift, *settings)
-        if n.op == "placeholder" or n in self._activations:
-            encoding = self._encodings[n.name]
-            value = torch.fake_quantize_per_tensor_affine(
-                value, encoding.scale, encoding.zero_point, -128, 127
-            )
-        return value
+    def parameters(self, n: Node, operands: Sequence[Any]) -> Rounded:
+        """Round the layer; its bias takes over what that did to the mean."""
+        x, weight, bias, *settings = operands
+        on_grid = self._rounding(n, weight, self._scales[n.name], x)
+        lost = cast("Any", n.target)(x, weight - on_grid, None, *settings)
+        shift = lost.mean([axis for axis in range(lost.dim()) if axis != 1])
+        self.rounded[n.name] = Rounded(on_grid, bias + shift)
+        return self.rounded[n.name]

@@ -41,6 +41,7 @@ from mobiledeploy.types.results import (
     OutputCheck,
     Precision,
 )
+from mobiledeploy.types.sensitivity import LayerSensitivity, SensitivityReport
 from mobiledeploy.types.spec import (
     FAMILIES,
     FAMILY_ALIASES,
@@ -75,6 +76,7 @@ __all__ = [
     "ImageError",
     "Interpolation",
     "LayerError",
+    "LayerSensitivity",
     "Measurement",
     "ModelSpec",
     "OutputCheck",
@@ -85,6 +87,7 @@ __all__ = [
     "QuantizedModel",
     "Rung",
     "RungName",
+    "SensitivityReport",
     "TableRow",
     "WeightsProvenance",
     "family_named",

@@ -102,6 +102,21 @@ class CalibrationSet:
         """Return the number of images."""
         return sum(len(batch) for batch in self.batches)
 
+    def spread(self, count: int) -> CalibrationSet:
+        """Return so many images, evenly spread, or all where there are no more.
+
+        Sets are ordered by class. `sha256` goes on naming the whole.
+        """
+        step = self.count / min(count, self.count)
+        chosen = [int(i * step) for i in range(min(count, self.count))]
+        images = [image for batch in self.batches for image in batch]
+        return replace(
+            self,
+            batches=tuple(images[i][None] for i in chosen),
+            labels=None if self.labels is None else tuple(self.labels[i] for i in chosen),
+            names=tuple(self.names[i] for i in chosen) if self.names else (),
+        )
+
     def first(self, count: int) -> CalibrationSet:
         """Return the first images of the set; `sha256` goes on naming the whole."""
         batches: list[NDArray[np.float32]] = []

@@ -1,0 +1,144 @@
+"""`mobiledeploy sensitivity`: which layers int8 costs most."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mobiledeploy.cli import model_options as options
+from mobiledeploy.cli.output import console, print_json, showing_progress
+from mobiledeploy.types import RECIPES, family_named
+
+if TYPE_CHECKING:
+    from mobiledeploy.types import SensitivityReport
+
+_MEASURED = 32
+_LISTED = 15
+_LABELLED = 6
+
+
+def sensitivity(
+    model: Annotated[str | None, options.MODEL] = None,
+    *,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Images to measure on. [default: those of the calibration]"),
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="How many. [default: 32]")] = None,
+    weights: Annotated[str | None, options.WEIGHTS] = None,
+    width: Annotated[float | None, options.WIDTH] = None,
+    resolution: Annotated[int | None, options.RESOLUTION] = None,
+    num_classes: Annotated[int | None, options.NUM_CLASSES] = None,
+    in_channels: Annotated[int | None, options.IN_CHANNELS] = None,
+    config: Annotated[Path | None, options.CONFIG] = None,
+    calib_data: Annotated[Path | None, options.CALIB_DATA] = None,
+    calib_samples: Annotated[int | None, options.CALIB_SAMPLES] = None,
+    ptq: Annotated[options.Ptq | None, options.PTQ] = None,
+    mean: Annotated[str | None, options.MEAN] = None,
+    std: Annotated[str | None, options.STD] = None,
+    crop_pct: Annotated[float | None, options.CROP_PCT] = None,
+    interpolation: Annotated[options.Interpolation | None, options.INTERPOLATION] = None,
+    seed: Annotated[int | None, options.SEED] = None,
+    json_path: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="PATH", help="Write a JSON document; - is stdout."),
+    ] = None,
+    plot: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Write a plot (SVG) of all layers.")
+    ] = None,
+) -> None:
+    """Rank layers by what int8 costs there, one at a time and all but one."""
+    if model is not None:
+        family_named(model)  # a misspelt name is told before PyTorch has loaded
+    overrides = options.preprocessing_overrides(mean, std, crop_pct, interpolation)
+    fields = {
+        "width": width,
+        "resolution": resolution,
+        "num_classes": num_classes,
+        "in_channels": in_channels,
+        "seed": seed,
+    }
+    with showing_progress():
+        from mobiledeploy.progress import step
+
+        with step("Loading PyTorch"):
+            from mobiledeploy import pipeline
+        built = options.build_network(
+            model, config=config, weights=weights, fields=fields, overrides=overrides
+        )
+        calibration = pipeline.load_images(built, calib_data, calib_samples)
+        if data is None:
+            images = calibration.spread(samples or min(_MEASURED, calibration.count))
+        else:
+            images = pipeline.load_images(built, data).spread(samples or _MEASURED)
+        report = pipeline.measure_sensitivity(
+            built, calibration, images, RECIPES[(ptq or options.Ptq.BALANCED).value]
+        )
+    _print_table(report)
+    _write(report, json_path, plot)
+
+
+def _print_table(report: SensitivityReport) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("layer")
+    for heading in ("SQNR, it alone int8", "SQNR, it alone float", "gain", "MACs"):
+        table.add_column(heading, justify="right")
+    for layer in report.layers[:_LISTED]:
+        table.add_row(
+            layer.name,
+            f"{layer.only_sqnr_db:.1f} dB",
+            f"{layer.kept_sqnr_db:.2f} dB",
+            f"{layer.gain_db:+.2f} dB",
+            f"{layer.macs_share:.1%}",
+        )
+    console().print(table)
+    rest = len(report.layers) - _LISTED
+    more = f" {rest} more layers: --json." if rest > 0 else ""
+    console().print(
+        f"{report.network}: {report.int8_sqnr_db:.2f} dB with every layer in int8, on"
+        f" {report.count} images of {report.source}.{more}",
+        soft_wrap=True,
+        markup=False,
+    )
+
+
+def _write(report: SensitivityReport, json_path: Path | None, plot: Path | None) -> None:
+    """Write what was asked for."""
+    import json
+
+    from mobiledeploy.files import write_whole
+
+    if json_path is not None and str(json_path) == "-":
+        print_json(report.document())
+    elif json_path is not None:
+        with write_whole(json_path) as part:
+            part.write_text(json.dumps(report.document(), indent=2) + "\n")
+    if plot is not None:
+        with write_whole(plot) as part:
+            part.write_text(_chart(report), encoding="utf-8")
+
+
+def _chart(report: SensitivityReport) -> str:
+    """Return a bubble per layer: its price in MACs, its gain, and by area its own noise."""
+    from mobiledeploy.bench.plot import Bubble, bubble_chart
+
+    return bubble_chart(
+        [
+            Bubble(
+                x=100 * layer.macs_share,
+                y=layer.gain_db,
+                area=10 ** (-layer.only_sqnr_db / 10),
+                label=layer.name,
+                group=layer.kind,
+                labelled=rank < _LABELLED,
+            )
+            for rank, layer in enumerate(report.layers)
+        ],
+        x_title="share of multiply-accumulates, % (bubble: noise with it alone in int8)",
+        y_title="dB gained by keeping it in float",
+    )

@@ -1,0 +1,54 @@
+"""Which units compute in float, once some layers are kept there.
+
+A *layer* is a unit with a weight. It is int8, or it is kept in float. Units without a weight follow
+what they read: where everything that reaches an addition, a pool or a hard-swish is float, it
+computes in float too; otherwise in integers.
+
+An int8 unit reads codes and writes codes. A value is therefore quantized where an int8 unit makes
+it or reads it, and passes as it is between two that compute in float.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Sequence
+
+    from torch.fx import Node
+
+    from mobiledeploy.graph import Unit
+
+
+def layer_name(unit: Unit) -> str:
+    """Return what people call a layer: its module, for example "features.3.conv.2"."""
+    stack = unit.operator.meta.get("nn_module_stack", {})
+    modules = [path for path, _ in stack.values() if path]
+    return modules[-1] if modules else unit.operator.name
+
+
+def float_units(units: Sequence[Unit], kept: Collection[str]) -> frozenset[str]:
+    """Return the names of the operators of all units that compute in float.
+
+    Args:
+        units: Of the network, in topological order.
+        kept: Names of layers (`layer_name`).
+    """
+    kept_operators = {
+        unit.operator for unit in units if unit.has_weight and layer_name(unit) in kept
+    }
+    floating: set[str] = {node.name for node in kept_operators}
+    made_in_float: set[Node] = set()
+    for unit in units:
+        if not unit.has_weight:
+            in_float = (n in made_in_float or n.op == "placeholder" for n in unit.activations)
+            if all(in_float) and (not unit.moves_values or _only_kept_read(unit, kept_operators)):
+                floating.add(unit.operator.name)
+        if unit.operator.name in floating:
+            made_in_float.add(unit.output)
+    return frozenset(floating)
+
+
+def _only_kept_read(unit: Unit, kept: Collection[Node]) -> bool:
+    """Return whether nothing int8 reads what a unit has moved: then it need not move codes."""
+    return all(user in kept or user.op == "output" for user in unit.output.users)

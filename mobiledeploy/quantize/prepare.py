@@ -1,0 +1,163 @@
+"""What is decided before anything becomes int8: encodings, then weights and biases on their grids.
+
+    trace ─▶ observe ─▶ choose encodings ─▶ round weights and biases
+
+In: a `FoldedModel`, images, a recipe. Out: a `Plan` (the float network with its encodings), and the
+rounded parameters. The float network stays as it is: `quantize` writes the parameters into it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mobiledeploy.graph import find_sites, find_units, trace, weight_and_bias
+from mobiledeploy.observe import observe
+from mobiledeploy.progress import step
+from mobiledeploy.quantize.in_sequence import Rounded, round_in_sequence
+from mobiledeploy.quantize.learned import learn
+from mobiledeploy.quantize.ranges import choose_encodings, least_widths, narrowed, widest_ranges
+from mobiledeploy.quantize.rounding import round_to_cancel
+from mobiledeploy.quantize.search import search_factors
+from mobiledeploy.quantize.weights import round_bias, round_to_nearest, weight_scales
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    import torch
+    from numpy.typing import NDArray
+    from torch.fx import GraphModule
+
+    from mobiledeploy.graph import Site, Unit
+    from mobiledeploy.types import (
+        CalibrationSet,
+        Encoding,
+        FoldedModel,
+        Preprocessing,
+        QuantRecipe,
+    )
+
+# Images that ranges are judged on: 16 of 224x224, more of smaller ones.
+_JUDGED_PIXELS = 16 * 224**2
+_LEAST_JUDGED, _MOST_JUDGED = 8, 128
+_CORRECTED = 32
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """The float network, and how its activations and weights will be encoded.
+
+    Attributes:
+        traced: The float network.
+        units: Of it.
+        by_site: Encodings by the name of their site.
+        encodings: The same by node name.
+        scales: Of the weights, by the name of the unit's operator.
+    """
+
+    traced: GraphModule
+    units: tuple[Unit, ...]
+    by_site: Mapping[str, Encoding]
+    encodings: Mapping[str, Encoding]
+    scales: Mapping[str, torch.Tensor]
+
+
+def plan(model: FoldedModel, calibration: CalibrationSet, recipe: QuantRecipe) -> Plan:
+    """Choose all encodings and scales.
+
+    Raises:
+        ExportError: the network holds an operator without an int8 form.
+        DataError: the calibration set is empty, or drives an activation to infinity or NaN.
+    """
+    with step("Tracing the network"):
+        traced = trace(model)
+        units = find_units(traced)
+        sites = find_sites(traced, units)
+    observed = observe(traced, [node for site in sites for node in site.nodes], calibration)
+    network = _Network(traced, units, sites, widest_ranges(sites, observed), model.preprocessing)
+    network = network.held_to_runtimes()
+    images = np.concatenate(calibration.batches)
+    by_site = network.encode(_choose_factors(network, recipe, images))
+    encodings = network.by_node(by_site)
+    return Plan(
+        traced=traced,
+        units=units,
+        by_site=by_site,
+        encodings=encodings,
+        scales=network.weight_scales(encodings),
+    )
+
+
+def round_parameters(
+    plan: Plan, recipe: QuantRecipe, images: NDArray[np.float32], floating: Collection[str] = ()
+) -> dict[str, Rounded]:
+    """Return every int8 layer's weight and bias on their grids, by the name of its operator.
+
+    Args:
+        plan: What was chosen.
+        recipe: How weights are rounded.
+        images: Of the calibration, (N, C, H, W).
+        floating: Names of the operators of the units that compute in float.
+    """
+    given = (plan.traced, plan.units, plan.encodings, plan.scales)
+    with step("Rounding weights"):
+        rounding = round_to_nearest if recipe.rounding == "nearest" else round_to_cancel
+        rounded = round_in_sequence(*given, images[:_CORRECTED], rounding, floating)
+    if recipe.rounding == "learned":
+        rounded = learn(*given, images, rounded)
+    input_scales = {
+        unit.operator.name: plan.encodings[unit.activations[0].name].scale for unit in plan.units
+    }
+    return {
+        name: Rounded(r.weight, round_bias(r.bias, plan.scales[name], input_scales[name]))
+        for name, r in rounded.items()
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Network:
+    """What stays the same while encodings are being chosen."""
+
+    traced: GraphModule
+    units: tuple[Unit, ...]
+    sites: tuple[Site, ...]
+    widest: Mapping[str, tuple[float, float]]
+    preprocessing: Preprocessing
+    least_widths: Mapping[str, float] = field(default_factory=dict)
+
+    def held_to_runtimes(self) -> _Network:
+        """Return the network with the widths below which a runtime refuses an operator."""
+        widest = self.by_node(self.encode({site.name: 1.0 for site in self.sites}))
+        return replace(self, least_widths=least_widths(self.traced, self.units, self.sites, widest))
+
+    def encode(self, factors: Mapping[str, float]) -> dict[str, Encoding]:
+        """Return the encodings, by site name, of the widest ranges narrowed by these factors."""
+        ranges = narrowed(self.widest, factors, self.least_widths)
+        return choose_encodings(self.units, self.sites, ranges, self.preprocessing)
+
+    def by_node(self, by_site: Mapping[str, Encoding]) -> dict[str, Encoding]:
+        """Return the encoding of every node."""
+        return {node.name: by_site[site.name] for site in self.sites for node in site.nodes}
+
+    def weight_scales(self, encodings: Mapping[str, Encoding]) -> dict[str, torch.Tensor]:
+        """Return the weight scales, by the name of the unit's operator."""
+        scales = {}
+        for unit in self.units:
+            if unit.has_weight:
+                input_scale = encodings[unit.activations[0].name].scale
+                weight_and_its_bias = weight_and_bias(self.traced, unit)
+                scales[unit.operator.name] = weight_scales(*weight_and_its_bias, input_scale)
+        return scales
+
+
+def _choose_factors(
+    network: _Network, recipe: QuantRecipe, images: NDArray[np.float32]
+) -> dict[str, float]:
+    """Return how far each site's widest range is narrowed."""
+    if recipe.range_rule == "minmax":
+        return {site.name: 1.0 for site in network.sites}
+    side = images.shape[-1]
+    judged = images[: int(np.clip(_JUDGED_PIXELS // side**2, _LEAST_JUDGED, _MOST_JUDGED))]
+    return search_factors(network.traced, network.units, network.sites, network.encode, judged)

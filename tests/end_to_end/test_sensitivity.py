@@ -1,0 +1,35 @@
+"""`mobiledeploy sensitivity`: a table for people, a document and a plot for others."""
+
+import json
+from xml.etree import ElementTree
+
+from tiny import NETWORK
+
+
+def test_sensitivity_ranks_every_layer_and_writes_what_was_asked_for(mobiledeploy, tmp_path):
+    done = mobiledeploy(
+        "sensitivity", "v2", *NETWORK, "--samples", 3, "--json", "-", "--plot", "s.svg",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    layers = document["layers"]
+    assert document["images"] == {"source": "embedded", "count": 3}
+    assert len({layer["name"] for layer in layers}) == len(layers) == 53
+    alone = [layer["only_sqnr_db"] for layer in layers]
+    assert alone == sorted(alone)
+    for layer in layers:
+        assert layer["gain_db"] == layer["kept_sqnr_db"] - document["int8_sqnr_db"]
+    assert layers[0]["name"] in done.stderr
+    assert f"{document['int8_sqnr_db']:.2f} dB with every layer in int8" in done.stderr
+    plot = ElementTree.parse(tmp_path / "s.svg").getroot()
+    assert sum(element.tag.endswith("circle") for element in plot.iter()) == len(layers)
+
+
+def test_sensitivity_says_what_is_wrong_with_its_options(mobiledeploy, tmp_path):
+    done = mobiledeploy("sensitivity", "v4", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "There is no model 'v4'" in done.stderr
+    done = mobiledeploy("sensitivity", "v2", *NETWORK, "--data", "none", cwd=tmp_path)
+    assert done.returncode == 3
+    assert not list(tmp_path.iterdir())
