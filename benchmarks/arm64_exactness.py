@@ -27,7 +27,7 @@ NETWORKS = (
     ("v3-large", 1.0, 224),
 )
 PROCESSORS = ("cortex-a53", "cortex-a76", "max")
-QEMU = "exec:qemu-aarch64-static -cpu {processor} -L {root} {root}/usr/bin/python3"
+QEMU = "exec:qemu-aarch64 -cpu {processor} -L {root} {root}/usr/bin/python3"
 
 
 def main() -> None:

@@ -287,8 +287,8 @@ PROGRAMS: Mapping[str, tuple[tuple[str, ...], str]] = {
         "Only for boards such as a Raspberry Pi: install OpenSSH's client.",
     ),
     "qemu": (
-        ("qemu-aarch64-static", "qemu-aarch64"),
-        "Only to run ARM64 code here: install QEMU's user mode (Debian: qemu-user-static).",
+        ("qemu-aarch64", "qemu-aarch64-static"),
+        "Only to run ARM64 code here: install QEMU's user mode (Debian: qemu-user).",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Has an artifact become slower than in a result that was kept?
+"""Has an artifact become slower, or dearer in instructions, than in a result that was kept?
 
 In: two documents of `bench --json`, the older one the baseline. Out: a `Verdict` per artifact.
 
@@ -7,16 +7,21 @@ with the same artifact, byte for byte, that one is the yardstick: compared is by
 are slower than it, round by round, and the mood cancels. Otherwise the times themselves are.
 A regression is one that the spread cannot explain: the lower end of the new figure's 95% interval
 lies above the upper end of the old one's by more than is allowed.
+
+Counts of instructions have neither mood nor spread: their medians are compared as they are, also
+when they come from two machines that emulate the same processor.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import statistics
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from mobiledeploy.bench.document import INSTRUCTIONS, SCHEMA, TIMES
 from mobiledeploy.bench.stats import median_interval
 from mobiledeploy.errors import ArtifactError, GateError, UsageError
 
@@ -34,7 +39,9 @@ class Verdict:
     Attributes:
         change: New median over old one, of what was compared; 1.05 is 5% slower.
         certain_change: The least change that the two intervals leave: below 1 + allowed it passes.
-        yardstick: What it was measured against in both runs; "" where times were compared.
+        yardstick: What it was measured against in both runs; "" where the figures themselves were
+            compared.
+        figure: What was compared.
     """
 
     artifact: str
@@ -42,18 +49,28 @@ class Verdict:
     certain_change: float
     yardstick: str
     passed: bool
+    figure: Literal["time", "instructions"] = "time"
 
 
-def read_result(path: Path) -> Document:
+def read_result(path: Path, kind: str = TIMES) -> Document:
     """Read a document of `bench --json`.
+
+    Args:
+        path: The file.
+        kind: `TIMES`, or `INSTRUCTIONS` for one of `bench --count-instructions`.
 
     Raises:
         ArtifactError: there is none, or it is something else.
     """
     try:
         document = json.loads(path.read_text())
-        if document["kind"] != "mobiledeploy.bench" or document["schema"] != 1:
-            raise ArtifactError(f"{path} is not a result of `mobiledeploy bench`, schema 1.")
+        if document["kind"] not in (TIMES, INSTRUCTIONS) or document["schema"] != SCHEMA:
+            raise ArtifactError(f"{path} is not a result of `mobiledeploy bench`, schema {SCHEMA}.")
+        if document["kind"] != kind:
+            raise ArtifactError(
+                f"{path} is of the kind {document['kind']!r}; expected {kind!r}.",
+                remedy="Times and counts of instructions cannot be compared.",
+            )
     except OSError as error:
         raise ArtifactError(f"Could not read {path}: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -94,7 +111,9 @@ def compare(new: Document, baseline: Document, *, max_regress: float) -> tuple[V
     _require_alike(new, baseline)
     now, then = new["measurements"], baseline["measurements"]
     shared = (
-        now[0]["artifact_sha256"] == then[0]["artifact_sha256"] and min(len(now), len(then)) > 1
+        new["kind"] == TIMES
+        and now[0]["artifact_sha256"] == then[0]["artifact_sha256"]
+        and min(len(now), len(then)) > 1
     )
     yardsticks = (now[0], then[0]) if shared else None
     old = {_name(entry): entry for entry in then[shared:]}
@@ -113,15 +132,16 @@ def require(verdicts: Sequence[Verdict], max_regress: float) -> None:
     Raises:
         GateError: the message names each.
     """
-    slower = [
+    regressed = [
         f"{v.artifact} takes {v.change - 1:+.1%} (at least {v.certain_change - 1:+.1%}) against"
         f" {v.yardstick or 'the baseline'}"
         for v in verdicts
         if not v.passed
     ]
-    if slower:
+    if regressed:
+        how = "Slower" if verdicts[0].figure == "time" else "More instructions"
         raise GateError(
-            f"Slower than the baseline by more than {max_regress:.0%}: {'; '.join(slower)}.",
+            f"{how} than the baseline by more than {100 * max_regress:g}%: {'; '.join(regressed)}.",
             remedy="Measure again to be sure; write a new baseline if it is meant.",
         )
 
@@ -140,10 +160,13 @@ def _judge(
         certain_change=low / old_high,
         yardstick=_name(yardsticks[0]) if yardsticks else "",
         passed=low <= (1 + max_regress) * old_high,
+        figure="instructions" if "instructions" in entry else "time",
     )
 
 
 def _figures(entry: Entry, yardstick: Entry | None) -> list[float]:
+    if "instructions" in entry:
+        return [statistics.median(entry["instructions"])]
     times: list[float] = entry["times_ms"]
     if yardstick is None:
         return times
@@ -151,8 +174,9 @@ def _figures(entry: Entry, yardstick: Entry | None) -> list[float]:
 
 
 def _require_alike(new: Document, baseline: Document) -> None:
-    """Raise unless both come from the same processor, place and number of threads."""
+    """Raise unless both are of the same kind, processor, place and number of threads."""
     for what, found, expected in (
+        ("kind", new["kind"], baseline["kind"]),
         ("device", _place(new), _place(baseline)),
         ("threads", _threads(new), _threads(baseline)),
     ):
@@ -164,7 +188,11 @@ def _require_alike(new: Document, baseline: Document) -> None:
 
 
 def _place(document: Document) -> str:
+    """Return what the figures depend on: times on a machine, counts on the processor only."""
     host = document["host"]
+    if document["kind"] == INSTRUCTIONS:
+        features = ", ".join(host["features"] or ()) or "no int8 instructions"
+        return f"{host['architecture']} with {features}"
     return f"{host['place']} ({host['model']}, {host['architecture']})"
 
 

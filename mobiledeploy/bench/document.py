@@ -1,4 +1,4 @@
-"""Measurements as one JSON document."""
+"""What was measured or counted as one JSON document."""
 
 from __future__ import annotations
 
@@ -7,27 +7,35 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from mobiledeploy.bench.stats import paired_ratio
+from mobiledeploy.types import InstructionCount, Measurement
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mobiledeploy.devices.host import Host
-    from mobiledeploy.types import Measurement
+    from mobiledeploy.types import OutputCheck
 
 SCHEMA = 1
+TIMES = "mobiledeploy.bench"
+INSTRUCTIONS = "mobiledeploy.bench.instructions"
 
 
 def to_document(
-    measurements: Sequence[Measurement], host: Host, notes: Sequence[str]
+    measurements: Sequence[Measurement] | Sequence[InstructionCount],
+    host: Host,
+    notes: Sequence[str],
 ) -> dict[str, object]:
-    """Return what `mobiledeploy bench --json` writes.
+    """Return what `mobiledeploy bench --json` writes, of one `kind` or the other.
 
     Raw times stand beside what was derived from them, so that anybody can derive something else.
     Ratios are to the first artifact, pairwise by round (see `stats.paired_ratio`).
     """
+    times = [m for m in measurements if isinstance(m, Measurement)]
+    counts = [m for m in measurements if isinstance(m, InstructionCount)]
+    entries = [_timed(m, times[0]) for m in times] + [_counted(c, counts[0]) for c in counts]
     return {
         "schema": SCHEMA,
-        "kind": "mobiledeploy.bench",
+        "kind": TIMES if times else INSTRUCTIONS,
         "host": {
             "architecture": host.architecture,
             "model": host.model,
@@ -40,19 +48,31 @@ def to_document(
             "conditions": dict(host.conditions),
         },
         "notes": list(notes),
-        "measurements": [_entry(m, measurements[0]) for m in measurements],
+        "measurements": entries,
     }
 
 
-def _entry(measurement: Measurement, first: Measurement) -> dict[str, object]:
-    derived = {
+def _timed(measurement: Measurement, first: Measurement) -> dict[str, object]:
+    return asdict(measurement) | {
         "median_ms": measurement.median_ms,
         "p90_ms": measurement.percentile_ms(90),
         "p99_ms": measurement.percentile_ms(99),
         "iqr_ms": measurement.iqr_ms,
         "ratio_to_first": asdict(paired_ratio(first, measurement)),
+        "outputs": _outputs(measurement.outputs),
     }
-    entry = asdict(measurement) | derived
-    if measurement.outputs is not None and math.isinf(measurement.outputs.sqnr_db):
-        entry["outputs"] |= {"sqnr_db": None}  # none differs; JSON has no infinity
-    return entry
+
+
+def _counted(count: InstructionCount, first: InstructionCount) -> dict[str, object]:
+    return asdict(count) | {
+        "median_instructions": count.median,
+        "ratio_to_first": count.median / first.median,
+        "outputs": _outputs(count.outputs),
+    }
+
+
+def _outputs(check: OutputCheck | None) -> dict[str, object] | None:
+    if check is None:
+        return None
+    none_differs = math.isinf(check.sqnr_db)  # JSON has no infinity
+    return asdict(check) | ({"sqnr_db": None} if none_differs else {})

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
     from mobiledeploy.devices import Device
 
+RUNS = 100
+WARMUP = 10
 MIN_SESSIONS = 3
 UNCHECKED = (
     "Its outputs could not be had from the device and were not checked: it may be fast and wrong."
@@ -43,8 +45,8 @@ def measure(
     *,
     device: Device | None = None,
     threads: int = 1,
-    runs: int = 100,
-    warmup: int = 10,
+    runs: int | None = None,
+    warmup: int | None = None,
     duration_s: float | None = None,
     seed: int = 0,
     affinity: Sequence[int] = (),
@@ -56,8 +58,9 @@ def measure(
         artifacts: `.onnx` and `.pte` files; one may come twice, to see how steady the machine is.
         device: From `devices.open_device`, entered; None: this machine.
         threads: Threads that compute one inference, in every runtime.
-        runs: Inferences that count, of each artifact, over all sessions.
-        warmup: Inferences that come first and do not count, of each artifact in each session.
+        runs: Inferences that count, of each artifact, over all sessions; None: 100.
+        warmup: Inferences that come first and do not count, of each artifact in each session;
+            None: 10.
         duration_s: Time for so long, over all sessions, in place of `runs`.
         seed: Of the order within the rounds.
         affinity: Cores to be bound to; none: all.
@@ -72,13 +75,14 @@ def measure(
         ArtifactError: an artifact cannot be read, or its runtime does not accept it.
         RuntimeFailedError: a device or a runtime failed or crashed.
     """
+    runs = RUNS if runs is None else runs
+    warmup = WARMUP if warmup is None else warmup
     _check(artifacts, threads=threads, runs=runs, warmup=warmup, duration_s=duration_s)
     device = device or LocalDevice()
     for path in artifacts:
         check_artifact(path)
     digests = [sha256_of(path) for path in artifacts]
     inputs, expected = _expectations(device, artifacts)
-    host = device.host
     count = sessions_for(len(artifacts))
     orders = [load_order(len(artifacts), session) for session in range(count)]
     requests = [
@@ -96,6 +100,7 @@ def measure(
         for session, order in enumerate(orders)
     ]
     results = _run_sessions(device, requests, cool_down_s)
+    host = device.host
     conditions = tuple(result["result"]["conditions"] for result in results)
     measurements = []
     for index, path in enumerate(artifacts):

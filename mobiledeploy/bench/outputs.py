@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from mobiledeploy.types import Measurement
+    from mobiledeploy.types import InstructionCount, Measurement
 
 MIN_SQNR_DB = 60.0
 
@@ -52,7 +52,9 @@ def check_outputs(
     )
 
 
-def require_outputs(measurements: Sequence[Measurement], min_sqnr_db: float = MIN_SQNR_DB) -> None:
+def require_outputs(
+    measurements: Sequence[Measurement | InstructionCount], min_sqnr_db: float = MIN_SQNR_DB
+) -> None:
     """Raise unless every device's outputs are this machine's, but for float rounding.
 
     Raises:

@@ -1,4 +1,4 @@
-"""`mobiledeploy bench`: latency, load time and memory of artifacts on a device."""
+"""`mobiledeploy bench`: latency, load time and memory of artifacts on a device, or instructions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ from mobiledeploy.cli.output import console, print_json, showing_progress
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mobiledeploy.types import Measurement
+    from rich.table import Table
+
+    from mobiledeploy.types import InstructionCount, Measurement
 
 _MIB = 2**20
 
@@ -29,11 +31,25 @@ def bench(
         int, typer.Option("--threads", min=1, help="Threads that compute one inference.")
     ] = 1,
     runs: Annotated[
-        int, typer.Option("--runs", min=2, help="Inferences that count, per artifact.")
-    ] = 100,
+        int | None,
+        typer.Option(
+            "--runs",
+            metavar="N",
+            min=2,
+            help="Inferences that count, per artifact. [default: 100; 5 to count instructions]",
+            show_default=False,
+        ),
+    ] = None,
     warmup: Annotated[
-        int, typer.Option("--warmup", min=0, help="Inferences before these, per artifact.")
-    ] = 10,
+        int | None,
+        typer.Option(
+            "--warmup",
+            metavar="N",
+            min=0,
+            help="Inferences before these, per artifact. [default: 10; 2 to count instructions]",
+            show_default=False,
+        ),
+    ] = None,
     duration: Annotated[
         float | None,
         typer.Option("--duration", metavar="S", help="Time for so long, in place of --runs."),
@@ -49,6 +65,12 @@ def bench(
     python: Annotated[str, PYTHON] = "",
     runners: Annotated[list[Path] | None, RUNNER] = None,
     timeout: Annotated[float, TIMEOUT] = 600,
+    counting: Annotated[
+        bool,
+        typer.Option(
+            "--count-instructions", help="Count instead of time, on an exec: device with QEMU."
+        ),
+    ] = False,
     min_sqnr: Annotated[
         float,
         typer.Option(metavar="DB", help="Least SQNR of a device's outputs against this machine's."),
@@ -75,30 +97,45 @@ def bench(
     ] = None,
 ) -> None:
     """Measure artifacts against one another: latency, load, memory."""
+    from mobiledeploy.bench.measure import RUNS
+
     if profile or trace is not None:
         from mobiledeploy.cli.profile import profile_artifacts, require_options
 
         require_options(context)
         profile_artifacts(
-            artifacts, runs=runs, threads=threads, json_path=json_path, trace_path=trace
+            artifacts,
+            runs=RUNS if runs is None else runs,
+            threads=threads,
+            json_path=json_path,
+            trace_path=trace,
         )
         return
-    from mobiledeploy.bench import measure
+    from mobiledeploy.bench import count_instructions, measure
     from mobiledeploy.bench.baseline import compare, parse_percent, read_result, require
-    from mobiledeploy.bench.document import to_document
+    from mobiledeploy.bench.document import INSTRUCTIONS, TIMES, to_document
     from mobiledeploy.bench.history import append
     from mobiledeploy.bench.outputs import require_outputs
     from mobiledeploy.devices import open_device, parse_cores
     from mobiledeploy.devices.host import int8_caveat
     from mobiledeploy.files import write_whole
 
-    before = None if baseline is None else read_result(baseline)
+    before = None
+    if baseline is not None:
+        before = read_result(baseline, INSTRUCTIONS if counting else TIMES)
     allowed = parse_percent(max_regress)
+    take = count_instructions if counting else measure
     with (
         showing_progress(),
-        open_device(device_uri, python=python, runners=runners or (), timeout_s=timeout) as device,
+        open_device(
+            device_uri,
+            python=python,
+            runners=runners or (),
+            timeout_s=timeout,
+            counts_instructions=counting,
+        ) as device,
     ):
-        measurements = measure(
+        measurements = take(
             artifacts,
             device=device,
             threads=threads,
@@ -110,7 +147,7 @@ def bench(
         )
         host = device.host
     notes = [note for note in (int8_caveat(host),) if note]
-    _print_table(measurements)
+    _print(measurements)
     for note in notes:
         console().print(f"Note: {note}", markup=False)
     document = to_document(measurements, host, notes)
@@ -133,19 +170,61 @@ def bench(
         require(verdicts, allowed)
 
 
-def _print_table(measurements: Sequence[Measurement]) -> None:
+def _print(measurements: Sequence[Measurement] | Sequence[InstructionCount]) -> None:
+    from mobiledeploy.types import InstructionCount, Measurement
+
+    times = [m for m in measurements if isinstance(m, Measurement)]
+    counts = [m for m in measurements if isinstance(m, InstructionCount)]
+    if times:
+        _print_times(times)
+    else:
+        _print_counts(counts)
+    for m in measurements:
+        if m.outputs is not None:
+            console().print(
+                f"{Path(m.artifact).name}: {m.outputs.differing} of {m.outputs.values} outputs "
+                f"differ from this machine's ({m.outputs.sqnr_db:.1f} dB).",
+                markup=False,
+            )
+        for warning in m.warnings:
+            console().print(f"Warning: {Path(m.artifact).name}: {warning}", markup=False)
+
+
+def _print_counts(counts: Sequence[InstructionCount]) -> None:
+    first = counts[0]
+    title = f"{first.device}, one thread, runs: {len(first.instructions)}"
+    table = _table(title, "instructions\nmedian", "least", "most", "ratio to first")
+    for c in counts:
+        table.add_row(
+            f"{Path(c.artifact).name}\n[dim]{c.runtime}[/]",
+            f"{c.median:,.0f}",
+            f"{min(c.instructions):,}",
+            f"{max(c.instructions):,}",
+            "" if c is first else f"{c.median / first.median:.4f}",
+        )
+    console().print(table)
+
+
+def _table(title: str, *numbers: str) -> Table:
     from rich import box
     from rich.table import Table
 
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("artifact, runtime", overflow="fold")
+    for heading in numbers:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table
+
+
+def _print_times(measurements: Sequence[Measurement]) -> None:
     from mobiledeploy.bench import paired_ratio
 
     first = measurements[0]
-    title = f"{first.device}, threads: {first.threads}, runs: {len(first.times_ms)}"
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("artifact, runtime", overflow="fold")
-    numbers = ("median\nms", "p90\nms", "p99\nms", "IQR\nms", "ratio to first\n(quartiles)")
-    for heading in (*numbers, "load\nms", "first\nms", "memory\nMiB"):
-        table.add_column(heading, justify="right", no_wrap=True)
+    table = _table(
+        f"{first.device}, threads: {first.threads}, runs: {len(first.times_ms)}",
+        *("median\nms", "p90\nms", "p99\nms", "IQR\nms", "ratio to first\n(quartiles)"),
+        *("load\nms", "first\nms", "memory\nMiB"),
+    )
     for m in measurements:
         ratio = paired_ratio(first, m)
         spread = f"{ratio.median:.3f}\n({ratio.q1:.3f}-{ratio.q3:.3f})"
@@ -161,12 +240,3 @@ def _print_table(measurements: Sequence[Measurement]) -> None:
             "-" if m.peak_memory_bytes is None else f"{m.peak_memory_bytes / _MIB:.1f}",
         )
     console().print(table)
-    for m in measurements:
-        if m.outputs is not None:
-            console().print(
-                f"{Path(m.artifact).name}: {m.outputs.differing} of {m.outputs.values} outputs "
-                f"differ from this machine's ({m.outputs.sqnr_db:.1f} dB).",
-                markup=False,
-            )
-        for warning in m.warnings:
-            console().print(f"Warning: {Path(m.artifact).name}: {warning}", markup=False)

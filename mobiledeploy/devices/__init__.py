@@ -68,6 +68,7 @@ def open_device(
     timeout_s: float = TIMEOUT_S,
     python: str = "",
     runners: Sequence[Path] = (),
+    counts_instructions: bool = False,
 ) -> Device:
     """Return the device of a URI: `local`, `ssh://...`, `adb://...`, `exec:COMMAND`.
 
@@ -77,10 +78,18 @@ def open_device(
         runners: Native runners for a phone (adb).
         python: The interpreter over there, where the URI does not say (ssh); "" for the one of
             `mobiledeploy device setup`, or else python3.
+        counts_instructions: Whether instructions will be counted on it (QEMU, by exec).
 
     Raises:
         UsageError: no such kind of device, or an option that it does not have.
+        RuntimeFailedError: what counts instructions cannot be compiled.
     """
+    if counts_instructions and not uri.startswith("exec:"):
+        raise UsageError(
+            f"On {uri} instructions cannot be counted; an emulator counts them.",
+            remedy="Count where QEMU runs ARM64 code: --device 'exec:qemu-aarch64 -L ROOT "
+            "ROOT/usr/bin/python3'. scripts/arm64-root builds such a ROOT.",
+        )
     if uri.startswith("ssh://"):
         return SshDevice(uri, python=python, timeout_s=timeout_s)
     if python:
@@ -92,7 +101,7 @@ def open_device(
     if uri == "local":
         return LocalDevice(timeout_s=timeout_s)
     if uri.startswith("exec:"):
-        return CommandDevice(uri, timeout_s=timeout_s)
+        return CommandDevice(uri, timeout_s=timeout_s, counts_instructions=counts_instructions)
     raise UsageError(
         f"There is no device {uri!r}.",
         remedy="Devices are local, ssh://[user@]host[:port], adb://[SERIAL], exec:COMMAND.",

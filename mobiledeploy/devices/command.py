@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 
+from mobiledeploy.devices import qemu_plugin
 from mobiledeploy.devices.agent import BOOTSTRAP
 from mobiledeploy.devices.python_device import TIMEOUT_S, PythonDevice
 from mobiledeploy.errors import MobileDeployError, RuntimeFailedError, UsageError
@@ -16,10 +17,22 @@ class CommandDevice(PythonDevice):
 
     Its standard input must reach the interpreter (`docker run -i`). No shell is involved: COMMAND
     is split as a shell would split it, and nothing in it is expanded.
+
+    Args:
+        uri: `exec:COMMAND`.
+        timeout_s: How long one session may take, and how long it may say nothing.
+        counts_instructions: Whether a QEMU in it is to load the plugin that counts.
     """
 
-    def __init__(self, uri: str, *, timeout_s: float = TIMEOUT_S) -> None:
-        super().__init__(uri, [*split_command(uri), "-c", BOOTSTRAP], timeout_s=timeout_s)
+    def __init__(
+        self, uri: str, *, timeout_s: float = TIMEOUT_S, counts_instructions: bool = False
+    ) -> None:
+        super().__init__(
+            uri,
+            [*split_command(uri), "-c", BOOTSTRAP],
+            timeout_s=timeout_s,
+            environment=qemu_plugin.environment() if counts_instructions else None,
+        )
 
     def explain(self, code: int, said: str, *, greeted: bool) -> MobileDeployError | None:
         """Return an error for a command that ended before the agent began."""
@@ -49,6 +62,6 @@ def split_command(uri: str) -> list[str]:
     if not argv:
         raise UsageError(
             "exec: names no command.",
-            remedy="For example: exec:'qemu-aarch64-static -L ROOT ROOT/usr/bin/python3'",
+            remedy="For example: exec:'qemu-aarch64 -L ROOT ROOT/usr/bin/python3'",
         )
     return argv

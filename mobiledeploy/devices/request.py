@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     Samples = NDArray[np.float32]
     Message = Mapping[str, Any]
 
-Task = Literal["bench", "outputs"]
+Task = Literal["bench", "instructions", "outputs"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,14 +27,15 @@ class Request:
     """One session on a device.
 
     Attributes:
-        task: "bench" times the artifacts, "outputs" only runs them.
+        task: "bench" times the artifacts, "instructions" counts those of one artifact, "outputs"
+            only runs them.
         artifacts: Paths on this machine.
         inputs: Samples for each artifact, (N, C, H, W) float32; None: noise that the device makes.
-            `bench` times the first batch of them and runs all of them at the end.
+            The first batch of them is timed or counted; all of them are run at the end.
         threads: Threads that compute one inference.
         affinity: Cores to be bound to; empty for all.
-        rounds: Of `bench`: how many count.
-        warmup: Of `bench`: rounds before these.
+        rounds: How many inferences are timed or counted.
+        warmup: How many come before these.
         seed: Of `bench`: of the order within the rounds.
         duration_s: Of `bench`: time for so long, in place of `rounds`.
     """

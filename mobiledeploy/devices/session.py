@@ -48,6 +48,7 @@ def converse(
     place: str,
     timeout_s: float,
     explain: Explain,
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[Message]:
     """Run one session; yield its messages, "hello" first and "result" last.
 
@@ -58,6 +59,7 @@ def converse(
         timeout_s: How long the task may take over there, and how long we wait for a word.
         explain: Turns the command's exit code and output into an error, where it knows what they
             mean; "greeted" tells whether the agent said hello before.
+        environment: Variables for the command, added to ours.
 
     Raises:
         RuntimeFailedError: the device cannot be reached, or the session crashed, hung, or ended
@@ -68,7 +70,7 @@ def converse(
     story = _Story(place)
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log,
-        _start(argv, log) as process,
+        _start(argv, log, environment or {}) as process,
         _Watchdog(process, timeout_s + GRACE_S) as watchdog,
     ):
         try:
@@ -137,7 +139,9 @@ class _Story:
         )
 
 
-def _start(argv: Sequence[str], log: IO[str]) -> subprocess.Popen[bytes]:
+def _start(
+    argv: Sequence[str], log: IO[str], environment: Mapping[str, str]
+) -> subprocess.Popen[bytes]:
     """Start a command in a process group of its own, which Ctrl-C does not reach and a kill does.
 
     Raises:
@@ -149,6 +153,7 @@ def _start(argv: Sequence[str], log: IO[str]) -> subprocess.Popen[bytes]:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
+            env={**os.environ, **environment},
             process_group=0,
         )
     except OSError as error:

@@ -57,6 +57,33 @@ class OutputCheck:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class InstructionCount:
+    """How many instructions one artifact's inferences take on one processor.
+
+    Attributes:
+        warmup: Inferences that came before and were not counted.
+        instructions: One count per inference, in order.
+        warnings: What makes the figures doubtful, one sentence each.
+        outputs: How the device's outputs compare with this machine's.
+    """
+
+    artifact: str
+    artifact_sha256: str
+    runtime: str
+    device: str
+    threads: int
+    warmup: int
+    instructions: tuple[int, ...]
+    warnings: tuple[str, ...]
+    outputs: OutputCheck
+
+    @property
+    def median(self) -> float:
+        """Return the median count."""
+        return statistics.median(self.instructions)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Measurement:
     """Raw times of one artifact on one device, and what follows from them.
 

@@ -162,3 +162,46 @@ def test_a_baseline_is_read_before_anything_is_measured(float_onnx, tmp_path, ca
     missing = str(tmp_path / "none.json")
     assert _run(["bench", str(float_onnx), "--baseline", missing]) == 3
     assert "Timing" not in capsys.readouterr().err
+
+
+def counted(*counts, features=("dotprod",), place="exec:qemu here"):
+    host = {"place": place, "model": "emulated", "architecture": "aarch64", "features": features}
+    entries = [
+        {"artifact": name, "artifact_sha256": sha, "threads": 1, "instructions": [n - 9, n, n + 99]}
+        for name, sha, n in counts
+    ]
+    kind = "mobiledeploy.bench.instructions"
+    return {"schema": 1, "kind": kind, "host": host, "measurements": entries}
+
+
+@pytest.mark.parametrize(
+    ("now", "passed"), [(990_000, True), (1_000_900, True), (1_001_100, False)]
+)
+def test_counts_are_compared_as_they_are_wherever_they_come_from(now, passed):
+    """Nothing is a yardstick: all are compared, also where the first is the same file in both."""
+    new = counted(("a.onnx", "x", 500), ("b.onnx", "new", now), place="exec:qemu there")
+    old = counted(("a.onnx", "x", 500), ("b.onnx", "old", 1_000_000))
+    verdicts = compare(new, old, max_regress=0.001)
+    assert [(v.artifact, v.passed) for v in verdicts] == [("a.onnx", True), ("b.onnx", passed)]
+    assert verdicts[1].change == now / 1e6
+    if not passed:
+        with pytest.raises(
+            GateError, match=r"More instructions than the baseline by more than 0.1%"
+        ):
+            require(verdicts, 0.001)
+
+
+def test_counts_of_another_processor_or_times_cannot_be_compared():
+    entry = ("a.onnx", "x", 500)
+    with pytest.raises(UsageError, match="its device is aarch64 with dotprod, here it is"):
+        compare(counted(entry, features=()), counted(entry), max_regress=0.1)
+    with pytest.raises(UsageError, match=r"its kind is mobiledeploy\.bench, here"):
+        compare(counted(entry), document(("a.onnx", "x", times(1))), max_regress=0.1)
+
+
+def test_a_baseline_of_the_other_kind_is_refused(tmp_path):
+    path = tmp_path / "counts.json"
+    path.write_text(json.dumps(counted(("a.onnx", "x", 500))))
+    assert read_result(path, "mobiledeploy.bench.instructions")
+    with pytest.raises(ArtifactError, match=r"is of the kind 'mobiledeploy.bench.instructions'"):
+        read_result(path)

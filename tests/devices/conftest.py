@@ -19,7 +19,7 @@ from sshd import start as start_sshd
 @pytest.fixture(scope="session")
 def arm64():
     """Return the URI of an ARM64 Python, given the processor."""
-    qemu = program("qemu-aarch64-static", "qemu-user-static")
+    qemu = program("qemu-aarch64", "qemu-user")
     root = os.environ.get("MOBILEDEPLOY_ARM64_ROOT")
     if not root:
         missing("MOBILEDEPLOY_ARM64_ROOT", "scripts/arm64-root FOLDER builds such a folder")

@@ -18,11 +18,11 @@ from pathlib import Path
 
 import pytest
 from adbd import Daemon
-from real_parts import connections, missing
+from real_parts import connections, missing, program
 from sshd import Server
 
 from mobiledeploy.cli import _run
-from mobiledeploy.devices import session
+from mobiledeploy.devices import qemu_plugin, session
 
 PATIENCE_S = 240  # of a machine that is four times slower than ours, and busy
 CORRUPTER = """
@@ -243,6 +243,25 @@ def exec_has_not_so_many_cores(place):
 @fault(2, "--python is for ssh:// only")
 def exec_names_its_python_twice(place):
     return [place.python(), "--python", "python3"]
+
+
+@fault(4, "Nothing counts instructions on this device: no QEMU that runs it has loaded our plugin")
+def exec_has_nobody_who_counts_instructions(place):
+    return [place.python(), "--count-instructions"]
+
+
+@fault(4, r"ended with code 1 before Python said anything. It said: .*ould not load plugin")
+def exec_qemu_cannot_load_the_plugin(place):
+    program("qemu-aarch64", "qemu-user")
+    os.environ["MOBILEDEPLOY_CACHE"] = str(place.tools)
+    qemu_plugin.build().write_bytes(b"nothing")
+    return ["exec:qemu-aarch64 /no/python", "--count-instructions"]
+
+
+@fault(4, "could not be compiled by `/nowhere/cc`. It said: .*No such file")
+def no_compiler_for_the_plugin(place):
+    os.environ |= {"MOBILEDEPLOY_CACHE": str(place.tools / "cache"), "CC": "/nowhere/cc"}
+    return [place.python(), "--count-instructions"]
 
 
 # ---- ssh
@@ -472,8 +491,8 @@ def mount_tiny(folder):
 
 @pytest.fixture
 def place(tmp_path, float_onnx, ssh, phones, monkeypatch):
-    for name in ("PATH", "MOBILEDEPLOY_CACHE"):
-        monkeypatch.setenv(name, os.environ.get(name, str(tmp_path)))
+    for name, value in (("PATH", ""), ("MOBILEDEPLOY_CACHE", str(tmp_path)), ("CC", "cc")):
+        monkeypatch.setenv(name, os.environ.get(name, value))
     monkeypatch.setattr(session, "GRACE_S", 30.0)  # a busy machine cleans up slowly
     (tmp_path / "tmp").mkdir()
     (tmp_path / "tools").mkdir()

@@ -1,9 +1,11 @@
 """What processors say of themselves, as recorded from real ones."""
 
 import os
+import sys
 
 import pytest
 
+from mobiledeploy.devices import open_device, run_artifact
 from mobiledeploy.devices.agent import machine
 from mobiledeploy.devices.host import (
     Host,
@@ -155,3 +157,15 @@ def test_an_x86_machine_is_no_phone_and_without_vnni_not_even_the_same_numbers()
     assert "says nothing about a phone" in with_vnni
     assert "saturate" not in with_vnni
     assert "saturate" not in int8_caveat(host("x86_64", None))
+
+
+def test_a_machine_describes_itself_in_a_session_that_is_held_anyway(float_onnx, images, tmp_path):
+    starts = tmp_path / "starts"
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho >> {starts}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    with open_device(f"exec:{python}") as device:
+        run_artifact(device, float_onnx, images)
+        assert device.host.place == f"exec:{python}"
+        assert device.host.runtimes["onnxruntime"]
+    assert starts.read_text() == "\n"

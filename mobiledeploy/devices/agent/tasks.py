@@ -1,4 +1,4 @@
-"""What the agent can be asked to do: time artifacts, or run them."""
+"""What the agent can be asked to do: time artifacts, count their instructions, or run them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.devices.agent.errors import RefusalError
+from mobiledeploy.devices.agent.instructions import instructions_of
 from mobiledeploy.devices.agent.machine import conditions
 from mobiledeploy.devices.agent.runtimes import Runner, open_runner, runner_type
 from mobiledeploy.devices.agent.timing import PeakMemory, ProgressReport, interleaved
@@ -67,6 +68,30 @@ def bench(request: Request, folder: str, tell: Tell) -> dict[str, Any]:
             encode(run_all(runner, samples)) if wanted else None
             for runner, samples, wanted in zip(runners, inputs, given)
         ],
+    }
+
+
+def instructions(request: Request, folder: str, tell: Tell) -> dict[str, Any]:
+    """Count the instructions of one artifact's inferences, after "warmup" that do not count.
+
+    One, because what another has left in memory could change the count.
+
+    Returns:
+        "runtime", "instructions" [round], and "outputs" of the artifact if it came with inputs.
+    """
+    [artifact] = request["artifacts"]
+    tell({"loading": artifact["label"]})
+    runner = open_runner(artifact, folder, request["threads"])
+    samples = samples_for(artifact, folder, runner)
+    batch = samples[: runner.batch_size]
+    counts = instructions_of(
+        partial(runner.run, batch), rounds=request["rounds"], warmup=request["warmup"]
+    )
+    wanted = bool(artifact["inputs"])
+    return {
+        "runtime": runner.runtime,
+        "instructions": counts,
+        "outputs": [encode(run_all(runner, samples)) if wanted else None],
     }
 
 
@@ -148,4 +173,4 @@ def encode(array: Any) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-TASKS = {"bench": bench, "outputs": outputs}
+TASKS = {"bench": bench, "instructions": instructions, "outputs": outputs}

@@ -54,7 +54,7 @@ def interleaved(
     """
     order = random.Random(seed)  # noqa: S311 - an order, not a secret
     times_ms: list[list[float]] = [[] for _ in runs]
-    with _garbage_collector_off():
+    with garbage_collector_off():
         for _ in range(warmup):
             _round(runs, order, clock_ns)
             after_round(0)
@@ -89,7 +89,8 @@ def _finished(done: int, rounds: int, duration_s: float | None, elapsed_ns: int)
 
 
 @contextlib.contextmanager
-def _garbage_collector_off() -> Iterator[None]:
+def garbage_collector_off() -> Iterator[None]:
+    """Collect, then leave Python's garbage collector off within the block."""
     was_on = gc.isenabled()
     gc.collect()
     gc.disable()

@@ -1,0 +1,141 @@
+"""Instructions counted under QEMU: exact, the same each time, a gate; what stands in the way."""
+
+import json
+import os
+import subprocess
+import sys
+
+import networks
+import pytest
+from real_parts import program
+
+from mobiledeploy.bench import count_instructions
+from mobiledeploy.bench.baseline import compare, read_result
+from mobiledeploy.bench.document import INSTRUCTIONS
+from mobiledeploy.bench.instructions import _doubts
+from mobiledeploy.cli import _run
+from mobiledeploy.devices import LocalDevice, open_device, qemu_plugin
+from mobiledeploy.devices.agent import bundle
+from mobiledeploy.devices.command import split_command
+from mobiledeploy.errors import RuntimeFailedError, UsageError
+from mobiledeploy.export import export_onnx
+
+HERE = f"exec:{sys.executable}"  # no QEMU: nobody counts
+LOOPS = 1_000_000
+# `subs x0, x0, #1; b.ne .-4; ret`: two instructions each time, and one
+COUNT_A_LOOP = """
+import ctypes, mmap
+from mobiledeploy.devices.agent.instructions import instructions_of
+page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+page.write(b"".join(word.to_bytes(4, "little") for word in (0xF1000400, 0x54FFFFE1, 0xD65F03C0)))
+address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+loop = ctypes.CFUNCTYPE(None, ctypes.c_long)(address)
+print(*instructions_of(lambda: loop(%d), rounds=3, warmup=1))
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    """A cache of our own, in which the plugin is compiled once."""
+    program("cc", "gcc libc6-dev")
+    folder = tmp_path_factory.mktemp("cache, with a comma")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOBILEDEPLOY_CACHE", str(folder))
+        yield folder
+
+
+def heard(capsys):
+    return " ".join(capsys.readouterr().err.split())
+
+
+def test_a_loop_of_known_length_is_counted_exactly(arm64):
+    agent = bundle().decode().replace("sys.modules[name].main()", "")
+    ran = subprocess.run(
+        [*split_command(arm64("cortex-a76")), "-c", agent + COUNT_A_LOOP % LOOPS],
+        env=os.environ | qemu_plugin.environment(),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    counts = [int(word) for word in ran.stdout.split()]
+    assert len(counts) == 3
+    # the rest is Python's way into the loop and back
+    assert all(0 < count - (2 * LOOPS + 1) < LOOPS / 100 for count in counts), counts
+
+
+def test_a_network_costs_the_same_each_time_and_more_than_before_fails(
+    arm64, tmp_path, capsys, cache
+):
+    network = export_onnx(networks.quantized("v3-small"), tmp_path / "v3-small.onnx").path
+    kept, again = tmp_path / "kept.json", tmp_path / "again.json"
+    command = ["bench", str(network), "--count-instructions", "--device", arm64("cortex-a76")]
+    assert _run([*command, "--json", str(kept)]) == 0
+    assert len(list(cache.glob("qemu/*"))) == 1
+    first = read_result(kept, INSTRUCTIONS)
+    [entry] = first["measurements"]
+    assert len(entry["instructions"]) == 5
+    assert entry["outputs"] == {"values": 20, "differing": 0, "sqnr_db": None}
+    said = heard(capsys)
+    assert f"{entry['median_instructions']:,.0f}" in said
+    assert "0 of 20 outputs differ" in said
+
+    cheaper = json.loads(kept.read_text())
+    [old] = cheaper["measurements"]
+    old["instructions"] = [count / 1.003 for count in old["instructions"]]
+    kept.write_text(json.dumps(cheaper))
+    gate = ["--baseline", str(kept), "--max-regress", "0.1%"]
+    assert _run([*command, *gate, "--json", str(again)]) == 1
+    assert "More instructions than the baseline by more than 0.1%: v3-small.onnx" in heard(capsys)
+
+    [verdict] = compare(read_result(again, INSTRUCTIONS), first, max_regress=0.001)
+    assert verdict.passed
+    assert verdict.change == pytest.approx(1, abs=0.001)
+
+
+def test_a_cheap_network_that_computes_something_else_fails(arm64, float_onnx, capsys):
+    """Float logits differ from this machine's in their last bits; here that is not allowed."""
+    device = ["--device", arm64("cortex-a76"), "--count-instructions", "--runs", "2"]
+    assert _run(["bench", str(float_onnx), *device, "--min-sqnr", "1000"]) == 1
+    assert "does not compute what this machine computes" in heard(capsys)
+
+
+@pytest.mark.parametrize("uri", ["local", "ssh://pi", "adb://"])
+def test_only_an_emulator_counts(uri, float_onnx, capsys):
+    assert _run(["bench", str(float_onnx), "--count-instructions", "--device", uri]) == 2
+    assert f"On {uri} instructions cannot be counted" in heard(capsys)
+
+
+@pytest.mark.parametrize(
+    ("compiler", "says"),
+    [("/nowhere/cc", "No such file"), ("cc -include /nowhere/plugin.h", "/nowhere/plugin.h")],
+)
+def test_without_a_compiler_that_works_nothing_is_left(compiler, says, monkeypatch, tmp_path):
+    monkeypatch.setenv("CC", compiler)
+    monkeypatch.setenv("MOBILEDEPLOY_CACHE", str(tmp_path))
+    with pytest.raises(RuntimeFailedError, match="could not be compiled") as caught:
+        open_device(HERE, counts_instructions=True)
+    assert says in caught.value.message
+    assert "Debian: gcc and libc6-dev" in caught.value.remedy
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"threads": 2}, "of 2 threads"),
+        ({"duration_s": 3.0}, "for a number of inferences"),
+        ({"cool_down_s": 3.0}, "for a number of inferences"),
+        ({"runs": 0}, "runs is 0"),
+        ({"warmup": -1}, "warmup is -1"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(options, says, float_onnx):
+    with pytest.raises(UsageError, match=says):
+        count_instructions([float_onnx], device=LocalDevice(), **options)
+    with pytest.raises(UsageError, match="nothing to count"):
+        count_instructions([], device=LocalDevice())
+
+
+def test_inferences_that_are_not_alike_are_doubted():
+    assert _doubts([1000, 1009, 1005]) == ()
+    assert "differ by 2.0%" in _doubts([1000, 1020])[0]
