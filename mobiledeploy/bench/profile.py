@@ -68,7 +68,7 @@ class Profile:
         runtime: Name and version.
         method: How operators were timed.
         threads: That computed one inference.
-        whole_us: Median of the whole network without a profiler.
+        whole_us: Median of the whole network without a profiler, timed in turn with the operators.
         operators: In the order in which they run.
     """
 
@@ -121,12 +121,17 @@ def profile(path: Path, *, runs: int = 50, threads: int = 1) -> Profile:
         runtime = f"{runner.runtime} {runner.version}"
         shape = (runner.batch_size or 1, *runner.input_shape)
         batch = {INPUT_NAME: np.random.default_rng(0).standard_normal(shape, dtype=np.float32)}
-        whole_us = _median_us(lambda: runner.run(batch), runs)
-    operators, method = (
-        _profile_onnx(path, batch, runs, threads)
-        if path.suffix == ".onnx"
-        else _profile_pte(path, runs, threads)
-    )
+        whole: list[float] = []
+
+        def time_whole() -> None:
+            runner.run(batch)
+            whole.append(_elapsed_us(lambda: runner.run(batch)))
+
+        operators, method = (
+            _profile_onnx(path, batch, runs, threads, time_whole)
+            if path.suffix == ".onnx"
+            else _profile_pte(path, runs, threads, time_whole)
+        )
     if not operators:
         raise ArtifactError(
             f"{path} holds no operator that could be timed.",
@@ -137,20 +142,26 @@ def profile(path: Path, *, runs: int = 50, threads: int = 1) -> Profile:
         runtime=runtime,
         method=method,
         threads=threads,
-        whole_us=whole_us,
+        whole_us=statistics.median(whole),
         operators=operators,
     )
 
 
 def _profile_onnx(
-    path: Path, batch: dict[str, np.ndarray], runs: int, threads: int
+    path: Path,
+    batch: dict[str, np.ndarray],
+    runs: int,
+    threads: int,
+    time_whole: Callable[[], None],
 ) -> tuple[tuple[OperatorTime, ...], str]:
     from mobiledeploy.runtimes.onnxruntime_profile import run_profiled
 
-    profiled = run_profiled(path, batch, runs=runs + _WARMUP, threads=threads)
+    profiled = run_profiled(
+        path, batch, runs=runs + _WARMUP, threads=threads, before_each=time_whole
+    )
     operators = tuple(
         OperatorTime(
-            name=f"{operator.name} {list(operator.writes[0][1])}",
+            name=f"{operator.kind} {operator.name} {list(operator.writes[0][1])}",
             kind=operator.kind,
             median_us=statistics.median(operator.times_us[_WARMUP:]),
         )
@@ -159,7 +170,9 @@ def _profile_onnx(
     return operators, "ONNX Runtime's profiler, within whole inferences"
 
 
-def _profile_pte(path: Path, runs: int, threads: int) -> tuple[tuple[OperatorTime, ...], str]:
+def _profile_pte(
+    path: Path, runs: int, threads: int, time_whole: Callable[[], None]
+) -> tuple[tuple[OperatorTime, ...], str]:
     from mobiledeploy.runtimes.executorch import SingleOperatorRunner
     from mobiledeploy.runtimes.xnnpack_operators import empty_operator, single_operators
 
@@ -167,6 +180,7 @@ def _profile_pte(path: Path, runs: int, threads: int) -> tuple[tuple[OperatorTim
     runners = [SingleOperatorRunner(operator, threads=threads) for operator in cut]
     times: list[list[float]] = [[] for _ in runners]
     for _ in track(range(runs), f"Timing the operators of {path.name}", runs):
+        time_whole()
         for runner, of in zip(runners, times, strict=True):
             runner.run()
             of.append(_elapsed_us(runner.run))
@@ -176,12 +190,6 @@ def _profile_pte(path: Path, runs: int, threads: int) -> tuple[tuple[OperatorTim
         for operator, median in zip(cut[1:], medians, strict=True)
     )
     return operators, f"each operator alone, less {call_us:.1f} us for the call"
-
-
-def _median_us(run: Callable[[], object], runs: int) -> float:
-    for _ in range(_WARMUP):
-        run()
-    return statistics.median(_elapsed_us(run) for _ in range(runs))
 
 
 def _elapsed_us(run: Callable[[], object]) -> float:

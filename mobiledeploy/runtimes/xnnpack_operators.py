@@ -73,22 +73,46 @@ def single_operators(path: Path) -> Iterator[SingleOperator]:
         ArtifactError: the file is damaged.
         RuntimeFailedError: the installed executorch cannot read it.
     """
-    contents = read_pte(path)
     schema = bindings(_GRAPH)
     kinds = {number: name for name, number in vars(schema.XNodeUnion).items() if name[0] == "X"}
-    for delegate in contents.delegates:
-        if delegate.method != METHOD or delegate.backend != XNNPACK:
-            continue
-        blob = split_xnnpack_payload(path, delegate.payload)
-        raw = bytes(blob.graph)
+    for raw, constants in delegate_graphs(path):
         with structure_errors_explained(path):
-            whole = schema.XNNGraphT.InitFromPackedBuf(raw, 0)
+            whole = read_graph(raw)
             _require_known_datatypes(path, whole)
-            constants = _constants(contents, blob.constants, whole)
             for index, node in enumerate(whole.xnodes):
                 # packing a graph changes it: each operator gets a reading of its own
-                graph = schema.XNNGraphT.InitFromPackedBuf(raw, 0)
-                yield _cut(graph, index, kinds[node.xnodeUnionType], constants)
+                yield _cut(read_graph(raw), index, kinds[node.xnodeUnionType], constants)
+
+
+def delegate_graphs(path: Path) -> Iterator[tuple[bytes, list[bytes]]]:
+    """Yield each XNNPACK delegate of a `.pte`: its graph, and its constants by their index.
+
+    Raises:
+        ArtifactError: the file is damaged.
+        RuntimeFailedError: the installed executorch cannot read it.
+    """
+    contents = read_pte(path)
+    for delegate in contents.delegates:
+        if delegate.method == METHOD and delegate.backend == XNNPACK:
+            blob = split_xnnpack_payload(path, delegate.payload)
+            raw = bytes(blob.graph)
+            with structure_errors_explained(path):
+                constants = _constants(contents, blob.constants, read_graph(raw))
+            yield raw, constants
+
+
+def read_graph(raw: bytes) -> Generated:
+    """Return a delegate's graph as objects."""
+    return bindings(_GRAPH).XNNGraphT.InitFromPackedBuf(raw, 0)
+
+
+def as_program(graph: Generated, constants: Sequence[bytes]) -> bytes:
+    """Return a `.pte` that hands its inputs to a delegate; the graph is of no use afterwards."""
+    values = {_tensor(value).idOut: value for value in graph.xvalues}
+    numbers = (*graph.inputIds, *graph.outputIds)
+    ends = [_tensor(values[number]) for number in numbers]
+    data = _keep_constants(graph, constants)
+    return _program(_payload(graph, data), ends, len(graph.inputIds))
 
 
 def empty_operator() -> SingleOperator:
@@ -149,7 +173,6 @@ def _cut(graph: Generated, index: int, kind: str, constants: Sequence[bytes]) ->
     graph.outputIds = np.array(outputs, np.uint32)
     graph.numExterns = len(inputs) + len(outputs)
     _name_externals(values, inputs, outputs, graph.xvalues)
-    data = _keep_constants(graph, constants)
     ends = [_tensor(values[number]) for number in (*inputs, *outputs)]
     shapes = [tuple(int(size) for size in _dims(tensor)) for tensor in ends]
     arrow = f"{list(shapes[0])} -> {list(shapes[-1])}"
@@ -162,7 +185,7 @@ def _cut(graph: Generated, index: int, kind: str, constants: Sequence[bytes]) ->
         ),
         reads=tuple(inputs),
         writes=tuple(outputs),
-        program=_program(_payload(graph, data), ends, len(inputs)),
+        program=as_program(graph, constants),
     )
 
 
