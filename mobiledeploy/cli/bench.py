@@ -98,6 +98,7 @@ def bench(
 ) -> None:
     """Measure artifacts against one another: latency, load, memory."""
     from mobiledeploy.bench.measure import RUNS
+    from mobiledeploy.devices import open_device, parse_cores
 
     if profile or trace is not None:
         from mobiledeploy.cli.profile import profile_artifacts, require_options
@@ -105,6 +106,7 @@ def bench(
         require_options(context)
         profile_artifacts(
             artifacts,
+            device=open_device(device_uri, python=python, timeout_s=timeout),
             runs=RUNS if runs is None else runs,
             threads=threads,
             json_path=json_path,
@@ -116,7 +118,6 @@ def bench(
     from mobiledeploy.bench.document import INSTRUCTIONS, TIMES, to_document
     from mobiledeploy.bench.history import append
     from mobiledeploy.bench.outputs import require_outputs
-    from mobiledeploy.devices import open_device, parse_cores
     from mobiledeploy.devices.host import int8_caveat
     from mobiledeploy.files import write_whole
 

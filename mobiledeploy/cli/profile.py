@@ -16,11 +16,15 @@ if TYPE_CHECKING:
     import typer
 
     from mobiledeploy.bench.profile import Profile
+    from mobiledeploy.devices import Device
 
 SCHEMA = 1
 _SLOWEST = 15
 # of `bench`, what a profile knows what to do with
-_PARAMETERS = frozenset({"artifacts", "threads", "runs", "profile", "trace", "json_path"})
+_PARAMETERS = frozenset(
+    {"artifacts", "threads", "runs", "profile", "trace", "json_path"}
+    | {"device_uri", "python", "timeout"}
+)
 
 
 def require_options(context: typer.Context) -> None:
@@ -37,8 +41,7 @@ def require_options(context: typer.Context) -> None:
             given.append(parameter.opts[0])
     if given:
         raise UsageError(
-            f"A profile times operators on this machine, alone: {', '.join(given)} would mean"
-            " nothing.",
+            f"A profile times operators, alone: {', '.join(given)} would mean nothing.",
             remedy="Leave out either --profile and --trace, or these.",
         )
 
@@ -46,6 +49,7 @@ def require_options(context: typer.Context) -> None:
 def profile_artifacts(
     artifacts: Sequence[Path],
     *,
+    device: Device,
     runs: int,
     threads: int,
     json_path: Path | None,
@@ -57,7 +61,9 @@ def profile_artifacts(
         UsageError: both documents would go to one place.
     """
     from mobiledeploy.bench.chrome_trace import to_chrome_trace
+    from mobiledeploy.bench.device_profile import profile_on
     from mobiledeploy.bench.profile import profile
+    from mobiledeploy.devices.host import int8_caveat
     from mobiledeploy.files import write_whole
 
     if json_path is not None and json_path == trace_path:
@@ -65,10 +71,18 @@ def profile_artifacts(
             f"--json and --trace would both be written to {json_path}.",
             remedy="Name two files.",
         )
-    with showing_progress():
-        profiles = [profile(path, runs=runs, threads=threads) for path in artifacts]
+    with showing_progress(), device:
+        profiles = [
+            profile(path, runs=runs, threads=threads)
+            if device.is_local
+            else profile_on(device, path, runs=runs, threads=threads)
+            for path in artifacts
+        ]
+        note = "" if device.is_local else int8_caveat(device.host)
     for each in profiles:
         _print(each)
+    if note:
+        console().print(f"Note: {note}", markup=False)
     documents = {json_path: _document(profiles)} if json_path is not None else {}
     if trace_path is not None:
         documents[trace_path] = to_chrome_trace(profiles)

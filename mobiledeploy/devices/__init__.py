@@ -13,7 +13,7 @@ from mobiledeploy.devices.command import CommandDevice
 from mobiledeploy.devices.host import Host
 from mobiledeploy.devices.local import LocalDevice
 from mobiledeploy.devices.python_device import TIMEOUT_S
-from mobiledeploy.devices.request import Request
+from mobiledeploy.devices.request import OperatorProgram, Request
 from mobiledeploy.devices.session import arrays_of
 from mobiledeploy.devices.ssh import SshDevice
 from mobiledeploy.errors import UsageError
@@ -29,6 +29,7 @@ __all__ = [
     "Device",
     "Host",
     "LocalDevice",
+    "OperatorProgram",
     "Request",
     "arrays_of",
     "open_device",

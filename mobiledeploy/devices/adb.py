@@ -121,6 +121,11 @@ class AdbDevice:
             RuntimeFailedError: adb, the phone or a runner failed. The folder over there is gone,
                 unless the phone is.
         """
+        if request.task not in ("bench", "outputs"):
+            raise UsageError(
+                f"{self.uri} runs artifacts with native programs, which do not tell of operators.",
+                remedy="Profile on this machine, or on an ARM board over ssh.",
+            )
         if request.duration_s is not None:
             raise UsageError("Native runners count inferences: use --runs, not --duration.")
         runners = runners_for(request.artifacts, self._given, self._folder)

@@ -19,7 +19,22 @@ if TYPE_CHECKING:
     Samples = NDArray[np.float32]
     Message = Mapping[str, Any]
 
-Task = Literal["bench", "instructions", "outputs"]
+Task = Literal["bench", "instructions", "outputs", "profile"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorProgram:
+    """A `.pte` of one operator.
+
+    Attributes:
+        label: What errors call it.
+        data: The file.
+        inputs: (numpy datatype, shape) of what it takes.
+    """
+
+    label: str
+    data: bytes
+    inputs: tuple[tuple[str, tuple[int, ...]], ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,8 +42,8 @@ class Request:
     """One session on a device.
 
     Attributes:
-        task: "bench" times the artifacts, "instructions" counts those of one artifact, "outputs"
-            only runs them.
+        task: "bench" times the artifacts, "instructions" counts those of one artifact, "profile"
+            times the operators of one, "outputs" only runs them.
         artifacts: Paths on this machine.
         inputs: Samples for each artifact, (N, C, H, W) float32; None: noise that the device makes.
             The first batch of them is timed or counted; all of them are run at the end.
@@ -38,6 +53,7 @@ class Request:
         warmup: How many come before these.
         seed: Of `bench`: of the order within the rounds.
         duration_s: Of `bench`: time for so long, in place of `rounds`.
+        operators: Of `profile`: those of a `.pte`, as programs of their own.
     """
 
     task: Task
@@ -49,6 +65,7 @@ class Request:
     warmup: int = 0
     seed: int = 0
     duration_s: float | None = None
+    operators: tuple[OperatorProgram, ...] = ()
 
 
 def files_of(request: Request) -> dict[str, bytes]:
@@ -72,7 +89,14 @@ def files_of(request: Request) -> dict[str, bytes]:
                 ) from error
         if samples is not None:
             files[inputs_name(place)] = as_npy(samples)
-    return files
+    return files | {
+        operator_name(place): operator.data for place, operator in enumerate(request.operators)
+    }
+
+
+def operator_name(place: int) -> str:
+    """Return what a program of one operator is called over there."""
+    return f"operators/{place}.pte"
 
 
 def inputs_name(place: int) -> str:

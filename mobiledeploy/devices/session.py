@@ -21,7 +21,13 @@ from typing import IO, TYPE_CHECKING, Any, Protocol, Self, cast
 from mobiledeploy import errors
 from mobiledeploy.devices.agent import bundle
 from mobiledeploy.devices.agent.machine import PROTOCOL
-from mobiledeploy.devices.request import Request, files_of, from_npy, inputs_name
+from mobiledeploy.devices.request import (
+    Request,
+    files_of,
+    from_npy,
+    inputs_name,
+    operator_name,
+)
 from mobiledeploy.errors import MobileDeployError, RuntimeFailedError
 
 if TYPE_CHECKING:
@@ -215,6 +221,10 @@ def _header(request: Request, files: Mapping[str, bytes], timeout_s: float) -> d
         "warmup": request.warmup,
         "seed": request.seed,
         "duration_s": request.duration_s,
+        "operators": [
+            {"file": operator_name(place), "label": operator.label, "inputs": operator.inputs}
+            for place, operator in enumerate(request.operators)
+        ],
         "limit_s": timeout_s,
         "files": [
             {"name": name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}

@@ -150,7 +150,7 @@ def test_the_command_prints_tables_and_writes_both_documents(int8_onnx, tmp_path
 @pytest.mark.parametrize(
     ("options", "named"),
     [
-        (["--profile", "--device", "ssh://nowhere"], "--device"),
+        (["--profile", "--runner", "executor_runner"], "--runner"),
         (["--trace", "t.json", "--baseline", "b.json", "--warmup", "10"], "--warmup, --baseline"),
     ],
 )

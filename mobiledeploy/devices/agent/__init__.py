@@ -25,7 +25,16 @@ from __future__ import annotations
 from importlib import resources
 
 BOOTSTRAP = "import sys;n=int(sys.stdin.buffer.readline());exec(sys.stdin.buffer.read(n))"
-_MODULES = ("errors", "machine", "timing", "instructions", "runtimes", "tasks", "serve")
+_MODULES = (
+    "errors",
+    "machine",
+    "timing",
+    "instructions",
+    "runtimes",
+    "operators",
+    "tasks",
+    "serve",
+)
 _LOADER = """
 import sys, types
 if sys.version_info < (3, 9):

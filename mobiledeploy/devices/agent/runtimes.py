@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -59,12 +60,7 @@ class OnnxRuntime(Runner):
     def __init__(self, path: str, label: str, threads: int) -> None:
         import onnxruntime
 
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 4
-        # Workers that spin on after an inference would take the next runner's CPU time.
-        options.add_session_config_entry("session.force_spinning_stop", "1")
+        options = self._options(path, threads)
         self._label = label
         self.runtime = f"onnxruntime {onnxruntime.__version__}"
         try:
@@ -95,6 +91,17 @@ class OnnxRuntime(Runner):
                 "Export it with a fixed resolution.",
             )
 
+    def _options(self, path: str, threads: int) -> Any:  # noqa: ARG002 - for a profiler
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 4
+        # Workers that spin on after an inference would take the next runner's CPU time.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
+        return options
+
     def run(self, batch: Any) -> Any:
         """Return the output for one batch."""
         try:
@@ -103,6 +110,21 @@ class OnnxRuntime(Runner):
             raise RefusalError(
                 "RuntimeFailedError", f"ONNX Runtime failed while running {self._label}: {error}"
             ) from error
+
+
+class ProfiledOnnxRuntime(OnnxRuntime):
+    """The same, with ONNX Runtime's profiler on."""
+
+    def _options(self, path: str, threads: int) -> Any:
+        options = super()._options(path, threads)
+        options.enable_profiling = True
+        options.profile_file_prefix = path + ".profile"
+        return options
+
+    def events(self) -> Any:
+        """End the profile; return its events."""
+        with open(self._session.end_profiling(), encoding="utf-8") as file:
+            return json.load(file)
 
 
 class ExecuTorch(Runner):
@@ -141,6 +163,35 @@ class ExecuTorch(Runner):
             raise RefusalError(
                 "RuntimeFailedError", f"ExecuTorch failed while running {self._label}: {error}"
             ) from error
+
+
+class OperatorProgram(ExecuTorch):
+    """A program of one operator; its inputs are noise.
+
+    Args:
+        inputs: Datatype and shape of each.
+    """
+
+    def __init__(
+        self, path: str, label: str, threads: int, inputs: list[tuple[str, list[int]]]
+    ) -> None:
+        super().__init__(path, label, threads)
+        self._inputs = tuple(self._from_numpy(_noise(*given)) for given in inputs)
+
+    def run_alone(self) -> None:
+        """Run the operator; the outputs stay where they are."""
+        self._method(self._inputs, False)
+
+
+def _noise(datatype: str, shape: list[int]) -> Any:
+    """Return codes of every value, or normal floats."""
+    import numpy as np
+
+    random = np.random.default_rng(0)
+    if datatype == "float32":
+        return random.standard_normal(shape, dtype=np.float32)
+    info = np.iinfo(datatype)
+    return random.integers(info.min, info.max + 1, shape, dtype=datatype)
 
 
 def _import_onnxruntime() -> None:

@@ -1,4 +1,4 @@
-"""What the agent can be asked to do: time artifacts, count their instructions, or run them."""
+"""What the agent can be asked to do with artifacts: time, count, profile, or only run them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mobiledeploy.devices.agent.errors import RefusalError
 from mobiledeploy.devices.agent.instructions import instructions_of
 from mobiledeploy.devices.agent.machine import conditions
+from mobiledeploy.devices.agent.operators import time_kernels, time_programs, time_whole
 from mobiledeploy.devices.agent.runtimes import Runner, open_runner, runner_type
 from mobiledeploy.devices.agent.timing import PeakMemory, ProgressReport, interleaved
 
@@ -95,6 +96,28 @@ def instructions(request: Request, folder: str, tell: Tell) -> dict[str, Any]:
     }
 
 
+def profile(request: Request, folder: str, tell: Tell) -> dict[str, Any]:
+    """Time one artifact's operators (`operators`), and the whole network without a profiler.
+
+    Request: "rounds" that count, "warmup" that do not; of a `.pte` "operators" [{"file", "label",
+    "inputs": [(datatype, shape)]}].
+
+    Returns:
+        "runtime", "whole_us" [round], and "operators", each with its "times_us" [round].
+    """
+    [artifact] = request["artifacts"]
+    tell({"loading": artifact["label"]})
+    runner = open_runner(artifact, folder, request["threads"])
+    batch = samples_for(artifact, folder, runner)[: runner.batch_size]
+    return {
+        "runtime": runner.runtime,
+        "whole_us": time_whole(partial(runner.run, batch), request),
+        "operators": time_programs(request, folder, tell)
+        if request["operators"]
+        else time_kernels(request, folder, batch, tell),
+    }
+
+
 def outputs(request: Request, folder: str, tell: Tell) -> dict[str, Any]:
     """Run all samples through each artifact; return "inputs" and "outputs"."""
     inputs, results = [], []
@@ -173,4 +196,4 @@ def encode(array: Any) -> str:
     return base64.b64encode(file.getvalue()).decode()
 
 
-TASKS = {"bench": bench, "instructions": instructions, "outputs": outputs}
+TASKS = {"bench": bench, "instructions": instructions, "outputs": outputs, "profile": profile}
