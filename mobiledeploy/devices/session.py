@@ -177,13 +177,13 @@ def _in_background(
 ) -> None:
     """Send everything while somebody else reads: neither side waits for the other for ever."""
     pipe = _raw_stdin(process)
+    source = bundle()
+    parts = [b"%d\n" % len(source), source]
+    if request is not None:
+        parts += [json.dumps(_header(request, files, timeout_s)).encode() + b"\n"]
+        parts += files.values()
 
     def send() -> None:
-        source = bundle()
-        parts = [b"%d\n" % len(source), source]
-        if request is not None:
-            parts += [json.dumps(_header(request, files, timeout_s)).encode() + b"\n"]
-            parts += files.values()
         with contextlib.suppress(OSError, ValueError):  # it died or was stopped: see its end
             for part in parts:
                 _write(pipe, part)

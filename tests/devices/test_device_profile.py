@@ -26,7 +26,7 @@ def test_a_device_tells_the_same_operators_as_this_machine(artifact, request):
     assert len(there.operators) > 5
     for found, expected in zip(there.operators, here.operators, strict=True):
         assert found.kind == expected.kind
-        assert found.name.endswith(expected.name)
+        assert found.name == expected.name
     assert there.method.split(" less ")[0] == here.method.split(" less ")[0]
     assert there.whole_us > 0
     # alone, a tiny operator may take no longer than a call that does nothing
@@ -63,7 +63,7 @@ def test_a_profile_in_which_runs_are_missing_is_not_believed(int8_onnx, monkeypa
     runner = runtimes.open_runner(artifact, str(int8_onnx.parent), 1)
     batch = np.zeros((1, *runner.input_shape), np.float32)
     with pytest.raises(Exception, match=r"tells 2 runs of .*; there were 3"):
-        time_kernels(request, str(int8_onnx.parent), batch, lambda _: None)
+        time_kernels(request, str(int8_onnx.parent), batch, lambda: None, lambda _: None)
 
 
 def test_what_cannot_be_profiled_on_a_device_is_told(int8_pte, int8_onnx, portable_pte):

@@ -22,13 +22,16 @@ if TYPE_CHECKING:
     Operators = list[dict[str, Any]]
 
 
-def time_kernels(request: Request, folder: str, batch: Any, tell: Tell) -> Operators:
+def time_kernels(
+    request: Request, folder: str, batch: Any, before_each: Callable[[], None], tell: Tell
+) -> Operators:
     """Return "name", "kind" and "times_us" of every kernel of an `.onnx`, in their order."""
     [artifact] = request["artifacts"]
     path = os.path.join(folder, artifact["file"])
     runner = ProfiledOnnxRuntime(path, artifact["label"], request["threads"])
     total = request["warmup"] + request["rounds"]
     for done in range(total):
+        before_each()
         runner.run(batch)
         tell({"progress": (done + 1) / total})
     kernels: dict[str, dict[str, Any]] = {}
@@ -63,7 +66,9 @@ def _name(event: dict[str, Any], shapes: list[list[int]]) -> str:
     return " ".join([event["args"]["op_name"], node, *map(str, shapes[:1])])
 
 
-def time_programs(request: Request, folder: str, tell: Tell) -> Operators:
+def time_programs(
+    request: Request, folder: str, before_each: Callable[[], None], tell: Tell
+) -> Operators:
     """Return the "times_us" of each program of one operator, round by round.
 
     Each runs once before it is timed: the others have used the cache since its last turn.
@@ -76,18 +81,12 @@ def time_programs(request: Request, folder: str, tell: Tell) -> Operators:
     ]
     times_us: list[list[float]] = [[] for _ in programs]
     for done in range(request["rounds"]):
+        before_each()
         for program, of in zip(programs, times_us):
             program.run_alone()
             of.append(elapsed_us(program.run_alone))
         tell({"progress": (done + 1) / request["rounds"]})
     return [{"times_us": of} for of in times_us]
-
-
-def time_whole(run: Callable[[], object], request: Request) -> list[float]:
-    """Return the times of whole inferences without a profiler, in microseconds."""
-    for _ in range(request["warmup"]):
-        run()
-    return [elapsed_us(run) for _ in range(request["rounds"])]
 
 
 def elapsed_us(run: Callable[[], object]) -> float:

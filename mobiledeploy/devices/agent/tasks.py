@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mobiledeploy.devices.agent.errors import RefusalError
 from mobiledeploy.devices.agent.instructions import instructions_of
 from mobiledeploy.devices.agent.machine import conditions
-from mobiledeploy.devices.agent.operators import time_kernels, time_programs, time_whole
+from mobiledeploy.devices.agent.operators import elapsed_us, time_kernels, time_programs
 from mobiledeploy.devices.agent.runtimes import Runner, open_runner, runner_type
 from mobiledeploy.devices.agent.timing import PeakMemory, ProgressReport, interleaved
 
@@ -97,7 +97,7 @@ def instructions(request: Request, folder: str, tell: Tell) -> dict[str, Any]:
 
 
 def profile(request: Request, folder: str, tell: Tell) -> dict[str, Any]:
-    """Time one artifact's operators (`operators`), and the whole network without a profiler.
+    """Time one artifact's operators (`operators`), in turn with the whole network.
 
     Request: "rounds" that count, "warmup" that do not; of a `.pte` "operators" [{"file", "label",
     "inputs": [(datatype, shape)]}].
@@ -109,13 +109,19 @@ def profile(request: Request, folder: str, tell: Tell) -> dict[str, Any]:
     tell({"loading": artifact["label"]})
     runner = open_runner(artifact, folder, request["threads"])
     batch = samples_for(artifact, folder, runner)[: runner.batch_size]
-    return {
-        "runtime": runner.runtime,
-        "whole_us": time_whole(partial(runner.run, batch), request),
-        "operators": time_programs(request, folder, tell)
+    run = partial(runner.run, batch)
+    whole_us: list[float] = []
+
+    def time_whole() -> None:
+        run()
+        whole_us.append(elapsed_us(run))
+
+    operators = (
+        time_programs(request, folder, time_whole, tell)
         if request["operators"]
-        else time_kernels(request, folder, batch, tell),
-    }
+        else time_kernels(request, folder, batch, time_whole, tell)
+    )
+    return {"runtime": runner.runtime, "whole_us": whole_us, "operators": operators}
 
 
 def outputs(request: Request, folder: str, tell: Tell) -> dict[str, Any]:
