@@ -25,18 +25,26 @@ def test_a_phone_describes_itself(phone):
     assert phone.serial
 
 
-def test_a_phone_computes_what_this_machine_does(phone, runners, int8_pte, images):
+def test_a_phone_computes_what_this_machine_does_whatever_the_file_is_called(
+    phone, runners, int8_pte, images, tmp_path
+):
+    strange = tmp_path / "mobile net \"v2\" 'ä' $HOME;`id`.pte"
+    strange.write_bytes(int8_pte.read_bytes())
     with open_device(f"adb://{phone.serial}", runners=runners) as device:
-        there = run_artifact(device, int8_pte, images[:2])
+        there = run_artifact(device, strange, images[:2])
     with open_device() as here:
         assert np.array_equal(there, run_artifact(here, int8_pte, images[:2]))
 
 
-def test_a_bench_on_a_phone_checks_what_executor_runner_computes(
-    phone, runners, int8_pte, monkeypatch
-):
+@pytest.fixture
+def one_session(monkeypatch):
+    """One for each artifact: every block of inferences loads its runtime anew."""
     module = importlib.import_module("mobiledeploy.bench.measure")
-    monkeypatch.setattr(module, "MIN_SESSIONS", 1)  # each inference here loads torch anew
+    monkeypatch.setattr(module, "MIN_SESSIONS", 1)
+
+
+@pytest.mark.usefixtures("one_session")
+def test_a_bench_on_a_phone_checks_what_executor_runner_computes(phone, runners, int8_pte):
     with open_device("adb://", runners=runners) as device:
         [found] = measure([int8_pte], device=device, runs=3, warmup=1)
     assert found.runtime == "executor_runner"
@@ -50,14 +58,15 @@ def test_a_bench_on_a_phone_checks_what_executor_runner_computes(
     assert phone.serial
 
 
+@pytest.mark.usefixtures("one_session")
 def test_what_onnxruntime_perf_test_computes_is_not_known_and_that_is_said(
     phone, runners, float_onnx, int8_onnx
 ):
     with open_device("adb://", runners=runners) as device:
-        pair = measure([float_onnx, int8_onnx], device=device, runs=50, warmup=1)
+        pair = measure([float_onnx, int8_onnx], device=device, runs=24, warmup=1)
     for found in pair:
         assert found.runtime == "onnxruntime_perf_test"
-        assert len(found.times_ms) == 50
+        assert len(found.times_ms) == 24  # one block of ten and one of two in each session
         assert min(*found.times_ms, found.load_ms) > 0
         assert found.outputs is None
         assert UNCHECKED in found.warnings
@@ -79,15 +88,6 @@ def test_parity_of_what_tells_no_outputs_is_refused(phone, runners, float_onnx, 
         pytest.raises(UsageError, match="keeps its outputs to itself"),
     ):
         run_artifact(device, float_onnx, images)
-    assert phone.serial
-
-
-def test_a_file_name_with_spaces_and_quotes_arrives(phone, runners, int8_pte, images, tmp_path):
-    strange = tmp_path / "mobile net \"v2\" 'ä' $HOME;`id`.pte"
-    strange.write_bytes(int8_pte.read_bytes())
-    with open_device("adb://", runners=runners) as device:
-        there = run_artifact(device, strange, images[:1])
-        assert np.array_equal(there, run_artifact(device, int8_pte, images[:1]))
     assert phone.serial
 
 
