@@ -10,7 +10,7 @@ Bias correction. Rounding moves the mean of a channel's output; the bias moves i
 with x_q the input as the quantized network computes it, from layers that are rounded and corrected
 already. The error of x_q itself is not corrected: where its range was narrowed, that error is what
 a few images with large activations lose, and a bias that made good for it would spoil all others
-(measured: docs/decisions/0004).
+(measured: docs/decisions/0005).
 
 Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction"
 (2019), section 4.2, in its empirical form, made sequential.
