@@ -26,7 +26,7 @@ from mobiledeploy.types import CalibrationSet, FoldedModel
 
 def stock_executorch(model: FoldedModel, images: CalibrationSet) -> Runner:
     """Quantize as ExecuTorch's examples do: XNNPACKQuantizer, symmetric, per channel, min-max."""
-    singly = [torch.from_numpy(x[None]) for batch in images.batches for x in batch]
+    singly = [torch.from_numpy(x)[None] for batch in images.batches for x in batch]
     program = torch.export.export(model.module, (singly[0],))
     quantizer = XNNPACKQuantizer()
     quantizer.set_global(get_symmetric_quantization_config(is_per_channel=True))
@@ -51,7 +51,13 @@ def stock_onnxruntime(model: FoldedModel, images: CalibrationSet) -> Runner:
         )
         names = {"input_names": ["input"], "output_names": ["logits"]}
         torch.onnx.export(
-            model.module, (example,), exported, dynamo=True, external_data=False, **names
+            model.module,
+            (example,),
+            exported,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+            **names,
         )
         quant_pre_process(str(exported), str(prepared))
         quantize_static(
