@@ -90,7 +90,7 @@ def find_groups(traced: GraphModule, units: Sequence[Unit]) -> tuple[ChannelGrou
     tied: dict[Node, list[Node]] = {node: [node] for node in [source, *(u.output for u in units)]}
     for unit in units:
         if unit.kind in {"add", "pool", "multiply"} or unit.moves_values:
-            ends = unit.activations[:1] if unit.kind == "multiply" else unit.activations
+            ends = _signal_and_gate(unit)[:1] if unit.kind == "multiply" else unit.activations
             merged: list[Node] = []
             for node in (*ends, unit.output):
                 merged.extend(n for n in tied[node] if n not in merged)
@@ -108,13 +108,19 @@ def _group(nodes: tuple[Node, ...], units: Sequence[Unit], source: Node) -> Chan
     producers = tuple(unit for unit in makers if unit.has_weight)
     consumers = tuple(unit for unit in readers if unit.has_weight)
     leaves_network = any(user.op == "output" for node in nodes for user in node.users)
-    gates = any(unit.kind == "multiply" and unit.activations[1] in nodes for unit in readers)
+    gates = any(unit.kind == "multiply" and _signal_and_gate(unit)[1] in nodes for unit in readers)
     curved = any(unit.kind == "hardswish" for unit in (*makers, *readers))
     bounds = [unit.clamp for unit in makers if unit.clamp is not None]
     ceiling = min((high for _, high in bounds), default=float("inf"))
     if source in nodes or leaves_network or gates or curved or not consumers:
         return None
     return ChannelGroup(nodes, producers, consumers, ceiling)
+
+
+def _signal_and_gate(product: Unit) -> tuple[Node, Node]:
+    """Return a product's factors: the tensor, and what each of its channels is multiplied by."""
+    gate, signal = sorted(product.activations, key=lambda node: node.meta["val"].numel())
+    return signal, gate
 
 
 def _factors(

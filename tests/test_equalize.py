@@ -102,3 +102,24 @@ def leaning(model):
     highest = np.max([s.maxima.max(0) for s in seen], axis=0)
     lowest = np.min([s.minima.min(0) for s in seen], axis=0)
     return highest >= -lowest
+
+
+def test_channels_are_scaled_through_a_product_and_its_gate_is_left_alone():
+    """Of squeeze-and-excitation: the tensor may be scaled, a gate between 0 and 1 gains nothing."""
+    before, after = (
+        largest_factors(make("v3-small")) for make in (networks.folded, networks.equalized)
+    )
+    np.testing.assert_allclose(after["gates"], before["gates"], rtol=1e-4, atol=1e-5)
+    assert not np.allclose(after["tensors"], before["tensors"], rtol=1e-2)
+
+
+def largest_factors(model):
+    """Return the largest value of each channel of each product's two factors."""
+    traced = trace(model)
+    products = [unit for unit in find_units(traced) if unit.kind == "multiply"]
+    pairs = [sorted(p.activations, key=lambda n: "hardsigmoid" in n.name) for p in products]
+    seen = observe(traced, [n for pair in pairs for n in pair], networks.calibration(32))
+    return {
+        name: np.concatenate([seen[pair[which].name].maxima.max(0) for pair in pairs])
+        for which, name in enumerate(("tensors", "gates"))
+    }
