@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.climb import climb
 from mobiledeploy.errors import ArtifactError
@@ -12,8 +12,10 @@ from mobiledeploy.export.manifest import read_manifest
 from mobiledeploy.pipeline import load_images
 from mobiledeploy.progress import step
 from mobiledeploy.rebuild import rebuild
+from mobiledeploy.report.document import KIND, SCHEMA, to_document
 from mobiledeploy.runtimes import open_runner
 from mobiledeploy.sources import EMBEDDED
+from mobiledeploy.verify.baseline import regressions, require_comparable
 from mobiledeploy.verify.tolerances import default_tolerances
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ def check_parity(
     calib_data: Path | None = None,
     layers: bool = False,
     worst: int = 0,
+    baseline: Any = None,
     on_device: OnDevice | None = None,
 ) -> ParityReport:
     """Rebuild the network from the artifacts' manifests and climb the ladder to the artifacts.
@@ -49,12 +52,13 @@ def check_parity(
         calib_data: The calibration images, likewise.
         layers: Also say what quantization does to each layer.
         worst: Also show so many images on which the last rung is farthest from float.
+        baseline: An earlier report as a document: what is worse now goes into the report.
         on_device: Runs an artifact elsewhere (see `climb`).
 
     Raises:
         ArtifactError: an artifact or manifest is missing, damaged, or of another network; or the
             network cannot be rebuilt as it was.
-        DataError: there are no images.
+        DataError: there are no images, or the baseline is of another network or other images.
     """
     with step("Reading manifests"):
         manifests = [read_manifest(path) for path in artifacts]
@@ -62,6 +66,8 @@ def check_parity(
         for path, manifest in zip(artifacts, manifests, strict=True):
             require_own_description(path, manifest)
     first = manifests[0]
+    if baseline is not None:
+        require_comparable(baseline, _of_the_report(first))
     networks = rebuild(first, weights=weights, calib_data=calib_data)
     images = load_images(networks.folded, source or _calibrated_with(networks), samples)
     asked = {"min_sqnr_db": min_sqnr_db, "min_top1_agreement": min_top1_agreement}
@@ -69,7 +75,7 @@ def check_parity(
         default_tolerances(first.spec.family),
         **{name: limit for name, limit in asked.items() if limit is not None},
     )
-    return climb(
+    report = climb(
         networks,
         artifacts,
         images,
@@ -78,6 +84,19 @@ def check_parity(
         worst=worst,
         on_device=on_device,
     )
+    if baseline is None:
+        return report
+    return replace(report, regressions=regressions(baseline, to_document(report)))
+
+
+def _of_the_report(manifest: Manifest) -> dict[str, object]:
+    """Return what a report of these artifacts will say of itself."""
+    return {
+        "kind": KIND,
+        "schema": SCHEMA,
+        "network": manifest.spec.name,
+        "precision": manifest.document["precision"],
+    }
 
 
 def _calibrated_with(networks: Networks) -> Path | None:

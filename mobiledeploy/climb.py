@@ -28,10 +28,16 @@ from mobiledeploy.types import (
     ParityReport,
     QuantizedModel,
 )
-from mobiledeploy.verify.channels import reversed_channels
+from mobiledeploy.verify.channels import (
+    channels_reversed,
+    evenly_spread,
+    pixels_reversed,
+    reversed_channels,
+)
 from mobiledeploy.verify.codes import explain
 from mobiledeploy.verify.images import worst_images
 from mobiledeploy.verify.ladder import EXACT, Elsewhere, Held, Ladder
+from mobiledeploy.verify.layers import first_bad
 from mobiledeploy.verify.tolerances import default_tolerances
 
 if TYPE_CHECKING:
@@ -47,7 +53,6 @@ if TYPE_CHECKING:
         FoldedModel,
         ImageError,
         LayerError,
-        Preprocessing,
         RungName,
     )
     from mobiledeploy.verify.tolerances import Tolerances
@@ -118,13 +123,15 @@ def climb(
         for path in ordered:
             climber.on_device(path, on_device)
     spec = networks.deployed.spec
+    found = climber.layer_errors() if layers else ()
     return ParityReport(
         network=spec.name,
         precision="int8" if climber.reference else "fp32",
         data=_data_used(images, networks.calibration),
         artifacts=tuple(climber.compared),
         rungs=tuple(climber.ladder.rungs),
-        layers=climber.layer_errors() if layers else (),
+        layers=found,
+        first_bad_layer=first_bad(found),
         worst_images=climber.worst_images(images, worst),
     )
 
@@ -185,8 +192,8 @@ class _Climber:
         logits = _run(run, self.inputs, "Running PyTorch")
         trouble = ""
         if self.inputs.shape[1] == 3 and not self.random and not quick:
-            chosen = _spread(len(self.inputs), _CHANNEL_IMAGES)
-            bgr = _pixels_reversed(self.inputs[chosen], self.networks.original.preprocessing)
+            chosen = evenly_spread(len(self.inputs), _CHANNEL_IMAGES)
+            bgr = pixels_reversed(self.inputs[chosen], self.networks.original.preprocessing)
             other = _run(run, bgr, "Trying reversed channels")
             labels = None if self.labels is None else [self.labels[i] for i in chosen]
             trouble = reversed_channels(logits[chosen], other, labels)
@@ -324,7 +331,7 @@ class _Climber:
             return ""
         few = self.inputs[:LAYER_IMAGES]
         if self.inputs.shape[1] == 3 and logits.shape == expected.shape:
-            swapped = runner.run({INPUT_NAME: _channels_reversed(few)})[OUTPUT_NAME]
+            swapped = runner.run({INPUT_NAME: channels_reversed(few)})[OUTPUT_NAME]
             if np.array_equal(swapped, expected[: len(few)]):
                 failures.append("Given the images with reversed channels it agrees: it takes BGR.")
         if path.suffix != ".onnx":
@@ -353,25 +360,6 @@ def _compared(path: Path, runner: Runner) -> Compared:
         size_bytes=path.stat().st_size,
         runtime=f"{runner.runtime} {runner.version}",
     )
-
-
-def _channels_reversed(images: Images) -> Images:
-    """Reverse the channels of inputs as they are: what a network sees that takes BGR."""
-    return np.ascontiguousarray(images[:, ::-1])
-
-
-def _pixels_reversed(images: Images, preprocessing: Preprocessing) -> Images:
-    """Reverse the channels of the pictures that became these inputs."""
-    mean = np.array(preprocessing.mean, np.float32)[:, None, None]
-    std = np.array(preprocessing.std, np.float32)[:, None, None]
-    reversed_pixels = _channels_reversed(images * std + mean)
-    return (reversed_pixels - mean) / std
-
-
-def _spread(count: int, wanted: int) -> list[int]:
-    """Return at most `wanted` indices below `count`, evenly spread: sets are ordered by class."""
-    taken = min(count, wanted)
-    return [i * count // taken for i in range(taken)]
 
 
 def _run(

@@ -6,7 +6,7 @@ import os
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -14,9 +14,6 @@ from mobiledeploy.cli.device_options import DEVICE, PYTHON, TIMEOUT
 from mobiledeploy.cli.output import console, print_json, showing_progress
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from mobiledeploy.report.write import Targets
     from mobiledeploy.types import ParityReport
 
 
@@ -96,9 +93,13 @@ def parity(
         html=html_path,
     )
     with write.errors_reported(targets, artifacts), showing_progress():
+        targets.require_writable()
         with step("Loading PyTorch and the runtimes"):
             from mobiledeploy.check import check_parity
             from mobiledeploy.devices import open_device, run_artifact
+            from mobiledeploy.export.manifest import read_manifest
+            from mobiledeploy.report.document import to_document
+            from mobiledeploy.verify.ladder import require
         stored = None if baseline is None else write.read_document(baseline)
         with ExitStack() as stack:
             on_device = None
@@ -115,37 +116,16 @@ def parity(
                 calib_data=calib_data,
                 layers=layers or html_path is not None,
                 worst=_WORST if html_path is not None else 0,
+                baseline=stored,
                 on_device=on_device,
             )
     _print_table(report)
     if layers:
         _print_layers(report)
-    _write_and_judge(report, targets, artifacts[0], stored, stdout=str(json_path) == "-")
-
-
-def _write_and_judge(
-    report: ParityReport,
-    targets: Targets,
-    first: Path,
-    stored: Mapping[str, Any] | None,
-    *,
-    stdout: bool,
-) -> None:
-    """Write what was asked for, then exit with 1 where the report or the baseline says no."""
-    from mobiledeploy.export.manifest import read_manifest
-    from mobiledeploy.report import write
-    from mobiledeploy.report.document import to_document
-    from mobiledeploy.verify.baseline import require_no_regression
-    from mobiledeploy.verify.ladder import require
-
-    write.write_all(report, targets, read_manifest(first).document)
-    document = to_document(report)
-    if stdout:
-        print_json(document)
+    write.write_all(report, targets, read_manifest(artifacts[0]).document)
+    if str(json_path) == "-":
+        print_json(to_document(report))
     require(report)
-    if stored is not None:
-        require_no_regression(stored, document)
-        console().print("Not worse than the baseline.")
 
 
 def _print_table(report: ParityReport) -> None:
@@ -153,7 +133,7 @@ def _print_table(report: ParityReport) -> None:
     from rich.markup import escape
     from rich.table import Table
 
-    from mobiledeploy.report.rows import headline, rows, used
+    from mobiledeploy.report.rows import headline, loss, rows, used
 
     say = partial(console().print, markup=False, soft_wrap=True)
     say(f"Parity of {report.network}, {report.precision}, on {used(report)}")
@@ -175,6 +155,9 @@ def _print_table(report: ParityReport) -> None:
             say(f"{rung.title}: {failure}")
     for note in dict.fromkeys(rung.note for rung in report.rungs if rung.note):
         say(f"Not judged: {note}.")
+    for text in report.regressions or ():
+        say(f"Worse than the baseline: {text}")
+    say(loss(report))
     say(f"{headline(report)}.")
 
 
@@ -182,19 +165,19 @@ def _print_layers(report: ParityReport) -> None:
     from rich import box
     from rich.table import Table
 
-    from mobiledeploy.verify.layers import first_bad
-
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("layer", overflow="fold")
     for heading in ("lost, dB", "SQNR behind", "its own"):
         table.add_column(heading, justify="right")
+    if not report.layers:
+        console().print("Nothing is quantized: there are no layers to compare with float.")
+        return
     worst = sorted(report.layers, key=lambda layer: -layer.gained_db)[:_LISTED]
     for layer in worst:
         figures = (layer.gained_db, layer.sqnr_db, layer.own_sqnr_db)
         table.add_row(layer.name, *(f"{figure:.1f}" for figure in figures))
     console().print(f"The layers that lose most, {len(worst)} of {len(report.layers)}:")
     console().print(table)
-    bad = first_bad(report.layers)
-    if bad is not None:
-        text = f"The first layer that loses too much by itself is {bad.name}."
+    if report.first_bad_layer:
+        text = f"The first layer that loses too much by itself is {report.first_bad_layer}."
         console().print(text, markup=False, soft_wrap=True)

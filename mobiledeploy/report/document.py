@@ -25,8 +25,10 @@ def to_document(report: ParityReport) -> dict[str, Any]:
         "schema": SCHEMA,
         "kind": KIND,
         **summary(report),
+        "regressions": None if report.regressions is None else list(report.regressions),
         "rungs": [_rung(rung) | {"seconds": round(rung.seconds, 3)} for rung in report.rungs],
         "layers": [_finite(asdict(layer)) for layer in report.layers],
+        "first_bad_layer": report.first_bad_layer,
         "worst_images": [
             {key: value for key, value in asdict(image).items() if key != "thumbnail"}
             for image in report.worst_images

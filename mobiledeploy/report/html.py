@@ -13,8 +13,9 @@ from html import escape
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from mobiledeploy.report.figures_table import figures_table
 from mobiledeploy.report.plot import layer_plot
-from mobiledeploy.report.rows import headline, rows, title, used
+from mobiledeploy.report.rows import headline, loss, rows, title, used
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -44,8 +45,9 @@ def to_html(report: ParityReport, manifest: Mapping[str, Any]) -> str:
             f"<style>{style}</style></head><body>",
             _verdict(report),
             _ladder(report),
+            figures_table(report),
             _images(report.worst_images),
-            _layers(report.layers),
+            _layers(report.layers, report.first_bad_layer),
             _encodings(manifest.get("encodings", {})),
             _provenance(report, manifest),
             "</body></html>\n",
@@ -59,6 +61,7 @@ def _verdict(report: ParityReport) -> str:
         for rung in report.rungs
         for text in rung.all_failures
     ]
+    failures += [f"<li><b>baseline</b>: {escape(text)}</li>" for text in report.regressions or ()]
     listed = f'<ul class="failures">{"".join(failures)}</ul>' if failures else ""
     notes = "".join(
         f"<p>Not judged: {escape(note)}.</p>"
@@ -67,7 +70,7 @@ def _verdict(report: ParityReport) -> str:
     return (
         f'<header class="verdict{"" if report.passed else " bad"}"><h1>{escape(headline(report))}'
         f"</h1><p>{escape(report.network)}, {report.precision}, on {escape(used(report))}</p>"
-        f"{notes}{listed}</header>"
+        f"<p>{escape(loss(report))}</p>{notes}{listed}</header>"
     )
 
 
@@ -85,8 +88,9 @@ def _ladder(report: ParityReport) -> str:
             + "</tr>"
         )
     return (
-        "<h2>The ladder</h2><p>Each rung is held against the one that it must equal or follow:"
-        " SQNR and agreement of the top class, or how many logits differ.</p>"
+        "<h2>The ladder</h2><p>From float to the device, each rung held against the one that it"
+        " must equal or follow: by SQNR and agreement of the first class, or by how many logits"
+        " differ.</p>"
         f'<table class="ladder"><thead>{_heading(labels)}</thead><tbody>{"".join(body)}</tbody>'
         "</table>"
     )
@@ -111,23 +115,25 @@ def _figure(image: ImageError) -> str:
     picture = base64.b64encode(image.thumbnail).decode()
     truth = f"<br>labelled {escape(image.truth)}" if image.truth else ""
     changed = f"margin {image.margin:.2f}" if image.margin else "same class"
+    figures = f"{changed}, KL&nbsp;{image.kl_divergence:.3f}"
     return (
         f'<figure><div class="head"><img alt="" src="data:image/webp;base64,{picture}"><div>'
-        f"<b>{escape(image.name)}</b>{truth}<br>{changed}, KL {image.kl_divergence:.3f}</div></div>"
+        f"<b>{escape(image.name)}</b>{truth}<br>{figures}</div></div>"
         f'<div class="guesses"><div><span>float</span>{_guesses(image.float_top)}</div>'
         f"<div><span>last rung</span>{_guesses(image.top)}</div></div></figure>"
     )
 
 
 def _guesses(guesses: Iterable[Guess]) -> str:
-    items = (f"<li>{escape(g.label)} {g.probability:.0%}</li>" for g in guesses)
+    items = (f"<li>{escape(g.label)}&nbsp;<i>{g.probability:.0%}</i></li>" for g in guesses)
     return f"<ol>{''.join(items)}</ol>"
 
 
-def _layers(layers: Sequence[LayerError]) -> str:
+def _layers(layers: Sequence[LayerError], bad: str) -> str:
     if not layers:
         return ""
     worst = sorted(layers, key=lambda layer: -layer.gained_db)[:_LAYERS]
+    told = f" <b>The first that loses too much by itself is {escape(bad)}.</b>" if bad else ""
     body = "".join(
         f'<tr><td>{escape(layer.name)}</td><td class="number">{layer.gained_db:.1f}</td>'
         f'<td class="number">{layer.sqnr_db:.1f}</td>'
@@ -135,12 +141,13 @@ def _layers(layers: Sequence[LayerError]) -> str:
         for layer in worst
     )
     heading = (
-        '<tr><th>layer</th><th class="number">lost, dB</th><th class="number">SQNR behind it</th>'
-        '<th class="number">its own SQNR</th></tr>'
+        '<tr><th>layer</th><th class="number">lost, dB</th><th class="number">SQNR, dB</th>'
+        '<th class="number">its own</th></tr>'
     )
     return (
         "<h2>Layer by layer</h2><p>Line: SQNR against float behind each layer, in dB. Bars: what it"
-        f" would be if the layer were the only one that rounds.</p>{layer_plot(layers)}"
+        f" would be if the layer were the only one that rounds.{told}</p>"
+        f"{layer_plot(layers)}"
         f"<p>The {len(worst)} layers that lose most:</p>"
         f'<div class="wide"><table><thead>{heading}</thead><tbody>{body}</tbody></table></div>'
     )
@@ -171,25 +178,35 @@ def _encodings(encodings: Mapping[str, Mapping[str, Any]]) -> str:
 
 def _provenance(report: ParityReport, manifest: Mapping[str, Any]) -> str:
     weights, calibration = manifest.get("weights", {}), manifest.get("calibration", {})
-    facts: dict[str, object] = {
-        "weights": f"{weights.get('source')}, {weights.get('origin')}",
-        "their sha256": weights.get("sha256"),
-        "calibration": calibration and f"{calibration['count']} images of {calibration['source']}",
-        "its sha256": calibration.get("sha256"),
-        "recipe": ", ".join(f"{k} {v}" for k, v in (manifest.get("recipe") or {}).items()),
-        "compared on": used(report),
-        "their sha256 ": report.data.sha256,
-        "tools": ", ".join(f"{k} {v}" for k, v in manifest.get("tool_versions", {}).items()),
-    }
-    for artifact in report.artifacts:
-        size = f"{artifact.size_bytes:,} bytes"
-        facts[artifact.file] = f"{size}, sha256 {artifact.sha256}, run by {artifact.runtime}"
+    recipe, tools = (
+        ", ".join(f"{key} {value}" for key, value in (manifest.get(name) or {}).items())
+        for name in ("recipe", "tool_versions")
+    )
+    facts: list[tuple[str, object, str | None]] = [
+        ("weights", f"{weights.get('source')}, {weights.get('origin')}", weights.get("sha256")),
+        (
+            "calibration",
+            calibration and f"{calibration['count']} images of {calibration['source']}",
+            calibration.get("sha256"),
+        ),
+        ("recipe", recipe, None),
+        ("compared on", used(report), report.data.sha256),
+        ("tools", tools, None),
+        *(
+            (a.file, f"{a.size_bytes:,} bytes, run by {a.runtime}", a.sha256)
+            for a in report.artifacts
+        ),
+    ]
     listed = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}</dd>"
-        for name, value in facts.items()
+        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}{_digest(sha256)}</dd>"
+        for name, value, sha256 in facts
         if value
     )
     return f"<h2>What it was made from</h2><dl>{listed}</dl>"
+
+
+def _digest(sha256: str | None) -> str:
+    return f"<br><code>sha256 {escape(sha256)}</code>" if sha256 else ""
 
 
 def _heading(labels: Iterable[str]) -> str:

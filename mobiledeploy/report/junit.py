@@ -7,6 +7,7 @@ What CI systems agree on (Jenkins' and GitLab's readers; the schema of Apache An
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
@@ -17,15 +18,16 @@ if TYPE_CHECKING:
     from mobiledeploy.types import ParityReport, Rung
 
 _SUITE = "mobiledeploy parity"
+_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def to_junit(report: ParityReport) -> str:
     """Return the XML of a report."""
     cases = [_case(rung, report) for rung in report.rungs]
-    if report.first_failure is None and not report.passed:
-        nothing = ET.Element("testcase", classname=report.network, name="comparison", time="0")
-        ET.SubElement(nothing, "failure", message="Nothing was compared.", type="GateError")
-        cases.append(nothing)
+    if report.first_failure is None and not report.passed and not report.regressions:
+        cases.append(_of_all(report.network, "comparison", ["Nothing was compared."]))
+    if report.regressions is not None:
+        cases.append(_of_all(report.network, "baseline", report.regressions))
     properties = {
         "network": report.network,
         "precision": report.precision,
@@ -55,14 +57,23 @@ def _case(rung: Rung, report: ParityReport) -> ET.Element:
         name=rung.name,
         time=f"{rung.seconds:.3f}",
     )
-    if not rung.passed:
-        text = "\n".join(rung.all_failures)
-        first = rung.all_failures[0]
-        failure = ET.SubElement(case, "failure", message=_clean(first), type="GateError")
-        failure.text = _clean(text)
-    elif rung.note:
+    _fail(case, rung.all_failures)
+    if rung.passed and rung.note:
         ET.SubElement(case, "skipped", message=_clean(f"Shown, not judged: {rung.note}."))
     return case
+
+
+def _of_all(network: str, name: str, failures: Sequence[str]) -> ET.Element:
+    """Return a case about the whole report."""
+    case = ET.Element("testcase", classname=_clean(network), name=name, time="0")
+    _fail(case, failures)
+    return case
+
+
+def _fail(case: ET.Element, failures: Sequence[str]) -> None:
+    if failures:
+        failure = ET.SubElement(case, "failure", message=_clean(failures[0]), type="GateError")
+        failure.text = _clean("\n".join(failures))
 
 
 def _document(cases: Sequence[ET.Element], properties: dict[str, str], seconds: float) -> str:
@@ -88,5 +99,5 @@ def _document(cases: Sequence[ET.Element], properties: dict[str, str], seconds: 
 
 
 def _clean(text: str) -> str:
-    """Return text without the control characters that XML 1.0 cannot hold, escaped or not."""
-    return "".join(c if c in "\t\n" or c >= " " else "�" for c in text)
+    """Return text without the characters that XML 1.0 cannot hold, escaped or not (2.2, Char)."""
+    return _FORBIDDEN.sub("\ufffd", text)

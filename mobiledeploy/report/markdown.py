@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mobiledeploy.report.rows import headline, rows, used
+from mobiledeploy.report.rows import headline, loss, rows, used
 
 if TYPE_CHECKING:
     from mobiledeploy.types import ParityReport
@@ -18,7 +18,7 @@ def to_markdown(report: ParityReport) -> str:
     lines = [
         f"## {sign} {_escape(headline(report))}: {_escape(report.network)}, {report.precision}",
         "",
-        f"On {_escape(used(report))}.",
+        f"On {_escape(used(report))}. {_escape(loss(report))}",
         "",
         "| rung | against | figures | vs float | top-1 | verdict |",
         "|---|---|---|---|---|---|",
@@ -26,7 +26,8 @@ def to_markdown(report: ParityReport) -> str:
     for row in rows(report):
         cells = (row.rung, row.against, row.figures, row.versus_float, row.accuracy, row.verdict)
         lines.append("| " + " | ".join(_escape(cell) for cell in cells) + " |")
-    failures = [(rung.name, text) for rung in report.rungs for text in rung.all_failures]
+    failures = [(str(rung.name), text) for rung in report.rungs for text in rung.all_failures]
+    failures += [("baseline", text) for text in report.regressions or ()]
     if failures:
         lines += ["", *(f"- **{name}**: {_escape(text)}" for name, text in failures)]
     if report.layers:

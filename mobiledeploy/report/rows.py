@@ -45,9 +45,28 @@ def headline(report: ParityReport) -> str:
     failed = report.first_failure
     if failed is not None:
         return f"Parity FAILED at the rung {title(failed, report)!r}"
+    if report.regressions:
+        return "Parity holds, but it is WORSE than the baseline"
     if not report.passed:
         return "Parity FAILED: nothing was compared"
     return "Parity holds"
+
+
+def loss(report: ParityReport) -> str:
+    """Return what the top of the ladder keeps of float, in one line; empty if it has no logits."""
+    compared = ((rung, rung.against("float")) for rung in reversed(report.rungs))
+    rung, found = next(((r, c.metrics) for r, c in compared if c and c.metrics), (None, {}))
+    if rung is None:
+        return ""
+    count, flips = report.data.count, int(found["flips"])
+    kept = (
+        f"{rung.title} keeps float's first class on {count - flips} of {count} images"
+        f" ({found['top1_agreement']:.1%}; 95% interval {found['top1_agreement_low']:.1%} to"
+        f" {found['top1_agreement_high']:.1%})"
+    )
+    if not flips:
+        return f"{kept}."
+    return f"{kept}; the surest that changed had a margin of {found['worst_flip_margin']:.2f}."
 
 
 def used(report: ParityReport) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.errors import DataError, MobileDeployError, RuntimeFailedError
-from mobiledeploy.files import write_whole
+from mobiledeploy.files import require_writable, write_whole
 from mobiledeploy.report.document import to_document
 from mobiledeploy.report.html import to_html
 from mobiledeploy.report.junit import error_to_junit, to_junit
@@ -34,6 +34,16 @@ class Targets:
     markdown: Path | None = None
     summary: str = ""
     html: Path | None = None
+
+    def require_writable(self) -> None:
+        """See that every folder can be written to, before the work and not after it.
+
+        Raises:
+            RuntimeFailedError: one cannot.
+        """
+        for path in (self.json, self.junit, self.markdown, self.html):
+            if path is not None:
+                require_writable(path.parent)
 
 
 def write_all(report: ParityReport, targets: Targets, manifest: Mapping[str, Any]) -> None:
@@ -69,27 +79,25 @@ def errors_reported(targets: Targets, artifacts: Sequence[Path]) -> Iterator[Non
         raise
 
 
-def read_document(path: Path) -> dict[str, Any]:
+def read_document(path: Path) -> object:
     """Read a report that was written as JSON.
 
     Raises:
-        DataError: it cannot be read, or is not a JSON object.
+        DataError: it cannot be read, or is not JSON.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise DataError(
             f"Could not read the report {path}: {error}",
             remedy="Write one with `mobiledeploy parity --json PATH`.",
         ) from error
-    if not isinstance(document, dict):
-        raise DataError(f"{path} is not a parity report.")
-    return document
 
 
 def _write(path: Path, text: str) -> None:
     with write_whole(path) as part:
-        part.write_text(text, encoding="utf-8")
+        # names of files may hold bytes that are no text
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _append(path: str, text: str) -> None:

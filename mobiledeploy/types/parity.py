@@ -168,7 +168,9 @@ class ParityReport:
         network: Its name, for example ``mobilenet_v2_1.0_224``.
         rungs: From float upwards.
         layers: In topological order; empty where they were not asked for.
+        first_bad_layer: The first one that loses too much by itself; empty where none does.
         worst_images: The worst first; empty where they were not asked for.
+        regressions: What is worse than in the baseline; None where there was none to compare with.
     """
 
     network: str
@@ -177,13 +179,16 @@ class ParityReport:
     artifacts: tuple[Compared, ...]
     rungs: tuple[Rung, ...]
     layers: tuple[LayerError, ...] = ()
+    first_bad_layer: str = ""
     worst_images: tuple[ImageError, ...] = ()
+    regressions: tuple[str, ...] | None = None
 
     @property
     def passed(self) -> bool:
-        """Return whether an artifact was compared on some images, and every rung passed."""
+        """Return whether something was compared, every rung passed, and nothing got worse."""
         compared = any(rung.artifact and rung.comparisons for rung in self.rungs)
-        return self.data.count > 0 and compared and all(rung.passed for rung in self.rungs)
+        good = all(rung.passed for rung in self.rungs) and not self.regressions
+        return self.data.count > 0 and compared and good
 
     @property
     def first_failure(self) -> Rung | None:

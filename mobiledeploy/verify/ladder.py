@@ -171,16 +171,21 @@ def require(report: ParityReport) -> None:
     """Raise unless the report passed.
 
     Raises:
-        GateError: nothing was compared, or a rung failed; the message begins with the lowest one.
+        GateError: nothing was compared, a rung failed, or a figure is worse than in the baseline;
+            the message begins with the lowest rung.
     """
     if report.passed:
         return
     failed = [rung for rung in report.rungs if not rung.passed]
     said = [f"{label(rung)}: {text}" for rung in failed for text in rung.all_failures]
     where = f" at the rung {failed[0].name!r}" if failed else ""
+    if report.regressions:
+        said += ["Worse than the baseline.", *report.regressions]
     raise GateError(
         f"Parity failed{where}. " + (" ".join(said) or "Nothing was compared."),
-        remedy="`mobiledeploy parity ARTIFACT --layers --html report.html` shows where to look.",
+        remedy="Find the change that did it, or store a new baseline."
+        if report.regressions and not failed
+        else "`mobiledeploy parity ARTIFACT --layers --html report.html` shows where to look.",
     )
 
 

@@ -106,9 +106,9 @@ class LayerErrors:
         self._sums.setdefault(name, _Sums()).add(exact, own, found)
 
 
-def first_bad(layers: Sequence[LayerError]) -> LayerError | None:
-    """Return the first layer that loses too much by itself."""
-    return next((layer for layer in layers if layer.own_sqnr_db < BAD_OWN_SQNR_DB), None)
+def first_bad(layers: Sequence[LayerError]) -> str:
+    """Return the name of the first layer that loses too much by itself; empty where none does."""
+    return next((layer.name for layer in layers if layer.own_sqnr_db < BAD_OWN_SQNR_DB), "")
 
 
 class _Beside(torch.fx.Interpreter):

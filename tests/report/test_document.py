@@ -32,6 +32,7 @@ def test_a_report_is_what_the_schema_says(report, failing, schema):
         {"rungs": []},
         {"surprise": 1},
         {"artifacts": [{"file": "a"}]},
+        {"regressions": "none"},
     ],
 )
 def test_the_schema_refuses_what_is_not_a_report(report, schema, change):

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from xml.etree import ElementTree as ET
 
+import pytest
+
 from mobiledeploy.errors import ArtifactError
 from mobiledeploy.report.junit import error_to_junit, to_junit
 
@@ -70,6 +72,21 @@ def test_a_report_of_nothing_has_a_case_that_failed(report):
     empty = replace(report, data=replace(report.data, count=0))
     root = parsed(to_junit(empty))
     assert [f.get("message") for f in root.findall(".//failure")] == ["Nothing was compared."]
+
+
+@pytest.mark.parametrize(
+    ("regressions", "said"), [((), []), (("onnx: sqnr_db fell.",), ["onnx: sqnr_db fell."])]
+)
+def test_a_baseline_is_a_case_of_its_own(report, regressions, said):
+    root = parsed(to_junit(replace(report, regressions=regressions)))
+    case = root.findall(".//testcase")[-1]
+    assert case.get("name") == "baseline"
+    assert [failure.get("message") for failure in case] == said
+    assert len(root.findall(".//testcase")) == 4
+
+
+def test_characters_that_xml_cannot_hold_are_replaced(report):
+    parsed(to_junit(replace(report, network="a\x00\x1b\ud800\uffff b")))
 
 
 def test_what_could_not_be_compared_is_an_error_of_each_artifact():

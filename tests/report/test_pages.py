@@ -6,10 +6,11 @@ from html.parser import HTMLParser
 
 import pytest
 
+from mobiledeploy.report.figures_table import figures_table
 from mobiledeploy.report.html import to_html
 from mobiledeploy.report.markdown import to_markdown
 from mobiledeploy.report.plot import layer_plot
-from mobiledeploy.report.rows import headline, rows
+from mobiledeploy.report.rows import headline, loss, rows
 
 MANIFEST = {
     "encodings": {"<b>x</b>": {"scale": 0.5, "zero_point": -128}},
@@ -97,6 +98,40 @@ def test_what_was_not_asked_for_leaves_no_empty_heading(report):
     for heading in ("Layer by layer", "Images to look at", "Encodings"):
         assert heading not in text
     assert "Parity holds" in text
+
+
+def test_what_is_worse_than_the_baseline_is_told(report):
+    worse = replace(report, regressions=("onnx: sqnr_db went from 20 to 10.",))
+    assert not worse.passed
+    assert headline(worse) == "Parity holds, but it is WORSE than the baseline"
+    for text in (to_html(worse, {}), to_markdown(worse)):
+        assert "WORSE than the baseline" in text
+        assert "sqnr" in text[text.index("WORSE") :]
+        assert "went from 20 to 10" in text
+    assert "❌" in to_markdown(worse)
+    assert replace(report, regressions=()).passed
+
+
+def test_every_comparison_has_all_its_figures(report):
+    table = figures_table(report)
+    assert table.count("<tr>") == 1 + 3  # integers with float, onnx with integers and with float
+    assert table.count("<td") == 3 * (2 + table.count('<th class="number">'))
+    assert '<td class="number">1.000 (0.839 to 1.000)</td>' in table  # Wilson, 20 of 20
+    assert '<td class="number">equal</td>' in table
+    assert figures_table(replace(report, rungs=report.rungs[:1])) == ""
+
+
+def test_the_loss_says_how_many_and_how_sure(report):
+    flips = int(report.rungs[2].against("float").metrics["flips"])
+    assert f"ONNX Runtime keeps float's first class on {20 - flips} of 20 images (" in loss(report)
+    equal = replace(report.rungs[2], comparisons=())
+    assert "integer reference keeps" in loss(replace(report, rungs=(*report.rungs[:2], equal)))
+    assert loss(replace(report, rungs=report.rungs[:1])) == ""
+
+
+def test_the_first_bad_layer_is_named(report):
+    assert "loses too much" not in to_html(report, {})
+    assert "by itself is a &lt;b&gt;" in to_html(replace(report, first_bad_layer="a <b>"), {})
 
 
 def test_encodings_are_shown_as_ranges(failing):
