@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.climb import climb
+from mobiledeploy.devices import run_artifact
 from mobiledeploy.errors import ArtifactError
 from mobiledeploy.export.manifest import read_manifest
 from mobiledeploy.pipeline import load_images
@@ -21,7 +23,8 @@ from mobiledeploy.verify.tolerances import default_tolerances
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mobiledeploy.climb import Networks, OnDevice
+    from mobiledeploy.climb import Networks
+    from mobiledeploy.devices import Device
     from mobiledeploy.export.manifest import Manifest
     from mobiledeploy.types import ParityReport
 
@@ -38,7 +41,7 @@ def check_parity(
     layers: bool = False,
     worst: int = 0,
     baseline: Any = None,
-    on_device: OnDevice | None = None,
+    device: Device | None = None,
 ) -> ParityReport:
     """Rebuild the network from the artifacts' manifests and climb the ladder to the artifacts.
 
@@ -53,12 +56,13 @@ def check_parity(
         layers: Also say what quantization does to each layer.
         worst: Also show so many images on which the last rung is farthest from float.
         baseline: An earlier report as a document: what is worse now goes into the report.
-        on_device: Runs an artifact elsewhere (see `climb`).
+        device: Runs the artifacts too: the last rungs. From `open_device`, entered.
 
     Raises:
         ArtifactError: an artifact or manifest is missing, damaged, or of another network; or the
             network cannot be rebuilt as it was.
         DataError: there are no images, or the baseline is of another network or other images.
+        RuntimeFailedError: a runtime or the device failed.
     """
     with step("Reading manifests"):
         manifests = [read_manifest(path) for path in artifacts]
@@ -66,6 +70,9 @@ def check_parity(
         for path, manifest in zip(artifacts, manifests, strict=True):
             require_own_description(path, manifest)
     first = manifests[0]
+    if device is not None:
+        with step(f"Asking {device.uri}"):  # before the work of minutes, not after it
+            place = device.host.label
     if baseline is not None:
         require_comparable(baseline, _of_the_report(first))
     networks = rebuild(first, weights=weights, calib_data=calib_data)
@@ -82,8 +89,10 @@ def check_parity(
         tolerances=tolerances,
         layers=layers,
         worst=worst,
-        on_device=on_device,
+        on_device=None if device is None else partial(run_artifact, device),
     )
+    if device is not None:
+        report = replace(report, device=place)
     if baseline is None:
         return report
     return replace(report, regressions=regressions(baseline, to_document(report)))

@@ -38,6 +38,13 @@ def perturbed_weight(index, count=1):
     return lambda model: edit(weights(model, index), change)
 
 
+def off_by_one(weights):
+    """Return int8 weights, as bytes, whose first 32 are one code nearer to zero or further away."""
+    values = np.frombuffer(weights, np.int8).copy()
+    values[:32] += np.where(values[:32] > 0, -1, 1).astype(np.int8)
+    return values.tobytes()
+
+
 def shifted_zero_point(index):
     """Return a fault: the zero-point of the quantizer number `index`, off by one."""
 

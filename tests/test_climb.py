@@ -1,15 +1,20 @@
 """Faults planted in every stage: each is found at the rung where it was planted."""
 
 import copy
+import sys
 from dataclasses import replace
 
 import networks
 import numpy as np
+import onnx
 import planted
 import pytest
 import torch
+from onnx import numpy_helper
 
 from mobiledeploy.climb import Networks, climb
+from mobiledeploy.devices import open_device, run_artifact
+from mobiledeploy.errors import RuntimeFailedError
 from mobiledeploy.quiet import quietly
 from mobiledeploy.types import CalibrationSet, FloatModel
 from mobiledeploy.verify.tolerances import default_tolerances
@@ -170,6 +175,19 @@ def test_the_pte_of_another_network_fails_at_its_rung(exported_to, onnx_path):
     assert failed(report) == ["pte"]
 
 
+def test_a_weight_that_is_off_by_one_in_the_pte_fails_at_its_rung(exported_to, onnx_path, tmp_path):
+    """The file holds the weights as ONNX does: one code of one of them is changed."""
+    pte = exported_to("pte", "v2").path
+    stored = numpy_helper.to_array(planted.weights(onnx.load(onnx_path), -1)).tobytes()
+    data = pte.read_bytes()
+    assert data.count(stored) == 1
+    path = tmp_path / pte.name
+    path.write_bytes(data.replace(stored, planted.off_by_one(stored)))
+    report = climb(stages(), [onnx_path, path], images(), tolerances=LOOSE)
+    assert failed(report) == ["pte"]
+    assert "logits differ from integer reference" in " ".join(report.first_failure.all_failures)
+
+
 def test_a_float_network_is_held_to_float_rounding(exported_to):
     folded = networks.folded("v2", short=True)
     float_stages = stages(equalized=None, deployed=folded, calibration=None)
@@ -183,26 +201,56 @@ def test_a_float_network_is_held_to_float_rounding(exported_to):
     assert failed(climb(replace(other, folded=other.deployed), artifacts, images()))[0] == "fold"
 
 
-def test_the_device_is_the_last_rung(onnx_path):
-    from mobiledeploy.runtimes import open_runner
+ODD_RUNTIME = """
+import onnxruntime
 
-    def device(path, batch):
-        with open_runner(path) as runner:
-            return runner.run({"input": batch})["logits"]
+_run = onnxruntime.InferenceSession.run
 
-    report = climb(stages(), [onnx_path], images(), tolerances=LOOSE, on_device=device)
-    assert report.passed
-    last = report.rungs[-1]
-    assert (last.name, last.artifact) == ("device", onnx_path.name)
-    assert [c.reference for c in last.comparisons] == ["onnx", "integers", "float"]
 
-    def broken(path, batch):
-        logits = device(path, batch)
-        logits[0, 0] += 1
-        return logits
+def run(self, *arguments, **options):
+    logits, *others = _run(self, *arguments, **options)
+    logits[0, 0] += 1
+    return [logits, *others]
 
-    report = climb(stages(), [onnx_path], images(), tolerances=LOOSE, on_device=broken)
+
+onnxruntime.InferenceSession.run = run
+"""
+
+
+def on(command):
+    """Return what runs artifacts with the Python of a command, as `parity --device exec:` does."""
+
+    def run(path, batch):
+        with open_device(f"exec:{command}") as device:
+            return run_artifact(device, path, batch)
+
+    return run
+
+
+def test_the_device_is_the_last_rung(exported_to, onnx_path):
+    artifacts = [onnx_path, exported_to("pte", "v2").path]
+    device = on(sys.executable)
+    report = climb(stages(), artifacts, images(), tolerances=LOOSE, on_device=device)
+    assert report.passed, [rung.all_failures for rung in report.rungs]
+    for last, path in zip(report.rungs[-2:], artifacts, strict=True):
+        assert (last.name, last.artifact) == ("device", path.name)
+        host = path.suffix.removeprefix(".")
+        assert [c.reference for c in last.comparisons] == [host, "integers", "float"]
+        assert [c.metrics["differing_logits"] for c in last.comparisons[:2]] == [0, 0]
+
+
+def test_a_device_that_computes_something_else_fails_at_its_rung(onnx_path, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text(ODD_RUNTIME)
+    odd = on(f"env PYTHONPATH={tmp_path} {sys.executable}")
+    report = climb(stages(), [onnx_path], images(), tolerances=LOOSE, on_device=odd)
     assert failed(report) == ["device"]
+    assert "logits differ from ONNX Runtime" in report.first_failure.all_failures[0]
+
+
+def test_a_device_that_cannot_run_it_is_an_error_and_no_verdict(onnx_path):
+    bare = on(f"{sys.executable} -S")  # no site-packages
+    with pytest.raises(RuntimeFailedError, match="onnxruntime"):
+        climb(stages(), [onnx_path], images(), tolerances=LOOSE, on_device=bare, quick=True)
 
 
 def test_images_whose_channels_are_reversed_fail_at_float(onnx_path):

@@ -96,16 +96,16 @@ def parity(
         targets.require_writable()
         with step("Loading PyTorch and the runtimes"):
             from mobiledeploy.check import check_parity
-            from mobiledeploy.devices import open_device, run_artifact
+            from mobiledeploy.devices import open_device
             from mobiledeploy.export.manifest import read_manifest
             from mobiledeploy.report.document import to_document
             from mobiledeploy.verify.ladder import require
         stored = None if baseline is None else write.read_document(baseline)
         with ExitStack() as stack:
-            on_device = None
+            device = None
             if device_uri is not None:
-                device = open_device(device_uri, python=python, timeout_s=timeout)
-                on_device = partial(run_artifact, stack.enter_context(device))
+                opened = open_device(device_uri, python=python, timeout_s=timeout)
+                device = stack.enter_context(opened)
             report = check_parity(
                 artifacts,
                 data,
@@ -117,7 +117,7 @@ def parity(
                 layers=layers or html_path is not None,
                 worst=_WORST if html_path is not None else 0,
                 baseline=stored,
-                on_device=on_device,
+                device=device,
             )
     _print_table(report)
     if layers:

@@ -25,6 +25,7 @@ def to_document(report: ParityReport) -> dict[str, Any]:
         "schema": SCHEMA,
         "kind": KIND,
         **summary(report),
+        "device": report.device,
         "regressions": None if report.regressions is None else list(report.regressions),
         "rungs": [_rung(rung) | {"seconds": round(rung.seconds, 3)} for rung in report.rungs],
         "layers": [_finite(asdict(layer)) for layer in report.layers],

@@ -70,7 +70,7 @@ def _verdict(report: ParityReport) -> str:
     return (
         f'<header class="verdict{"" if report.passed else " bad"}"><h1>{escape(headline(report))}'
         f"</h1><p>{escape(report.network)}, {report.precision}, on {escape(used(report))}</p>"
-        f"<p>{escape(loss(report))}</p>{notes}{listed}</header>"
+        f"{listed}<p>{escape(loss(report))}</p>{notes}</header>"
     )
 
 
@@ -113,12 +113,13 @@ def _images(images: Sequence[ImageError]) -> str:
 
 def _figure(image: ImageError) -> str:
     picture = base64.b64encode(image.thumbnail).decode()
+    name = escape(image.name).replace("_", "_<wbr>")  # names of files break at underscores
     truth = f"<br>labelled {escape(image.truth)}" if image.truth else ""
     changed = f"margin {image.margin:.2f}" if image.margin else "same class"
     figures = f"{changed}, KL&nbsp;{image.kl_divergence:.3f}"
     return (
         f'<figure><div class="head"><img alt="" src="data:image/webp;base64,{picture}"><div>'
-        f"<b>{escape(image.name)}</b>{truth}<br>{figures}</div></div>"
+        f"<b>{name}</b>{truth}<br>{figures}</div></div>"
         f'<div class="guesses"><div><span>float</span>{_guesses(image.float_top)}</div>'
         f"<div><span>last rung</span>{_guesses(image.top)}</div></div></figure>"
     )

@@ -49,7 +49,8 @@ def headline(report: ParityReport) -> str:
         return "Parity holds, but it is WORSE than the baseline"
     if not report.passed:
         return "Parity FAILED: nothing was compared"
-    return "Parity holds"
+    compared = report.regressions is not None
+    return f"Parity holds{', and nothing is worse than the baseline' if compared else ''}"
 
 
 def loss(report: ParityReport) -> str:
@@ -74,7 +75,8 @@ def used(report: ParityReport) -> str:
     data = report.data
     suits = ", which the network was calibrated with" if data.calibration else ""
     labelled = "" if data.labelled else " (without labels)"
-    return f"{data.count} images of {data.source}{suits}{labelled}"
+    device = f"; device: {report.device}" if report.device else ""
+    return f"{data.count} images of {data.source}{suits}{labelled}{device}"
 
 
 def title(rung: Rung, report: ParityReport) -> str:

@@ -166,6 +166,7 @@ class ParityReport:
 
     Attributes:
         network: Its name, for example ``mobilenet_v2_1.0_224``.
+        device: Where the rungs `device` ran; empty where there are none.
         rungs: From float upwards.
         layers: In topological order; empty where they were not asked for.
         first_bad_layer: The first one that loses too much by itself; empty where none does.
@@ -178,6 +179,7 @@ class ParityReport:
     data: DataUsed
     artifacts: tuple[Compared, ...]
     rungs: tuple[Rung, ...]
+    device: str = ""
     layers: tuple[LayerError, ...] = ()
     first_bad_layer: str = ""
     worst_images: tuple[ImageError, ...] = ()

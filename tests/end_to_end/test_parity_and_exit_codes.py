@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -19,11 +20,13 @@ def refused(done, code: int, *said: str) -> None:
 
 
 def test_parity_of_the_exported_pair_holds(mobiledeploy, pair, workplace: Path):
-    done = mobiledeploy("parity", *pair, "--device", "local", "--json", "-", cwd=workplace)
+    device = f"exec:{sys.executable}"
+    done = mobiledeploy("parity", *pair, "--device", device, "--json", "-", cwd=workplace)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
     assert report["passed"] is True
     assert report["data"]["count"] == 8
+    assert report["device"].startswith(device)
     assert report["data"]["calibration"] is True
     names = ["float", "fold", "equalize", "integers", "onnx-as-written", "onnx", "pte"]
     assert [rung["name"] for rung in report["rungs"]] == [*names, "device", "device"]
@@ -118,6 +121,27 @@ def test_an_out_folder_that_is_a_file(mobiledeploy, workplace: Path, tmp_path: P
     arguments = ("export", "v2", *NETWORK, "--format", "onnx", "--out", occupied)
     refused(mobiledeploy(*arguments, cwd=workplace), 4, f"Could not write {occupied}{os.sep}"[:60])
     assert occupied.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--device", "toaster"], 2, "There is no device 'toaster'"),
+        (["--device", "exec:false"], 4, "exec:false"),
+        (["--html", "occupied/report.html"], 4, "Could not write occupied"),
+        (["--baseline", "none.json"], 3, "Could not read the report none.json"),
+        (["--baseline", "other.json"], 3, "expected 'mobiledeploy.parity'"),
+    ],
+    ids=["no-device", "broken-device", "unwritable", "no-baseline", "other-baseline"],
+)
+def test_parity_tells_what_it_cannot_use_before_the_work(
+    mobiledeploy, pair, workplace: Path, options, code: int, said: str
+):
+    (workplace / "occupied").write_text("mine")
+    (workplace / "other.json").write_text("{}")
+    done = mobiledeploy("parity", pair[1], *options, cwd=workplace)
+    refused(done, code, said)
+    assert "Folding BatchNorm" not in done.stderr  # nothing was rebuilt for nothing
 
 
 def test_results_know_what_int8_has_cost(pair, mobiledeploy, workplace):

@@ -66,10 +66,10 @@ def test_a_baseline_holds_until_something_gets_worse(
     stored.write_text(json.dumps(document))
     fine = mobiledeploy("parity", pair[1], "--baseline", stored, cwd=workplace)
     assert fine.returncode == 0, fine.stderr
-    assert "Not worse than the baseline." in fine.stderr
+    assert "Parity holds, and nothing is worse than the baseline." in fine.stderr
     stored.write_text("{}")
     done = mobiledeploy("parity", pair[1], "--baseline", stored, cwd=workplace)
-    refused(done, 3, "The baseline is not a parity report")
+    refused(done, 3, "The baseline has kind None, expected 'mobiledeploy.parity'")
 
 
 def test_a_report_is_written_although_the_gate_says_no(

@@ -57,6 +57,13 @@ def test_the_verdict_and_the_first_failure_are_told(report, failing):
     assert rung["first_layer"] == "stem conv2d"
 
 
+def test_regressions_are_told_and_none_is_not_the_same_as_no_baseline(report):
+    assert to_document(report)["regressions"] is None
+    assert to_document(replace(report, regressions=()))["regressions"] == []
+    worse = to_document(replace(report, regressions=("onnx: it fell.",)))
+    assert (worse["passed"], worse["regressions"]) == (False, ["onnx: it fell."])
+
+
 def test_a_summary_has_neither_times_nor_pictures(report):
     slower = replace(report, rungs=tuple(replace(r, seconds=9.0) for r in report.rungs))
     assert summary(slower) == summary(report)

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 
 import pytest
 
+from mobiledeploy.report.document import to_document
 from mobiledeploy.report.figures_table import figures_table
 from mobiledeploy.report.html import to_html
 from mobiledeploy.report.markdown import to_markdown
@@ -24,7 +25,7 @@ MANIFEST = {
 class Page(HTMLParser):
     """Tags with their attributes, in order, and whether each was closed."""
 
-    VOID = frozenset({"meta", "img", "br"})
+    VOID = frozenset({"meta", "img", "br", "wbr"})
 
     def __init__(self, text):
         super().__init__()
@@ -79,6 +80,7 @@ def test_the_verdict_comes_first_and_says_where(failing):
     text = to_html(failing, MANIFEST)
     body = text[text.index("<body>") :]
     assert body.index("Parity FAILED at the rung") < body.index("The ladder")
+    assert body.startswith('<body>\n<header class="verdict bad">')
     order = ["The ladder", "Images to look at", "Layer by layer", "Encodings", "What it was made"]
     places = [body.index(heading) for heading in order]
     assert places == sorted(places)
@@ -97,7 +99,7 @@ def test_what_was_not_asked_for_leaves_no_empty_heading(report):
     text = to_html(replace(report, layers=(), worst_images=()), {})
     for heading in ("Layer by layer", "Images to look at", "Encodings"):
         assert heading not in text
-    assert "Parity holds" in text
+    assert '<header class="verdict"><h1>Parity holds</h1>' in text
 
 
 def test_what_is_worse_than_the_baseline_is_told(report):
@@ -172,6 +174,15 @@ def test_rows_say_what_each_rung_is_held_against(report):
     assert table[1].figures == table[1].versus_float != ""
     assert [row.verdict for row in table] == ["passed", "passed", "passed"]
     assert headline(report) == "Parity holds"
+
+
+def test_the_device_is_told_where_there_is_one(report):
+    for text in (to_html(report, {}), to_markdown(report)):
+        assert "device:" not in text
+    there = replace(report, device="ssh://board (<Cortex>, aarch64)")
+    assert "device: ssh://board (&lt;Cortex&gt;, aarch64)" in to_html(there, {})
+    assert "device: ssh://board" in to_markdown(there)
+    assert to_document(there)["device"] == there.device
 
 
 def test_two_artifacts_of_one_format_are_told_apart(report):

@@ -67,6 +67,14 @@ def test_a_network_whose_artifacts_are_equal_passes():
     require(found)
 
 
+def test_what_is_worse_than_the_baseline_fails_although_every_rung_passed():
+    found = report(climbed(artifacts={"a.onnx": on_grid()}))
+    require(replace(found, regressions=()))
+    with pytest.raises(GateError, match=r"Worse than the baseline\. onnx: it fell\.") as caught:
+        require(replace(found, regressions=("onnx: it fell.",)))
+    assert "store a new baseline" in caught.value.remedy
+
+
 def test_each_rung_is_held_against_the_one_below_the_contract_and_float():
     logits = on_grid()
     ladder = climbed(artifacts={"a.onnx": logits, "a.pte": logits})

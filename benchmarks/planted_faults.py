@@ -1,0 +1,86 @@
+"""What a fault in an int8 network costs, whether a loss would have shown it, and who finds it.
+
+    python benchmarks/planted_faults.py exports/mobilenet_v2_1.0_224-int8.onnx --data IMAGES
+
+The artifact is one of `mobiledeploy export --int8 --format onnx`. Each fault of tests/planted.py is
+planted into a copy and run. Prints a Markdown table: SQNR and agreement with float, how many logits
+differ from those of the artifact as it was; then, of the ladder on 16 of the images, the lowest
+rung that fails and the layer that it names.
+"""
+
+import argparse
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import mobiledeploy
+from mobiledeploy.climb import climb
+from mobiledeploy.export.manifest import read_manifest
+from mobiledeploy.rebuild import rebuild
+from mobiledeploy.runtimes import Runner, open_runner
+from mobiledeploy.runtimes.eager import EagerRunner
+from mobiledeploy.types import INPUT_NAME, OUTPUT_NAME
+from mobiledeploy.verify.figures import figures
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import planted
+
+FAULTS = {
+    "none": lambda _: None,
+    "one weight of convolution 30, by 1": planted.perturbed_weight(30),
+    "zero-point of activation 3, by 1": planted.shifted_zero_point(3),
+    "zero-point of activation 40, by 1": planted.shifted_zero_point(40),
+    "two channels of convolution 1 swapped": planted.swapped_channels(1),
+    "two channels of convolution 9 swapped": planted.swapped_channels(9),
+    "two channels of convolution 30 swapped": planted.swapped_channels(30),
+    "takes BGR": planted.takes_bgr,
+    "scale of the logits is NaN": planted.not_a_number,
+}
+CLIMBED = 16
+
+Images = NDArray[np.float32]
+
+
+def run(runner: Runner, images: Images) -> NDArray[np.float32]:
+    batches = np.array_split(images, max(1, len(images) // 4))
+    return np.concatenate([runner.run({INPUT_NAME: batch})[OUTPUT_NAME] for batch in batches])
+
+
+def run_file(artifact: Path, images: Images) -> NDArray[np.float32]:
+    with open_runner(artifact) as runner:
+        return run(runner, images)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("artifact", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    arguments = parser.parse_args()
+    networks = rebuild(read_manifest(arguments.artifact))
+    data = mobiledeploy.load_images(networks.folded, arguments.data)
+    images = np.concatenate(data.batches)
+    few = replace(data, batches=(images[:: len(images) // CLIMBED],), labels=None)
+    exact = run(EagerRunner(networks.original.module), images)
+    sound = run_file(arguments.artifact, images)
+    print("| fault | SQNR, dB | agreement | logits that differ | fails at | layer named |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        for name, fault in FAULTS.items():
+            path = planted.plant(arguments.artifact, Path(folder) / "spoiled.onnx", fault)
+            logits = run_file(path, images)
+            cells = ["", ""]
+            if np.isfinite(logits).all():
+                loss = figures(exact, logits)
+                cells = [f"{loss['sqnr_db']:.1f}", f"{loss['top1_agreement']:.3f}"]
+            cells.append(f"{np.count_nonzero(logits != sound):,}")
+            failed = climb(networks, [path], few).first_failure
+            cells += ["", ""] if failed is None else [f"`{failed.name}`", failed.first_layer]
+            print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
