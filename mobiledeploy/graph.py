@@ -255,3 +255,9 @@ def _absorb_hard_sigmoid(traced: GraphModule, node: Node) -> None:
     node.target = aten.hardtanh.default
     node.args = (convolution, 0.0, 1.0)
     node.kwargs = {}
+
+
+def module_of(node: Node) -> str:
+    """Return the module that an operator was traced in, such as "features.3.conv"; "" if none."""
+    modules = [name for name, _ in node.meta.get("nn_module_stack", {}).values()]
+    return modules[-1] if modules else ""

@@ -15,7 +15,7 @@ from mobiledeploy.errors import DataError, OtherInputsError, UsageError, Weights
 from mobiledeploy.files import sha256_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from mobiledeploy.export.manifest import Manifest
     from mobiledeploy.types import CalibrationSet
@@ -43,7 +43,7 @@ def find_checkpoint(manifest: Manifest, given: Path | None = None) -> Path | Non
         )
     if described["source"] != "file" and given is None:
         return None
-    places = list(_places(manifest, manifest.spec.weights, described, given))
+    places = list(places_of(manifest, manifest.spec.weights, described, given))
     found = [path for path in places if path.is_file()]
     for path in found:
         if sha256_of(path) == described["sha256"]:
@@ -82,7 +82,7 @@ def find_calibration(manifest: Manifest, given: Path | None = None) -> Calibrati
     described = manifest.document["calibration"]
     places: list[Path | None] = [None]
     if described["source"] != EMBEDDED or given is not None:
-        places = [*_places(manifest, described["source"], described, given)]
+        places = [*places_of(manifest, described["source"], described, given)]
     found = [path for path in places if path is None or path.exists()]
     if not found:
         raise DataError(
@@ -117,8 +117,8 @@ def _other(path: Path | None, sha256: str) -> str:
     return f"{where} have {sha256[:12]}..."
 
 
-def _places(
-    manifest: Manifest, typed: str, described: dict[str, str], given: Path | None
+def places_of(
+    manifest: Manifest, typed: str, described: Mapping[str, str], given: Path | None = None
 ) -> Iterator[Path]:
     """Yield where a file or folder may be: where it is said to be now, and then nowhere else.
 

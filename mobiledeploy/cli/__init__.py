@@ -18,12 +18,14 @@ from mobiledeploy import __version__, quiet
 from mobiledeploy.cli.bench import bench as bench_command
 from mobiledeploy.cli.compare import compare as compare_command
 from mobiledeploy.cli.device import device as device_commands
+from mobiledeploy.cli.diff import diff as diff_command
 from mobiledeploy.cli.doctor import doctor as doctor_command
 from mobiledeploy.cli.export import export as export_command
 from mobiledeploy.cli.inspect import inspect as inspect_command
 from mobiledeploy.cli.models import models as models_command
 from mobiledeploy.cli.output import console, explain
 from mobiledeploy.cli.parity import parity as parity_command
+from mobiledeploy.cli.reproduce import reproduce as reproduce_command
 from mobiledeploy.cli.sensitivity import sensitivity as sensitivity_command
 from mobiledeploy.errors import MobileDeployError
 
@@ -77,6 +79,8 @@ app.command("sensitivity")(sensitivity_command)
 app.command("bench")(bench_command)
 app.command("compare")(compare_command)
 app.command("inspect")(inspect_command)
+app.command("diff")(diff_command)
+app.command("reproduce")(reproduce_command)
 app.command("doctor")(doctor_command)
 app.add_typer(device_commands, name="device")
 

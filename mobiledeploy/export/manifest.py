@@ -87,7 +87,10 @@ def write_manifest(
             },
             "recipe": asdict(model.recipe),
             "encodings_sha256": model.encodings_digest,
-            "encodings": {name: asdict(e) for name, e in model.encodings.items()},
+            "encodings": {
+                name: asdict(encoding) | {"layer": model.layers.get(name, "")}
+                for name, encoding in model.encodings.items()
+            },
         }
     if artifact.coverage is not None:
         document["int8_coverage"] = artifact.coverage.document()
@@ -202,7 +205,10 @@ def _require_parts(manifest: Manifest) -> None:
     document = manifest.document
     if document["precision"] != ("int8" if manifest.recipe else "fp32"):
         raise ValueError(f"precision is {document['precision']!r}")
-    _ = (document["artifact"]["sha256"], document["weights"]["sha256"])
+    _ = (document["artifact"]["sha256"], document["artifact"]["format"])
+    _ = document["artifact"]["size_bytes"] + 0
+    _ = [document["weights"][name] for name in ("source", "origin", "sha256", "dialect")]
+    _ = dict(document["tool_versions"])
     _ = (manifest.artifact, manifest.labels)
     if manifest.recipe is not None:
         calibration = document["calibration"]

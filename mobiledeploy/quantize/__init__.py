@@ -16,7 +16,7 @@ import torch
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.graph import weight_and_bias
+from mobiledeploy.graph import module_of, weight_and_bias
 from mobiledeploy.progress import step
 from mobiledeploy.quantize.prepare import plan, round_parameters
 from mobiledeploy.quantize.quantizer import MobileNetQuantizer
@@ -57,6 +57,8 @@ def quantize(
     """
     recipe = recipe or QuantRecipe()
     planned = plan(model, calibration, recipe)
+    nodes = [node for node in planned.traced.graph.nodes if node.name in planned.by_site]
+    layers = {node.name: module_of(node) for node in nodes}
     rounded = round_parameters(planned, recipe, np.concatenate(calibration.batches))
     with step("Converting to int8"):
         _write_parameters(planned, rounded)
@@ -73,6 +75,7 @@ def quantize(
         provenance=model.provenance,
         preprocessing=model.preprocessing,
         labels=model.labels,
+        layers=layers,
     )
 
 

@@ -24,6 +24,7 @@ import torch
 from torch.nn import functional as F
 
 from mobiledeploy.errors import ExportError
+from mobiledeploy.graph import module_of
 from mobiledeploy.types import INPUT_NAME, OUTPUT_NAME
 
 if TYPE_CHECKING:
@@ -126,8 +127,7 @@ def _operators(graph: Graph) -> dict[str, tuple[str, str]]:
     named = {}
     for node in graph.find_nodes(op="call_function", target=_QUANTIZE):
         source = node.args[0]
-        modules = [name for name, _ in source.meta.get("nn_module_stack", {}).values()]
-        named[node.name] = (source.name, modules[-1] if modules else "")
+        named[node.name] = (source.name, module_of(source))
     return named
 
 

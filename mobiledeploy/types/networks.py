@@ -191,6 +191,7 @@ class QuantizedModel:
         recipe: How it was made.
         calibration_sha256: What it was calibrated on.
         encodings_digest: sha256 over all activation encodings and quantized weights.
+        layers: The module of each operator that `encodings` names; "" for the input.
     """
 
     spec: ModelSpec
@@ -204,3 +205,4 @@ class QuantizedModel:
     provenance: WeightsProvenance
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     labels: tuple[str, ...] = ()
+    layers: Mapping[str, str] = field(default_factory=dict)

@@ -213,6 +213,18 @@ def mean_interval(
     return float(low), float(high)
 
 
+def sign_test(first: int, second: int) -> float:
+    """Return how likely so uneven a division of wins is where both sides are equally good.
+
+    The exact two-sided binomial test at 1/2; ties do not count. On images that only one of two
+    networks gets right it is McNemar's (1947, "Note on the sampling error of the difference between
+    correlated proportions or percentages").
+    """
+    wins, least = first + second, min(first, second)
+    tail: float = sum(math.comb(wins, k) for k in range(least + 1)) / 2**wins
+    return min(1.0, 2 * tail)
+
+
 def bootstrap_interval(
     metric: Metric,
     reference: Logits,

@@ -1,0 +1,122 @@
+"""`mobiledeploy diff`: why are two artifacts not the same?"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mobiledeploy.cli.output import console, print_json, showing_progress
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mobiledeploy.types import Difference, EncodingsDiff, Flip, OperatorChange
+
+_SIDE = "A .onnx or .pte with its manifest beside it, or the manifest."
+
+
+def diff(
+    a: Annotated[
+        Path, typer.Argument(metavar="A", help=f"The reference: {_SIDE[0].lower()}{_SIDE[1:]}")
+    ],
+    b: Annotated[Path, typer.Argument(metavar="B", help="The other, likewise.")],
+    *,
+    data: Annotated[
+        Path | None, typer.Option(help="Images to run both on: a folder, or .npz.")
+    ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="How many. [default: all]")] = None,
+    listed: Annotated[
+        int, typer.Option("--list", min=0, help="Of encodings, operators, images: show so many.")
+    ] = 10,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+) -> None:
+    """Explain how two artifacts differ; exit 0 if it can be told."""
+    from mobiledeploy.progress import step
+
+    with showing_progress():
+        with step("Loading PyTorch and the runtimes"):
+            from mobiledeploy.difference import compare_artifacts
+            from mobiledeploy.difference.document import difference_document
+        difference = compare_artifacts(a, b, data, samples)
+    if as_json:
+        print_json(difference_document(difference))
+        return
+    print_difference(difference, listed)
+
+
+def print_difference(difference: Difference, listed: int) -> None:
+    """Show everything, at most `listed` lines of each list, and the answer last."""
+    from mobiledeploy.difference import text
+
+    say = partial(console().print, markup=False, soft_wrap=True)
+    say(f"A: {difference.a}")
+    say(f"B: {difference.b}")
+    _print_parts(difference)
+    if difference.encodings is not None:
+        for line in text.encodings_in_words(difference.encodings):
+            say(line)
+        _print_encodings(difference.encodings, listed)
+    for line in text.files_in_words(difference.files):
+        say(line)
+    _print_operators(difference.files.operators or (), listed)
+    if difference.outputs is not None:
+        for line in text.outputs_in_words(difference.outputs):
+            say(line)
+        _print_flips(difference.outputs.flips, listed)
+    for note in difference.notes:
+        say(f"Note: {note}")
+    for line in text.headline(difference):
+        say(line)
+
+
+def _print_parts(difference: Difference) -> None:
+    from mobiledeploy.difference.text import rows
+
+    _print_table(("", "A", "B"), rows(difference))
+
+
+def _print_encodings(encodings: EncodingsDiff, listed: int) -> None:
+    from mobiledeploy.difference.text import encoding_rows
+
+    _print_list(
+        ("activation", "range in A", "range in B", "scale B/A"), encoding_rows(encodings), listed
+    )
+
+
+def _print_operators(changes: Sequence[OperatorChange], listed: int) -> None:
+    rows = [
+        (change.where, f"{change.name} {change.datatype}".strip(), str(change.a), str(change.b))
+        for change in changes
+    ]
+    _print_list(("where", "operator", "in A", "in B"), rows, listed)
+
+
+def _print_flips(flips: Sequence[Flip], listed: int) -> None:
+    rows = [
+        (flip.image, flip.a, flip.b, f"{flip.margin:.2f}", flip.truth or "not known")
+        for flip in flips
+    ]
+    _print_list(("image", "A says", "B says", "margin in A", "truth"), rows, listed)
+
+
+def _print_list(headings: Sequence[str], rows: Sequence[Sequence[str]], listed: int) -> None:
+    if rows and listed:
+        _print_table(headings, rows[:listed])
+    if len(rows) > listed:
+        console().print(f"{len(rows) - listed} more: --list {len(rows)} shows all.", markup=False)
+
+
+def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for heading in headings:
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console().print(table)

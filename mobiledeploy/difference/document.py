@@ -1,0 +1,60 @@
+"""A `Difference` or a `Reproduction` as JSON, versioned by `schema`.
+
+JSON has no infinity: the SQNR of logits that are equal is null.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from mobiledeploy.difference.text import headline
+
+if TYPE_CHECKING:
+    from mobiledeploy.types import Difference, Reproduction
+
+SCHEMA = 1
+
+
+def difference_document(difference: Difference) -> dict[str, Any]:
+    """Return all of it, with what was derived beside what was found."""
+    return {"schema": SCHEMA, "kind": "mobiledeploy.diff", **_difference(difference)}
+
+
+def reproduction_document(reproduction: Reproduction) -> dict[str, Any]:
+    """Return all of it; `difference` is that between the artifact (A) and the rebuilt one (B)."""
+    difference = reproduction.difference
+    return {
+        "schema": SCHEMA,
+        "kind": "mobiledeploy.reproduce",
+        "same": reproduction.same,
+        "manifest": reproduction.manifest,
+        "expected_sha256": reproduction.expected_sha256,
+        "found_sha256": reproduction.found_sha256 or None,
+        "reasons": list(reproduction.reasons),
+        "difference": None if difference is None else _difference(difference),
+    }
+
+
+def _difference(difference: Difference) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "same": difference.same,
+        "headline": list(headline(difference)),
+        **asdict(difference),
+    }
+    if difference.encodings is not None:
+        document["encodings"]["moved"] = [
+            asdict(pair) | {"scale_ratio": pair.scale_ratio, "distance": pair.distance}
+            for pair in difference.encodings.moved
+        ]
+    finite: dict[str, Any] = _finite(document)
+    return finite
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,195 @@
+"""Two artifacts on the same images: against each other, against float, against the labels.
+
+In: two sides with their files, and where images lie. Out: an `OutputsDiff`. Each artifact gets the
+images as its own manifest says that it takes them, and is held against its own float network.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mobiledeploy.data import load_calibration
+from mobiledeploy.errors import ArtifactError, LoadError
+from mobiledeploy.progress import track
+from mobiledeploy.rebuild import rebuild_float
+from mobiledeploy.runtimes import open_runner
+from mobiledeploy.runtimes.eager import EagerRunner
+from mobiledeploy.sources import EMBEDDED, find_checkpoint, places_of
+from mobiledeploy.types import INPUT_NAME, OUTPUT_NAME, Duel, Flip, Loss, OutputsDiff
+from mobiledeploy.verify.figures import figures
+from mobiledeploy.verify.metrics import sign_test, sqnr_db, top1_agreement
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from mobiledeploy.difference.sides import Side
+    from mobiledeploy.types import CalibrationSet
+
+    Logits = NDArray[np.float32]
+    Run = Callable[[Mapping[str, NDArray[np.float32]]], Mapping[str, Logits]]
+
+
+def compare_outputs(
+    a: Side, b: Side, source: Path, samples: int | None
+) -> tuple[OutputsDiff, list[str]]:
+    """Run both artifacts on images; return what differs, and notes on what was not compared.
+
+    Raises:
+        ArtifactError: only the manifest of one is there, or a runtime refuses a file.
+        DataError: there are no images.
+        GateError: logits are not finite.
+    """
+    sides = a, b
+    images = [_images(side, source, samples) for side in sides]
+    logits = [_logits(side, given) for side, given in zip(sides, images, strict=True)]
+    floats, notes = _float_logits(sides, images)
+    notes += _flattered(sides, source)
+    found: dict[str, float] = {}
+    flips: tuple[Flip, ...] = ()
+    if logits[0].shape == logits[1].shape:
+        found = figures(logits[0], logits[1])
+        flips = _flips(logits, images[0], a.manifest.labels)
+    else:
+        classes = " and ".join(str(answers.shape[1]) for answers in logits)
+        notes.append(f"Networks of {classes} classes: their logits were not compared.")
+    losses = [_loss(*each) for each in zip(floats, logits, images, strict=True)]
+    right, both_right = _right(logits, images)
+    return OutputsDiff(
+        count=images[0].count,
+        source=str(source),
+        figures=found,
+        flips=flips,
+        a_loss=losses[0],
+        b_loss=losses[1],
+        nearer=_nearer(floats, logits),
+        right=right,
+        both_right=both_right,
+    ), notes
+
+
+def _images(side: Side, source: Path, samples: int | None) -> CalibrationSet:
+    manifest = side.manifest
+    return load_calibration(
+        source, preprocessing=manifest.preprocessing, spec=manifest.spec, samples=samples
+    )
+
+
+def _logits(side: Side, images: CalibrationSet) -> Logits:
+    if side.artifact is None:
+        raise ArtifactError(
+            f"The artifact of {side.given} is not beside its manifest, so it cannot be run.",
+            remedy="Put it there, or leave --data out.",
+        )
+    with open_runner(side.artifact) as runner:
+        return _run(runner.run, images, f"Running {side.given}")
+
+
+def _run(run: Run, images: CalibrationSet, description: str) -> Logits:
+    batches = track(images.batches, description, len(images.batches))
+    return np.concatenate([run({INPUT_NAME: batch})[OUTPUT_NAME] for batch in batches])
+
+
+def _float_logits(
+    sides: tuple[Side, Side], images: Sequence[CalibrationSet]
+) -> tuple[list[Logits | None], list[str]]:
+    """Return what each artifact's float network answers, where that can still be built."""
+    answers: list[Logits | None] = []
+    notes: list[str] = []
+    known: dict[str, Logits] = {}
+    for side, given in zip(sides, images, strict=True):
+        key = _float_network(side)
+        try:
+            if key not in known:
+                module = rebuild_float(side.manifest, find_checkpoint(side.manifest)).module
+                known[key] = _run(EagerRunner(module).run, given, "Running the float network")
+        except LoadError as error:
+            notes.append(f"{side.given} was not compared with its float network: {error.message}")
+        answers.append(known.get(key))
+    return answers, notes
+
+
+def _loss(reference: Logits | None, answers: Logits, images: CalibrationSet) -> Loss | None:
+    if reference is None:
+        return None
+    return Loss(
+        sqnr_db=sqnr_db(reference, answers),
+        agreement=top1_agreement(reference, answers),
+        images=images.count,
+        source=images.source,
+    )
+
+
+def _nearer(floats: Sequence[Logits | None], logits: Sequence[Logits]) -> Duel | None:
+    """Return on how many images each is nearer to its float network, by the squared error."""
+    noise = [
+        np.square(reference - answers, dtype=np.float64).sum(1)
+        for reference, answers in zip(floats, logits, strict=True)
+        if reference is not None
+    ]
+    return _duel(noise[0] < noise[1], noise[1] < noise[0]) if len(noise) == 2 else None
+
+
+def _duel(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> Duel:
+    wins = int(a.sum()), int(b.sum())
+    return Duel(a=wins[0], b=wins[1], chance=sign_test(*wins))
+
+
+def _flattered(sides: tuple[Side, Side], source: Path) -> list[str]:
+    """Return a note on every artifact that the images suit because it was calibrated with them."""
+    notes = []
+    for side in sides:
+        described = side.manifest.document.get("calibration", {})
+        typed = described.get("source", EMBEDDED)
+        known = [] if typed == EMBEDDED else places_of(side.manifest, typed, described)
+        if source.resolve() in [place.resolve() for place in known]:
+            notes.append(f"{side.given} was calibrated with images of {source}: they suit it.")
+    return notes
+
+
+def _float_network(side: Side) -> str:
+    """Return a key that is the same for sides whose float networks answer the same."""
+    document = side.manifest.document
+    spec = {name: value for name, value in document["spec"].items() if name != "weights"}
+    return repr((spec, document["weights"]["sha256"], document["preprocessing"]))
+
+
+def _flips(
+    logits: Sequence[Logits], images: CalibrationSet, classes: Sequence[str]
+) -> tuple[Flip, ...]:
+    a, b = logits
+    first, other = a.argmax(1), b.argmax(1)
+    flips = [
+        Flip(
+            image=images.names[i],
+            a=_label(classes, int(first[i])),
+            b=_label(classes, int(other[i])),
+            margin=float(a[i, first[i]] - a[i, other[i]]),
+            truth="" if images.labels is None else _label(classes, images.labels[i]),
+        )
+        for i in np.flatnonzero(first != other)
+    ]
+    return tuple(sorted(flips, key=lambda flip: -flip.margin))
+
+
+def _label(classes: Sequence[str], index: int) -> str:
+    return classes[index] if index < len(classes) else f"class {index}"
+
+
+def _right(
+    logits: Sequence[Logits], images: Sequence[CalibrationSet]
+) -> tuple[Duel | None, int | None]:
+    """Return which is right on how many labelled images, alone and both; None without labels."""
+    right = [
+        answers.argmax(1) == np.asarray(given.labels)
+        for answers, given in zip(logits, images, strict=True)
+        if given.labels is not None
+    ]
+    if len(right) < 2:
+        return None, None
+    a, b = right
+    return _duel(a & ~b, b & ~a), int(np.sum(a & b))

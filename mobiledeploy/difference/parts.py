@@ -1,0 +1,128 @@
+"""What two artifacts were made from, field by field.
+
+In: two manifests. Out: a `Part` for each thing that went in, in the pipeline's order. Invariant:
+files and images are what their sha256 says; where they lay makes no difference.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mobiledeploy.types import RECIPES, Change, Part
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mobiledeploy.export.manifest import Manifest
+    from mobiledeploy.types import PartName
+
+    Fields = Mapping[str, object]
+
+
+def parts_of(a: Manifest, b: Manifest) -> tuple[Part, ...]:
+    """Return the parts of two artifacts, the same ones too."""
+    return (
+        _part("network", (a, b), _network, lambda m: f"{m.spec.name}, {m.document['precision']}"),
+        _part("weights", (a, b), _weights, _weights_in_words),
+        _part("preprocessing", (a, b), _preprocessing, _preprocessing_in_words),
+        _labels(a, b),
+        _part("calibration", (a, b), _calibration, _calibration_in_words),
+        _part("recipe", (a, b), lambda m: m.document.get("recipe") or {}, _recipe_in_words),
+        _part("tools", (a, b), lambda m: m.document["tool_versions"], _tools_in_words),
+    )
+
+
+def _part(name: PartName, sides: tuple[Manifest, Manifest], fields: Any, words: Any) -> Part:
+    a, b = sides
+    return Part(name=name, a=words(a), b=words(b), changes=_changes(fields(a), fields(b)))
+
+
+def _changes(a: Fields, b: Fields) -> tuple[Change, ...]:
+    return tuple(
+        Change(field=name, a=_text(a.get(name, "")), b=_text(b.get(name, "")))
+        for name in dict.fromkeys((*a, *b))
+        if a.get(name, "") != b.get(name, "")
+    )
+
+
+def _text(value: object) -> str:
+    if isinstance(value, list):
+        return ", ".join(_text(item) for item in value)
+    return "none" if value is None else str(value)
+
+
+def _network(manifest: Manifest) -> Fields:
+    document = manifest.document
+    spec = dict(document["spec"])
+    options = spec.pop("architecture", None) or {}
+    named = {f"architecture.{name}": value for name, value in options.items()}
+    # weights are a part of their own, and a seed says something of random ones only
+    del spec["weights"]
+    if document["weights"]["source"] != "random":
+        spec.pop("seed", None)
+    return {"precision": document["precision"], **spec, **named}
+
+
+def _weights(manifest: Manifest) -> Fields:
+    described = manifest.document["weights"]
+    seed = {"origin": described["origin"]} if described["source"] == "random" else {}
+    return {name: described[name] for name in ("source", "sha256", "dialect")} | seed
+
+
+def _weights_in_words(manifest: Manifest) -> str:
+    described = manifest.document["weights"]
+    if described["source"] == "random":
+        return f"random, {described['origin']}"
+    name = str(described["origin"]).rsplit("/", 1)[-1]
+    return f"{name}, {short(described['sha256'])}"
+
+
+def _preprocessing(manifest: Manifest) -> Fields:
+    return dict(manifest.document["preprocessing"])
+
+
+def _preprocessing_in_words(manifest: Manifest) -> str:
+    known = manifest.preprocessing
+    short_side = round(manifest.spec.resolution / known.crop_pct)
+    return f"{short_side} to {manifest.spec.resolution} px, {known.interpolation}"
+
+
+def _labels(a: Manifest, b: Manifest) -> Part:
+    changes = []
+    if len(a.labels) != len(b.labels):
+        counts = [str(len(side.labels)) for side in (a, b)]
+        changes.append(Change(field="count", a=counts[0], b=counts[1]))
+    else:
+        pairs = enumerate(zip(a.labels, b.labels, strict=True))
+        changes += [Change(field=f"class {i}", a=x, b=y) for i, (x, y) in pairs if x != y]
+    words = [f"{len(side.labels)} names" if side.labels else "none" for side in (a, b)]
+    return Part(name="labels", a=words[0], b=words[1], changes=tuple(changes))
+
+
+def _calibration(manifest: Manifest) -> Fields:
+    described = manifest.document.get("calibration")
+    return {name: described[name] for name in ("count", "sha256")} if described else {}
+
+
+def _calibration_in_words(manifest: Manifest) -> str:
+    described = manifest.document.get("calibration")
+    if not described:
+        return "none"
+    return f"{described['count']} images of {described['source']}, {short(described['sha256'])}"
+
+
+def _recipe_in_words(manifest: Manifest) -> str:
+    if manifest.recipe is None:
+        return "none"
+    named = next((name for name, recipe in RECIPES.items() if recipe == manifest.recipe), "own")
+    return f"{named} (ranges {manifest.recipe.range_rule}, rounding {manifest.recipe.rounding})"
+
+
+def _tools_in_words(manifest: Manifest) -> str:
+    versions = manifest.document["tool_versions"]
+    return f"mobiledeploy {versions.get('mobiledeploy', '?')}, torch {versions.get('torch', '?')}"
+
+
+def short(sha256: str | None) -> str:
+    """Return a sha256 as people compare it."""
+    return f"{sha256[:12]}..." if sha256 else "no sha256"
