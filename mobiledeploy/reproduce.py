@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +71,7 @@ def reproduce(
         rebuilt = _build(manifest, model, calibration, folder / manifest.artifact.name)
         if rebuilt.sha256 == manifest.document["artifact"]["sha256"]:
             return _told(side, found=rebuilt.sha256)
-        difference = compare_artifacts(given, rebuilt.path)
+        difference = replace(compare_artifacts(given, rebuilt.path), b="what was built")
     reasons = list(_reasons(difference))
     return _told(side, found=rebuilt.sha256, reasons=reasons, difference=difference)
 
@@ -128,8 +129,8 @@ def _reasons(difference: Difference) -> Iterator[str]:
     encodings = difference.encodings
     if encodings is not None:
         yield from encodings_in_words(encodings)
-    if encodings is None or encodings.same_network:
-        yield "The network is the same to the last weight; it was written in other bytes."
+        if encodings.same_network:
+            yield "The int8 network is the same to the last weight: it was written in other bytes."
     if not tools.changes:
         yield (
             "All versions are those that made it: it is float arithmetic of another machine, or"

@@ -104,17 +104,17 @@ def find_calibration(manifest: Manifest, given: Path | None = None) -> Calibrati
     remedy = "Say with --calib-data where the images are, or export the artifact again."
     if not others:
         raise DataError(" ".join(unusable), remedy=remedy)
-    expected = f"{described['count']} with the sha256 {str(described['sha256'])[:12]}..."
     raise OtherInputsError(
-        f"The calibration images are not those that the artifact was made with, {expected}."
-        f" {' '.join(others)}",
+        "The calibration images are not those that the artifact was made with:"
+        f" {' and '.join(others)}, expected {str(described['sha256'])[:12]}... for"
+        f" {described['count']} images.",
         remedy=remedy,
     )
 
 
 def _other(path: Path | None, sha256: str) -> str:
-    where = "Those that this package carries" if path is None else f"Those of {path}"
-    return f"{where} have {sha256[:12]}..."
+    where = "those that this package carries" if path is None else f"those of {path}"
+    return f"{where} have the sha256 {sha256[:12]}..."
 
 
 def places_of(

@@ -147,7 +147,7 @@ def test_one_changed_picture_makes_other_images(project):
 
 def test_embedded_images_are_those_of_the_package(project):
     manifest = manifest_of(project, calibration_source="embedded", calibration_count=32)
-    with pytest.raises(OtherInputsError, match="Those that this package carries"):
+    with pytest.raises(OtherInputsError, match="those that this package carries"):
         find_calibration(manifest)
     with pytest.raises(DataError, match="has 4 images, fewer than the 32"):
         find_calibration(manifest, project / "photos")

@@ -15,13 +15,12 @@ if TYPE_CHECKING:
 
     from mobiledeploy.types import Difference, EncodingsDiff, Flip, OperatorChange
 
-_SIDE = "A .onnx or .pte with its manifest beside it, or the manifest."
+_NAME_WIDTH = 28
+_SIDE = "a .onnx or .pte with its manifest beside it, or the manifest."
 
 
 def diff(
-    a: Annotated[
-        Path, typer.Argument(metavar="A", help=f"The reference: {_SIDE[0].lower()}{_SIDE[1:]}")
-    ],
+    a: Annotated[Path, typer.Argument(metavar="A", help=f"The reference: {_SIDE}")],
     b: Annotated[Path, typer.Argument(metavar="B", help="The other, likewise.")],
     *,
     data: Annotated[
@@ -40,15 +39,18 @@ def diff(
         with step("Loading PyTorch and the runtimes"):
             from mobiledeploy.difference import compare_artifacts
             from mobiledeploy.difference.document import difference_document
+            from mobiledeploy.difference.text import headline
         difference = compare_artifacts(a, b, data, samples)
     if as_json:
         print_json(difference_document(difference))
         return
     print_difference(difference, listed)
+    for line in headline(difference):
+        console().print(line, markup=False, soft_wrap=True)
 
 
 def print_difference(difference: Difference, listed: int) -> None:
-    """Show everything, at most `listed` lines of each list, and the answer last."""
+    """Show all that differs, at most `listed` lines of each list."""
     from mobiledeploy.difference import text
 
     say = partial(console().print, markup=False, soft_wrap=True)
@@ -68,8 +70,6 @@ def print_difference(difference: Difference, listed: int) -> None:
         _print_flips(difference.outputs.flips, listed)
     for note in difference.notes:
         say(f"Note: {note}")
-    for line in text.headline(difference):
-        say(line)
 
 
 def _print_parts(difference: Difference) -> None:
@@ -116,7 +116,11 @@ def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in headings:
-        table.add_column(heading, overflow="fold")
+        # what an image is called may be long, and broken apart it cannot be read
+        if heading == "image":
+            table.add_column(heading, overflow="ellipsis", no_wrap=True, max_width=_NAME_WIDTH)
+        else:
+            table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*map(escape, row))
     console().print(table)

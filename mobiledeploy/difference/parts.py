@@ -6,6 +6,7 @@ files and images are what their sha256 says; where they lay makes no difference.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.types import RECIPES, Change, Part
@@ -56,10 +57,8 @@ def _network(manifest: Manifest) -> Fields:
     spec = dict(document["spec"])
     options = spec.pop("architecture", None) or {}
     named = {f"architecture.{name}": value for name, value in options.items()}
-    # weights are a part of their own, and a seed says something of random ones only
-    del spec["weights"]
-    if document["weights"]["source"] != "random":
-        spec.pop("seed", None)
+    for name in ("weights", "seed"):  # weights are a part of their own; random ones name the seed
+        spec.pop(name, None)
     return {"precision": document["precision"], **spec, **named}
 
 
@@ -108,7 +107,8 @@ def _calibration_in_words(manifest: Manifest) -> str:
     described = manifest.document.get("calibration")
     if not described:
         return "none"
-    return f"{described['count']} images of {described['source']}, {short(described['sha256'])}"
+    where = Path(described["source"]).name
+    return f"{described['count']} images of {where}, {short(described['sha256'])}"
 
 
 def _recipe_in_words(manifest: Manifest) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import statistics
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -41,6 +42,8 @@ def headline(difference: Difference) -> Iterator[str]:
         )
     elif difference.other_format:
         yield "The same network from the same, in two formats."
+    elif encodings is None:
+        yield "All that went in is the same, the file is not."
     else:
         yield "All that went in and the int8 network are the same; only the file differs."
     if inputs and files.same_bytes:
@@ -114,7 +117,8 @@ def rows(difference: Difference) -> list[tuple[str, str, str]]:
 def _recorded(loss: Loss | None) -> str:
     if loss is None:
         return "not measured"
-    return f"{loss_in_words(loss)} with float, on {loss.images} images of {loss.source}"
+    where = Path(loss.source).name
+    return f"{loss_in_words(loss)} with float, on {loss.images} images of {where}"
 
 
 def encoding_rows(encodings: EncodingsDiff) -> list[tuple[str, str, str, str]]:

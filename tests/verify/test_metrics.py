@@ -260,3 +260,11 @@ def test_the_interval_of_a_mean_covers_it_and_is_seeded():
     assert metrics.mean_interval(np.ones(5)) == (1, 1)
     with pytest.raises(DataError, match="Nothing was compared"):
         metrics.mean_interval(np.ones(0))
+
+
+@pytest.mark.parametrize(
+    ("wins", "chance"),
+    [((0, 0), 1), ((5, 5), 1), ((0, 5), 2 / 32), ((5, 0), 2 / 32), ((1, 9), 22 / 1024)],
+)
+def test_the_sign_test_is_the_binomial_one(wins, chance):
+    assert metrics.sign_test(*wins) == pytest.approx(chance)

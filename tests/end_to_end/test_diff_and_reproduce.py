@@ -1,0 +1,159 @@
+"""`diff` and `reproduce` through the installed command: the answer, and the exit code."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_parity_and_exit_codes import refused, trained_checkpoint
+from tiny import NETWORK
+
+
+@pytest.fixture(scope="module")
+def others(workplace: Path) -> str:
+    """A folder of other images, with labels; its name."""
+    folder = workplace / "others"
+    folder.mkdir()
+    random = np.random.default_rng(5)
+    lines = ["file,class_index"]
+    for number in range(8):
+        coarse = Image.fromarray(random.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        coarse.resize((40, 40), Image.Resampling.BICUBIC).save(folder / f"{number}.png")
+        lines.append(f"{number}.png,{number}")
+    (folder / "labels.csv").write_text("\n".join(lines))
+    return folder.name
+
+
+@pytest.fixture(scope="module")
+def own(mobiledeploy, workplace: Path, others: str) -> Path:
+    """An `.onnx` of a checkpoint of its own, calibrated with the other images."""
+    trained_checkpoint(workplace / "own.pth")
+    done = mobiledeploy(
+        *("export", "v2", "--int8", "--weights", "own.pth", "--resolution", 32),
+        *("--calib-data", others, "--format", "onnx", "--no-parity", "--out", "own", "--json"),
+        cwd=workplace,
+    )
+    assert done.returncode == 0, done.stderr
+    return workplace / json.loads(done.stdout)["artifacts"][0]["path"]
+
+
+@pytest.fixture(scope="module")
+def recalibrated(mobiledeploy, workplace: Path, others: str) -> Path:
+    """The `.onnx` of `pair`, but calibrated with the other images."""
+    done = mobiledeploy(
+        *("export", "v2", "--int8", *NETWORK, "--calib-data", others),
+        *("--format", "onnx", "--no-parity", "--out", "again", "--json"),
+        cwd=workplace,
+    )
+    assert done.returncode == 0, done.stderr
+    return workplace / json.loads(done.stdout)["artifacts"][0]["path"]
+
+
+def manifest_of(artifact: Path) -> Path:
+    return artifact.with_name(artifact.name + ".json")
+
+
+def test_no_difference_is_said_plainly(mobiledeploy, pair, copied: Path, workplace: Path):
+    done = mobiledeploy("diff", pair[1], manifest_of(copied), cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    last = done.stderr.splitlines()[-1]
+    assert last == "No difference: the same bytes, made from the same."
+
+
+def test_other_calibration(mobiledeploy, pair, recalibrated: Path, workplace: Path, others: str):
+    done = mobiledeploy("diff", pair[1], recalibrated, "--data", others, cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    said = " ".join(done.stderr.split())
+    assert "differs in one thing, calibration" in said
+    assert "8 images of pictures" in said
+    assert "activations moved. Scale of B over A" in said
+    assert "range in A range in B" in said
+    assert "of 80 logits differ" in said
+    assert "was calibrated with images of others: they suit it" in said
+    assert "nearer to float" in said
+    assert "more accurate" in said
+    table = done.stderr[done.stderr.index("\n network ") : done.stderr.index("Encodings:")]
+    assert max(map(len, table.splitlines())) <= 80
+
+
+def test_other_weights_as_json(mobiledeploy, pair, own: Path, workplace: Path):
+    done = mobiledeploy("diff", pair[1], own, "--json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["kind"] == "mobiledeploy.diff"
+    assert document["same"] is False
+    parts = {part["name"]: part["changes"] for part in document["parts"]}
+    assert [name for name, changes in parts.items() if changes] == ["weights", "calibration"]
+    assert {change["field"] for change in parts["weights"]} >= {"source", "sha256"}
+    assert document["encodings"]["moved"]
+    assert document["outputs"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("none.onnx", "none.onnx"), 3, "no artifact at none.onnx"),
+        (("only-one.onnx",), 2, "Missing argument"),
+    ],
+)
+def test_what_cannot_be_compared(mobiledeploy, tmp_path: Path, arguments, code, said):
+    refused(mobiledeploy("diff", *arguments, cwd=tmp_path), code, said)
+
+
+def test_the_same_bytes_from_another_folder(mobiledeploy, own: Path, tmp_path: Path):
+    """The checkpoint and the images were typed as seen from where the export ran."""
+    done = mobiledeploy("reproduce", manifest_of(own), "--out", "kept", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert document["same"] is True
+    assert document["reasons"] == []
+    assert document["found_sha256"] == document["expected_sha256"]
+    assert (tmp_path / "kept" / own.name).read_bytes() == own.read_bytes()
+    assert "Reproduced: the same bytes" in done.stderr
+
+
+def test_what_another_recipe_gives_is_explained(mobiledeploy, copied: Path, workplace: Path):
+    """The manifest says another rounding than the artifact has; the artifact itself is given."""
+    manifest = manifest_of(copied)
+    document = json.loads(manifest.read_text())
+    document["recipe"]["rounding"] = "nearest"
+    manifest.write_text(json.dumps(document))
+    done = mobiledeploy("reproduce", copied, cwd=workplace)
+    refused(
+        done,
+        1,
+        f"NOT reproduced: {manifest}",
+        "The int8 weights or biases differ: they were rounded in another way.",
+        "All versions are those that made it",
+    )
+
+
+def test_other_weights_and_other_images_are_both_named(
+    mobiledeploy, own: Path, workplace: Path, tmp_path: Path
+):
+    (tmp_path / "other.pth").write_bytes(b"something else")
+    replaced = ("--weights", tmp_path / "other.pth", "--calib-data", workplace / "pictures")
+    done = mobiledeploy("reproduce", own, *replaced, cwd=tmp_path)
+    refused(
+        done,
+        1,
+        "NOT reproduced",
+        "The weights at",
+        "other.pth are not those of the artifact",
+        "The calibration images are not those",
+        "pictures have",
+    )
+    assert "Exporting" not in done.stderr  # nothing was built from them
+
+
+def test_images_that_are_gone(mobiledeploy, copied: Path, tmp_path: Path):
+    done = mobiledeploy("reproduce", manifest_of(copied), cwd=tmp_path)
+    refused(done, 3, "The calibration images are no longer at pictures", "--calib-data")
+
+
+def test_a_manifest_that_is_damaged(mobiledeploy, copied: Path, tmp_path: Path):
+    manifest = manifest_of(copied)
+    manifest.write_text(manifest.read_text()[:200])
+    refused(mobiledeploy("reproduce", manifest, cwd=tmp_path), 3, "damaged")
