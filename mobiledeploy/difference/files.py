@@ -43,8 +43,14 @@ def compare_files(a: Side, b: Side) -> tuple[FilesDiff, list[str]]:
         b_bytes=described[1]["size_bytes"],
         operators=operators,
         constants=constants,
+        int8_macs_shares=(_int8_macs_share(a), _int8_macs_share(b)),
     )
     return files, notes
+
+
+def _int8_macs_share(side: Side) -> float | None:
+    coverage = side.manifest.document.get("int8_coverage")
+    return coverage.get("macs_share") if isinstance(coverage, dict) else None
 
 
 def _operators(a: ArtifactSummary, b: ArtifactSummary) -> Iterator[OperatorChange]:

@@ -36,17 +36,21 @@ if TYPE_CHECKING:
 
 def compare_outputs(
     a: Side, b: Side, source: Path, samples: int | None
-) -> tuple[OutputsDiff, list[str]]:
+) -> tuple[OutputsDiff | None, list[str]]:
     """Run both artifacts on images; return what differs, and notes on what was not compared.
+
+    Logits that are not finite differ from all others: then there is nothing but a note.
 
     Raises:
         ArtifactError: only the manifest of one is there, or a runtime refuses a file.
         DataError: there are no images.
-        GateError: logits are not finite.
     """
     sides = a, b
     images = [_images(side, source, samples) for side in sides]
     logits = [_logits(side, given) for side, given in zip(sides, images, strict=True)]
+    broken = _broken(sides, logits)
+    if broken:
+        return None, [f"{' and '.join(broken)}: no outputs were compared."]
     floats, notes = _float_logits(sides, images)
     notes += _flattered(sides, source)
     found: dict[str, float] = {}
@@ -87,6 +91,16 @@ def _logits(side: Side, images: CalibrationSet) -> Logits:
         )
     with open_runner(side.artifact) as runner:
         return _run(runner.run, images, f"Running {side.given}")
+
+
+def _broken(sides: tuple[Side, Side], logits: Sequence[Logits]) -> list[str]:
+    """Return words for every artifact whose logits are not all finite."""
+    bad = [int(np.count_nonzero(~np.isfinite(answers))) for answers in logits]
+    return [
+        f"{count} of {answers.size} logits of {side.given} are NaN or infinite"
+        for side, answers, count in zip(sides, logits, bad, strict=True)
+        if count
+    ]
 
 
 def _run(run: Run, images: CalibrationSet, description: str) -> Logits:

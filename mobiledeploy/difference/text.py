@@ -149,6 +149,11 @@ def files_in_words(files: FilesDiff) -> Iterator[str]:
             yield f"Constants: {'; '.join(changed)}."
     if files.operators is not None and not files.operators:
         yield "Operators: the same, as often."
+    if any(share is not None for share in files.int8_macs_shares):
+        a, b = (
+            "not counted" if share is None else f"{share:.1%}" for share in files.int8_macs_shares
+        )
+        yield f"Multiply-accumulates in int8: {a} and {b}."
 
 
 def outputs_in_words(outputs: OutputsDiff) -> Iterator[str]:

@@ -110,6 +110,8 @@ class FilesDiff:
         formats: Of A and B.
         operators: Whose number differs; None where the formats differ, or a file is not there.
         constants: Of every datatype, the bytes of constants in A and B; None likewise.
+        int8_macs_shares: Of the multiply-accumulates, in A and B; None where a manifest does not
+            tell.
     """
 
     same_bytes: bool
@@ -118,6 +120,7 @@ class FilesDiff:
     b_bytes: int
     operators: tuple[OperatorChange, ...] | None
     constants: Mapping[str, tuple[int, int]] | None
+    int8_macs_shares: tuple[float | None, float | None] = (None, None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -129,6 +129,11 @@ def test_ranges_and_sizes_are_told():
     assert "1,000 and 1,200 bytes (+200), other bytes" in said
     assert "Constants: int8 800 and 1,000 bytes." in said
     assert "Operators: the same" in said
+    assert "int8" not in said.replace("int8 800", "")
+    told = " ".join(files_in_words(replace(FILES, int8_macs_shares=(1.0, 0.25))))
+    assert "Multiply-accumulates in int8: 100.0% and 25.0%." in told
+    told = " ".join(files_in_words(replace(FILES, int8_macs_shares=(1.0, None))))
+    assert "Multiply-accumulates in int8: 100.0% and not counted." in told
 
 
 def test_documents_hold_what_json_can_say():

@@ -193,6 +193,7 @@ def test_operators_are_counted_in_the_files(side):
         a.stat().st_size,
         b.stat().st_size,
     )
+    assert difference.files.int8_macs_shares == (1.0, 0.0)
     assert changed(difference) == ["network", "calibration", "recipe"]
     assert len(difference.encodings.only_a) == len(networks.quantized("v2", short=True).encodings)
 
@@ -307,6 +308,13 @@ def test_the_nearer_one_has_the_smaller_error_on_an_image():
     assert _nearer([known, known], [near, far]) == Duel(a=3, b=1, chance=0.625)
     assert _nearer([known, known], [far, near]) == Duel(a=1, b=3, chance=0.625)
     assert _nearer([known, None], [near, far]) is None
+
+
+def test_logits_that_are_no_numbers_are_told_and_not_compared(side, pictures):
+    a, b = side("a"), side("b", fault=planted.not_a_number)
+    difference = compare_artifacts(a, b, pictures)
+    assert difference.outputs is None
+    assert any(f"60 of 60 logits of {b} are NaN" in note for note in difference.notes)
 
 
 def test_images_that_calibrated_one_of_them_suit_it(side, pictures):
