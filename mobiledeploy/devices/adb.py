@@ -43,6 +43,11 @@ if TYPE_CHECKING:
 PLACE = "/data/local/tmp"
 _BLOCK = 10  # runs of one artifact in a row, before the next artifact's turn
 _END = "mobiledeploy-ended:"
+# adb's daemon ends only the shell of a connection that is gone, not the runner
+_KILL_AND_REMOVE = """for p in /proc/[0-9]*; do
+case "$(readlink $p/cwd 2>/dev/null)" in {there}) kill -9 ${{p##*/}};; esac
+done
+rm -rf {there}"""
 _SYS_FILES = (
     "/sys/class/thermal/thermal_zone*/temp "
     "/sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq "
@@ -268,10 +273,13 @@ class AdbDevice:
         return encoded
 
     def _remove(self, there: str) -> None:
-        """Remove a folder over there; a phone whose connection broke gets time to come back."""
+        """Remove a folder over there, and end what still runs in it.
+
+        A phone whose connection broke gets time to come back.
+        """
         with contextlib.suppress(RuntimeFailedError):  # it is gone for good: the error says so
             self._adb("wait-for-device", timeout_s=QUICK_S)
-            self._shell(f"rm -rf {there}", timeout_s=QUICK_S)
+            self._shell(_KILL_AND_REMOVE.format(there=there), timeout_s=QUICK_S)
 
     def _pull(self, path: str) -> Any:
         """Return the float32 values of a file over there, which is removed."""

@@ -520,6 +520,16 @@ def test_a_fault_is_told_and_leaves_nothing(name, place, capsys):
     wait_until_empty(place.tmp)
     for phone in place.tools.parent.glob("phone?"):
         wait_until_empty(phone)
+        wait_until(lambda folder=phone: not processes_in(folder))
+
+
+def processes_in(folder):
+    """Return the processes that have their working directory there, also where it was removed."""
+    found = []
+    for link in Path("/proc").glob("[0-9]*/cwd"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            found += [link] if link.readlink().is_relative_to(folder) else []
+    return found
 
 
 def wait_until(holds):
