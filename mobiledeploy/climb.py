@@ -284,8 +284,10 @@ class _Climber:
 
     def _contract(self) -> Held:
         """Return what every runtime is held to."""
-        if self.reference is not None:
+        if self.reference is not None and self.reference.exact:
             return Held("integers", EXACT)
+        if self.reference is not None:
+            return Held("integers", {"min_sqnr_db": self.limits.min_mixed_sqnr_db})
         return Held("fold", {"min_sqnr_db": self.limits.min_float_sqnr_db})
 
     def _as_written(self, path: Path) -> None:
@@ -343,7 +345,8 @@ class _Climber:
     def _odd_layer(self, path: Path, *, optimize: bool) -> tuple[str, str]:
         """Return the first layer of an `.onnx` that computes something else, and a sentence."""
         assert self.reference is not None
-        limit = -1.0 if optimize else self.limits.max_half_way
+        exact = optimize and self.reference.exact
+        limit = -1.0 if exact else self.limits.max_half_way
         try:
             with step(f"Comparing the layers of {path.name}"):
                 layers = layer_codes(path, self.reference, self.inputs, limit, optimize=optimize)

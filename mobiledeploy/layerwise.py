@@ -83,7 +83,7 @@ def layer_errors(
             reference.operators[name][0]: layer.real
             for name, layer in reference.layers(batch).items()
         }
-        real[""] = real.pop(source.name)
+        real[""] = real.pop(source.name, batch)  # as it is where the stem is kept in float
         errors.add(batch, real)
     return errors.results()
 

@@ -30,6 +30,7 @@ from mobiledeploy.types import (
     FAMILIES,
     Artifact,
     CalibrationSet,
+    FloatDemand,
     FloatModel,
     FoldedModel,
     Format,
@@ -41,6 +42,7 @@ from mobiledeploy.types import (
     SensitivityReport,
     family_named,
 )
+from mobiledeploy.verify.tolerances import default_tolerances
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -150,7 +152,10 @@ def load_images(
 
 
 def take_through_stages(
-    model: FloatModel, calibration: CalibrationSet | None, recipe: QuantRecipe | None
+    model: FloatModel,
+    calibration: CalibrationSet | None,
+    recipe: QuantRecipe | None,
+    demand: FloatDemand | None = None,
 ) -> Networks:
     """Fold a built network and, where there are images, equalize and quantize it.
 
@@ -163,7 +168,7 @@ def take_through_stages(
     deployed: QuantizedModel | FoldedModel = folded
     if calibration is not None:
         equalized = equalize(folded, calibration)
-        deployed = quantize(equalized, calibration, recipe)
+        deployed = quantize(equalized, calibration, recipe, demand)
     return Networks(
         original=model,
         folded=folded,
@@ -213,6 +218,7 @@ def deploy(
     formats: Sequence[Format] = ("pte",),
     calibration: CalibrationSet | None,
     recipe: QuantRecipe | None = None,
+    demand: FloatDemand | None = None,
     out: Path = Path("exports"),
     parity: bool = True,
 ) -> Deployment:
@@ -223,6 +229,7 @@ def deploy(
         formats: Which artifacts to write.
         calibration: Images to quantize with; None exports float.
         recipe: How to quantize.
+        demand: Which layers should compute in float.
         out: The folder to write to.
         parity: Whether to run the artifacts against the network.
 
@@ -234,7 +241,7 @@ def deploy(
         RuntimeFailedError: an artifact could not be written or run.
     """
     require_writable(out)
-    networks = take_through_stages(model, calibration, recipe)
+    networks = take_through_stages(model, calibration, recipe, demand)
     deployed = networks.deployed
     exporters: Mapping[Format, Callable[[QuantizedModel | FoldedModel, Path], Artifact]] = {
         "onnx": export_onnx,
@@ -247,7 +254,11 @@ def deploy(
     if parity:
         images = calibration or data.embedded_calibration(model.spec, model.preprocessing)
         few = images.first(_PARITY_IMAGES)
-        report = climb(networks, [a.path for a in artifacts], few, quick=True)
+        tolerances = default_tolerances(model.spec.family)
+        if demand is not None and demand.min_sqnr_db is not None:
+            tolerances = replace(tolerances, min_sqnr_db=demand.min_sqnr_db)
+        paths = [artifact.path for artifact in artifacts]
+        report = climb(networks, paths, few, tolerances=tolerances, quick=True)
     found = None if report is None else summary(report)
     manifests = tuple(write_manifest(artifact, deployed, found) for artifact in artifacts)
     return Deployment(model=deployed, artifacts=artifacts, manifests=manifests, parity=report)

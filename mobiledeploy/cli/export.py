@@ -15,7 +15,7 @@ import typer
 from mobiledeploy.cli import model_options as options
 from mobiledeploy.cli.output import console, print_json, showing_progress
 from mobiledeploy.errors import UsageError
-from mobiledeploy.types import RECIPES, family_named, require_int8
+from mobiledeploy.types import RECIPES, FloatDemand, family_named, require_int8
 
 if TYPE_CHECKING:
     from mobiledeploy.pipeline import Deployment
@@ -52,6 +52,19 @@ def export(
     crop_pct: Annotated[float | None, options.CROP_PCT] = None,
     interpolation: Annotated[options.Interpolation | None, options.INTERPOLATION] = None,
     seed: Annotated[int | None, options.SEED] = None,
+    keep_float: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|NAMES",
+            help="Layers that stay float: so many, noisiest first, or by name.",
+        ),
+    ] = None,
+    min_sqnr: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DB", help="Keep as few layers in float as reach this SQNR of the logits."
+        ),
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("exports"),
     parity: Annotated[
         bool, typer.Option("--parity/--no-parity", help="Check the artifacts against PyTorch.")
@@ -65,11 +78,14 @@ def export(
     """Export a MobileNet to .pte and ONNX, and check the result."""
     if model is not None:
         family_named(model)  # a misspelt name is told before PyTorch has loaded
-    if not int8 and any(given is not None for given in (calib_data, calib_samples, ptq)):
+    for_int8 = (calib_data, calib_samples, ptq, keep_float, min_sqnr)
+    if not int8 and any(given is not None for given in for_int8):
         raise UsageError(
-            "--calib-data, --calib-samples and --ptq are for --int8, which was not given.",
+            "--calib-data, --calib-samples, --ptq, --keep-float and --min-sqnr are for --int8,"
+            " which was not given.",
             remedy="Add --int8, or leave them out.",
         )
+    demand = FloatDemand.parse(keep_float, min_sqnr)
     fields = {
         "width": width,
         "resolution": resolution,
@@ -90,6 +106,7 @@ def export(
             calib_data=calib_data,
             calib_samples=calib_samples,
             ptq=(ptq or options.Ptq.BALANCED).value,
+            demand=demand,
             out=out,
             parity=parity,
         )
@@ -119,6 +136,7 @@ def _deploy(
     calib_data: Path | None,
     calib_samples: int | None,
     ptq: str,
+    demand: FloatDemand | None,
     out: Path,
     parity: bool,
 ) -> tuple[Deployment, tuple[str, ...]]:
@@ -140,6 +158,7 @@ def _deploy(
         formats=[f.value for f in formats],
         calibration=calibration,
         recipe=RECIPES[ptq],
+        demand=demand,
         out=out,
         parity=parity,
     )
@@ -179,6 +198,12 @@ def _print_table(deployment: Deployment) -> None:
     else:
         images = f"{report.data.count} images of {report.data.source}"
         say(f"Parity {'holds' if report.passed else 'FAILS'} on {images}.")
+    kept = getattr(getattr(deployment.model, "recipe", None), "float_layers", ())
+    if kept:
+        say(
+            f"In float: {', '.join(kept)}. Runtimes round float each in their own way: equality to"
+            " the last bit is not promised here, and not demanded."
+        )
     say("int8: share of multiply-accumulates / of activations, counted from the file.")
     say(f"In {first.parent}{os.sep}, each with its manifest (.json) beside it.")
     paths = " ".join(shlex.quote(str(artifact.path)) for artifact in deployment.artifacts)

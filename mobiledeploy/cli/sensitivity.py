@@ -49,7 +49,7 @@ def sensitivity(
         Path | None, typer.Option(metavar="PATH", help="Write a plot (SVG) of all layers.")
     ] = None,
 ) -> None:
-    """Rank layers by what int8 costs there, one at a time and all but one."""
+    """Rank the layers by what each one costs in int8."""
     if model is not None:
         family_named(model)  # a misspelt name is told before PyTorch has loaded
     overrides = options.preprocessing_overrides(mean, std, crop_pct, interpolation)

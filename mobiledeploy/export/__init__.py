@@ -6,6 +6,7 @@ by `manifest.write_manifest` once parity is known.
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import torch
@@ -37,8 +38,14 @@ __all__ = ["artifact_name", "export_executorch", "export_onnx"]
 
 
 def artifact_name(model: QuantizedModel | FoldedModel, format: Format) -> str:  # noqa: A002
-    """Return the file name of an artifact, for example ``mobilenet_v2_1.0_224-int8.pte``."""
-    return f"{model.spec.name}-{_precision(model)}.{format}"
+    """Return the file name of an artifact, for example ``mobilenet_v2_1.0_224-int8.pte``.
+
+    Where layers are kept in float it says how many, and which by a fingerprint.
+    """
+    kept = model.recipe.float_layers if isinstance(model, QuantizedModel) else ()
+    which = hashlib.sha256(" ".join(kept).encode()).hexdigest()[:6]
+    mixed = f"-{len(kept)}float-{which}" if kept else ""
+    return f"{model.spec.name}-{_precision(model)}{mixed}.{format}"
 
 
 def export_onnx(model: QuantizedModel | FoldedModel, path: Path) -> Artifact:

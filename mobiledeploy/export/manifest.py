@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -191,7 +191,7 @@ def parse_manifest(path: Path) -> Manifest:
             path=path,
             spec=ModelSpec.from_document(document["spec"]),
             preprocessing=_preprocessing(document["preprocessing"]),
-            recipe=QuantRecipe(**recipe) if recipe else None,
+            recipe=_recipe(recipe) if recipe else None,
             document=document,
         )
         _require_parts(manifest)
@@ -215,6 +215,14 @@ def _require_parts(manifest: Manifest) -> None:
         _ = (calibration["source"], calibration["count"], calibration["sha256"])
         _ = document["encodings_sha256"]
         _ = [(e["scale"], e["zero_point"]) for e in dict(document["encodings"]).values()]
+
+
+def _recipe(fields: dict[str, Any]) -> QuantRecipe:
+    recipe = QuantRecipe(**fields)
+    kept = recipe.float_layers
+    if not isinstance(kept, list | tuple) or not all(isinstance(name, str) for name in kept):
+        raise TypeError(f"float_layers is {kept!r}")
+    return replace(recipe, float_layers=tuple(kept))
 
 
 def _preprocessing(fields: dict[str, Any]) -> Preprocessing:

@@ -27,7 +27,8 @@ def describe(model: QuantizedModel | FoldedModel) -> dict[str, object]:
     """Return the JSON document that both formats carry."""
     spec, preprocessing = model.spec, model.preprocessing
     int8 = isinstance(model, QuantizedModel)
-    return {
+    kept = model.recipe.float_layers if isinstance(model, QuantizedModel) else ()
+    document: dict[str, object] = {
         "schema": SCHEMA,
         "name": spec.name,
         "family": spec.family,
@@ -49,6 +50,7 @@ def describe(model: QuantizedModel | FoldedModel) -> dict[str, object]:
         },
         "encodings_sha256": model.encodings_digest if isinstance(model, QuantizedModel) else "",
     }
+    return document | ({"float_layers": list(kept)} if kept else {})
 
 
 def for_onnx(model: QuantizedModel | FoldedModel) -> Mapping[str, str]:

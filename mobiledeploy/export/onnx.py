@@ -20,6 +20,7 @@ from onnx_ir.passes.common import (
 from mobiledeploy.errors import ExportError
 from mobiledeploy.export.onnx_passes.aligned_channels import AlignDepthwise, AlignStem
 from mobiledeploy.export.onnx_passes.flatten_codes import FlattenCodes
+from mobiledeploy.export.onnx_passes.float_layers import KeepFloatLayers
 from mobiledeploy.export.onnx_passes.fold_pads import FoldPads
 from mobiledeploy.export.onnx_passes.global_average_pool import UseGlobalAveragePool
 from mobiledeploy.export.onnx_passes.int32_biases import Int32Biases
@@ -43,6 +44,7 @@ _TIDY = (ClearMetadataAndDocStringPass(), UseGlobalAveragePool())
 _TO_INTEGERS = (
     FoldPads(),
     Uint8Activations(),
+    KeepFloatLayers(),
     Int32Biases(),
     IntegerHardSwish(),
     AlignStem(),

@@ -9,6 +9,7 @@ network there is; ONNX and `.pte` are encodings of it, and `reference` says what
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -18,6 +19,8 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from mobiledeploy.errors import ExportError
 from mobiledeploy.graph import module_of, weight_and_bias
 from mobiledeploy.progress import step
+from mobiledeploy.quantize.float_layers import float_units, require_layers
+from mobiledeploy.quantize.keep_float import choose_float_layers
 from mobiledeploy.quantize.prepare import plan, round_parameters
 from mobiledeploy.quantize.quantizer import MobileNetQuantizer
 from mobiledeploy.quiet import quietly
@@ -32,7 +35,7 @@ if TYPE_CHECKING:
 
     from mobiledeploy.quantize.in_sequence import Rounded
     from mobiledeploy.quantize.prepare import Plan
-    from mobiledeploy.types import CalibrationSet, Encoding, FoldedModel
+    from mobiledeploy.types import CalibrationSet, Encoding, FloatDemand, FoldedModel
 
 __all__ = ["quantize"]
 
@@ -42,7 +45,10 @@ _QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
 
 @on_one_thread
 def quantize(
-    model: FoldedModel, calibration: CalibrationSet, recipe: QuantRecipe | None = None
+    model: FoldedModel,
+    calibration: CalibrationSet,
+    recipe: QuantRecipe | None = None,
+    demand: FloatDemand | None = None,
 ) -> QuantizedModel:
     """Quantize a folded network to int8.
 
@@ -50,19 +56,28 @@ def quantize(
         model: Without BatchNorm.
         calibration: Images, preprocessed as the network expects them.
         recipe: How; the default is `QuantRecipe()`.
+        demand: Which layers should compute in float; by default those that the recipe names.
 
     Raises:
         ExportError: the network holds an operator without an int8 form.
         DataError: the calibration set is empty, or drives an activation to infinity or NaN.
+        UsageError: layers should be float that the network does not have, or all of them.
+        GateError: no choice of float layers reaches the SQNR that is demanded.
     """
     recipe = recipe or QuantRecipe()
     planned = plan(model, calibration, recipe)
     nodes = [node for node in planned.traced.graph.nodes if node.name in planned.by_site]
     layers = {node.name: module_of(node) for node in nodes}
-    rounded = round_parameters(planned, recipe, np.concatenate(calibration.batches))
+    if demand is not None:
+        chosen = choose_float_layers(planned, recipe, calibration, demand)
+        recipe = replace(recipe, float_layers=chosen)
+    require_layers(planned.units, recipe)
+    floating = float_units(planned.units, recipe.float_layers)
+    images = np.concatenate(calibration.batches)
+    rounded = round_parameters(planned, recipe, images, floating)
     with step("Converting to int8"):
         _write_parameters(planned, rounded)
-        program = _convert(planned, model.spec.input_shape)
+        program = _convert(planned, floating, model.spec.input_shape)
     return QuantizedModel(
         spec=model.spec,
         program=program,
@@ -88,20 +103,26 @@ def _write_parameters(planned: Plan, rounded: Mapping[str, Rounded]) -> None:
             bias.copy_(rounded[unit.operator.name].bias)
 
 
-def _convert(planned: Plan, input_shape: tuple[int, ...]) -> ExportedProgram:
+def _convert(
+    planned: Plan, floating: frozenset[str], input_shape: tuple[int, ...]
+) -> ExportedProgram:
     """Run PT2E with everything given; return the program without the clamps it has made idle."""
-    quantizer = MobileNetQuantizer(planned.units, planned.encodings, planned.scales)
+    given = (planned.units, planned.encodings, planned.scales)
+    in_float = {unit.output.name for unit in planned.units if unit.operator.name in floating}
     with quietly():
-        prepared = prepare_pt2e(planned.traced, quantizer)
+        prepared = prepare_pt2e(planned.traced, MobileNetQuantizer(*given, floating))
         converted = convert_pt2e(prepared)
-        _drop_subsumed_clamps(converted)
+        _drop_subsumed_clamps(converted, in_float)
         return torch.export.export(converted, (torch.zeros(input_shape),))
 
 
-def _drop_subsumed_clamps(converted: GraphModule) -> None:
-    """Remove every ReLU, ReLU6 or clamp whose bounds lie outside what its encoding can say."""
+def _drop_subsumed_clamps(converted: GraphModule, in_float: set[str]) -> None:
+    """Remove every ReLU, ReLU6 or clamp whose bounds lie outside what its encoding can say.
+
+    Those that compute in float stay: what reads them may not be quantized.
+    """
     for node in list(converted.graph.nodes):
-        if node.target not in (aten.relu.default, aten.hardtanh.default):
+        if node.name in in_float or node.target not in (aten.relu.default, aten.hardtanh.default):
             continue
         (user,) = node.users
         if user.target is not _QUANTIZE:

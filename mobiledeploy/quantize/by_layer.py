@@ -51,37 +51,62 @@ def measure_layers(
         images: (N, C, H, W).
     """
     layers = [unit for unit in planned.units if unit.has_weight]
-    names = [layer_name(unit) for unit in layers]
-    others = {unit.operator.name for unit in planned.units}
-    alone = [frozenset(others - {unit.operator.name}) for unit in layers]
-    kept = [float_units(planned.units, {name}) for name in names]
+    kept = [float_units(planned.units, {layer_name(unit)}) for unit in layers]
+    choices = [frozenset[str](), *_alone(planned), *kept]
+    int8_db, *figures = sqnrs_db(planned, rounded, images, choices)
+    only_db, kept_db = figures[: len(layers)], figures[len(layers) :]
+    macs = [_macs(planned, unit.operator) for unit in layers]
+    found = [
+        LayerSensitivity(
+            name=layer_name(unit),
+            kind=_kind(unit),
+            only_sqnr_db=only_db[i],
+            kept_sqnr_db=kept_db[i],
+            gain_db=kept_db[i] - int8_db,
+            macs=macs[i],
+            macs_share=macs[i] / sum(macs),
+        )
+        for i, unit in enumerate(layers)
+    ]
+    return int8_db, tuple(sorted(found, key=lambda layer: layer.only_sqnr_db))
+
+
+def noisiest_first(
+    planned: Plan, rounded: Mapping[str, Rounded], images: NDArray[np.float32]
+) -> list[str]:
+    """Return the names of all layers in the order of `measure_layers`, in half its time."""
+    names = [layer_name(unit) for unit in planned.units if unit.has_weight]
+    alone = sqnrs_db(planned, rounded, images, _alone(planned))
+    return [name for _, name in sorted(zip(alone, names, strict=True), key=lambda pair: pair[0])]
+
+
+def sqnrs_db(
+    planned: Plan,
+    rounded: Mapping[str, Rounded],
+    images: NDArray[np.float32],
+    choices: Sequence[frozenset[str]],
+) -> list[float]:
+    """Return the SQNR of the logits for each choice of units (their operators) in float.
+
+    One choice alone is measured silently.
+    """
 
     def noises(index: int) -> list[float]:
-        """Return one image's signal, int8's noise, and each layer's two noises."""
         image = torch.from_numpy(images[index : index + 1])
         noise = Noise(planned, rounded, image.to(memory_format=torch.channels_last))
-        measured = [noise.of(floating) for floating in (*alone, *kept)]
-        return [noise.signal, noise.of(frozenset()), *measured]
+        return [noise.signal, *(noise.of(floating) for floating in choices)]
 
-    tracked = track(in_order(noises, range(len(images))), "Measuring layers", len(images))
-    signal, everything, *each = (sum(values) for values in zip(*tracked, strict=True))
-    int8_db = _ratio_db(signal, everything)
-    macs = [_macs(planned, unit.operator) for unit in layers]
-    found = []
-    for i, name in enumerate(names):
-        kept_db = _ratio_db(signal, each[len(names) + i])
-        found.append(
-            LayerSensitivity(
-                name=name,
-                kind=_kind(layers[i]),
-                only_sqnr_db=_ratio_db(signal, each[i]),
-                kept_sqnr_db=kept_db,
-                gain_db=kept_db - int8_db,
-                macs=macs[i],
-                macs_share=macs[i] / sum(macs),
-            )
-        )
-    return int8_db, tuple(sorted(found, key=lambda layer: layer.only_sqnr_db))
+    found = in_order(noises, range(len(images)))
+    if len(choices) > 1:
+        found = track(found, "Measuring layers", len(images))
+    signal, *sums = (sum(values) for values in zip(*found, strict=True))
+    return [_ratio_db(signal, noise) for noise in sums]
+
+
+def _alone(planned: Plan) -> list[frozenset[str]]:
+    """Return, for each layer, all units but that one."""
+    everything = frozenset(unit.operator.name for unit in planned.units)
+    return [everything - {unit.operator.name} for unit in planned.units if unit.has_weight]
 
 
 class Noise:

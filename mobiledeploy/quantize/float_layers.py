@@ -10,7 +10,10 @@ it or reads it, and passes as it is between two that compute in float.
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING
+
+from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from torch.fx import Node
 
     from mobiledeploy.graph import Unit
+    from mobiledeploy.types import QuantRecipe
 
 
 def layer_name(unit: Unit) -> str:
@@ -25,6 +29,33 @@ def layer_name(unit: Unit) -> str:
     stack = unit.operator.meta.get("nn_module_stack", {})
     modules = [path for path, _ in stack.values() if path]
     return modules[-1] if modules else unit.operator.name
+
+
+def require_layers(units: Sequence[Unit], recipe: QuantRecipe) -> None:
+    """Raise unless the layers that a recipe keeps in float exist, and others are left for int8.
+
+    Raises:
+        UsageError: a layer is unknown, all are kept, or the recipe learns its rounding.
+    """
+    names = [layer_name(unit) for unit in units if unit.has_weight]
+    unknown = [name for name in recipe.float_layers if name not in names]
+    if unknown:
+        near = difflib.get_close_matches(unknown[0], names, n=3, cutoff=0.3)
+        raise UsageError(
+            f"There is no layer {unknown[0]!r} to keep in float.",
+            remedy="`mobiledeploy sensitivity` lists the layers. Near: "
+            f"{', '.join(near) or names[0]}.",
+        )
+    if len(set(recipe.float_layers)) == len(names):
+        raise UsageError(
+            f"All {len(names)} layers would be kept in float; nothing is left for int8.",
+            remedy="Keep fewer, or export without --int8.",
+        )
+    if recipe.float_layers and recipe.rounding == "learned":
+        raise UsageError(
+            "Rounding can only be learned (--ptq best) where every layer is int8.",
+            remedy="Use --ptq balanced with layers in float.",
+        )
 
 
 def float_units(units: Sequence[Unit], kept: Collection[str]) -> frozenset[str]:

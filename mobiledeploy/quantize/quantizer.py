@@ -19,7 +19,7 @@ from torchao.quantization.pt2e.quantizer import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from torch.fx import GraphModule
 
@@ -36,6 +36,8 @@ class MobileNetQuantizer(Quantizer):  # type: ignore[misc]  # torchao is untyped
         units: Of the graph that is annotated.
         encodings: By node name: of every activation that enters or leaves a unit.
         weight_scales: By the name of the unit's operator: (out,) float32.
+        floating: Names of the operators of the units that compute in float: they are left alone,
+            and what they write is quantized where an int8 unit reads it.
     """
 
     def __init__(
@@ -43,9 +45,10 @@ class MobileNetQuantizer(Quantizer):  # type: ignore[misc]  # torchao is untyped
         units: Sequence[Unit],
         encodings: Mapping[str, Encoding],
         weight_scales: Mapping[str, torch.Tensor],
+        floating: Collection[str] = (),
     ) -> None:
         super().__init__()
-        self._units = {unit.operator.name: unit for unit in units}
+        self._units = {u.operator.name: u for u in units if u.operator.name not in floating}
         self._encodings = encodings
         self._weight_scales = weight_scales
 

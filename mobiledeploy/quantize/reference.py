@@ -9,6 +9,9 @@ which is what XNNPACK's and ONNX Runtime's kernels do with their int32 accumulat
 on ARM64. A runtime is right when its logits equal these, bit for bit. (PyTorch's own run of the
 graph is not this: it rounds float convolutions.)
 
+Layers that are kept in float are computed in float64, and rounded to float32 where they are
+quantized or leave the network. No runtime does that: of such a network bits cannot be promised.
+
 Sources: Jacob et al., "Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference" (2018), section 2, for the scheme; the two runtimes' kernels for
 the order of the roundings.
@@ -93,7 +96,8 @@ class IntegerReference:
     Batches of any size are accepted, from any number of threads at a time.
 
     Attributes:
-        logit_step: What one code of the logits is worth.
+        logit_step: What one code of the logits is worth; None where they are computed in float.
+        exact: Whether everything is integers: only then can a runtime be held to every bit.
         operators: By the name of each `quantize` node: the operator whose result it rounds, and the
             module that this came from ("" for the input).
     """
@@ -105,13 +109,15 @@ class IntegerReference:
         self.operators = _operators(self._module.graph)
         (output,) = model.program.graph.find_nodes(op="output")
         ((last,),) = output.args
-        self.logit_step = float(last.args[1])
+        in_codes = last.target is quantized.dequantize_per_tensor.default
+        self.logit_step = float(last.args[1]) if in_codes else None
+        self.exact = not model.recipe.float_layers
 
     def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
         """Return {"logits": (N, classes)} for {"input": (N, C, H, W)}."""
         with torch.no_grad():
             logits = _Interpreter(self._module).run(torch.from_numpy(inputs[INPUT_NAME]))
-        return {OUTPUT_NAME: logits.real.numpy()}
+        return {OUTPUT_NAME: _real(logits).float().numpy()}
 
     def layers(self, images: NDArray[np.float32]) -> dict[str, Codes]:
         """Return what every `quantize` node puts out for (N, C, H, W), in topological order."""
@@ -148,15 +154,37 @@ class _Interpreter(torch.fx.Interpreter):
         return result
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
-        if target not in _MEANING:
+        if target not in (*_MEANING, *_FLOAT_ONLY):
             raise ExportError(f"The operator {target} has no integer meaning.")
+        if _is_float(target, args):
+            return target(*(_real(a) if _is_value(a) else a for a in args), **kwargs)
         return _MEANING[target](*args, **kwargs)
+
+
+def _is_float(target: object, args: tuple[Any, ...]) -> bool:
+    """Return whether an operator belongs to a layer that is kept in float.
+
+    A layer is, where its weight is; what has no weight, where it reads numbers and not codes.
+    """
+    if target in _CODING:
+        return False
+    return isinstance(args[1 if target in _WEIGHTED else 0], torch.Tensor)
+
+
+def _is_value(value: object) -> bool:
+    return isinstance(value, Scaled | torch.Tensor)
+
+
+def _real(value: Scaled | torch.Tensor) -> torch.Tensor:
+    """Return the real numbers, in float64."""
+    return (value.real if isinstance(value, Scaled) else value).double()
 
 
 def quantize(value: Scaled | torch.Tensor, scale: float, zero_point: int, *_: object) -> Scaled:
     """Round a value to int8 codes (the module's formula); keep them as q - zero_point.
 
-    A plain tensor is the network's input: real / scale, divided in float32.
+    A plain tensor is the network's input, or was computed in float: real / scale, divided in
+    float32.
     """
     step = torch.tensor(scale, dtype=torch.float32)
     steps = _unrounded(value, step)
@@ -167,7 +195,7 @@ def _unrounded(value: Scaled | torch.Tensor, step: torch.Tensor) -> torch.Tensor
     """Return what `quantize` rounds, in units of the step."""
     if isinstance(value, Scaled):
         return value.values.float() * (value.scale / step)
-    return value / step
+    return value.float() / step
 
 
 def _as_codes(result: Scaled, value: Scaled | torch.Tensor, zero_point: int) -> Codes:
@@ -271,6 +299,13 @@ def _codes_of_bias(bias: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
     return (bias.double() / scale.double()).round()
 
 
+_CODING = (
+    _QUANTIZE,
+    quantized.dequantize_per_tensor.default,
+    quantized.dequantize_per_channel.default,
+)
+_WEIGHTED = (aten.conv2d.default, aten.linear.default)
+_FLOAT_ONLY = (aten.relu.default,)  # of integers it is what saturation does
 _MEANING: dict[object, Callable[..., Scaled]] = {
     _QUANTIZE: quantize,
     quantized.dequantize_per_tensor.default: dequantize,

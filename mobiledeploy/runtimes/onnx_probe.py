@@ -111,7 +111,7 @@ def _widths(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, tuple[int
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) == 3:
             zero = constants.get(node.input[2])
             for name in {node.input[0], node.output[0]} & wanted:
-                zeros[name] = int(numpy_helper.to_array(zero).item()) if zero is not None else 0
+                zeros[name] = int(numpy_helper.to_array(zero).flat[0]) if zero is not None else 0
     return {
         value.name: (value.type.tensor_type.shape.dim[1].dim_value, zeros.get(value.name, 0))
         for value in graph.value_info

@@ -8,6 +8,7 @@ torch appears in annotations only: importing this module costs nothing.
 """
 
 from mobiledeploy.types.coverage import Coverage, FloatIsland, require_int8
+from mobiledeploy.types.demand import FloatDemand
 from mobiledeploy.types.difference import (
     Change,
     Difference,
@@ -90,6 +91,7 @@ __all__ = [
     "Family",
     "FilesDiff",
     "Flip",
+    "FloatDemand",
     "FloatIsland",
     "FloatModel",
     "FoldedModel",

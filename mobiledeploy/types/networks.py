@@ -102,6 +102,13 @@ class CalibrationSet:
         """Return the number of images."""
         return sum(len(batch) for batch in self.batches)
 
+    @property
+    def images(self) -> NDArray[np.float32]:
+        """Return all images, (N, C, H, W)."""
+        import numpy as np  # noqa: PLC0415 - for who has images, it is loaded
+
+        return np.concatenate(self.batches)
+
     def spread(self, count: int) -> CalibrationSet:
         """Return so many images, evenly spread, or all where there are no more.
 
@@ -165,12 +172,14 @@ class QuantRecipe:
             there, learned from the float network's logits.
         weight_scheme: Fixed: int8, symmetric, per output channel.
         activation_scheme: Fixed: int8, affine, per tensor.
+        float_layers: Names of layers that compute in float, in the network's order.
     """
 
     range_rule: Literal["minmax", "searched"] = "searched"
     rounding: Literal["nearest", "cancelling", "learned"] = "cancelling"
     weight_scheme: str = "int8 symmetric per-channel"
     activation_scheme: str = "int8 affine per-tensor"
+    float_layers: tuple[str, ...] = ()
 
 
 RECIPES: Mapping[str, QuantRecipe] = {

@@ -33,3 +33,44 @@ def test_sensitivity_says_what_is_wrong_with_its_options(mobiledeploy, tmp_path)
     done = mobiledeploy("sensitivity", "v2", *NETWORK, "--data", "none", cwd=tmp_path)
     assert done.returncode == 3
     assert not list(tmp_path.iterdir())
+
+
+def test_layers_stay_float_and_the_network_can_be_rebuilt(mobiledeploy, tmp_path):
+    done = mobiledeploy(
+        "export", "v2", "--int8", *NETWORK, "--format", "onnx", "--keep-float",
+        "classifier.1,features.0.0", "--calib-samples", 8, "--json", cwd=tmp_path,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    [artifact] = json.loads(done.stdout)["artifacts"]
+    assert artifact["coverage"]["macs_share"] < 1
+    manifest = json.loads((tmp_path / artifact["manifest"]).read_text())
+    assert manifest["recipe"]["float_layers"] == ["features.0.0", "classifier.1"]
+    done = mobiledeploy("parity", artifact["path"], "--json", "-", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_an_sqnr_out_of_reach_exits_with_1_and_leaves_nothing(mobiledeploy, tmp_path):
+    done = mobiledeploy(
+        "export",
+        "v2",
+        "--int8",
+        *NETWORK,
+        "--ptq",
+        "fast",
+        "--calib-samples",
+        8,
+        "--min-sqnr",
+        200,
+        cwd=tmp_path,
+    )
+    assert done.returncode == 1
+    assert "Even with 52 layers in float the logits reach" in done.stderr
+    assert list((tmp_path / "exports").iterdir()) == []
+
+
+def test_options_that_contradict_one_another_are_told(mobiledeploy, tmp_path):
+    done = mobiledeploy("export", "v2", "--keep-float", 2, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "for --int8" in done.stderr
+    done = mobiledeploy("export", "v2", "--int8", "--keep-float", 2, "--min-sqnr", 20, cwd=tmp_path)
+    assert done.returncode == 2

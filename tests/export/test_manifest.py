@@ -171,6 +171,7 @@ def test_an_unknown_schema_is_refused(artifact, manifest, schema):
         ("preprocessing", None),
         ("recipe", {"speed": 3}),
         ("recipe", "minmax"),
+        ("recipe", {"float_layers": "features.0.0"}),
         ("artifact", {}),
         ("artifact", None),
         ("labels", None),

@@ -24,9 +24,9 @@ import onnx_ir as ir
 from mobiledeploy.export.onnx_passes.qdq import (
     add_constant,
     constant,
+    is_dequantized,
     nodes_of,
     producer,
-    the_user,
 )
 
 if TYPE_CHECKING:
@@ -45,7 +45,10 @@ class AlignStem(ir.passes.InPlacePass):
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         (source,) = model.graph.inputs
-        quantize = the_user(source)
+        reading_image = [usage.node for usage in source.uses()]
+        if any(node.op_type != "QuantizeLinear" for node in reading_image):
+            return ir.passes.PassResult(model, modified=False)  # the stem computes in float
+        (quantize,) = reading_image
         codes = quantize.outputs[0]
         channels = source.shape[1] if source.shape is not None else None
         assert isinstance(channels, int), source
@@ -93,11 +96,18 @@ def _outputs(convolution: ir.Node) -> int:
     return int(constant(producer(convolution.inputs[1]).inputs[0]).shape[0])
 
 
+def _can_be_padded(convolution: ir.Node) -> bool:
+    """Return whether it is int8 and has one filter per channel, or all channels in one group."""
+    return is_dequantized(convolution.inputs[1]) and (
+        _groups(convolution) in (1, _outputs(convolution))
+    )
+
+
 def _around(depthwise: ir.Node) -> tuple[list[ir.Node], list[ir.Node]] | None:
     """Return the convolutions that make and that read the channels of a depthwise convolution.
 
-    Depthwise ones make their own. None where the channels reach anything else than convolutions
-    and channelwise operators: there they cannot be padded.
+    Depthwise ones make their own. None where the channels reach anything else than convolutions in
+    int8 and channelwise operators: there they cannot be padded.
     """
     makers: list[ir.Node] = []
     readers: list[ir.Node] = []
@@ -112,7 +122,7 @@ def _around(depthwise: ir.Node) -> tuple[list[ir.Node], list[ir.Node]] | None:
         if maker is None or value.is_graph_output():
             return None
         if maker.op_type == "Conv":
-            if 1 < _groups(maker) != _outputs(maker):  # several filters per channel
+            if not _can_be_padded(maker):
                 return None
             makers.append(maker)
             waiting += _activations(maker) if _groups(maker) > 1 else ()
@@ -121,6 +131,8 @@ def _around(depthwise: ir.Node) -> tuple[list[ir.Node], list[ir.Node]] | None:
         else:
             return None
         for reader in {usage.node for usage in value.uses()}:
+            if reader.op_type == "Conv" and not is_dequantized(reader.inputs[1]):
+                return None
             if reader.op_type == "Conv" and _groups(reader) == 1:
                 readers.append(reader)  # a depthwise one is a maker of what it writes
             else:

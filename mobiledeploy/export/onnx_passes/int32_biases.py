@@ -10,7 +10,13 @@ import numpy as np
 import onnx_ir as ir
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.export.onnx_passes.qdq import add_constant, constant, nodes_of, producer
+from mobiledeploy.export.onnx_passes.qdq import (
+    add_constant,
+    constant,
+    is_dequantized,
+    nodes_of,
+    producer,
+)
 
 _OFF_GRID = 0.3  # float32 holds a bias of 2**21 steps to a quarter of a step
 
@@ -24,8 +30,8 @@ class Int32Biases(ir.passes.InPlacePass):
             # a bias of nothing but zeros is no input any more: the exporter's optimizer takes it
             # away
             bias = node.inputs[2] if len(node.inputs) > 2 else None
-            if bias is None or bias.const_value is None:
-                continue
+            if bias is None or bias.const_value is None or not is_dequantized(node.inputs[1]):
+                continue  # none, or that of a layer in float
             scale = _scale_of(node.inputs[0]) * _scale_of(node.inputs[1])
             steps = constant(bias).astype(np.float64) / scale.astype(np.float64)
             codes = np.rint(steps)

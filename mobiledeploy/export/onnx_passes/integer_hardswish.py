@@ -29,7 +29,13 @@ import numpy as np
 import onnx_ir as ir
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.export.onnx_passes.qdq import add_constant, constant, nodes_of, producer
+from mobiledeploy.export.onnx_passes.qdq import (
+    add_constant,
+    constant,
+    is_dequantized,
+    nodes_of,
+    producer,
+)
 
 
 class IntegerHardSwish(ir.passes.InPlacePass):
@@ -38,12 +44,13 @@ class IntegerHardSwish(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         modified = False
         for node in nodes_of(model, "HardSwish"):
-            _replace(model.graph, node)
-            modified = True
+            if is_dequantized(node.inputs[0]):
+                _replace(model.graph, node)
+                modified = True
         return ir.passes.PassResult(model, modified)
 
     def ensures(self, model: ir.Model) -> None:
-        if any(nodes_of(model, "HardSwish")):
+        if any(is_dequantized(node.inputs[0]) for node in nodes_of(model, "HardSwish")):
             raise ExportError("A HardSwish is left, which would run in float.")
 
 

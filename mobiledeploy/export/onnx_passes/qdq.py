@@ -62,6 +62,12 @@ def producer(value: ir.Value | None) -> ir.Node:
     return node
 
 
+def is_dequantized(value: ir.Value | None) -> bool:
+    """Return whether a value is read from codes, as the weights of a float layer are not."""
+    node = value.producer() if value is not None else None
+    return node is not None and node.op_type == "DequantizeLinear"
+
+
 def same_encoding(one: ir.Node, other: ir.Node) -> bool:
     """Return whether two Quantize- or DequantizeLinear nodes have equal scales and zero-points."""
     return all(constant(one.inputs[i]) == constant(other.inputs[i]) for i in (1, 2))

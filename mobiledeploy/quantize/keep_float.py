@@ -1,0 +1,128 @@
+"""Which layers to keep in float: so many, or as few as reach an SQNR.
+
+In: a `Plan`, images, a `FloatDemand`. Out: names of layers, in the network's order.
+
+Layers are taken by the noise that each makes alone, the noisiest first (`by_layer`), until the
+logits are as near to float's as demanded; then those are put back that turn out not to be needed.
+Simulated, with the roundings of the network that is all int8; what was chosen is rounded as it will
+be and measured once more, and grows by a layer while that falls short.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mobiledeploy.errors import GateError, UsageError
+from mobiledeploy.progress import step
+from mobiledeploy.quantize.by_layer import noisiest_first, sqnrs_db
+from mobiledeploy.quantize.float_layers import float_units, layer_name
+from mobiledeploy.quantize.prepare import round_parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from mobiledeploy.quantize.in_sequence import Rounded
+    from mobiledeploy.quantize.prepare import Plan
+    from mobiledeploy.types import CalibrationSet, FloatDemand, QuantRecipe
+
+    Images = NDArray[np.float32]
+
+RANKED_ON = 32
+"""Images that layers are ranked on, evenly spread over those of the calibration."""
+_REACHED_ON = 32
+_MARGIN_DB = 0.1  # by which the simulation may be better than the integers
+
+
+def choose_float_layers(
+    planned: Plan, recipe: QuantRecipe, calibration: CalibrationSet, demand: FloatDemand
+) -> tuple[str, ...]:
+    """Return the names of the layers that a demand asks for, in the network's order.
+
+    Raises:
+        UsageError: more layers are demanded than there are.
+        GateError: no choice reaches the SQNR.
+    """
+    order = [layer_name(unit) for unit in planned.units if unit.has_weight]
+    if demand.count >= len(order):
+        raise UsageError(
+            f"{demand.count} layers cannot be kept in float: the network has {len(order)}, and one"
+            " has to be int8.",
+            remedy="Keep fewer, or export without --int8.",
+        )
+    if demand.names:
+        return tuple(sorted(set(demand.names), key=lambda n: order.index(n) if n in order else -1))
+    chooser = _Chooser(planned, recipe, calibration)
+    if demand.min_sqnr_db is None:
+        chosen: Sequence[str] = chooser.ranked()[: demand.count]
+    else:
+        chosen = chooser.reaching(demand.min_sqnr_db)
+    return tuple(sorted(chosen, key=order.index))
+
+
+class _Chooser:
+    """Holds the roundings of the network that is all int8."""
+
+    def __init__(self, planned: Plan, recipe: QuantRecipe, calibration: CalibrationSet) -> None:
+        self._planned = planned
+        self._recipe = recipe
+        self._all = calibration.images
+        self._ranked_on = calibration.spread(RANKED_ON).images
+        self._reached_on = calibration.first(_REACHED_ON).images
+        self._rounded = round_parameters(planned, recipe, self._all)
+
+    def ranked(self) -> list[str]:
+        return noisiest_first(self._planned, self._rounded, self._ranked_on)
+
+    def reaching(self, demanded_db: float) -> list[str]:
+        """Return as few layers as reach an SQNR, with a margin."""
+        aim = demanded_db + _MARGIN_DB
+        if self._sqnr_db([], self._rounded) >= aim:
+            return []
+        ranked = self.ranked()
+        with step(f"Choosing layers for {demanded_db:.1f} dB"):
+            chosen = self._fewest(ranked, aim, demanded_db)
+        left = [name for name in ranked if name not in chosen]
+        while True:
+            floating = float_units(self._planned.units, chosen)
+            anew = round_parameters(self._planned, self._recipe, self._all, floating)
+            rounded = self._rounded | anew
+            if self._sqnr_db(chosen, rounded) >= aim:
+                return chosen
+            if len(left) == 1:
+                self._refuse(demanded_db, chosen, rounded)
+            chosen = [*chosen, left.pop(0)]
+
+    def _fewest(self, ranked: Sequence[str], aim: float, demanded_db: float) -> list[str]:
+        """Return the first layers that reach the aim, without those that are not needed."""
+        too_few, enough = 0, len(ranked) - 1  # one has to be int8
+        if self._sqnr_db(ranked[:enough], self._rounded) < aim:
+            self._refuse(demanded_db, ranked[:enough], self._rounded)
+        while enough - too_few > 1:
+            middle = (too_few + enough) // 2
+            if self._sqnr_db(ranked[:middle], self._rounded) < aim:
+                too_few = middle
+            else:
+                enough = middle
+        chosen = list(ranked[:enough])
+        for name in ranked[: enough - 1][::-1]:
+            fewer = [other for other in chosen if other != name]
+            if self._sqnr_db(fewer, self._rounded) >= aim:
+                chosen = fewer
+        return chosen
+
+    def _sqnr_db(self, kept: Sequence[str], rounded: Mapping[str, Rounded]) -> float:
+        floating = float_units(self._planned.units, kept)
+        (found,) = sqnrs_db(self._planned, rounded, self._reached_on, [floating])
+        return found
+
+    def _refuse(
+        self, demanded_db: float, kept: Sequence[str], rounded: Mapping[str, Rounded]
+    ) -> None:
+        raise GateError(
+            f"Even with {len(kept)} layers in float the logits reach"
+            f" {self._sqnr_db(kept, rounded):.1f} dB; expected {demanded_db:.1f} dB.",
+            remedy="Ask for less, or export without --int8.",
+        )

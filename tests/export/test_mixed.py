@@ -1,0 +1,111 @@
+"""Networks with layers in float: both runtimes compute what the reference says, and in float."""
+
+import functools
+import json
+
+import networks
+import numpy as np
+import onnx
+import pytest
+
+from mobiledeploy.export import artifact_name, export_executorch, export_onnx
+from mobiledeploy.export.inspect import inspect_artifact
+from mobiledeploy.export.manifest import parse_manifest, write_manifest
+from mobiledeploy.quantize import quantize
+from mobiledeploy.quantize.reference import IntegerReference
+from mobiledeploy.runtimes import open_runner
+from mobiledeploy.types import QuantRecipe
+from mobiledeploy.verify.metrics import sqnr_db
+
+IMAGES = networks.pixels(32, count=7, seed=1)
+EXPORTERS = {"onnx": export_onnx, "pte": export_executorch}
+BETWEEN = ("features.1.conv.0.0",)  # reads codes and writes codes
+RESIDUAL = ("features.2.conv.2", "features.3.conv.2")  # the addition behind them is float too
+ENDS = ("features.0.0", "features.1.conv.0.0", "features.4.0", "classifier.1")
+SQUEEZE = ("features.1.block.1.fc1",)
+GATED = ("features.1.block.0.0", "features.1.block.1.fc2")
+HARDSWISH = ("features.2.block.0.0",)
+
+
+@functools.cache
+def mixed(family, kept, **options):
+    model = networks.equalized(family, short=True, **options)
+    recipe = QuantRecipe(range_rule="minmax", float_layers=kept)
+    return quantize(model, networks.calibration(32), recipe)
+
+
+@pytest.mark.parametrize(
+    ("format_", "family", "kept", "options"),
+    [
+        ("onnx", "v2", BETWEEN, {}),
+        ("onnx", "v2", RESIDUAL, {}),
+        ("onnx", "v2", ENDS, {}),
+        ("onnx", "v2", ("features.2.conv.1.0",), {"padding": "same"}),
+        ("onnx", "v3-small", SQUEEZE, {}),
+        ("onnx", "v3-small", GATED, {}),
+        ("onnx", "v3-small", HARDSWISH, {}),
+        ("pte", "v2", ENDS, {}),
+        ("pte", "v3-small", GATED, {}),
+    ],
+)
+def test_the_runtimes_compute_the_reference_with_the_kept_layers_in_float(
+    tmp_path, format_, family, kept, options
+):
+    model = mixed(family, kept, **options)
+    expected = IntegerReference(model).run({"input": IMAGES})["logits"]
+    assert len(np.unique(expected, axis=0)) == len(IMAGES)
+    artifact = EXPORTERS[format_](model, tmp_path / artifact_name(model, format_))
+    with open_runner(artifact.path) as runner:
+        found = [runner.run({"input": image[None]})["logits"] for image in IMAGES]
+    assert sqnr_db(expected, np.concatenate(found)) > 100
+    islands = artifact.coverage.float_islands
+    assert sum(island.macs > 0 for island in islands) == len(kept)
+    assert artifact.coverage.macs_share < 1
+    if format_ == "pte":
+        (group,) = inspect_artifact(artifact.path).groups
+        assert group.where == "delegate 0: XnnpackBackend"
+
+
+def test_a_layer_that_is_kept_has_its_float_weights_in_the_file(tmp_path):
+    artifact = export_onnx(mixed("v2", BETWEEN), tmp_path / "a.onnx")
+    floats = {
+        tensor.name
+        for tensor in onnx.load(artifact.path).graph.initializer
+        if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 4
+    }
+    assert floats == {"features.1.conv.0.0.weight"}
+
+
+def test_logits_of_a_classifier_that_is_kept_have_no_step():
+    reference = IntegerReference(mixed("v2", ENDS))
+    assert reference.logit_step is None
+    assert not reference.exact
+    integers = IntegerReference(networks.quantized("v2", short=True))
+    assert integers.logit_step is not None
+    assert integers.exact
+
+
+def test_names_tell_which_layers_are_float():
+    names = {artifact_name(mixed("v2", kept), "pte") for kept in (BETWEEN, RESIDUAL, ENDS)}
+    assert len(names) == 3
+    assert "-int8-1float-" in artifact_name(mixed("v2", BETWEEN), "pte")
+    assert artifact_name(networks.quantized("v2", short=True), "pte").endswith("-int8.pte")
+
+
+def test_manifest_and_metadata_name_the_float_layers(tmp_path):
+    model = mixed("v2", RESIDUAL)
+    artifact = export_onnx(model, tmp_path / artifact_name(model, "onnx"))
+    manifest = parse_manifest(write_manifest(artifact, model, None))
+    assert manifest.recipe == model.recipe
+    entries = {p.key: p.value for p in onnx.load(artifact.path).metadata_props}
+    assert json.loads(entries["mobiledeploy.metadata"])["float_layers"] == list(RESIDUAL)
+
+
+def test_a_manifest_from_before_float_layers_still_reads(tmp_path):
+    model = networks.quantized("v2", short=True)
+    artifact = export_onnx(model, tmp_path / artifact_name(model, "onnx"))
+    path = write_manifest(artifact, model, None)
+    document = json.loads(path.read_text())
+    del document["recipe"]["float_layers"]
+    path.write_text(json.dumps(document))
+    assert parse_manifest(path).recipe == QuantRecipe()
