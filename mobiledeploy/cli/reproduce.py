@@ -31,7 +31,7 @@ def reproduce(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
-    """Build an artifact again; exit 1 if the bytes differ, and say why."""
+    """Build an artifact again; exit 1 and say why if bytes differ."""
     from mobiledeploy.progress import step
 
     with showing_progress():
