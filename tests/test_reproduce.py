@@ -52,6 +52,19 @@ def test_a_stale_artifact_beside_the_manifest_is_refused(artifact):
             reproduce(given)
 
 
+def test_nothing_is_built_from_other_images(artifact, exported_to):
+    """The manifest names eight images of the package; the package's are others."""
+    made = replace(exported_to("onnx", "v2"), path=artifact)
+    artifact.write_bytes(exported_to("onnx", "v2").path.read_bytes())
+    model = replace(networks.quantized("v2", short=True), calibration_source="embedded")
+    write_manifest(made, model, None)
+    done = reproduce(artifact)
+    assert not done.same
+    assert (done.found_sha256, done.difference) == ("", None)
+    (reason,) = done.reasons
+    assert reason.startswith("The calibration images are not those")
+
+
 def test_bytes_that_differ_are_explained_and_nothing_is_left(artifact, tmp_path, monkeypatch):
     """The test's network has other BatchNorm statistics than those that its seed gives."""
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
