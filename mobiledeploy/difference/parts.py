@@ -6,6 +6,7 @@ files and images are what their sha256 says; where they lay makes no difference.
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +29,7 @@ def parts_of(a: Manifest, b: Manifest) -> tuple[Part, ...]:
         _part("preprocessing", (a, b), _preprocessing, _preprocessing_in_words),
         _labels(a, b),
         _part("calibration", (a, b), _calibration, _calibration_in_words),
-        _part("recipe", (a, b), lambda m: m.document.get("recipe") or {}, _recipe_in_words),
+        _part("recipe", (a, b), _recipe, _recipe_in_words),
         _part("tools", (a, b), lambda m: m.document["tool_versions"], _tools_in_words),
     )
 
@@ -47,7 +48,7 @@ def _changes(a: Fields, b: Fields) -> tuple[Change, ...]:
 
 
 def _text(value: object) -> str:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return ", ".join(_text(item) for item in value)
     return "none" if value is None else str(value)
 
@@ -109,6 +110,11 @@ def _calibration_in_words(manifest: Manifest) -> str:
         return "none"
     where = Path(described["source"]).name
     return f"{described['count']} images of {where}, {short(described['sha256'])}"
+
+
+def _recipe(manifest: Manifest) -> Fields:
+    # as parsed: a field that an older manifest does not have yet is at its default
+    return asdict(manifest.recipe) if manifest.recipe else {}
 
 
 def _recipe_in_words(manifest: Manifest) -> str:

@@ -93,6 +93,14 @@ def test_what_went_in_differently_is_named(side, part, changes):
     assert "The bytes are the same all the same" in said  # nothing was exported anew
 
 
+def test_a_recipe_that_an_older_manifest_tells_less_of_is_the_same(side):
+    a, b = side("a"), side("b")
+    document = json.loads(manifest_path(a).read_text())
+    del document["recipe"]["float_layers"]
+    manifest_path(a).write_text(json.dumps(document))
+    assert changed(compare_artifacts(a, b)) == []
+
+
 def test_several_things_are_to_be_told_apart(side):
     other = side("b", calibration_sha256="decaf", recipe=QuantRecipe(rounding="nearest"))
     said = " ".join(headline(compare_artifacts(side("a"), other)))
