@@ -85,7 +85,8 @@ def _print_table(report: SensitivityReport) -> None:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("layer")
+    longest = max(len(layer.name) for layer in report.layers)  # to be typed after --keep-float
+    table.add_column("layer", min_width=longest)
     for heading in ("SQNR, it alone int8", "SQNR, it alone float", "gain", "MACs"):
         table.add_column(heading, justify="right")
     for layer in report.layers[:_LISTED]:
