@@ -1,6 +1,7 @@
 """Files are whole or absent, and a folder that cannot be written to is told before the work."""
 
 import resource
+from contextlib import contextmanager
 
 import pytest
 
@@ -46,19 +47,24 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_anything_is_computed(
     assert "Choose a folder that you may write to" in error.value.remedy
 
 
-@pytest.fixture
+@contextmanager
 def small_files():
-    """Let the system refuse files of more than 1000 bytes, as a full disk would."""
+    """Let the system refuse files of more than 1000 bytes, as a full disk would.
+
+    No longer than the write under test takes: the log of the tests is a file, too.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("small_files")
 def test_a_write_that_the_system_cuts_short_leaves_nothing(tmp_path):
     with (
         pytest.raises(RuntimeFailedError, match=r"Could not write .*: File too large"),
+        small_files(),
         write_whole(tmp_path / "file") as part,
     ):
         part.write_bytes(bytes(10_000))

@@ -98,7 +98,7 @@ def test_each_of_the_two_commands_is_one_line_that_keeps_cuda_out():
         assert "download.pytorch.org/whl/cpu" in steps[torch]
         assert ".venv/bin/pip install -e" in steps[torch + 1]
     assert first.rstrip().endswith(".venv/bin/mobiledeploy export v2 --int8 --format pte")
-    assert second.rstrip().endswith(".venv/bin/pytest")
+    assert second.rstrip().endswith(".venv/bin/pytest -n auto --dist loadfile")
 
 
 def test_ci_installs_as_the_readme_says():
