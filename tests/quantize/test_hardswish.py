@@ -22,7 +22,7 @@ from mobiledeploy.runtimes import open_runner, xnnpack_operators
 from mobiledeploy.runtimes.executorch import SingleOperatorRunner
 from mobiledeploy.runtimes.flatbuffer import bindings
 from mobiledeploy.runtimes.pte_file import read_pte, split_xnnpack_payload
-from mobiledeploy.types import Encoding
+from mobiledeploy.types import Encoding, QuantRecipe
 
 quantized = torch.ops.quantized_decomposed
 CODES = np.arange(-128, 128)
@@ -212,7 +212,9 @@ def test_the_exported_operator_computes_the_reference(format_, lowered, tmp_path
     if format_ == "onnx":
         path = tmp_path / "hardswish.onnx"
         path.write_bytes(to_onnx.encode(program, "int8", {}))
-    expected = IntegerReference(SimpleNamespace(program=program)).run({"input": x})["logits"]
+    expected = IntegerReference(SimpleNamespace(program=program, recipe=QuantRecipe())).run(
+        {"input": x}
+    )["logits"]
     with open_runner(path) as runner:
         assert np.count_nonzero(runner.run({"input": x})["logits"] != expected) == 0
 

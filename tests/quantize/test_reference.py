@@ -9,6 +9,7 @@ import torch
 from mobiledeploy.errors import ExportError
 from mobiledeploy.quantize import reference
 from mobiledeploy.quantize.reference import Scaled
+from mobiledeploy.types import QuantRecipe
 
 SX, SW, SY = np.float32(0.0235), np.float32(0.0017), np.float32(0.041)
 
@@ -224,6 +225,6 @@ def test_an_operator_without_integer_meaning_is_named():
             return q.dequantize_per_tensor.default(x, 0.1, 0, -128, 127, torch.int8)
 
     program = torch.export.export(Sine(), (torch.zeros(1, 3),))
-    runner = reference.IntegerReference(SimpleNamespace(program=program))
+    runner = reference.IntegerReference(SimpleNamespace(program=program, recipe=QuantRecipe()))
     with pytest.raises(ExportError, match=r"sin.* has no integer meaning"):
         runner.run({"input": np.zeros((1, 3), np.float32)})
