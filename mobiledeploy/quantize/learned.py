@@ -21,7 +21,7 @@ on one thread, and gradients are summed in order.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -30,12 +30,13 @@ from mobiledeploy.errors import DataError
 from mobiledeploy.parallel import in_order
 from mobiledeploy.progress import track
 from mobiledeploy.quantize.in_sequence import Rounded
+from mobiledeploy.quantize.simulate import Simulation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
-    from torch.fx import GraphModule, Node
+    from torch.fx import GraphModule
 
     from mobiledeploy.graph import Unit
     from mobiledeploy.types import Encoding
@@ -170,9 +171,7 @@ class _Student:
         scales: Mapping[str, torch.Tensor],
         start: Mapping[str, Rounded],
     ) -> None:
-        self._traced = traced
-        self._activations = {unit.output for unit in units}
-        self._encodings = encodings
+        self._network = (traced, units, encodings)
         self._grids = {
             name: scales[name].view(-1, *[1] * (rounded.weight.dim() - 1))
             for name, rounded in start.items()
@@ -187,29 +186,11 @@ class _Student:
 
     def run(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits, (N, classes)."""
-        return cast("torch.Tensor", _Run(self._traced, self).run(images))
-
-    def layer(self, n: Node, x: torch.Tensor, settings: Sequence[Any]) -> torch.Tensor:
-        """Return what a layer makes of its input."""
-        integers = _round(self.steps[n.name].clamp(-127, 127))
-        operator = cast("Any", n.target)
-        return cast(
-            "torch.Tensor",
-            operator(x, integers * self._grids[n.name], self.biases[n.name], *settings),
-        )
-
-    def quantized(self, n: Node, value: torch.Tensor) -> torch.Tensor:
-        """Return a node's value as its encoding has it; as it is where it has none."""
-        if n.op != "placeholder" and n not in self._activations:
-            return value
-        encoding = self._encodings[n.name]
-        return torch.fake_quantize_per_tensor_affine(
-            value, encoding.scale, encoding.zero_point, -128, 127
-        )
-
-    def knows(self, n: Node) -> bool:
-        """Return whether a node is a layer with parameters."""
-        return n.name in self.steps
+        learnable = {
+            name: Rounded(_round(steps.clamp(-127, 127)) * self._grids[name], self.biases[name])
+            for name, steps in self.steps.items()
+        }
+        return cast("torch.Tensor", Simulation(*self._network, learnable).run(images))
 
     def rounded(self) -> dict[str, Rounded]:
         """Return the parameters as they are now."""
@@ -220,22 +201,6 @@ class _Student:
             )
             for name, steps in self.steps.items()
         }
-
-
-class _Run(torch.fx.Interpreter):
-    """One forward pass of a student."""
-
-    def __init__(self, traced: GraphModule, student: _Student) -> None:
-        super().__init__(traced)
-        self._student = student
-
-    def run_node(self, n: Node) -> Any:
-        if self._student.knows(n):
-            x, _weight, _bias, *settings = self.fetch_args_kwargs_from_env(n)[0]
-            value = self._student.layer(n, x, settings)
-        else:
-            value = super().run_node(n)
-        return self._student.quantized(n, value) if n.op != "output" else value
 
 
 def _round(x: torch.Tensor) -> torch.Tensor:
