@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mobiledeploy.data.preprocess import channels_reversed, pixels_reversed
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError
 from mobiledeploy.files import sha256_of
 from mobiledeploy.layerwise import LAYER_IMAGES, in_batches, layer_codes, layer_errors
@@ -29,9 +30,7 @@ from mobiledeploy.types import (
     QuantizedModel,
 )
 from mobiledeploy.verify.channels import (
-    channels_reversed,
     evenly_spread,
-    pixels_reversed,
     reversed_channels,
 )
 from mobiledeploy.verify.codes import explain
@@ -153,7 +152,7 @@ class _Climber:
         self, networks: Networks, images: CalibrationSet, tolerances: Tolerances | None
     ) -> None:
         self.networks = networks
-        self.inputs: Images = np.concatenate(images.batches)
+        self.inputs: Images = images.images
         self.limits = tolerances or default_tolerances(networks.original.spec.family)
         self.random = networks.original.provenance.source == "random"
         self.labels = None if self.random else images.labels

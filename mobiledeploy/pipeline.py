@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from mobiledeploy import data, models
 from mobiledeploy import weights as _weights
 from mobiledeploy.climb import Networks, climb
@@ -200,8 +198,8 @@ def measure_sensitivity(
     with step("Folding BatchNorm"):
         folded = fold(model)
     planned = plan(equalize(folded, calibration), calibration, recipe)
-    rounded = round_parameters(planned, recipe, np.concatenate(calibration.batches))
-    int8_sqnr_db, layers = measure_layers(planned, rounded, np.concatenate(images.batches))
+    rounded = round_parameters(planned, recipe, calibration.images)
+    int8_sqnr_db, layers = measure_layers(planned, rounded, images.images)
     return SensitivityReport(
         network=model.spec.name,
         int8_sqnr_db=int8_sqnr_db,

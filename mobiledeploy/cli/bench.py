@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mobiledeploy.cli.device_options import DEVICE, PYTHON, RUNNER, TIMEOUT
-from mobiledeploy.cli.output import console, print_json, showing_progress
+from mobiledeploy.cli.output import console, showing_progress, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,7 +118,6 @@ def bench(
     from mobiledeploy.bench.history import append
     from mobiledeploy.bench.outputs import require_outputs
     from mobiledeploy.devices.host import int8_caveat
-    from mobiledeploy.files import write_whole
 
     before = None
     if baseline is not None:
@@ -152,11 +150,8 @@ def bench(
     for note in notes:
         console().print(f"Note: {note}", markup=False)
     document = to_document(measurements, host, notes)
-    if json_path is not None and str(json_path) == "-":
-        print_json(document)
-    elif json_path is not None:
-        with write_whole(json_path) as part:
-            part.write_text(json.dumps(document, indent=2) + "\n")
+    if json_path is not None:
+        write_json(json_path, document)
     if history is not None:
         append(history, document)
     require_outputs(measurements, min_sqnr)

@@ -13,6 +13,7 @@ from mobiledeploy.progress import reporting_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
 
     from rich.console import Console
 
@@ -32,6 +33,21 @@ def console() -> Console:
 def print_json(document: object) -> None:
     """Write one JSON document to stdout; the only thing that ever goes there under ``--json``."""
     sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
+
+
+def write_json(path: Path, document: object, *, indent: int = 2) -> None:
+    """Write a JSON document to a file, whole or not at all; `-` is stdout.
+
+    Raises:
+        RuntimeFailedError: the file cannot be written.
+    """
+    from mobiledeploy.files import write_whole
+
+    if str(path) == "-":
+        print_json(document)
+        return
+    with write_whole(path) as part:
+        part.write_text(json.dumps(document, indent=indent) + "\n")
 
 
 def explain(error: MobileDeployError) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobiledeploy.cli.output import console, print_json, showing_progress
+from mobiledeploy.cli.output import console, showing_progress, write_json
 from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -64,7 +63,6 @@ def profile_artifacts(
     from mobiledeploy.bench.device_profile import profile_on
     from mobiledeploy.bench.profile import profile
     from mobiledeploy.devices.host import int8_caveat
-    from mobiledeploy.files import write_whole
 
     if json_path is not None and json_path == trace_path:
         raise UsageError(
@@ -87,11 +85,7 @@ def profile_artifacts(
     if trace_path is not None:
         documents[trace_path] = to_chrome_trace(profiles)
     for path, document in documents.items():
-        if str(path) == "-":
-            print_json(document)
-        else:
-            with write_whole(path) as part:
-                part.write_text(json.dumps(document, indent=1) + "\n")
+        write_json(path, document, indent=1)
 
 
 def _document(profiles: Sequence[Profile]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobiledeploy.cli import model_options as options
-from mobiledeploy.cli.output import console, print_json, showing_progress
+from mobiledeploy.cli.output import console, showing_progress, write_json
 from mobiledeploy.types import RECIPES, family_named
 
 if TYPE_CHECKING:
@@ -110,15 +110,10 @@ def _print_table(report: SensitivityReport) -> None:
 
 def _write(report: SensitivityReport, json_path: Path | None, plot: Path | None) -> None:
     """Write what was asked for."""
-    import json
-
     from mobiledeploy.files import write_whole
 
-    if json_path is not None and str(json_path) == "-":
-        print_json(report.document())
-    elif json_path is not None:
-        with write_whole(json_path) as part:
-            part.write_text(json.dumps(report.document(), indent=2) + "\n")
+    if json_path is not None:
+        write_json(json_path, report.document())
     if plot is not None:
         with write_whole(plot) as part:
             part.write_text(_chart(report), encoding="utf-8")

@@ -27,12 +27,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from mobiledeploy.data.preprocess import pixels_reversed
 from mobiledeploy.single_thread import on_one_thread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mobiledeploy.types import CalibrationSet, FloatModel, Preprocessing
+    from mobiledeploy.types import CalibrationSet, FloatModel
 
 _ENOUGH = 32
 _MOST_LOOKED_AT = 128
@@ -69,7 +70,7 @@ def _unlike_training(model: FloatModel, images: CalibrationSet) -> str | None:
     norm = next((m for m in model.module.modules() if isinstance(m, nn.BatchNorm2d)), None)
     if model.provenance.source == "random" or norm is None:
         return None  # nothing was learned, so nothing is remembered
-    few = np.concatenate(images.first(_MOST_LOOKED_AT).batches)
+    few = images.first(_MOST_LOOKED_AT).images
     shift, spread = shift_and_spread(model.module, norm, few)
     limit = _LARGEST_SHIFT * max(1.0, (_ENOUGH / len(few)) ** 0.5)
     if shift > limit or abs(spread) > _LARGEST_SPREAD:
@@ -80,25 +81,13 @@ def _unlike_training(model: FloatModel, images: CalibrationSet) -> str | None:
             " the preprocessing is not that of training: look at --mean and --std."
         )
     if len(few) >= _ENOUGH and few.shape[1] == 3:
-        exchanged = _red_and_blue_exchanged(few, model.preprocessing)
+        exchanged = pixels_reversed(few, model.preprocessing)
         if shift > _EXCHANGED * shift_and_spread(model.module, norm, exchanged)[0]:
             return (
                 "The calibration images suit the network better with red and blue exchanged: were"
                 " they written as BGR, as OpenCV has them?"
             )
     return None
-
-
-def _red_and_blue_exchanged(
-    images: NDArray[np.float32], preprocessing: Preprocessing
-) -> NDArray[np.float32]:
-    """Return normalised images as they would be with their channels the other way round."""
-    mean, std = (
-        np.array(statistic, np.float32)[:, None, None]
-        for statistic in (preprocessing.mean, preprocessing.std)
-    )
-    pixels = images * std + mean
-    return np.ascontiguousarray((pixels[:, ::-1] - mean) / std)
 
 
 @on_one_thread

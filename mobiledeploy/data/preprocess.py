@@ -116,3 +116,18 @@ def _with_channels(image: Image.Image, channels: int) -> Image.Image:
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")  # straight to RGB, PIL warns about the transparency
     return image.convert(_MODES[channels])
+
+
+def channels_reversed(images: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Reverse the channels of inputs as they are: what a network sees that takes BGR."""
+    return np.ascontiguousarray(images[:, ::-1])
+
+
+def pixels_reversed(
+    images: NDArray[np.float32], preprocessing: Preprocessing
+) -> NDArray[np.float32]:
+    """Reverse the channels of the pictures that became these inputs."""
+    mean = np.array(preprocessing.mean, np.float32)[:, None, None]
+    std = np.array(preprocessing.std, np.float32)[:, None, None]
+    reversed_pixels = channels_reversed(images * std + mean)
+    return (reversed_pixels - mean) / std

@@ -12,7 +12,6 @@ import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
@@ -73,7 +72,7 @@ def quantize(
         recipe = replace(recipe, float_layers=chosen)
     require_layers(planned.units, recipe)
     floating = float_units(planned.units, recipe.float_layers)
-    images = np.concatenate(calibration.batches)
+    images = calibration.images
     rounded = round_parameters(planned, recipe, images, floating)
     with step("Converting to int8"):
         _write_parameters(planned, rounded)

@@ -78,7 +78,7 @@ def plan(model: FoldedModel, calibration: CalibrationSet, recipe: QuantRecipe) -
     observed = observe(traced, [node for site in sites for node in site.nodes], calibration)
     network = _Network(traced, units, sites, widest_ranges(sites, observed), model.preprocessing)
     network = network.held_to_runtimes()
-    images = np.concatenate(calibration.batches)
+    images = calibration.images
     by_site = network.encode(_choose_factors(network, recipe, images))
     encodings = network.by_node(by_site)
     return Plan(

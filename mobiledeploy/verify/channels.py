@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from mobiledeploy.types import Preprocessing
-
-    Images = NDArray[np.float32]
     Logits = NDArray[np.float32]
 
 _CHANCE = 1e-3
@@ -54,19 +51,6 @@ def reversed_channels(
         f"The float network {does} on {behind} images only when their channels are reversed, and on"
         f" {ahead} only when they are not: the images look like BGR, the network takes RGB."
     )
-
-
-def channels_reversed(images: Images) -> Images:
-    """Reverse the channels of inputs as they are: what a network sees that takes BGR."""
-    return np.ascontiguousarray(images[:, ::-1])
-
-
-def pixels_reversed(images: Images, preprocessing: Preprocessing) -> Images:
-    """Reverse the channels of the pictures that became these inputs."""
-    mean = np.array(preprocessing.mean, np.float32)[:, None, None]
-    std = np.array(preprocessing.std, np.float32)[:, None, None]
-    reversed_pixels = channels_reversed(images * std + mean)
-    return (reversed_pixels - mean) / std
 
 
 def evenly_spread(count: int, wanted: int) -> list[int]:
