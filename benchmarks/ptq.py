@@ -135,11 +135,8 @@ def flows(subject: Subject) -> Iterator[Row]:
 
 def curve(subject: Subject) -> Iterator[Row]:
     """Yield balanced on more and more images, spread evenly over the set as `export` does it."""
-    every = np.concatenate(subject.calibration.batches)
     for count in COUNTS:
-        spread = every[np.arange(count) * len(every) // count]
-        few = replace(subject.calibration, batches=tuple(np.array_split(spread, -(-count // 16))))
-        yield f"{count} images", ours(RECIPES["balanced"]), few
+        yield f"{count} images", ours(RECIPES["balanced"]), subject.calibration.spread(count)
 
 
 def figures(
@@ -156,7 +153,7 @@ def figures(
 
 
 def float_logits(subject: Subject) -> NDArray[np.float32]:
-    images = np.concatenate(subject.evaluation.batches)
+    images = subject.evaluation.images
     logits = in_order(
         lambda image: subject.model.module(torch.from_numpy(image[None])).numpy(), images
     )

@@ -28,11 +28,9 @@ from mobiledeploy.types import (
     DataUsed,
     ParityReport,
     QuantizedModel,
-)
-from mobiledeploy.verify.channels import (
     evenly_spread,
-    reversed_channels,
 )
+from mobiledeploy.verify.channels import reversed_channels
 from mobiledeploy.verify.codes import explain
 from mobiledeploy.verify.images import worst_images
 from mobiledeploy.verify.ladder import EXACT, Elsewhere, Held, Ladder

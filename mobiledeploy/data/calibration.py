@@ -20,7 +20,7 @@ from mobiledeploy.data.folder import find_images, labels_of
 from mobiledeploy.data.images import SUFFIXES, ImageFile, decode_all, is_image
 from mobiledeploy.data.preprocess import check_preprocessing
 from mobiledeploy.errors import DataError
-from mobiledeploy.types import CalibrationSet, ModelSpec, Preprocessing
+from mobiledeploy.types import CalibrationSet, ModelSpec, Preprocessing, evenly_spread
 
 Pixel = TypeVar("Pixel", np.uint8, np.float32)
 
@@ -186,7 +186,7 @@ def _spread(count: int, samples: int | None, source: str) -> list[int]:
             f"{source} has {count} images, fewer than the {samples} samples asked for.",
             remedy="Ask for fewer samples, or leave the number out for all images.",
         )
-    return [i * count // samples for i in range(samples)]
+    return evenly_spread(count, samples)
 
 
 def _batched(images: NDArray[Pixel], size: int) -> tuple[NDArray[Pixel], ...]:

@@ -37,6 +37,7 @@ from mobiledeploy.types.networks import (
     QuantizedModel,
     QuantRecipe,
     WeightsProvenance,
+    evenly_spread,
 )
 from mobiledeploy.types.parity import (
     Compared,
@@ -122,6 +123,7 @@ __all__ = [
     "SensitivityReport",
     "TableRow",
     "WeightsProvenance",
+    "evenly_spread",
     "family_named",
     "require_int8",
 ]

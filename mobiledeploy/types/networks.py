@@ -79,6 +79,12 @@ class FoldedModel:
     folded_layers: tuple[str, ...] = ()
 
 
+def evenly_spread(count: int, wanted: int) -> list[int]:
+    """Return at most `wanted` indices below `count`, evenly spread: sets are ordered by class."""
+    taken = min(count, wanted)
+    return [i * count // taken for i in range(taken)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CalibrationSet:
     """Preprocessed images, in order.
@@ -114,8 +120,7 @@ class CalibrationSet:
 
         Sets are ordered by class. `sha256` goes on naming the whole.
         """
-        step = self.count / min(count, self.count)
-        chosen = [int(i * step) for i in range(min(count, self.count))]
+        chosen = evenly_spread(self.count, count)
         images = [image for batch in self.batches for image in batch]
         return replace(
             self,

@@ -53,12 +53,6 @@ def reversed_channels(
     )
 
 
-def evenly_spread(count: int, wanted: int) -> list[int]:
-    """Return at most `wanted` indices below `count`, evenly spread: sets are ordered by class."""
-    taken = min(count, wanted)
-    return [i * count // taken for i in range(taken)]
-
-
 def _sign_test(successes: int, trials: int) -> float:
     """Return the probability of at least `successes` of `trials` tosses of a fair coin."""
     outcomes = sum(math.comb(trials, k) for k in range(successes, trials + 1))

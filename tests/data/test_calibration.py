@@ -9,7 +9,7 @@ from PIL import Image
 from mobiledeploy import data
 from mobiledeploy.data import calibration, default_preprocessing, load_calibration, preprocess
 from mobiledeploy.errors import DataError, UsageError
-from mobiledeploy.types import ModelSpec, Preprocessing
+from mobiledeploy.types import ModelSpec, Preprocessing, evenly_spread
 
 PREPROCESSING = Preprocessing()
 
@@ -350,3 +350,11 @@ def test_the_measurement_images_load_with_their_labels(shared):
     found = load(shared / "data/imagenet-sample/eval", full, samples=20)
     assert found.labels is not None
     assert [int(name[:3]) for name in found.names] == list(found.labels)
+
+
+def test_a_set_is_spread_by_the_rule_that_loads_it(folder, spec):
+    """Number i is number floor(i count / N); in floats 11 (30 / 22) would be less than 15."""
+    chosen = evenly_spread(30, 22)
+    assert chosen == [i * 30 // 22 for i in range(22)]
+    assert chosen[11] == 15
+    assert load(folder, spec).spread(4).names == load(folder, spec, samples=4).names
