@@ -42,6 +42,7 @@ UNLIKE = {
     "mean and std of 0.5": lambda x: (x - 0.5) / 0.5,
     "not normalised": lambda x: x,
     "not even scaled": lambda x: x * 255,
+    "mean not taken off": lambda x: normalised(x) - normalised(np.zeros_like(x)),
     "normalised twice": lambda x: normalised(normalised(x)),
     "black": lambda x: normalised(0 * x),
 }
