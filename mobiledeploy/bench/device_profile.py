@@ -8,12 +8,11 @@ methods as on this machine (`profile`): ONNX Runtime's profiler; operators that 
 from __future__ import annotations
 
 import statistics
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mobiledeploy.bench.profile import OperatorTime, Profile
-from mobiledeploy.devices import OperatorProgram, Request
+from mobiledeploy.devices import OperatorProgram, Request, run_tracked
 from mobiledeploy.errors import ArtifactError, UsageError
-from mobiledeploy.progress import track
 from mobiledeploy.runtimes import check_artifact
 from mobiledeploy.runtimes.xnnpack_operators import (
     SingleOperator,
@@ -22,13 +21,11 @@ from mobiledeploy.runtimes.xnnpack_operators import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from mobiledeploy.devices import Device
 
 _WARMUP = 5
-_STEPS = 20
 
 
 def profile_on(device: Device, path: Path, *, runs: int = 50, threads: int = 1) -> Profile:
@@ -60,7 +57,8 @@ def profile_on(device: Device, path: Path, *, runs: int = 50, threads: int = 1) 
             OperatorProgram(label=each.name, data=each.program, inputs=each.inputs) for each in cut
         ),
     )
-    result = _converse(device, request)
+    description = f"Timing the operators of {path.name} on {device.uri}"
+    result = run_tracked(device, request, description)["result"]
     medians = [statistics.median(each["times_us"]) for each in result["operators"]]
     if cut:
         call_us, *alone = medians
@@ -92,16 +90,3 @@ def _operators(path: Path) -> tuple[SingleOperator, ...]:
             remedy="Of a .pte, only what an XNNPACK delegate runs can be.",
         )
     return empty_operator(), *operators
-
-
-def _converse(device: Device, request: Request) -> Any:
-    def steps() -> Iterator[Any]:
-        shown = 0
-        for message in device.converse(request):
-            now = int(message.get("progress", 0) * _STEPS)
-            yield from [message] * max(1, now - shown)
-            shown = max(shown, now)
-
-    description = f"Timing the operators of {request.artifacts[0].name} on {device.uri}"
-    *_, last = track(steps(), description, _STEPS)
-    return last["result"]

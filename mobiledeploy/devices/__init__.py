@@ -35,6 +35,7 @@ __all__ = [
     "open_device",
     "parse_cores",
     "run_artifact",
+    "run_tracked",
 ]
 
 _STEPS = 20
@@ -147,6 +148,14 @@ def run_artifact(device: Device, artifact: Path, inputs: Samples, *, threads: in
     """
     request = Request(task="outputs", artifacts=(artifact,), inputs=(inputs,), threads=threads)
 
+    result = run_tracked(device, request, f"Running {artifact.name} on {device.uri}")
+    logits: Samples = arrays_of(result)[0]
+    return logits
+
+
+def run_tracked(device: Device, request: Request, description: str) -> Message:
+    """Run one session, showing the progress that it reports; return its result."""
+
     def steps() -> Iterator[Message]:
         shown = 0
         for message in device.converse(request):
@@ -154,7 +163,5 @@ def run_artifact(device: Device, artifact: Path, inputs: Samples, *, threads: in
             yield from [message] * max(1, now - shown)
             shown = max(shown, now)
 
-    description = f"Running {artifact.name} on {device.uri}"
-    *_, last = track(steps(), description, _STEPS)
-    logits: Samples = arrays_of(last)[0]
-    return logits
+    *_, result = track(steps(), description, _STEPS)
+    return result
