@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mobiledeploy.observe import Observed
     from mobiledeploy.types import Preprocessing
 
-_LOGIT_HEADROOM = 1.25
+_LOGIT_HEADROOM = 1.1
 _HALF_STEP_MARGIN = 1e-3
 # Three roundings of a float32 below 256.
 _FLOAT32_MARGIN = 4e-5
