@@ -17,8 +17,7 @@ This is exact wherever nothing between the two minds the factor:
 - *ReLU*: relu(x / s) = relu(x) / s for s > 0 (Nagel et al., "Data-Free Quantization Through Weight
   Equalization and Bias Correction" (2019), section 4.1).
 - *ReLU6*: exact where neither side of it clips at 6: a channel that stays below 6 may be scaled up
-  until it would reach 6, less a margin for images that calibration has not seen. The more images
-  it has seen, the smaller the margin: 1 + 3 / sqrt(n) (measured: docs/decisions/0007).
+  until it would reach 6, less a margin for images that calibration has not seen.
 
 A depthwise convolution absorbs a factor per channel without loss, having a weight scale of its own
 for each. A dense one trades evener activations for less even weights: in front of one the factors
@@ -51,7 +50,6 @@ if TYPE_CHECKING:
 
 _DENSE_EXPONENT = 0.75
 _DENSE_RELU6_EXPONENT = 0.5
-_RELU6_MARGIN = 3.0  # over the root of the number of images
 _LARGEST_FACTOR = 64.0
 
 
@@ -137,8 +135,7 @@ def _factors(
         s = (largest / np.exp(np.log(largest).mean())) ** (1.0 if free else _DENSE_EXPONENT)
     else:
         # upwards only: a channel that reaches the ceiling must go on reaching it
-        margin = 1 + _RELU6_MARGIN / np.sqrt(len(seen[0].maxima))
-        s = np.minimum(largest * margin / group.ceiling, 1.0)
+        s = np.minimum(largest * seen[0].margin / group.ceiling, 1.0)
         s **= 1.0 if free else _DENSE_RELU6_EXPONENT
     factors: NDArray[np.float64] = np.clip(s, 1 / _LARGEST_FACTOR, _LARGEST_FACTOR)
     linear = all(unit.clamp is None for unit in group.producers)

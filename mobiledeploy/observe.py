@@ -41,6 +41,14 @@ class Observed:
     minima: NDArray[np.float32]
     maxima: NDArray[np.float32]
 
+    @property
+    def margin(self) -> float:
+        """How much further, as a factor, images may reach that were not seen: 1 + 3 / sqrt(n).
+
+        Measured, not derived: docs/decisions/0007.
+        """
+        return float(1 + 3 / np.sqrt(len(self.maxima)))
+
 
 def observe(
     traced: GraphModule, nodes: Iterable[Node], calibration: CalibrationSet

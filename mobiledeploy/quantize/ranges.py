@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from mobiledeploy.observe import Observed
     from mobiledeploy.types import Preprocessing
 
-_LOGIT_HEADROOM = 1.1
 _HALF_STEP_MARGIN = 1e-3
 # Three roundings of a float32 below 256.
 _FLOAT32_MARGIN = 4e-5
@@ -56,13 +55,10 @@ def choose_encodings(
         if u.kind == "hardswish"
     }
     before_hardswish = set(hardswished.values())
-    logits = site_of[units[-1].output].name
     source = sites[0].name
     encodings: dict[str, Encoding] = {}
     for site in sites:
         low, high = ranges[site.name]
-        if site.name == logits:  # of a network without a classifier: a pool, or a hard-swish
-            low, high = _LOGIT_HEADROOM * low, _LOGIT_HEADROOM * high
         if site.name == source:
             encodings[site.name] = encode_input(preprocessing)
         elif site.name in pools:
@@ -178,12 +174,17 @@ def _distance_from_half(values: NDArray[np.floating[Any]]) -> NDArray[np.floatin
 def widest_ranges(
     sites: Sequence[Site], observed: Mapping[str, Observed]
 ) -> dict[str, tuple[float, float]]:
-    """Return, by site name, the range of everything that was seen, inside the site's clamp."""
+    """Return, by site name, the range of everything that was seen, inside the site's clamp.
+
+    The last site, the logits, has room for larger ones than were seen: clipped logits tie.
+    """
     ranges = {}
     for site in sites:
         seen = [observed[node.name] for node in site.nodes]
         low = min(float(s.minima.min()) for s in seen)
         high = max(float(s.maxima.max()) for s in seen)
+        if site is sites[-1]:
+            low, high = low * seen[0].margin, high * seen[0].margin
         ranges[site.name] = (max(low, site.clamp[0]), min(high, site.clamp[1]))
     return ranges
 

@@ -10,7 +10,7 @@ from mobiledeploy.quantize import learned, quantize
 from mobiledeploy.quantize.reference import IntegerReference
 from mobiledeploy.types import RECIPES
 
-COUNT = 24
+COUNT = 48
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +32,9 @@ def noise(model, images):
     return np.square(logits - exact).sum() / np.square(exact).sum()
 
 
-def test_learning_lowers_the_error_of_the_images_that_judge(by_recipe):
-    judges = networks.pixels(32, COUNT)[:: learned._JUDGES]
-    assert noise(by_recipe["best"], judges) < 0.97 * noise(by_recipe["balanced"], judges)
+def test_learning_lowers_the_error_of_the_images(by_recipe):
+    images = networks.pixels(32, COUNT)
+    assert noise(by_recipe["best"], images) < 0.95 * noise(by_recipe["balanced"], images)
 
 
 def test_learning_moves_integers_and_leaves_the_encodings(by_recipe):
