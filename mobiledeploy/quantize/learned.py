@@ -197,7 +197,7 @@ class _Student:
         return {
             name: Rounded(
                 weight=steps.detach().clamp(-127, 127).round() * self._grids[name],
-                bias=self.biases[name].detach(),
+                bias=self.biases[name].detach().clone(),
             )
             for name, steps in self.steps.items()
         }
