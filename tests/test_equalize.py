@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from mobiledeploy.equalize import equalize
+from mobiledeploy.equalize import equalize, find_groups
 from mobiledeploy.errors import DataError
-from mobiledeploy.graph import find_sites, find_units, trace
+from mobiledeploy.graph import find_sites, find_units, trace, weight_and_bias
 from mobiledeploy.observe import observe
 from mobiledeploy.types import FAMILIES, CalibrationSet
 
@@ -75,6 +75,24 @@ def test_the_channels_of_residual_streams_become_evener():
         after <= before
     ).all()  # the first stream begins at the stem's ReLU6: it keeps its scale
     assert after.mean() - 1 < 0.7 * (before.mean() - 1)
+
+
+@pytest.mark.parametrize(("count", "margin"), [(4, 2.5), (9, 2.0)])
+def test_below_a_relu6_channels_are_scaled_up_but_leave_room_for_images_not_seen(count, margin):
+    model, images = networks.folded("v2", short=True), networks.calibration(32, count)
+    before = reached_below_relu6(model, images)
+    after = reached_below_relu6(equalize(model, images), images)
+    room = np.minimum(6 / margin, 64 * before)  # what is nearly dead is not blown up without end
+    assert (before < 0.9 * room).any()
+    np.testing.assert_allclose(after, np.maximum(before, room), rtol=1e-4)
+
+
+def reached_below_relu6(model, images):
+    """Return how far the channels of ReLU6 in front of depthwise convolutions reach."""
+    traced = trace(model)
+    groups = [g for g in find_groups(traced, find_units(traced)) if g.ceiling == 6]
+    nodes = [g.nodes[0] for g in groups if weight_and_bias(traced, g.consumers[0])[0].shape[1] == 1]
+    return np.concatenate([o.maxima.max(0) for o in observe(traced, nodes, images).values()])
 
 
 def test_no_images_are_refused():
