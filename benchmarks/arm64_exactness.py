@@ -63,7 +63,7 @@ def export(
     deployed = pipeline.deploy(
         model, formats=["onnx"], calibration=images, out=folder, parity=False
     )
-    inputs = np.concatenate(images.batches)[:count]
+    inputs = images.images[:count]
     parts = np.array_split(inputs, max(1, count // 4))
     reference = IntegerReference(deployed.model)
     logits = np.concatenate([reference.run({"input": part})["logits"] for part in parts])

@@ -270,12 +270,12 @@ def accuracy(family: str, checkpoint: Path, calib: Path, eval_set: Path, ptq: st
                 out=Path(folder),
                 parity=False,
             )
-        images = np.concatenate(pipeline.load_images(model, eval_set, 1000).batches)
+        images = pipeline.load_images(model, eval_set, 1000).images
         truth = np.load(eval_set)["labels"][: len(images)]
         with torch.no_grad():
             expected = model.module(torch.from_numpy(images)).numpy()
         results = {"float network": expected}
-        results |= float_logits(deployed.model, images, np.concatenate(calibration.batches))
+        results |= float_logits(deployed.model, images, calibration.images)
         forms = write_forms(deployed.artifacts[0].path, Path(folder))
         for label, (path, _) in zip(FORMS, forms, strict=True):
             with open_runner(path) as runner:

@@ -62,7 +62,7 @@ def main() -> None:
     arguments = parser.parse_args()
     networks = rebuild(read_manifest(arguments.artifact))
     data = mobiledeploy.load_images(networks.folded, arguments.data)
-    images = np.concatenate(data.batches)
+    images = data.images
     few = replace(data, batches=(images[:: len(images) // CLIMBED],), labels=None)
     exact = run(EagerRunner(networks.original.module), images)
     sound = run_file(arguments.artifact, images)

@@ -41,7 +41,7 @@ from mobiledeploy.types import (
     Preprocessing,
     QuantRecipe,
 )
-from mobiledeploy.verify.metrics import bootstrap_interval, sqnr_db, wilson_interval
+from mobiledeploy.verify.metrics import bootstrap_interval, sqnr_db, top1_accuracy, wilson_interval
 
 CHECKPOINTS = {
     "v1": "mobilenet_v1_0.5",
@@ -89,16 +89,12 @@ FLOWS: dict[str, Flow] = {
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained network, images to calibrate it with, and others to measure it on.
-
-    `truth` is None where those are photographs without labels, as V2's are when swapped.
-    """
+    """A trained network, images to calibrate it with, and others to measure it on."""
 
     name: str
     model: FoldedModel
     calibration: CalibrationSet
     evaluation: CalibrationSet
-    truth: NDArray[np.int64] | None
 
 
 def main() -> None:
@@ -116,7 +112,7 @@ def main() -> None:
 def measure(subject: Subject, rows: Iterator[Row]) -> None:
     """Print the table of one network."""
     exact = float_logits(subject)
-    top1 = accuracy(exact, subject.truth)
+    top1 = accuracy(exact, subject.evaluation.labels)
     print(f"\n### {subject.name}: {len(exact)} images, float top-1 {top1}\n")
     print("| recipe | SQNR dB | agreement | top-1 | s |\n|---|---|---|---|---|")
     for title, make, images in rows:
@@ -125,7 +121,7 @@ def measure(subject: Subject, rows: Iterator[Row]) -> None:
             network = make(subject.model, images)
         seconds = time.perf_counter() - began
         logits = [network.run({"input": batch})["logits"] for batch in subject.evaluation.batches]
-        row = figures(exact, np.concatenate(logits), subject.truth)
+        row = figures(exact, np.concatenate(logits), subject.evaluation.labels)
         print(f"| {title} | {row} | {seconds:.0f} |", flush=True)
 
 
@@ -143,7 +139,7 @@ def curve(subject: Subject) -> Iterator[Row]:
 
 
 def figures(
-    exact: NDArray[np.float32], logits: NDArray[np.float32], truth: NDArray[np.int64] | None
+    exact: NDArray[np.float32], logits: NDArray[np.float32], truth: tuple[int, ...] | None
 ) -> str:
     low, high = bootstrap_interval(sqnr_db, exact, logits)
     agree = int((exact.argmax(1) == logits.argmax(1)).sum())
@@ -155,8 +151,9 @@ def figures(
     )
 
 
-def accuracy(logits: NDArray[np.float32], truth: NDArray[np.int64] | None) -> str:
-    return "unknown" if truth is None else f"{(logits.argmax(1) == truth).mean():.3f}"
+def accuracy(logits: NDArray[np.float32], truth: tuple[int, ...] | None) -> str:
+    """Return top-1; V2's photographs have no labels where they are swapped."""
+    return "unknown" if truth is None else f"{top1_accuracy(logits, truth):.3f}"
 
 
 def float_logits(subject: Subject) -> NDArray[np.float32]:
@@ -180,8 +177,7 @@ def subject(name: str, shared: Path, *, swap: bool) -> Subject:
     calibration, evaluation = (mobiledeploy.load_images(model, source) for source in sources)
     if swap:
         calibration, evaluation = evaluation, calibration
-    truth = None if evaluation.labels is None else np.array(evaluation.labels)
-    return Subject(name, fold(model), calibration.first(200), evaluation, truth)
+    return Subject(name, fold(model), calibration.first(200), evaluation)
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ class _Images(CalibrationDataReader):
     """One image at a time."""
 
     def __init__(self, images: CalibrationSet) -> None:
-        self._images = iter(np.concatenate(images.batches))
+        self._images = iter(images.images)
 
     def get_next(self) -> dict[str, np.ndarray] | None:
         image = next(self._images, None)
