@@ -30,7 +30,7 @@ import mobiledeploy
 from mobiledeploy.equalize import equalize
 from mobiledeploy.fold import fold
 from mobiledeploy.parallel import in_order
-from mobiledeploy.quantize import quantize
+from mobiledeploy.quantize import learn_factors, quantize
 from mobiledeploy.quantize.reference import IntegerReference
 from mobiledeploy.quiet import quietly
 from mobiledeploy.runtimes import Runner
@@ -53,14 +53,16 @@ Flow: TypeAlias = Callable[[FoldedModel, CalibrationSet], Runner | IntegerRefere
 Row: TypeAlias = tuple[str, Flow, CalibrationSet]
 
 
-def ours(recipe: QuantRecipe, *, equalized: bool = True, turned: bool = True) -> Flow:
-    """Return a flow of this project's, with or without equalization."""
+def ours(recipe: QuantRecipe, *, turned: bool = True) -> Flow:
+    """Return a flow of this project's."""
 
     def flow(model: FoldedModel, images: CalibrationSet) -> IntegerReference:
-        if equalized:
+        if recipe.factors != "given":
             kept = nullcontext() if turned else patch("mobiledeploy.equalize._turned", unturned)
             with kept:
                 model = equalize(model, images)
+        if recipe.factors == "learned":
+            model = learn_factors(model, images)
         return IntegerReference(quantize(model, images, recipe))
 
     return flow
@@ -71,19 +73,23 @@ def unturned(factors: NDArray[np.float64], *_: NDArray[np.float64]) -> NDArray[n
     return factors
 
 
-PLAIN = QuantRecipe(range_rule="minmax", rounding="nearest")
+PLAIN = QuantRecipe(factors="given", range_rule="minmax", rounding="nearest")
+EVEN = replace(PLAIN, factors="even")
+FAST, BALANCED, BEST = (RECIPES[name] for name in ("fast", "balanced", "best"))
 FLOWS: dict[str, Flow] = {
     "ExecuTorch's XNNPACKQuantizer": stock_executorch,
     "ONNX Runtime's quantize_static": stock_onnxruntime,
-    "widest ranges, nearest": ours(PLAIN, equalized=False),
-    "+ equalized, no channel turned": ours(PLAIN, turned=False),
-    "+ channels turned": ours(PLAIN),
-    "+ ranges by the logits: **fast**": ours(RECIPES["fast"]),
-    "+ cancelling rounding: **balanced**": ours(RECIPES["balanced"]),
-    "+ learned: **best**": ours(RECIPES["best"]),
-    "ranges by the logits alone": ours(RECIPES["fast"], equalized=False),
-    "cancelling rounding alone": ours(replace(PLAIN, rounding="cancelling"), equalized=False),
-    "balanced, not equalized": ours(RECIPES["balanced"], equalized=False),
+    "widest ranges, nearest": ours(PLAIN),
+    "+ equalized, no channel turned": ours(EVEN, turned=False),
+    "+ channels turned": ours(EVEN),
+    "+ ranges by the logits: **fast**": ours(FAST),
+    "+ cancelling rounding": ours(replace(BALANCED, factors="even")),
+    "+ factors learned: **balanced**": ours(BALANCED),
+    "+ integers learned: **best**": ours(BEST),
+    "ranges by the logits alone": ours(replace(FAST, factors="given")),
+    "cancelling rounding alone": ours(replace(PLAIN, rounding="cancelling")),
+    "balanced, not equalized": ours(replace(BALANCED, factors="given")),
+    "best, factors not learned": ours(replace(BEST, factors="even")),
 }
 
 
@@ -129,13 +135,13 @@ def flows(subject: Subject) -> Iterator[Row]:
     for title, make in FLOWS.items():
         yield title, make, subject.calibration
     embedded = mobiledeploy.load_images(subject.model, None)
-    yield "balanced, the package's own images", ours(RECIPES["balanced"]), embedded
+    yield "balanced, the package's own images", ours(BALANCED), embedded
 
 
 def curve(subject: Subject) -> Iterator[Row]:
     """Yield balanced on more and more images, spread evenly over the set as `export` does it."""
     for count in COUNTS:
-        yield f"{count} images", ours(RECIPES["balanced"]), subject.calibration.spread(count)
+        yield f"{count} images", ours(BALANCED), subject.calibration.spread(count)
 
 
 def figures(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mobiledeploy.export import export_executorch, export_onnx
     from mobiledeploy.fold import fold
     from mobiledeploy.pipeline import build, deploy, load_images
-    from mobiledeploy.quantize import quantize
+    from mobiledeploy.quantize import learn_factors, quantize
     from mobiledeploy.types import ModelSpec, QuantRecipe
 
 _HOME = {
@@ -29,6 +29,7 @@ _HOME = {
     "fold": "mobiledeploy.fold",
     "load_images": "mobiledeploy.pipeline",
     "equalize": "mobiledeploy.equalize",
+    "learn_factors": "mobiledeploy.quantize",
     "QuantRecipe": "mobiledeploy.types",
     "quantize": "mobiledeploy.quantize",
     "export_onnx": "mobiledeploy.export",
@@ -44,6 +45,7 @@ __all__ = [  # noqa: RUF022 - in pipeline order
     "fold",
     "load_images",
     "equalize",
+    "learn_factors",
     "QuantRecipe",
     "quantize",
     "export_onnx",

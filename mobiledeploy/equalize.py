@@ -3,12 +3,8 @@
 In: a `FoldedModel` and a `CalibrationSet`. Out: a `FoldedModel` (as a traced graph) with the same
 function and evener channels.
 
-A linear operator in front of a tensor x can produce x / s (its rows divided by s), and the
-operators behind it can read it so (their columns multiplied by s):
-
-    W2 x = (W2 diag(s)) (diag(1/s) x)
-
-This is exact wherever nothing between the two minds the factor:
+A tensor's channels become x / s, the operators on both sides absorbing s (`channel_groups`). This
+is exact wherever nothing between the two minds the factor:
 
 - *linear*: no activation at all. The residual stream of linear bottlenecks (MobileNetV2, section
   3.2): all project convolutions that add into it, all convolutions that read it. Here s may be
@@ -28,22 +24,24 @@ Invariant: on the calibration images the outputs are those of the input model, t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
+from mobiledeploy.channel_groups import find_groups, rescale
 from mobiledeploy.graph import find_units, trace, weight_and_bias
 from mobiledeploy.observe import observe
 from mobiledeploy.single_thread import on_one_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from numpy.typing import NDArray
-    from torch.fx import GraphModule, Node
+    from torch.fx import GraphModule
 
+    from mobiledeploy.channel_groups import ChannelGroup
     from mobiledeploy.graph import Unit
     from mobiledeploy.observe import Observed
     from mobiledeploy.types import CalibrationSet, FoldedModel
@@ -51,20 +49,6 @@ if TYPE_CHECKING:
 _DENSE_EXPONENT = 0.75
 _DENSE_RELU6_EXPONENT = 0.5
 _LARGEST_FACTOR = 64.0
-
-
-@dataclass(frozen=True, slots=True)
-class ChannelGroup:
-    """Tensors whose channels must be scaled together, and the operators on both sides of them.
-
-    Attributes:
-        ceiling: What no scaled channel may exceed: 6 behind a ReLU6, else infinity.
-    """
-
-    nodes: tuple[Node, ...]
-    producers: tuple[Unit, ...]
-    consumers: tuple[Unit, ...]
-    ceiling: float
 
 
 @on_one_thread
@@ -79,47 +63,9 @@ def equalize(model: FoldedModel, calibration: CalibrationSet) -> FoldedModel:
     groups = find_groups(traced, units)
     observed = observe(traced, [node for group in groups for node in group.nodes], calibration)
     for group in groups:
-        _rescale(traced, group, _factors(traced, group, observed))
-    return replace(model, module=traced)
-
-
-def find_groups(traced: GraphModule, units: Sequence[Unit]) -> tuple[ChannelGroup, ...]:
-    """Return the groups of tensors that may be rescaled, in topological order."""
-    (source,) = traced.graph.find_nodes(op="placeholder")
-    tied: dict[Node, list[Node]] = {node: [node] for node in [source, *(u.output for u in units)]}
-    for unit in units:
-        if unit.kind in {"add", "pool", "multiply"} or unit.moves_values:
-            ends = _signal_and_gate(unit)[:1] if unit.kind == "multiply" else unit.activations
-            merged: list[Node] = []
-            for node in (*ends, unit.output):
-                merged.extend(n for n in tied[node] if n not in merged)
-            for node in merged:
-                tied[node] = merged
-    groups = {id(nodes): tuple(nodes) for nodes in tied.values()}
-    found = (_group(nodes, units, source) for nodes in groups.values())
-    return tuple(group for group in found if group is not None)
-
-
-def _group(nodes: tuple[Node, ...], units: Sequence[Unit], source: Node) -> ChannelGroup | None:
-    """Return the group that these tensors form, or None where something minds the factor."""
-    makers = [unit for unit in units if unit.output in nodes]
-    readers = [unit for unit in units if any(a in nodes for a in unit.activations)]
-    producers = tuple(unit for unit in makers if unit.has_weight)
-    consumers = tuple(unit for unit in readers if unit.has_weight)
-    leaves_network = any(user.op == "output" for node in nodes for user in node.users)
-    gates = any(unit.kind == "multiply" and _signal_and_gate(unit)[1] in nodes for unit in readers)
-    curved = any(unit.kind == "hardswish" for unit in (*makers, *readers))
-    bounds = [unit.clamp for unit in makers if unit.clamp is not None]
-    ceiling = min((high for _, high in bounds), default=float("inf"))
-    if source in nodes or leaves_network or gates or curved or not consumers:
-        return None
-    return ChannelGroup(nodes, producers, consumers, ceiling)
-
-
-def _signal_and_gate(product: Unit) -> tuple[Node, Node]:
-    """Return a product's factors: the tensor, and what each of its channels is multiplied by."""
-    gate, signal = sorted(product.activations, key=lambda node: node.meta["val"].numel())
-    return signal, gate
+        s = _factors(traced, group, observed)
+        rescale(traced, group, torch.from_numpy(s).float())
+    return replace(model, module=traced, factors="even")
 
 
 def _factors(
@@ -149,28 +95,7 @@ def _turned(
     return np.where(-low > high, -factors, factors)
 
 
-def _rescale(traced: GraphModule, group: ChannelGroup, s: NDArray[np.float64]) -> None:
-    """Divide the producers' output channels by s and multiply the consumers' input channels."""
-    factor = torch.from_numpy(s).float()
-    for unit in group.producers:
-        weight, bias = weight_and_bias(traced, unit)
-        weight.div_(factor.view(-1, *[1] * (weight.dim() - 1)))
-        bias.div_(factor)
-    for unit in group.consumers:
-        weight, _ = weight_and_bias(traced, unit)
-        read = factor.view(_groups(unit), 1, -1)  # the factors of what each group's outputs read
-        outputs_per_group = weight.shape[0] // len(read)
-        read = read.expand(-1, outputs_per_group, -1).reshape(weight.shape[:2])
-        weight.mul_(read.view(*weight.shape[:2], *[1] * (weight.dim() - 2)))
-
-
 def _reads_one_channel(traced: GraphModule, unit: Unit) -> bool:
     """Return whether each output channel reads a single input channel, as depthwise ones do."""
     weight, _ = weight_and_bias(traced, unit)
     return weight.shape[1] == 1
-
-
-def _groups(unit: Unit) -> int:
-    """Return the groups of a convolution; 1 of a linear layer."""
-    arguments = unit.operator.args
-    return cast("int", arguments[6]) if len(arguments) > 6 else 1

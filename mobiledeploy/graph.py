@@ -73,6 +73,11 @@ class Unit:
         return self.kind in {"convolution", "linear"}
 
     @property
+    def groups(self) -> int:
+        """Return the groups of a convolution; 1 of a linear layer."""
+        return cast("int", self.operator.args[6]) if len(self.operator.args) > 6 else 1
+
+    @property
     def activations(self) -> tuple[Node, ...]:
         """Return the operands that are activations, in order."""
         count = 2 if self.kind in {"add", "multiply"} else 1

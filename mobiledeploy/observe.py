@@ -8,16 +8,17 @@ conclusions.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
 import torch
 
 from mobiledeploy.errors import DataError
+from mobiledeploy.parallel import in_order
 from mobiledeploy.progress import track
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from numpy.typing import NDArray
     from torch.fx import GraphModule, Node
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 # Four images in channels-last order keep the early, wide layers inside the caches: three times
 # faster than sixteen at once.
 _AT_ONCE = 4
+
+Extremes: TypeAlias = "tuple[NDArray[np.float32], NDArray[np.float32]]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,43 +63,51 @@ def observe(
     """
     if calibration.count == 0:
         raise DataError("The calibration set is empty.", remedy="Give --calib-data some images.")
-    watcher = _Watcher(traced, nodes)
-    with torch.no_grad():
-        for batch in track(calibration.batches, "Calibrating", len(calibration.batches)):
-            for few in torch.split(torch.from_numpy(batch), _AT_ONCE):
-                watcher.run(few.to(memory_format=torch.channels_last))
-    for name, seen in watcher.observed.items():
-        if not np.isfinite([seen.minima.min(), seen.maxima.max()]).all():
+    few = [part for batch in calibration.batches for part in _parts(batch)]
+    watched = frozenset(nodes)
+    extremes = in_order(lambda images: _extremes(traced, watched, images), few)
+    seen = list(track(extremes, "Calibrating", len(few)))
+    observed = {
+        node.name: Observed(
+            np.concatenate([part[node][0] for part in seen]),
+            np.concatenate([part[node][1] for part in seen]),
+        )
+        for node in watched
+    }
+    for name, tensor in observed.items():
+        if not np.isfinite([tensor.minima.min(), tensor.maxima.max()]).all():
             raise DataError(
                 f"The activation {name} is not finite on the calibration images.",
                 remedy="Check the weights for NaN, and the preprocessing (--mean, --std).",
             )
-    return watcher.observed
+    return observed
+
+
+def _parts(batch: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    return [batch[first : first + _AT_ONCE] for first in range(0, len(batch), _AT_ONCE)]
+
+
+def _extremes(
+    traced: GraphModule, watched: Collection[Node], images: NDArray[np.float32]
+) -> dict[Node, Extremes]:
+    """Return the watched nodes' minima and maxima, each (images, channels)."""
+    watcher = _Watcher(traced, watched)
+    watcher.run(torch.from_numpy(images).to(memory_format=torch.channels_last))
+    return watcher.extremes
 
 
 class _Watcher(torch.fx.Interpreter):
     """Runs the graph and keeps each watched node's extremes, not its values."""
 
-    def __init__(self, traced: GraphModule, watched: Iterable[Node]) -> None:
+    def __init__(self, traced: GraphModule, watched: Collection[Node]) -> None:
         super().__init__(traced)
-        self._minima: dict[Node, list[torch.Tensor]] = {node: [] for node in watched}
-        self._maxima: dict[Node, list[torch.Tensor]] = {node: [] for node in self._minima}
+        self._watched = watched
+        self.extremes: dict[Node, Extremes] = {}
 
     def run_node(self, n: Node) -> object:
         value = super().run_node(n)
-        if n in self._minima:
+        if n in self._watched:
             tensor = cast("torch.Tensor", value)
             pixels = tensor.movedim(1, -1).reshape(len(tensor), -1, tensor.shape[1])
-            self._minima[n].append(pixels.amin(1))
-            self._maxima[n].append(pixels.amax(1))
+            self.extremes[n] = (pixels.amin(1).numpy(), pixels.amax(1).numpy())
         return value
-
-    @property
-    def observed(self) -> dict[str, Observed]:
-        """Return everything seen so far, by node name."""
-        return {
-            node.name: Observed(
-                torch.cat(self._minima[node]).numpy(), torch.cat(self._maxima[node]).numpy()
-            )
-            for node in self._minima
-        }

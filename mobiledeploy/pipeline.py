@@ -19,7 +19,7 @@ from mobiledeploy.export.manifest import write_manifest
 from mobiledeploy.files import require_writable
 from mobiledeploy.fold import fold
 from mobiledeploy.progress import step
-from mobiledeploy.quantize import quantize
+from mobiledeploy.quantize import learn_factors, quantize
 from mobiledeploy.quantize.by_layer import measure_layers
 from mobiledeploy.quantize.prepare import plan, round_parameters
 from mobiledeploy.report.document import summary
@@ -165,7 +165,7 @@ def take_through_stages(
     equalized: FoldedModel | None = None
     deployed: QuantizedModel | FoldedModel = folded
     if calibration is not None:
-        equalized = equalize(folded, calibration)
+        equalized = _rescaled(folded, calibration, recipe or QuantRecipe())
         deployed = quantize(equalized, calibration, recipe, demand)
     return Networks(
         original=model,
@@ -174,6 +174,14 @@ def take_through_stages(
         deployed=deployed,
         calibration=calibration,
     )
+
+
+def _rescaled(folded: FoldedModel, calibration: CalibrationSet, recipe: QuantRecipe) -> FoldedModel:
+    """Return the network with its channels rescaled as a recipe asks for."""
+    if recipe.factors == "given":
+        return folded
+    even = equalize(folded, calibration)
+    return learn_factors(even, calibration) if recipe.factors == "learned" else even
 
 
 @on_one_thread
@@ -197,7 +205,7 @@ def measure_sensitivity(
     recipe = recipe or QuantRecipe()
     with step("Folding BatchNorm"):
         folded = fold(model)
-    planned = plan(equalize(folded, calibration), calibration, recipe)
+    planned = plan(_rescaled(folded, calibration, recipe), calibration, recipe)
     rounded = round_parameters(planned, recipe, calibration.images)
     int8_sqnr_db, layers = measure_layers(planned, rounded, images.images)
     return SensitivityReport(

@@ -121,7 +121,8 @@ def _recipe_in_words(manifest: Manifest) -> str:
     if manifest.recipe is None:
         return "none"
     named = next((name for name, recipe in RECIPES.items() if recipe == manifest.recipe), "own")
-    return f"{named} (ranges {manifest.recipe.range_rule}, rounding {manifest.recipe.rounding})"
+    how = manifest.recipe
+    return f"{named} (factors {how.factors}, ranges {how.range_rule}, rounding {how.rounding})"
 
 
 def _tools_in_words(manifest: Manifest) -> str:

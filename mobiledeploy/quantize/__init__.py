@@ -2,6 +2,8 @@
 
     trace ─▶ observe ─▶ choose encodings ─▶ round weights and biases ─▶ PT2E
 
+`learn_factors` improves the float network beforehand, for what int8 does to it.
+
 In: a `FoldedModel` and a `CalibrationSet`. Out: a `QuantizedModel`, whose program is the only int8
 network there is; ONNX and `.pte` are encodings of it, and `reference` says what it computes.
 """
@@ -18,6 +20,7 @@ from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 from mobiledeploy.errors import ExportError
 from mobiledeploy.graph import module_of, weight_and_bias
 from mobiledeploy.progress import step
+from mobiledeploy.quantize.factors import learn_factors
 from mobiledeploy.quantize.float_layers import float_units, require_layers
 from mobiledeploy.quantize.keep_float import choose_float_layers
 from mobiledeploy.quantize.prepare import plan, round_parameters
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
     from mobiledeploy.quantize.prepare import Plan
     from mobiledeploy.types import CalibrationSet, Encoding, FloatDemand, FoldedModel
 
-__all__ = ["quantize"]
+__all__ = ["learn_factors", "quantize"]
 
 aten = torch.ops.aten
 _QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
@@ -54,7 +57,7 @@ def quantize(
     Args:
         model: Without BatchNorm.
         calibration: Images, preprocessed as the network expects them.
-        recipe: How; the default is `QuantRecipe()`.
+        recipe: How; the default is `QuantRecipe()`. Its factors are the model's, whatever it says.
         demand: Which layers should compute in float; by default those that the recipe names.
 
     Raises:
@@ -63,7 +66,7 @@ def quantize(
         UsageError: layers should be float that the network does not have, or all of them.
         GateError: no choice of float layers reaches the SQNR that is demanded.
     """
-    recipe = recipe or QuantRecipe()
+    recipe = replace(recipe or QuantRecipe(), factors=model.factors)
     planned = plan(model, calibration, recipe)
     nodes = [node for node in planned.traced.graph.nodes if node.name in planned.by_site]
     layers = {node.name: module_of(node) for node in nodes}

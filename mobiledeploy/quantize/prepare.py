@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule
 
     from mobiledeploy.graph import Site, Unit
+    from mobiledeploy.observe import Observed
     from mobiledeploy.types import (
         CalibrationSet,
         Encoding,
@@ -52,6 +53,7 @@ class Plan:
     Attributes:
         traced: The float network.
         units: Of it.
+        observed: What calibration saw of its activations, by node name.
         by_site: Encodings by the name of their site.
         encodings: The same by node name.
         scales: Of the weights, by the name of the unit's operator.
@@ -59,6 +61,7 @@ class Plan:
 
     traced: GraphModule
     units: tuple[Unit, ...]
+    observed: Mapping[str, Observed]
     by_site: Mapping[str, Encoding]
     encodings: Mapping[str, Encoding]
     scales: Mapping[str, torch.Tensor]
@@ -84,6 +87,7 @@ def plan(model: FoldedModel, calibration: CalibrationSet, recipe: QuantRecipe) -
     return Plan(
         traced=traced,
         units=units,
+        observed=observed,
         by_site=by_site,
         encodings=encodings,
         scales=network.weight_scales(encodings),

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from mobiledeploy.types.spec import ModelSpec
 
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
+Factors = Literal["given", "even", "learned"]
+"""What channels are scaled by: nothing, what makes them even, or from there what logits ask for."""
 
 INPUT_NAME = "input"
 OUTPUT_NAME = "logits"
@@ -69,7 +71,11 @@ class FloatModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldedModel:
-    """A network without BatchNorm: every BN has become part of the convolution before it."""
+    """A network without BatchNorm: every BN has become part of the convolution before it.
+
+    Attributes:
+        factors: How its channels have been rescaled since.
+    """
 
     spec: ModelSpec
     module: nn.Module
@@ -77,6 +83,7 @@ class FoldedModel:
     preprocessing: Preprocessing = field(default_factory=Preprocessing)
     labels: tuple[str, ...] = ()
     folded_layers: tuple[str, ...] = ()
+    factors: Factors = "given"
 
 
 def evenly_spread(count: int, wanted: int) -> list[int]:
@@ -171,6 +178,7 @@ class QuantRecipe:
     """How the network was quantized: with the spec and the data, all that the result depends on.
 
     Attributes:
+        factors: How the channels were rescaled before: `quantize` notes what it was given.
         range_rule: How activation ranges follow from calibration: everything that was seen, or
             searched for the least error of the logits.
         rounding: Of the weights: each to its nearest, so that a layer's errors cancel, or, from
@@ -180,6 +188,7 @@ class QuantRecipe:
         float_layers: Names of layers that compute in float, in the network's order.
     """
 
+    factors: Factors = "learned"
     range_rule: Literal["minmax", "searched"] = "searched"
     rounding: Literal["nearest", "cancelling", "learned"] = "cancelling"
     weight_scheme: str = "int8 symmetric per-channel"
@@ -188,7 +197,7 @@ class QuantRecipe:
 
 
 RECIPES: Mapping[str, QuantRecipe] = {
-    "fast": QuantRecipe(rounding="nearest"),
+    "fast": QuantRecipe(factors="even", rounding="nearest"),
     "balanced": QuantRecipe(),
     "best": QuantRecipe(rounding="learned"),
 }

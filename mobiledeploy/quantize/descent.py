@@ -1,0 +1,97 @@
+"""Learning from the float network's logits, whatever it is that is learned.
+
+    minimise  |f_q(x; p) - f(x)|^2 / |f(x)|^2    over the calibration images x
+
+f_q is the network as quantized, activations included, with parameters p; f the float one. Adam
+moves p; the gradient passes straight through the roundings. No labels are seen.
+
+Source: Bengio et al., "Estimating or Propagating Gradients Through Stochastic Neurons" (2013), for
+the straight-through gradient.
+
+Invariant: same images, same result, on any number of cores: a few images' gradient is computed on
+one thread, and gradients are summed in order.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol, cast
+
+import numpy as np
+import torch
+
+from mobiledeploy.parallel import in_order
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+    from torch.fx import GraphModule
+
+BATCH = 8
+_AT_ONCE = 4  # images on one core
+
+
+class Student(Protocol):
+    """A network as quantized, with parameters that can be learned."""
+
+    @property
+    def parameters(self) -> Sequence[torch.Tensor]:
+        """Return what is learned."""
+
+    def run(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits, (N, classes)."""
+
+
+def float_logits(traced: GraphModule, images: NDArray[np.float32]) -> torch.Tensor:
+    """Return what the float network says, (N, classes)."""
+    logits = in_order(lambda image: traced(torch.from_numpy(image[None])), images)
+    return torch.cat(list(logits))
+
+
+def in_batches(numbers: NDArray[np.intp], epochs: int) -> list[NDArray[np.intp]]:
+    """Return the images' numbers in batches, shuffled anew in every epoch."""
+    random = np.random.default_rng(0)
+    size = min(BATCH, len(numbers))
+    return [
+        order[first : first + size]
+        for order in (random.permutation(numbers) for _ in range(epochs))
+        for first in range(0, len(numbers) - size + 1, size)
+    ]
+
+
+def loss(student: Student, images: NDArray[np.float32], targets: torch.Tensor) -> float:
+    """Return |logits - targets|^2 / |targets|^2."""
+    few = [slice(first, first + _AT_ONCE) for first in range(0, len(images), _AT_ONCE)]
+    errors = in_order(
+        lambda part: float((student.run(_tensor(images[part])) - targets[part]).square().sum()), few
+    )
+    return sum(errors) / float(targets.square().sum())
+
+
+def descend(
+    student: Student,
+    adam: torch.optim.Optimizer,
+    images: NDArray[np.float32],
+    targets: torch.Tensor,
+) -> None:
+    """Take one step of Adam on a batch."""
+    parameters = student.parameters
+    power = targets.square().sum()
+
+    def gradients(first: int) -> tuple[torch.Tensor, ...]:
+        few = slice(first, first + _AT_ONCE)
+        with torch.enable_grad():
+            logits = student.run(_tensor(images[few]))
+            error = (logits - targets[few]).square().sum() / power
+            return torch.autograd.grad(error, parameters)
+
+    for parameter in parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    for of_few in in_order(gradients, range(0, len(images), _AT_ONCE)):
+        for parameter, gradient in zip(parameters, of_few, strict=True):
+            cast("torch.Tensor", parameter.grad).add_(gradient)
+    adam.step()
+
+
+def _tensor(images: NDArray[np.float32]) -> torch.Tensor:
+    return torch.from_numpy(images).to(memory_format=torch.channels_last)

@@ -1,0 +1,147 @@
+"""Learn how far each channel is scaled from what its rounding and clipping do to the logits.
+
+Equalization makes channels even: each gets as much of the int8 range as it needs to be seen whole.
+But the logits depend on some channels more than on others, and some reach far only in images where
+it does not matter. Starting from even channels, x / s gets an s that makes the quantized logits
+nearest to the float ones (see `descent`), with
+
+- activations on the encodings that the network would get now, ranges searched: a channel that is
+  scaled up is clipped more and rounded less;
+- weights in float, since what rounding does to them is mostly cancelled afterwards (measured:
+  docs/decisions/0008);
+- log s learned, by hundredths: a factor times or divided by 1.3 or so, over all steps.
+
+Invariant: on the calibration images the float network's outputs stay what they are, to float
+rounding: a channel under a ReLU6 is never scaled up so far that it, or what unseen images may bring
+(`Observed.margin`), would be cut off, and one that reaches 6 is left alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+
+from mobiledeploy.channel_groups import find_groups, reading_scaled, rescale, writing_scaled
+from mobiledeploy.progress import track
+from mobiledeploy.quantize.descent import BATCH, descend, float_logits, in_batches
+from mobiledeploy.quantize.in_sequence import Rounded
+from mobiledeploy.quantize.prepare import plan
+from mobiledeploy.quantize.simulate import Simulation
+from mobiledeploy.single_thread import on_one_thread
+from mobiledeploy.types import QuantRecipe
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch.fx import Node
+
+    from mobiledeploy.channel_groups import ChannelGroup
+    from mobiledeploy.quantize.prepare import Plan
+    from mobiledeploy.types import CalibrationSet, FoldedModel
+
+_STEPS = 24
+_RATE = 0.02
+
+
+@on_one_thread
+def learn_factors(model: FoldedModel, calibration: CalibrationSet) -> FoldedModel:
+    """Return an equalized model with every channel group rescaled to what the logits ask for.
+
+    Raises:
+        ExportError: the network holds an operator without an int8 form.
+        DataError: the calibration set is empty, or drives an activation to infinity or NaN.
+    """
+    planned = plan(model, calibration, QuantRecipe())
+    groups = find_groups(planned.traced, planned.units)
+    if not groups:
+        return replace(model, factors="learned")
+    student = _Student(planned, groups)
+    images = calibration.spread(_STEPS * BATCH).images
+    targets = float_logits(planned.traced, images)
+    batches = in_batches(np.arange(len(images)), epochs=_STEPS)[:_STEPS]
+    adam = torch.optim.Adam(student.parameters, lr=_RATE, betas=(0.9, 0.99))
+    decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, len(batches))
+    for chosen in track(batches, "Learning factors", len(batches)):
+        descend(student, adam, images[chosen], targets[chosen])
+        student.keep_function()
+        decay.step()
+    for group, factor in zip(groups, student.factors(), strict=True):
+        rescale(planned.traced, group, factor.detach())
+    return replace(model, module=planned.traced, factors="learned")
+
+
+@dataclass(frozen=True, slots=True)
+class _Scaled:
+    """Which factors a layer absorbs, as numbers of channel groups; None where it has none."""
+
+    writes: int | None
+    reads: int | None
+
+
+class _Student:
+    """The network with activations as quantized and factors that can be learned."""
+
+    def __init__(self, planned: Plan, groups: Sequence[ChannelGroup]) -> None:
+        self._planned = planned
+        limits = [_limits(group, planned) for group in groups]
+        self._least, self._most = zip(*limits, strict=True)
+        self.parameters = [torch.zeros_like(least).requires_grad_() for least in self._least]
+        writes = {u.operator: number for number, g in enumerate(groups) for u in g.producers}
+        reads = {u.operator: number for number, g in enumerate(groups) for u in g.consumers}
+        self._layers = {
+            unit.operator: _Scaled(writes.get(unit.operator), reads.get(unit.operator))
+            for unit in planned.units
+        }
+
+    def factors(self) -> list[torch.Tensor]:
+        """Return s of every group, (channels,)."""
+        return [logarithms.exp() for logarithms in self.parameters]
+
+    def keep_function(self) -> None:
+        """Take the factors back to where the float network computes what it did."""
+        with torch.no_grad():
+            for logarithms, least, most in zip(
+                self.parameters, self._least, self._most, strict=True
+            ):
+                logarithms.clamp_(least, most)
+
+    def run(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits, (N, classes)."""
+        network = _Rescaled(self._planned, self._layers, self.factors())
+        return cast("torch.Tensor", network.run(images))
+
+
+def _limits(group: ChannelGroup, planned: Plan) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the least and the most log s per channel that keep the float network's function."""
+    seen = [planned.observed[node.name] for node in group.nodes]
+    high = torch.from_numpy(np.max([tensor.maxima.max(0) for tensor in seen], axis=0))
+    if np.isinf(group.ceiling):
+        return torch.full_like(high, -np.inf), torch.full_like(high, np.inf)
+    least = (high * seen[0].margin / group.ceiling).clamp(1e-6, 1.0).log()
+    clipped = high >= group.ceiling
+    return least, torch.where(clipped, 0.0, np.inf)
+
+
+class _Rescaled(Simulation):
+    """Runs the network with float weights that have absorbed the factors."""
+
+    def __init__(
+        self, planned: Plan, layers: dict[Node, _Scaled], factors: Sequence[torch.Tensor]
+    ) -> None:
+        super().__init__(planned.traced, planned.units, planned.encodings, {})
+        self._layers = layers
+        self._factors = factors
+        self._groups = {unit.operator: unit.groups for unit in planned.units if unit.has_weight}
+
+    def parameters(self, n: Node, operands: Sequence[Any]) -> Rounded:
+        """Return a layer's parameters, which are not rounded here, with its factors in them."""
+        _, weight, bias, *_ = operands
+        scaled = self._layers[n]
+        if scaled.writes is not None:
+            weight, bias = writing_scaled(weight, bias, self._factors[scaled.writes])
+        if scaled.reads is not None:
+            weight = reading_scaled(weight, self._factors[scaled.reads], self._groups[n])
+        return Rounded(weight, bias)
