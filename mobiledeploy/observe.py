@@ -64,7 +64,7 @@ def observe(
     if calibration.count == 0:
         raise DataError("The calibration set is empty.", remedy="Give --calib-data some images.")
     few = [part for batch in calibration.batches for part in _parts(batch)]
-    watched = frozenset(nodes)
+    watched = dict.fromkeys(nodes)  # in order, each once
     extremes = in_order(lambda images: _extremes(traced, watched, images), few)
     seen = list(track(extremes, "Calibrating", len(few)))
     observed = {

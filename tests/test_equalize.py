@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from mobiledeploy.equalize import equalize, find_groups
+from mobiledeploy.channel_groups import find_groups
+from mobiledeploy.equalize import equalize
 from mobiledeploy.errors import DataError
 from mobiledeploy.graph import find_sites, find_units, trace, weight_and_bias
 from mobiledeploy.observe import observe

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mobiledeploy.errors import DataError
-from mobiledeploy.quantize import learned, prepare, quantize
+from mobiledeploy.quantize import descent, learned, prepare, quantize
 from mobiledeploy.quantize.reference import IntegerReference
 from mobiledeploy.types import RECIPES
 
@@ -40,7 +40,7 @@ def test_learning_lowers_the_error_of_the_images_that_judge(by_recipe):
 def test_the_best_epoch_is_what_is_returned_not_the_last(monkeypatch):
     losses, returned = [], []
 
-    def loss(student, images, targets, loss=learned._loss):
+    def loss(student, images, targets, loss=descent.loss):
         losses.append(loss(student, images, targets))
         return losses[-1]
 
@@ -49,11 +49,11 @@ def test_the_best_epoch_is_what_is_returned_not_the_last(monkeypatch):
         best = learn(*given)
         judges = images[:: learned._JUDGES]
         student = learned._Student(traced, units, encodings, scales, best)
-        targets = learned._float_logits(traced, judges)
+        targets = descent.float_logits(traced, judges)
         returned.append((tuple(losses), loss(student, judges, targets)))
         return best
 
-    monkeypatch.setattr(learned, "_loss", loss)
+    monkeypatch.setattr(learned, "loss", loss)
     monkeypatch.setattr(prepare, "learn", learn)
     quantized("best")
     ((judged, again),) = returned

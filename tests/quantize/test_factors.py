@@ -1,0 +1,110 @@
+"""Factors learned from the logits: the same function, better kept by int8."""
+
+import networks
+import numpy as np
+import pytest
+import torch
+
+from mobiledeploy.channel_groups import find_groups
+from mobiledeploy.errors import DataError
+from mobiledeploy.graph import find_units, trace
+from mobiledeploy.observe import observe
+from mobiledeploy.quantize import factors, learn_factors, quantize
+from mobiledeploy.quantize.descent import float_logits, loss
+from mobiledeploy.quantize.prepare import plan
+from mobiledeploy.types import FAMILIES, CalibrationSet, QuantRecipe
+
+EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
+SAME = 1e-5
+
+
+def learned(family, images=None):
+    model = networks.equalized(family, short=True)
+    return learn_factors(model, images or networks.calibration(32))
+
+
+def outputs(model, images):
+    with torch.no_grad():
+        return model.module(torch.from_numpy(images)).numpy()
+
+
+@EVERY_FAMILY
+def test_the_outputs_on_the_calibration_images_stay_what_they_were(family):
+    images = networks.pixels(32)
+    before = outputs(networks.equalized(family, short=True), images)
+    after = outputs(learned(family), images)
+    assert np.ptp(before, axis=0).min() > 100 * SAME * np.abs(before).max()
+    assert np.abs(after - before).max() <= SAME * np.abs(before).max()
+
+
+def error_of_activations(model, images):
+    """Return the logits' relative error where activations are int8 on its ranges, weights float."""
+    planned = plan(model, images, QuantRecipe())
+    student = factors._Student(planned, find_groups(planned.traced, planned.units))
+    return loss(student, images.images, float_logits(planned.traced, images.images))
+
+
+@EVERY_FAMILY
+def test_what_int8_activations_do_to_the_logits_becomes_less(family):
+    images = networks.calibration(32, 24)
+    before = error_of_activations(networks.equalized(family), images)
+    after = error_of_activations(learn_factors(networks.equalized(family), images), images)
+    assert after < 0.97 * before
+
+
+def reached(model, images):
+    """Return how far the channels of each group below a ReLU6 reach."""
+    traced = trace(model)
+    nodes = [g.nodes[0] for g in find_groups(traced, find_units(traced)) if g.ceiling == 6]
+    seen = observe(traced, nodes, images).values()
+    return np.concatenate([tensor.maxima.max(0) for tensor in seen])
+
+
+@pytest.mark.parametrize("rate", [factors._RATE, 1.0])
+def test_a_channel_below_a_relu6_is_not_scaled_up_to_where_it_would_be_cut_off(rate, monkeypatch):
+    monkeypatch.setattr(factors, "_RATE", rate)
+    images = networks.calibration(32)
+    before = reached(networks.equalized("v2", short=True), images)
+    after = reached(learned("v2"), images)
+    margin = 1 + 3 / np.sqrt(images.count)
+    assert (after <= 1.0001 * np.maximum(before, 6 / margin)).all()
+    assert (after[before == 6] == 6).all()  # it is cut off, and goes on being
+    assert (before == 6).any()
+    assert (after < 0.99 * before).any()
+
+
+def test_the_same_images_teach_the_same_factors():
+    first, second = (learned("v3-small").module.state_dict() for _ in range(2))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_learning_leaves_the_model_as_it_was():
+    model = networks.equalized("v2", short=True)
+    before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
+    learn_factors(model, networks.calibration(32))
+    for name, tensor in model.module.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+
+def test_any_number_of_images_takes_the_same_number_of_steps(monkeypatch):
+    steps = []
+    descend = factors.descend
+    monkeypatch.setattr(factors, "descend", lambda *given: steps.append(1) or descend(*given))
+    for count in (4, 24):  # sets come in batches, of which none may be empty
+        learned("v1", networks.calibration(32, count))
+    assert len(steps) == 2 * factors._STEPS
+
+
+def test_the_int8_network_notes_how_its_channels_were_rescaled():
+    images = networks.calibration(32)
+    for model, noted in (
+        (networks.folded("v1", short=True), "given"),
+        (networks.equalized("v1", short=True), "even"),
+        (learned("v1"), "learned"),
+    ):
+        assert quantize(model, images).recipe.factors == noted
+
+
+def test_no_images_are_refused():
+    with pytest.raises(DataError, match="calibration set is empty"):
+        learned("v2", CalibrationSet(batches=(), source="", sha256=""))
