@@ -157,8 +157,8 @@ def host(architecture, features, model="A chip"):
     ("machine", "state", "text"),
     [
         (host("x86_64", {"avx2", "avx512", "vnni"}), "ok", "avx2, avx512, vnni. VNNI: int8 logits"),
-        (host("x86_64", {"avx2"}), "broken", "saturates uint8 x int8 products"),
-        (host("AMD64", set()), "broken", "no int8 instructions"),
+        (host("x86_64", {"avx2"}), "ok", "session.x64quantprecision=1"),
+        (host("AMD64", set()), "ok", "no int8 instructions"),
         (host("aarch64", {"dotprod"}), "ok", "dotprod. Int8 products use dot-product"),
         (host("arm64", {"i8mm"}), "ok", "Int8 products use dot-product"),
         (host("aarch64", set()), "ok", "No dot-product instructions"),

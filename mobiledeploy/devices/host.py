@@ -115,8 +115,8 @@ def int8_caveat(host: Host) -> str:
     )
     if host.features is not None and "vnni" not in host.features:
         caveat += (
-            " Without VNNI, ONNX Runtime's uint8 x int8 products saturate at 16 bits, so that "
-            "logits differ from ARM's as well (onnxruntime issue 12072)."
+            " Without VNNI, ONNX Runtime's uint8 x int8 products would saturate at 16 bits: it "
+            "runs with session.x64quantprecision=1, exact and slower."
         )
     return caveat
 

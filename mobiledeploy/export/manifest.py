@@ -218,7 +218,7 @@ def _require_parts(manifest: Manifest) -> None:
 
 
 def _recipe(fields: dict[str, Any]) -> QuantRecipe:
-    recipe = QuantRecipe(**fields)
+    recipe = QuantRecipe(**{"factors": "even"} | fields)  # older ones learned none
     kept = recipe.float_layers
     if not isinstance(kept, list | tuple) or not all(isinstance(name, str) for name in kept):
         raise TypeError(f"float_layers is {kept!r}")

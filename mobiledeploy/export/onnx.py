@@ -25,6 +25,7 @@ from mobiledeploy.export.onnx_passes.fold_pads import FoldPads
 from mobiledeploy.export.onnx_passes.global_average_pool import UseGlobalAveragePool
 from mobiledeploy.export.onnx_passes.int32_biases import Int32Biases
 from mobiledeploy.export.onnx_passes.integer_hardswish import IntegerHardSwish
+from mobiledeploy.export.onnx_passes.own_zero_points import OwnZeroPoints
 from mobiledeploy.export.onnx_passes.symbolic_batch import SymbolicBatch
 from mobiledeploy.export.onnx_passes.uint8_activations import Uint8Activations
 from mobiledeploy.quiet import quietly
@@ -49,6 +50,7 @@ _TO_INTEGERS = (
     IntegerHardSwish(),
     AlignStem(),
     AlignDepthwise(),
+    OwnZeroPoints(),
 )
 _FREE_THE_BATCH = (FlattenCodes(), SymbolicBatch(), RemoveUnusedNodesPass())
 

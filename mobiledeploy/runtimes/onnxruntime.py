@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from mobiledeploy.devices.agent.machine import sums_saturate
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError
 from mobiledeploy.runtimes.native_output import captured_stderr
 from mobiledeploy.runtimes.runner import in_batches_of, metadata_errors_explained, single_input
@@ -142,6 +143,8 @@ def session_options(*, threads: int, optimize: bool) -> onnxruntime.SessionOptio
     options.log_severity_level = _FATAL
     # Workers that spin on after an inference would take the next runner's CPU time.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    if sums_saturate():  # slower kernels that do not; with VNNI they would be slower for nothing
+        options.add_session_config_entry("session.x64quantprecision", "1")
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options

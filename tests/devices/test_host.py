@@ -151,12 +151,31 @@ def test_an_arm_machine_needs_no_caveat():
     assert int8_caveat(host("arm64", frozenset())) == ""
 
 
-def test_an_x86_machine_is_no_phone_and_without_vnni_not_even_the_same_numbers():
+def test_an_x86_machine_is_no_phone_and_without_vnni_pays_for_exactness():
     assert "saturate" in int8_caveat(host("x86_64", frozenset({"avx2"})))
     with_vnni = int8_caveat(host("AMD64", frozenset({"vnni"})))
     assert "says nothing about a phone" in with_vnni
     assert "saturate" not in with_vnni
     assert "saturate" not in int8_caveat(host("x86_64", None))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "flags", "saturates"),
+    [
+        ("x86_64", "flags : avx2 avx512f", True),
+        ("x86_64", "flags : avx2 avx512_vnni", False),
+        ("AMD64", "flags : avx2 avx_vnni", False),
+        ("x86_64", "", True),
+        ("aarch64", "Features : fp asimd", False),
+    ],
+)
+def test_products_saturate_on_x86_that_is_not_known_to_have_vnni(
+    architecture, flags, saturates, monkeypatch
+):
+    monkeypatch.setattr(machine.platform, "machine", lambda: architecture)
+    monkeypatch.setattr(machine.platform, "system", lambda: "Linux")
+    monkeypatch.setattr(machine, "lines", lambda _path: [flags, ""])
+    assert machine.sums_saturate() is saturates
 
 
 def test_a_machine_describes_itself_in_a_session_that_is_held_anyway(float_onnx, images, tmp_path):

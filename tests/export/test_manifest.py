@@ -51,7 +51,7 @@ def test_what_is_needed_to_rebuild_the_network_comes_back(artifact, manifest):
     found = read_manifest(artifact.path)
     assert found.spec == model.spec
     assert found.preprocessing == model.preprocessing
-    assert found.recipe == model.recipe == QuantRecipe()
+    assert found.recipe == model.recipe == QuantRecipe(factors="even")
     assert found.document["encodings_sha256"] == model.encodings_digest
     described = found.document["calibration"]
     assert (described["source"], described["count"]) == ("pixels", 8)

@@ -101,11 +101,12 @@ def test_manifest_and_metadata_name_the_float_layers(tmp_path):
     assert json.loads(entries["mobiledeploy.metadata"])["float_layers"] == list(RESIDUAL)
 
 
-def test_a_manifest_from_before_float_layers_still_reads(tmp_path):
+@pytest.mark.parametrize("since_added", ["float_layers", "factors"])
+def test_a_manifest_from_before_a_field_of_the_recipe_still_reads(since_added, tmp_path):
     model = networks.quantized("v2", short=True)
     artifact = export_onnx(model, tmp_path / artifact_name(model, "onnx"))
     path = write_manifest(artifact, model, None)
     document = json.loads(path.read_text())
-    del document["recipe"]["float_layers"]
+    del document["recipe"][since_added]
     path.write_text(json.dumps(document))
-    assert parse_manifest(path).recipe == QuantRecipe()
+    assert parse_manifest(path).recipe == QuantRecipe(factors="even")

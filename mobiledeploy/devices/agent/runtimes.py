@@ -8,6 +8,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.devices.agent.errors import SETUP_REMEDY, RefusalError
+from mobiledeploy.devices.agent.machine import sums_saturate
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,6 +101,8 @@ class OnnxRuntime(Runner):
         options.log_severity_level = 4
         # Workers that spin on after an inference would take the next runner's CPU time.
         options.add_session_config_entry("session.force_spinning_stop", "1")
+        if sums_saturate():
+            options.add_session_config_entry("session.x64quantprecision", "1")
         return options
 
     def run(self, batch: Any) -> Any:
