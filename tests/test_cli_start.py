@@ -62,6 +62,7 @@ def test_the_public_names_are_those_that_are_documented():
         "fold",
         "load_images",
         "equalize",
+        "learn_factors",
         "QuantRecipe",
         "quantize",
         "export_onnx",

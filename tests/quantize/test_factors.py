@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 
-from mobiledeploy.channel_groups import find_groups
+from mobiledeploy.channel_groups import find_groups, rescale
 from mobiledeploy.errors import DataError
 from mobiledeploy.graph import find_units, trace
 from mobiledeploy.observe import observe
@@ -56,6 +56,24 @@ def test_what_int8_activations_do_to_the_logits_becomes_less(family):
     before = error_of_activations(networks.equalized(family), images)
     after = error_of_activations(learn_factors(networks.equalized(family), images), images)
     assert after < 0.97 * before
+
+
+@EVERY_FAMILY
+def test_what_is_learned_from_is_the_network_that_comes_of_it(family):
+    images = torch.from_numpy(networks.pixels(32))
+    planned = plan(even(family), networks.calibration(32), QuantRecipe())
+    groups = find_groups(planned.traced, planned.units)
+    student = factors._Student(planned, groups)
+    with torch.no_grad():
+        before = student.run(images)
+        for number, logarithms in enumerate(student.parameters):
+            logarithms.copy_(torch.linspace(-1, 1, len(logarithms)).roll(number))
+        during = student.run(images)
+        for group, factor in zip(groups, student.factors(), strict=True):
+            rescale(planned.traced, group, factor)
+        after = factors._Student(planned, groups).run(images)
+    assert (after - during).norm() < 0.03 * during.norm()  # some codes next to half-way
+    assert (after - before).norm() > 0.1 * before.norm()
 
 
 def reached(model, images):
