@@ -7,6 +7,7 @@ import pytest
 
 from mobiledeploy.devices import open_device, run_artifact
 from mobiledeploy.devices.agent import machine
+from mobiledeploy.devices.agent import runtimes as agent_runtimes
 from mobiledeploy.devices.host import (
     Host,
     describe_host,
@@ -15,6 +16,7 @@ from mobiledeploy.devices.host import (
     parse_cpuinfo,
     parse_sysctl,
 )
+from mobiledeploy.runtimes import onnxruntime as onnxruntime_runner
 
 EPYC = """processor	: 0
 vendor_id	: AuthenticAMD
@@ -176,6 +178,20 @@ def test_products_saturate_on_x86_that_is_not_known_to_have_vnni(
     monkeypatch.setattr(machine.platform, "system", lambda: "Linux")
     monkeypatch.setattr(machine, "lines", lambda _path: [flags, ""])
     assert machine.sums_saturate() is saturates
+
+
+@pytest.mark.parametrize(("saturates", "entry"), [(True, "1"), (False, None)])
+def test_where_products_saturate_sessions_take_kernels_that_do_not(saturates, entry, monkeypatch):
+    for module in (agent_runtimes, onnxruntime_runner):
+        monkeypatch.setattr(module, "sums_saturate", lambda: saturates)
+    here = onnxruntime_runner.session_options(threads=1, optimize=True)
+    there = agent_runtimes.OnnxRuntime._options(None, "", 1)
+    for options in (here, there):
+        if entry is None:
+            with pytest.raises(RuntimeError, match="does not have configuration"):
+                options.get_session_config_entry("session.x64quantprecision")
+        else:
+            assert options.get_session_config_entry("session.x64quantprecision") == entry
 
 
 def test_a_machine_describes_itself_in_a_session_that_is_held_anyway(float_onnx, images, tmp_path):

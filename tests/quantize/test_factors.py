@@ -9,6 +9,7 @@ from mobiledeploy.channel_groups import find_groups, rescale
 from mobiledeploy.errors import DataError
 from mobiledeploy.graph import find_units, trace
 from mobiledeploy.observe import observe
+from mobiledeploy.pipeline import build, take_through_stages
 from mobiledeploy.quantize import factors, learn_factors, quantize
 from mobiledeploy.quantize.descent import float_logits, loss
 from mobiledeploy.quantize.prepare import plan
@@ -135,3 +136,12 @@ def test_the_int8_network_notes_how_its_channels_were_rescaled():
 def test_no_images_are_refused():
     with pytest.raises(DataError, match="calibration set is empty"):
         learned("v2", CalibrationSet(batches=(), source="", sha256=""))
+
+
+@pytest.mark.parametrize("asked", ["given", "even", "learned"])
+def test_a_network_gets_the_factors_that_its_recipe_asks_for(asked):
+    model = build("v1", weights="random", width=0.25, resolution=32, num_classes=10)
+    recipe = QuantRecipe(factors=asked, range_rule="minmax", rounding="nearest")
+    networks_on_the_way = take_through_stages(model, networks.calibration(32), recipe)
+    assert networks_on_the_way.deployed.recipe == recipe
+    assert networks_on_the_way.equalized.factors == asked
