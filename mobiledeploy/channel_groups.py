@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mobiledeploy.graph import weight_and_bias
+from mobiledeploy.graph import groups_of, weight_and_bias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -94,7 +94,7 @@ def rescale(traced: GraphModule, group: ChannelGroup, factor: torch.Tensor) -> N
         bias.copy_(scaled_bias)
     for unit in group.consumers:
         weight, _ = weight_and_bias(traced, unit)
-        weight.copy_(reading_scaled(weight, factor, unit.groups))
+        weight.copy_(reading_scaled(weight, factor, groups_of(unit.operator)))
 
 
 def writing_scaled(

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Literal
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from mobiledeploy.devices.host import ARM64, X86, Host, describe_host
+from mobiledeploy.devices.agent.machine import X86
+from mobiledeploy.devices.host import ARM64, Host, describe_host
 from mobiledeploy.progress import track
 
 if TYPE_CHECKING:
@@ -252,16 +253,14 @@ def check_processor(host: Host) -> Check:
     if host.features is None:
         return Check(name="processor", state="ok", found=found.rstrip())
     architecture = host.architecture.lower()
-    if architecture in X86 and "vnni" not in host.features:
-        return Check(
-            name="processor",
-            state="ok",
-            found=found + "Without VNNI, ONNX Runtime runs here with session.x64quantprecision=1, "
-            "as an app on such a machine has to: int8 logits are exact, and slower than with VNNI.",
-        )
     meaning = ""
-    if architecture in X86:
+    if architecture in X86 and "vnni" in host.features:
         meaning = "VNNI: int8 logits are exact. Latency says nothing about a phone."
+    elif architecture in X86:
+        meaning = (
+            "Without VNNI, ONNX Runtime runs here with session.x64quantprecision=1, as an app on "
+            "such a machine has to: int8 logits are exact, and slower than with VNNI."
+        )
     elif architecture in ARM64:
         meaning = (
             "Int8 products use dot-product instructions."

@@ -73,11 +73,6 @@ class Unit:
         return self.kind in {"convolution", "linear"}
 
     @property
-    def groups(self) -> int:
-        """Return the groups of a convolution; 1 of a linear layer."""
-        return cast("int", self.operator.args[6]) if len(self.operator.args) > 6 else 1
-
-    @property
     def activations(self) -> tuple[Node, ...]:
         """Return the operands that are activations, in order."""
         count = 2 if self.kind in {"add", "multiply"} else 1
@@ -211,6 +206,11 @@ def weight_and_bias(traced: GraphModule, unit: Unit) -> tuple[torch.Tensor, torc
         node.args = (*node.args[:2], bias_node, *node.args[3:])
         traced.recompile()
     return parameter(traced, node.args[1]).data, parameter(traced, node.args[2]).data
+
+
+def groups_of(node: Node) -> int:
+    """Return the groups of a convolution; 1 of a linear layer."""
+    return cast("int", node.args[6]) if len(node.args) > 6 else 1
 
 
 def _kind_of(node: Node) -> Kind | None:

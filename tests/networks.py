@@ -7,6 +7,7 @@ import functools
 from dataclasses import replace
 
 import numpy as np
+import torch
 
 from mobiledeploy import models
 from mobiledeploy.equalize import equalize
@@ -89,6 +90,22 @@ def quantized(family, resolution=32, *, short=False, **options):
     """Return the int8 network."""
     model = equalized(family, resolution, short=short, **options)
     return quantize(model, calibration(resolution))
+
+
+SAME = 1e-5
+
+
+def outputs(model, images):
+    """Return a float network's logits."""
+    with torch.no_grad():
+        return model.module(torch.from_numpy(images)).numpy()
+
+
+def assert_same_outputs(one, other, images):
+    """Fail unless two float networks compute the same, of images that make a difference."""
+    before, after = outputs(one, images), outputs(other, images)
+    assert np.ptp(before, axis=0).min() > 100 * SAME * np.abs(before).max()
+    assert np.abs(after - before).max() <= SAME * np.abs(before).max()
 
 
 def with_program(program):

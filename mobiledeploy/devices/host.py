@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from mobiledeploy.devices.agent.machine import describe
+from mobiledeploy.devices.agent.machine import X86, describe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-X86 = frozenset({"x86_64", "amd64", "i686", "i386"})
 ARM64 = frozenset({"aarch64", "arm64"})
 
 # Feature -> how Linux's /proc/cpuinfo and macOS's sysctl spell it.

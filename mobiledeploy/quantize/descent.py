@@ -48,7 +48,7 @@ def float_logits(traced: GraphModule, images: NDArray[np.float32]) -> torch.Tens
     return torch.cat(list(logits))
 
 
-def in_batches(numbers: NDArray[np.intp], epochs: int) -> list[NDArray[np.intp]]:
+def shuffled_batches(numbers: NDArray[np.intp], epochs: int) -> list[NDArray[np.intp]]:
     """Return the images' numbers in batches, shuffled anew in every epoch."""
     random = np.random.default_rng(0)
     size = min(BATCH, len(numbers))

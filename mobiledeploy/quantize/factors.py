@@ -18,15 +18,16 @@ rounding: a channel under a ReLU6 is never scaled up so far that it, or what uns
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
 from mobiledeploy.channel_groups import find_groups, reading_scaled, rescale, writing_scaled
+from mobiledeploy.graph import groups_of
 from mobiledeploy.progress import track
-from mobiledeploy.quantize.descent import BATCH, descend, float_logits, in_batches
+from mobiledeploy.quantize.descent import BATCH, descend, float_logits, shuffled_batches
 from mobiledeploy.quantize.in_sequence import Rounded
 from mobiledeploy.quantize.prepare import plan
 from mobiledeploy.quantize.simulate import Simulation
@@ -61,7 +62,7 @@ def learn_factors(model: FoldedModel, calibration: CalibrationSet) -> FoldedMode
     student = _Student(planned, groups)
     images = calibration.spread(_STEPS * BATCH).images
     targets = float_logits(planned.traced, images)
-    batches = in_batches(np.arange(len(images)), epochs=_STEPS)[:_STEPS]
+    batches = shuffled_batches(np.arange(len(images)), epochs=_STEPS)[:_STEPS]
     adam = torch.optim.Adam(student.parameters, lr=_RATE, betas=(0.9, 0.99))
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, len(batches))
     for chosen in track(batches, "Learning factors", len(batches)):
@@ -73,14 +74,6 @@ def learn_factors(model: FoldedModel, calibration: CalibrationSet) -> FoldedMode
     return replace(model, module=planned.traced, factors="learned")
 
 
-@dataclass(frozen=True, slots=True)
-class _Scaled:
-    """Which factors a layer absorbs, as numbers of channel groups; None where it has none."""
-
-    writes: int | None
-    reads: int | None
-
-
 class _Student:
     """The network with activations as quantized and factors that can be learned."""
 
@@ -89,12 +82,7 @@ class _Student:
         limits = [_limits(group, planned) for group in groups]
         self._least, self._most = zip(*limits, strict=True)
         self.parameters = [torch.zeros_like(least).requires_grad_() for least in self._least]
-        writes = {u.operator: number for number, g in enumerate(groups) for u in g.producers}
-        reads = {u.operator: number for number, g in enumerate(groups) for u in g.consumers}
-        self._layers = {
-            unit.operator: _Scaled(writes.get(unit.operator), reads.get(unit.operator))
-            for unit in planned.units
-        }
+        self._groups = groups
 
     def factors(self) -> list[torch.Tensor]:
         """Return s of every group, (channels,)."""
@@ -110,7 +98,7 @@ class _Student:
 
     def run(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits, (N, classes)."""
-        network = _Rescaled(self._planned, self._layers, self.factors())
+        network = _Rescaled(self._planned, self._groups, self.factors())
         return cast("torch.Tensor", network.run(images))
 
 
@@ -129,19 +117,18 @@ class _Rescaled(Simulation):
     """Runs the network with float weights that have absorbed the factors."""
 
     def __init__(
-        self, planned: Plan, layers: dict[Node, _Scaled], factors: Sequence[torch.Tensor]
+        self, planned: Plan, groups: Sequence[ChannelGroup], factors: Sequence[torch.Tensor]
     ) -> None:
         super().__init__(planned.traced, planned.units, planned.encodings, {})
-        self._layers = layers
-        self._factors = factors
-        self._groups = {unit.operator: unit.groups for unit in planned.units if unit.has_weight}
+        scaled = list(zip(groups, factors, strict=True))
+        self._written_by = {u.operator: factor for group, factor in scaled for u in group.producers}
+        self._read_by = {u.operator: factor for group, factor in scaled for u in group.consumers}
 
     def parameters(self, n: Node, operands: Sequence[Any]) -> Rounded:
         """Return a layer's parameters, which are not rounded here, with its factors in them."""
         _, weight, bias, *_ = operands
-        scaled = self._layers[n]
-        if scaled.writes is not None:
-            weight, bias = writing_scaled(weight, bias, self._factors[scaled.writes])
-        if scaled.reads is not None:
-            weight = reading_scaled(weight, self._factors[scaled.reads], self._groups[n])
+        if n in self._written_by:
+            weight, bias = writing_scaled(weight, bias, self._written_by[n])
+        if n in self._read_by:
+            weight = reading_scaled(weight, self._read_by[n], groups_of(n))
         return Rounded(weight, bias)

@@ -22,7 +22,7 @@ import torch
 
 from mobiledeploy.errors import DataError
 from mobiledeploy.progress import track
-from mobiledeploy.quantize.descent import descend, float_logits, in_batches, loss
+from mobiledeploy.quantize.descent import descend, float_logits, loss, shuffled_batches
 from mobiledeploy.quantize.in_sequence import Rounded
 from mobiledeploy.quantize.simulate import Simulation
 
@@ -78,7 +78,7 @@ def learn(
         {"params": list(student.biases.values()), "lr": _BIAS_RATE},
     ]
     adam = torch.optim.Adam(rates, betas=(0.9, 0.99))
-    batches = in_batches(learned, _EPOCHS)
+    batches = shuffled_batches(learned, _EPOCHS)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, len(batches))
     per_epoch = len(batches) // _EPOCHS
     best, least = dict(start), loss(student, images[judges], targets[judges])

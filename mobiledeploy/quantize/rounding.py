@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch.nn import functional as F
 
+from mobiledeploy.graph import groups_of
+
 if TYPE_CHECKING:
     from torch.fx import Node
 
@@ -49,7 +51,7 @@ def round_to_cancel(
         scales: (out,).
         x: The layer's input as the quantized network computes it, (N, in, H, W) or (N, in).
     """
-    groups = cast("int", node.args[6]) if len(node.args) > 6 else 1
+    groups = groups_of(node)
     columns = _columns(node, weight, x, groups)
     columns = columns - columns.mean(1, keepdim=True)
     moments = (columns.transpose(1, 2) @ columns / columns.shape[1]).double()

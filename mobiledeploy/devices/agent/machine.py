@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 PROTOCOL = 1
+X86 = frozenset({"x86_64", "amd64", "i686", "i386"})
 _DISTRIBUTIONS = ("numpy", "onnxruntime", "executorch", "torch")
 
 
@@ -24,7 +25,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "executable": sys.executable,
         "cores": available_cores(),
-        "processor": _sysctl() if platform.system() == "Darwin" else "\n".join(_cpuinfo()),
+        "processor": _processor(),
         "hwcap": _hwcap(),
         "runtimes": {name: _version(name) for name in _DISTRIBUTIONS},
         "conditions": conditions(),
@@ -93,10 +94,14 @@ def sums_saturate() -> bool:
     They do on x86 without VNNI (onnxruntime issue 12072); where nobody says what the processor has,
     exactness goes before speed.
     """
-    if platform.machine().lower() not in ("x86_64", "amd64", "i386", "i686"):
+    if platform.machine().lower() not in X86:
         return False
-    processor = _sysctl() if platform.system() == "Darwin" else "\n".join(_cpuinfo())
-    return "vnni" not in processor.lower()
+    return "vnni" not in _processor().lower()
+
+
+def _processor() -> str:
+    """Return the system's own description of the processor."""
+    return _sysctl() if platform.system() == "Darwin" else "\n".join(_cpuinfo())
 
 
 def _cpuinfo() -> list[str]:
