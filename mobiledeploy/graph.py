@@ -147,7 +147,7 @@ def find_units(traced: GraphModule) -> tuple[Unit, ...]:
                 " zero padding, global average pooling, ReLU, ReLU6, hard-swish or hard-sigmoid.",
             )
         activation = _only_user(node) if kind in {"convolution", "linear", "add"} else None
-        clamp = _clamp_of(activation) if activation is not None else None
+        clamp = clamp_of(activation) if activation is not None else None
         output = activation if clamp is not None and activation is not None else node
         inside.update((node, output))
         units.append(Unit(kind, node, output, clamp))
@@ -229,7 +229,7 @@ def _only_user(node: Node) -> Node | None:
     return next(iter(node.users)) if len(node.users) == 1 else None
 
 
-def _clamp_of(node: Node) -> tuple[float, float] | None:
+def clamp_of(node: Node) -> tuple[float, float] | None:
     """Return the bounds of a ReLU-like activation, or None if the node is none."""
     if node.target is aten.relu.default:
         return (0.0, float("inf"))

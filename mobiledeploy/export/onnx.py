@@ -19,6 +19,7 @@ from onnx_ir.passes.common import (
 
 from mobiledeploy.errors import ExportError
 from mobiledeploy.export.onnx_passes.aligned_channels import AlignDepthwise, AlignStem
+from mobiledeploy.export.onnx_passes.clamp_codes import ClampCodes
 from mobiledeploy.export.onnx_passes.flatten_codes import FlattenCodes
 from mobiledeploy.export.onnx_passes.float_layers import KeepFloatLayers
 from mobiledeploy.export.onnx_passes.fold_pads import FoldPads
@@ -45,6 +46,7 @@ _TIDY = (ClearMetadataAndDocStringPass(), UseGlobalAveragePool())
 _TO_INTEGERS = (
     FoldPads(),
     Uint8Activations(),
+    ClampCodes(),
     KeepFloatLayers(),
     Int32Biases(),
     IntegerHardSwish(),

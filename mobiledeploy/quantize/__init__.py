@@ -18,7 +18,7 @@ import torch
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.graph import module_of, weight_and_bias
+from mobiledeploy.graph import clamp_of, module_of, weight_and_bias
 from mobiledeploy.progress import step
 from mobiledeploy.quantize.factors import learn_factors
 from mobiledeploy.quantize.float_layers import float_units, require_layers
@@ -27,7 +27,7 @@ from mobiledeploy.quantize.prepare import plan, round_parameters
 from mobiledeploy.quantize.quantizer import MobileNetQuantizer
 from mobiledeploy.quiet import quietly
 from mobiledeploy.single_thread import on_one_thread
-from mobiledeploy.types import QuantizedModel, QuantRecipe
+from mobiledeploy.types import Encoding, QuantizedModel, QuantRecipe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,11 +37,10 @@ if TYPE_CHECKING:
 
     from mobiledeploy.quantize.in_sequence import Rounded
     from mobiledeploy.quantize.prepare import Plan
-    from mobiledeploy.types import CalibrationSet, Encoding, FloatDemand, FoldedModel
+    from mobiledeploy.types import CalibrationSet, FloatDemand, FoldedModel
 
 __all__ = ["learn_factors", "quantize"]
 
-aten = torch.ops.aten
 _QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
 
 
@@ -121,16 +120,20 @@ def _convert(
 def _drop_subsumed_clamps(converted: GraphModule, in_float: set[str]) -> None:
     """Remove every ReLU, ReLU6 or clamp whose bounds lie outside what its encoding can say.
 
-    Those that compute in float stay: what reads them may not be quantized.
+    Those that compute in float stay: what reads them may not be quantized. So does a clamp in a
+    residual stream whose other tensors reach further: their encoding does not perform it.
     """
     for node in list(converted.graph.nodes):
-        if node.name in in_float or node.target not in (aten.relu.default, aten.hardtanh.default):
+        bounds = clamp_of(node)
+        if node.name in in_float or bounds is None:
             continue
         (user,) = node.users
         if user.target is not _QUANTIZE:
             raise ExportError(f"The activation {node.name} was not quantized.")
-        node.replace_all_uses_with(node.args[0])
-        converted.graph.erase_node(node)
+        _, scale, zero_point, *_ = user.args
+        if Encoding(scale=scale, zero_point=zero_point).performs(bounds):
+            node.replace_all_uses_with(node.args[0])
+            converted.graph.erase_node(node)
     converted.recompile()
 
 

@@ -3,9 +3,10 @@
 real = (q - z) * s,  s = (high - low) / 255,  z = round(-128 - low / s)
 
 Invariants: real zero is an integer; an encoding never reaches beyond the clamp of its site, so
-saturation performs the clamp; the logits keep their full range (clipped logits tie); and wherever
-two runtimes compute an operator by different formulas, the scale is one at which the formulas
-agree.
+saturation performs the clamp (but in a residual stream that other tensors take further: there the
+clamp stays, at one of the codes); the logits keep their full range (clipped logits tie); and
+wherever two runtimes compute an operator by different formulas, the scale is one at which the
+formulas agree.
 """
 
 from __future__ import annotations
@@ -76,7 +77,10 @@ def choose_encodings(
         elif site.name in before_hardswish:
             encodings[site.name] = encode_before_hardswish(high)
         else:
-            encodings[site.name] = encode(low, high)
+            bounds = [
+                bound for unit in units if unit.output in site.nodes for bound in unit.clamp or ()
+            ]
+            encodings[site.name] = encode_around(low, high, bounds)
     return encodings
 
 
@@ -85,6 +89,16 @@ def encode(low: float, high: float) -> Encoding:
     low, high = min(low, 0.0), max(high, 0.0)
     scale = float(np.float32(max(high - low, 1e-6) / 255))
     return Encoding(scale=scale, zero_point=int(np.clip(np.rint(-128 - low / scale), -128, 127)))
+
+
+def encode_around(low: float, high: float, bounds: Sequence[float]) -> Encoding:
+    """Return the encoding that spans [low, high], in which a clamp at a bound inside is a code.
+
+    Of a residual stream: where a ReLU6 goes into it, 6 is clamped at by its code. Half-way between
+    two codes, it would depend on who rounds it.
+    """
+    inside = [bound for bound in bounds if low < bound < high]
+    return _clear_of_half(encode(low, high), np.array(inside)) if inside else encode(low, high)
 
 
 def encode_input(preprocessing: Preprocessing) -> Encoding:

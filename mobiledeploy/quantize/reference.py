@@ -154,7 +154,7 @@ class _Interpreter(torch.fx.Interpreter):
         return result
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
-        if target not in (*_MEANING, *_FLOAT_ONLY):
+        if target not in _MEANING:
             raise ExportError(f"The operator {target} has no integer meaning.")
         if _is_float(target, args):
             return target(*(_real(a) if _is_value(a) else a for a in args), **kwargs)
@@ -284,6 +284,11 @@ def hardtanh(x: Scaled, low: float, high: float) -> Scaled:
     return Scaled(x.values.clamp(low / x.scale, high / x.scale), x.scale)
 
 
+def relu(x: Scaled) -> Scaled:
+    """Clamp at zero."""
+    return Scaled(x.values.clamp(min=0), x.scale)
+
+
 def flatten(x: Scaled, start: int) -> Scaled:
     """Merge all axes from `start` on."""
     return Scaled(x.values.flatten(start), x.scale)
@@ -305,7 +310,6 @@ _CODING = (
     quantized.dequantize_per_channel.default,
 )
 _WEIGHTED = (aten.conv2d.default, aten.linear.default)
-_FLOAT_ONLY = (aten.relu.default,)  # of integers it is what saturation does
 _MEANING: dict[object, Callable[..., Scaled]] = {
     _QUANTIZE: quantize,
     quantized.dequantize_per_tensor.default: dequantize,
@@ -316,6 +320,7 @@ _MEANING: dict[object, Callable[..., Scaled]] = {
     aten.mul.Tensor: multiply,
     aten.adaptive_avg_pool2d.default: pool,
     aten.hardtanh.default: hardtanh,
+    aten.relu.default: relu,
     aten.hardswish.default: hardswish,
     aten.flatten.using_ints: flatten,
     aten.pad.default: pad,

@@ -172,6 +172,11 @@ class Encoding:
         """Return the largest real number that can be encoded."""
         return (127 - self.zero_point) * self.scale
 
+    def performs(self, clamp: tuple[float, float]) -> bool:
+        """Return whether codes cannot say what lies outside these bounds: saturation clamps."""
+        half_step = self.scale / 2
+        return clamp[0] - half_step < self.low and self.high < clamp[1] + half_step
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantRecipe:

@@ -1,4 +1,6 @@
 """The network that these tests export, and its artifacts' name."""
 
-NETWORK = ("--weights", "random", "--width", 0.25, "--resolution", 32, "--num-classes", 10)
-NAME = "mobilenet_v2_0.25_32-10classes-random"
+from pathlib import Path
+
+NETWORK = ("--config", Path(__file__).with_name("tiny.yml"))
+NAME = "mobilenet_v2_0.25_32-rowsd2a361d9-10classes-random"

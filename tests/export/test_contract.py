@@ -123,6 +123,7 @@ def test_onnx_runtime_runs_v2_in_integers_from_the_image_to_the_logits(exported_
         "QLinearGlobalAveragePool",
         "Flatten",
         "QGemm",
+        "Clip",  # of codes: the stem's ReLU6, in a residual stream at this width
         "Pad",  # of codes: the image gets a fourth channel
         "Transpose",  # of codes: ONNX Runtime chooses channels-last
     }
