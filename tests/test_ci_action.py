@@ -14,6 +14,7 @@ import pytest
 import yaml
 from PIL import Image
 from test_parity_and_exit_codes import trained_checkpoint
+from tiny import CONFIG
 
 ROOT = Path(__file__).parent.parent
 ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
@@ -87,7 +88,7 @@ def run(project, console_script, offline_environment):
 def gate(project, run):
     """Run the action's second step with the inputs of the job, some of them replaced."""
     (project / "exports").mkdir()
-    script = step(STEPS, "Export")["run"].rstrip() + " --resolution 32 --no-parity\n"
+    script = step(STEPS, "Export")["run"].rstrip() + f" --config {CONFIG} --no-parity\n"
     done = run(script)
     assert done.returncode == 0, done.stderr
 

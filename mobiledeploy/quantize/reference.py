@@ -27,7 +27,7 @@ import torch
 from torch.nn import functional as F
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.graph import module_of
+from mobiledeploy.graph import clamp_of, module_of
 from mobiledeploy.types import INPUT_NAME, OUTPUT_NAME
 
 if TYPE_CHECKING:
@@ -133,6 +133,8 @@ def _operators(graph: Graph) -> dict[str, tuple[str, str]]:
     named = {}
     for node in graph.find_nodes(op="call_function", target=_QUANTIZE):
         source = node.args[0]
+        if clamp_of(source) is not None:
+            source = source.args[0]
         named[node.name] = (source.name, module_of(source))
     return named
 

@@ -30,7 +30,7 @@ def own(mobiledeploy, workplace: Path, others: str) -> Path:
     """An `.onnx` of a checkpoint of its own, calibrated with the other images."""
     trained_checkpoint(workplace / "own.pth")
     done = mobiledeploy(
-        *("export", "v2", "--int8", "--weights", "own.pth", "--resolution", 32),
+        *("export", "v2", "--int8", *NETWORK, "--weights", "own.pth"),
         *("--calib-data", others, "--format", "onnx", "--no-parity", "--out", "own", "--json"),
         cwd=workplace,
     )

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from tiny import NAME, NETWORK
+from tiny import CONFIG, NAME, NETWORK
 
 NOISE = ("Traceback", "torchao", "torch/", "cpuinfo", "W1", "[W", "deprecated")
 FEW = "8 calibration images are few: give 32 or more, 100 for the best."
@@ -101,8 +101,7 @@ def test_ctrl_c_leaves_nothing_half_written(
 def test_the_api_does_the_same(tmp_path: Path, workplace: Path, pair):
     import mobiledeploy
 
-    spec = {"width": 0.25, "resolution": 32, "num_classes": 10}
-    model = mobiledeploy.build("v2", weights="random", **spec)
+    model = mobiledeploy.build("v2", config=CONFIG)
     images = mobiledeploy.load_images(model, workplace / "pictures")
     deployment = mobiledeploy.deploy(model, formats=["onnx"], calibration=images, out=tmp_path)
     assert deployment.parity is not None

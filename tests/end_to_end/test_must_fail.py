@@ -46,7 +46,7 @@ def test_images_in_bgr_fail_at_float(mobiledeploy, exported_trained, tmp_path: P
     """The network of the shared checkpoint, given CIFAR's images as OpenCV would read them."""
     artifact, images = exported_trained
     arrays = np.load(images)
-    some = {name: arrays[name][::5] for name in ("images", "labels")}
+    some = {name: arrays[name][::10] for name in ("images", "labels")}
     np.savez(tmp_path / "labelled.npz", **some | {"images": some["images"][..., ::-1]})
     np.savez(tmp_path / "bgr.npz", images=some["images"][..., ::-1])
     for data, said in (("labelled.npz", "is right on"), ("bgr.npz", "has larger logits on")):
@@ -81,7 +81,7 @@ def test_a_stale_artifact_beside_a_new_manifest(mobiledeploy, copied: Path, work
 
 def test_the_onnx_of_another_model(mobiledeploy, copied: Path, workplace: Path, tmp_path: Path):
     """Under the name of the artifact, and with its digest in the manifest."""
-    options = ("--weights", "random", "--width", 0.25, "--resolution", 32, "--num-classes", 10)
+    options = ("--weights", "random", "--width", 0.25, "--resolution", 32, "--ptq", "fast")
     made = mobiledeploy(
         *("export", "v1", "--int8", *options, "--calib-data", workplace / "pictures"),
         *("--format", "onnx", "--no-parity", "--json"),

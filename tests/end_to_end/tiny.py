@@ -2,5 +2,6 @@
 
 from pathlib import Path
 
-NETWORK = ("--config", Path(__file__).with_name("tiny.yml"))
+CONFIG = Path(__file__).with_name("tiny.yml")
+NETWORK = ("--config", CONFIG)
 NAME = "mobilenet_v2_0.25_32-rowsd2a361d9-10classes-random"

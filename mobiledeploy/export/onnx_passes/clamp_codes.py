@@ -67,7 +67,8 @@ def _move(graph: ir.Graph, node: ir.Node) -> None:
     quantize.replace_input_with(0, source)
     codes = quantize.outputs[0]
     clip = ir.node("Clip", [codes, least, most], name=f"{node.name}.clip")
-    clip.outputs[0].name = f"{node.name}.clamped"
+    # the clamped codes are what the network knows by this name
+    clip.outputs[0].name, codes.name = codes.name, f"{codes.name}.unclamped"
     clip.outputs[0].dtype = ir.DataType.UINT8
     ir.convenience.replace_all_uses_with(codes, clip.outputs[0])
     clip.replace_input_with(0, codes)
