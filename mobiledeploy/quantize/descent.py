@@ -28,18 +28,35 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule
 
 BATCH = 8
+_JUDGES = 6
 _AT_ONCE = 4  # images on one core
 
 
-class Student(Protocol):
+class Quantized(Protocol):
+    """A network as quantized, or part of it."""
+
+    def run(self, images: torch.Tensor) -> torch.Tensor:
+        """Return the logits, (N, classes); several threads may ask at once."""
+
+
+class Student(Quantized, Protocol):
     """A network as quantized, with parameters that can be learned."""
 
     @property
     def parameters(self) -> Sequence[torch.Tensor]:
         """Return what is learned."""
 
-    def run(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the logits, (N, classes)."""
+
+def round_through(x: torch.Tensor) -> torch.Tensor:
+    """Round; the gradient is that of the identity."""
+    return x + (x.round() - x).detach()
+
+
+def judges_and_others(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return the numbers of images that only judge (every sixth), and of those to learn from."""
+    numbers = np.arange(count)
+    judges = numbers[::_JUDGES]
+    return judges, np.setdiff1d(numbers, judges)
 
 
 def float_logits(traced: GraphModule, images: NDArray[np.float32]) -> torch.Tensor:
@@ -59,11 +76,11 @@ def shuffled_batches(numbers: NDArray[np.intp], epochs: int) -> list[NDArray[np.
     ]
 
 
-def loss(student: Student, images: NDArray[np.float32], targets: torch.Tensor) -> float:
+def loss(network: Quantized, images: NDArray[np.float32], targets: torch.Tensor) -> float:
     """Return |logits - targets|^2 / |targets|^2."""
     few = [slice(first, first + _AT_ONCE) for first in range(0, len(images), _AT_ONCE)]
     errors = in_order(
-        lambda part: float((student.run(_tensor(images[part])) - targets[part]).square().sum()), few
+        lambda part: float((network.run(_tensor(images[part])) - targets[part]).square().sum()), few
     )
     return sum(errors) / float(targets.square().sum())
 

@@ -1,4 +1,4 @@
-"""Learn how far each channel is scaled from what its rounding and clipping do to the logits.
+"""Learn how far each channel is scaled, and each range reaches, from what that does to the logits.
 
 Equalization makes channels even: each gets as much of the int8 range as it needs to be seen whole.
 But the logits depend on some channels more than on others, and some reach far only in images where
@@ -7,6 +7,8 @@ nearest to the float ones (see `descent`), with
 
 - activations on the encodings that the network would get now, ranges searched: a channel that is
   scaled up is clipped more and rounded less;
+- ranges learned along with the factors, as factors of their widths: the two belong together, and
+  `prepare` decides whether these or ranges searched once more are better;
 - weights in float, since what rounding does to them is mostly cancelled afterwards (measured:
   docs/decisions/0008);
 - log s learned, by hundredths: a factor times or divided by 1.3 or so, over all steps.
@@ -25,17 +27,25 @@ import numpy as np
 import torch
 
 from mobiledeploy.channel_groups import find_groups, reading_scaled, rescale, writing_scaled
-from mobiledeploy.graph import groups_of
+from mobiledeploy.graph import find_sites, groups_of
 from mobiledeploy.progress import track
-from mobiledeploy.quantize.descent import BATCH, descend, float_logits, shuffled_batches
+from mobiledeploy.quantize.descent import (
+    BATCH,
+    descend,
+    float_logits,
+    judges_and_others,
+    round_through,
+    shuffled_batches,
+)
 from mobiledeploy.quantize.in_sequence import Rounded
 from mobiledeploy.quantize.prepare import plan
+from mobiledeploy.quantize.ranges import learnable_sites
 from mobiledeploy.quantize.simulate import Simulation
 from mobiledeploy.single_thread import on_one_thread
-from mobiledeploy.types import QuantRecipe
+from mobiledeploy.types import QuantRecipe, evenly_spread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch.fx import Node
 
@@ -44,12 +54,15 @@ if TYPE_CHECKING:
     from mobiledeploy.types import CalibrationSet, FoldedModel
 
 _STEPS = 24
-_RATE = 0.02
+_FACTOR_RATE = 0.02
+_WIDTH_RATE = 0.01
 
 
 @on_one_thread
 def learn_factors(model: FoldedModel, calibration: CalibrationSet) -> FoldedModel:
     """Return an equalized model with every channel group rescaled to what the logits ask for.
+
+    Every sixth image is left out, to judge the ranges that come with it.
 
     Raises:
         ExportError: the network holds an operator without an int8 form.
@@ -57,13 +70,20 @@ def learn_factors(model: FoldedModel, calibration: CalibrationSet) -> FoldedMode
     """
     planned = plan(model, calibration, QuantRecipe())
     groups = find_groups(planned.traced, planned.units)
-    if not groups:
-        return replace(model, factors="learned")
     student = _Student(planned, groups)
-    images = calibration.spread(_STEPS * BATCH).images
+    if not student.parameters:
+        return replace(model, factors="learned")
+    images = calibration.images
+    judges, others = judges_and_others(len(images))
+    images = images[others if len(others) else judges]
+    images = images[evenly_spread(len(images), _STEPS * BATCH)]
     targets = float_logits(planned.traced, images)
     batches = shuffled_batches(np.arange(len(images)), epochs=_STEPS)[:_STEPS]
-    adam = torch.optim.Adam(student.parameters, lr=_RATE, betas=(0.9, 0.99))
+    rates = [
+        {"params": student.logs_of_factors, "lr": _FACTOR_RATE},
+        {"params": list(student.logs_of_widths.values()), "lr": _WIDTH_RATE},
+    ]
+    adam = torch.optim.Adam([rate for rate in rates if rate["params"]], betas=(0.9, 0.99))
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, len(batches))
     for chosen in track(batches, "Learning factors", len(batches)):
         descend(student, adam, images[chosen], targets[chosen])
@@ -71,34 +91,62 @@ def learn_factors(model: FoldedModel, calibration: CalibrationSet) -> FoldedMode
         decay.step()
     for group, factor in zip(groups, student.factors(), strict=True):
         rescale(planned.traced, group, factor.detach())
-    return replace(model, module=planned.traced, factors="learned")
+    return replace(model, module=planned.traced, factors="learned", ranges=student.ranges())
 
 
 class _Student:
-    """The network with activations as quantized and factors that can be learned."""
+    """The network with activations as quantized; factors and widths of ranges can be learned.
+
+    Attributes:
+        logs_of_factors: log s of every group, (channels,).
+        logs_of_widths: log of what a site's range is multiplied by, by the site's name.
+    """
 
     def __init__(self, planned: Plan, groups: Sequence[ChannelGroup]) -> None:
         self._planned = planned
-        limits = [_limits(group, planned) for group in groups]
-        self._least, self._most = zip(*limits, strict=True)
-        self.parameters = [torch.zeros_like(least).requires_grad_() for least in self._least]
         self._groups = groups
+        self._limits = [_limits(group, planned) for group in groups]
+        sites = find_sites(planned.traced, planned.units)
+        learnable = learnable_sites(planned.units, sites)
+        self._site_of = {
+            node.name: site.name for site in sites for node in site.nodes if site.name in learnable
+        }
+        self.logs_of_factors = [
+            torch.zeros_like(least).requires_grad_() for least, _ in self._limits
+        ]
+        self.logs_of_widths = {
+            site.name: torch.zeros(()).requires_grad_() for site in sites if site.name in learnable
+        }
+
+    @property
+    def parameters(self) -> list[torch.Tensor]:
+        """Return what is learned."""
+        return [*self.logs_of_factors, *self.logs_of_widths.values()]
 
     def factors(self) -> list[torch.Tensor]:
         """Return s of every group, (channels,)."""
-        return [logarithms.exp() for logarithms in self.parameters]
+        return [logarithms.exp() for logarithms in self.logs_of_factors]
+
+    def ranges(self) -> dict[str, tuple[float, float]]:
+        """Return the ranges as learned, by the site's name."""
+        return {
+            name: (encoding.low * width, encoding.high * width)
+            for name, encoding, width in (
+                (name, self._planned.by_site[name], float(logarithm.detach().exp()))
+                for name, logarithm in self.logs_of_widths.items()
+            )
+        }
 
     def keep_function(self) -> None:
         """Take the factors back to where the float network computes what it did."""
         with torch.no_grad():
-            for logarithms, least, most in zip(
-                self.parameters, self._least, self._most, strict=True
-            ):
+            for logarithms, (least, most) in zip(self.logs_of_factors, self._limits, strict=True):
                 logarithms.clamp_(least, most)
 
     def run(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits, (N, classes)."""
-        network = _Rescaled(self._planned, self._groups, self.factors())
+        widths = {node: self.logs_of_widths[site].exp() for node, site in self._site_of.items()}
+        network = _Rescaled(self._planned, self._groups, self.factors(), widths)
         return cast("torch.Tensor", network.run(images))
 
 
@@ -114,15 +162,27 @@ def _limits(group: ChannelGroup, planned: Plan) -> tuple[torch.Tensor, torch.Ten
 
 
 class _Rescaled(Simulation):
-    """Runs the network with float weights that have absorbed the factors."""
+    """Runs the network with float weights that have absorbed the factors, and wider ranges.
+
+    Args:
+        planned: The network.
+        groups: Of its channels.
+        factors: s of each.
+        widths: What the range of an activation is multiplied by, by node name.
+    """
 
     def __init__(
-        self, planned: Plan, groups: Sequence[ChannelGroup], factors: Sequence[torch.Tensor]
+        self,
+        planned: Plan,
+        groups: Sequence[ChannelGroup],
+        factors: Sequence[torch.Tensor],
+        widths: Mapping[str, torch.Tensor],
     ) -> None:
         super().__init__(planned.traced, planned.units, planned.encodings, {})
         scaled = list(zip(groups, factors, strict=True))
         self._written_by = {u.operator: factor for group, factor in scaled for u in group.producers}
         self._read_by = {u.operator: factor for group, factor in scaled for u in group.consumers}
+        self._widths = widths
 
     def parameters(self, n: Node, operands: Sequence[Any]) -> Rounded:
         """Return a layer's parameters, which are not rounded here, with its factors in them."""
@@ -132,3 +192,11 @@ class _Rescaled(Simulation):
         if n in self._read_by:
             weight = reading_scaled(weight, self._read_by[n], groups_of(n))
         return Rounded(weight, bias)
+
+    def _coded(self, node: Node, value: torch.Tensor) -> torch.Tensor:
+        if node.name not in self._widths:
+            return super()._coded(node, value)
+        encoding = self._encodings[node.name]
+        step = encoding.scale * self._widths[node.name]
+        steps = round_through(value / step)
+        return steps.clamp(-128 - encoding.zero_point, 127 - encoding.zero_point) * step

@@ -17,18 +17,25 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-import numpy as np
 import torch
 
 from mobiledeploy.errors import DataError
 from mobiledeploy.progress import track
-from mobiledeploy.quantize.descent import descend, float_logits, loss, shuffled_batches
+from mobiledeploy.quantize.descent import (
+    descend,
+    float_logits,
+    judges_and_others,
+    loss,
+    round_through,
+    shuffled_batches,
+)
 from mobiledeploy.quantize.in_sequence import Rounded
 from mobiledeploy.quantize.simulate import Simulation
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
     from torch.fx import GraphModule
 
@@ -36,7 +43,6 @@ if TYPE_CHECKING:
     from mobiledeploy.types import Encoding
 
 _EPOCHS = 10
-_JUDGES = 6  # every sixth image
 _LEAST_IMAGES = 12
 _WEIGHT_RATE = 0.003  # in steps of the weights' grids
 _BIAS_RATE = 1e-4
@@ -71,8 +77,7 @@ def learn(
         )
     student = _Student(traced, units, encodings, scales, start)
     targets = float_logits(traced, images)
-    numbers = np.arange(len(images))
-    judges, learned = numbers[::_JUDGES], np.setdiff1d(numbers, numbers[::_JUDGES])
+    judges, learned = judges_and_others(len(images))
     rates = [
         {"params": list(student.steps.values()), "lr": _WEIGHT_RATE},
         {"params": list(student.biases.values()), "lr": _BIAS_RATE},
@@ -129,7 +134,9 @@ class _Student:
     def run(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits, (N, classes)."""
         learnable = {
-            name: Rounded(_round(steps.clamp(-127, 127)) * self._grids[name], self.biases[name])
+            name: Rounded(
+                round_through(steps.clamp(-127, 127)) * self._grids[name], self.biases[name]
+            )
             for name, steps in self.steps.items()
         }
         return cast("torch.Tensor", Simulation(*self._network, learnable).run(images))
@@ -143,8 +150,3 @@ class _Student:
             )
             for name, steps in self.steps.items()
         }
-
-
-def _round(x: torch.Tensor) -> torch.Tensor:
-    """Round; the gradient is that of the identity."""
-    return x + (x.round() - x).detach()

@@ -17,6 +17,7 @@ from mobiledeploy.graph import find_sites, find_units, trace, weight_and_bias
 from mobiledeploy.observe import observe
 from mobiledeploy.progress import step
 from mobiledeploy.quantize.in_sequence import Rounded, round_in_sequence
+from mobiledeploy.quantize.judge import best_encodings
 from mobiledeploy.quantize.learned import learn
 from mobiledeploy.quantize.ranges import choose_encodings, least_widths, narrowed, widest_ranges
 from mobiledeploy.quantize.rounding import round_to_cancel
@@ -81,8 +82,7 @@ def plan(model: FoldedModel, calibration: CalibrationSet, recipe: QuantRecipe) -
     observed = observe(traced, [node for site in sites for node in site.nodes], calibration)
     network = _Network(traced, units, sites, widest_ranges(sites, observed), model.preprocessing)
     network = network.held_to_runtimes()
-    images = calibration.images
-    by_site = network.encode(_choose_factors(network, recipe, images))
+    by_site = _choose_encodings(network, recipe, calibration.images, model.ranges)
     encodings = network.by_node(by_site)
     return Plan(
         traced=traced,
@@ -133,12 +133,15 @@ class _Network:
 
     def held_to_runtimes(self) -> _Network:
         """Return the network with the widths below which a runtime refuses an operator."""
-        widest = self.by_node(self.encode({site.name: 1.0 for site in self.sites}))
+        widest = self.by_node(self.encode(self.narrowed({site.name: 1.0 for site in self.sites})))
         return replace(self, least_widths=least_widths(self.traced, self.units, self.sites, widest))
 
-    def encode(self, factors: Mapping[str, float]) -> dict[str, Encoding]:
-        """Return the encodings, by site name, of the widest ranges narrowed by these factors."""
-        ranges = narrowed(self.widest, factors, self.least_widths)
+    def narrowed(self, factors: Mapping[str, float]) -> dict[str, tuple[float, float]]:
+        """Return the widest ranges multiplied by these factors, by site name."""
+        return narrowed(self.widest, factors, self.least_widths)
+
+    def encode(self, ranges: Mapping[str, tuple[float, float]]) -> dict[str, Encoding]:
+        """Return the encodings of these ranges, by site name."""
         return choose_encodings(self.units, self.sites, ranges, self.preprocessing)
 
     def by_node(self, by_site: Mapping[str, Encoding]) -> dict[str, Encoding]:
@@ -156,12 +159,28 @@ class _Network:
         return scales
 
 
-def _choose_factors(
-    network: _Network, recipe: QuantRecipe, images: NDArray[np.float32]
-) -> dict[str, float]:
-    """Return how far each site's widest range is narrowed."""
+def _choose_encodings(
+    network: _Network,
+    recipe: QuantRecipe,
+    images: NDArray[np.float32],
+    learned: Mapping[str, tuple[float, float]],
+) -> dict[str, Encoding]:
+    """Return the encodings by site name: with searched ranges or with learned ones."""
     if recipe.range_rule == "minmax":
-        return {site.name: 1.0 for site in network.sites}
+        return network.encode(network.narrowed({site.name: 1.0 for site in network.sites}))
     side = images.shape[-1]
     judged = images[: int(np.clip(_JUDGED_PIXELS // side**2, _LEAST_JUDGED, _MOST_JUDGED))]
-    return search_factors(network.traced, network.units, network.sites, network.encode, judged)
+    factors = search_factors(
+        network.traced,
+        network.units,
+        network.sites,
+        lambda factors: network.encode(network.narrowed(factors)),
+        judged,
+    )
+    searched = network.narrowed(factors)
+    choices = [network.encode(searched)]
+    if learned:
+        kept = narrowed(learned, dict.fromkeys(learned, 1.0), network.least_widths)
+        choices.append(network.encode(searched | kept))
+    by_node = [network.by_node(choice) for choice in choices]
+    return choices[best_encodings(network.traced, network.units, by_node, images) if learned else 0]

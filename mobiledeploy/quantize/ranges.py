@@ -84,6 +84,22 @@ def choose_encodings(
     return encodings
 
 
+def learnable_sites(units: Sequence[Unit], sites: Sequence[Site]) -> frozenset[str]:
+    """Return the sites whose range nobody dictates.
+
+    Neither the input's, which pixels fill, nor the logits', which must not be clipped; nor where
+    the scale follows from other scales: on both sides of a hard-swish, behind a product or a pool.
+    """
+    site_of = {node: site.name for site in sites for node in site.nodes}
+    dictated = {sites[0].name, sites[-1].name}
+    for unit in units:
+        if unit.kind in {"hardswish", "multiply", "pool"}:
+            dictated.add(site_of[unit.output])
+        if unit.kind == "hardswish":
+            dictated.add(site_of[unit.activations[0]])
+    return frozenset(site.name for site in sites if site.name not in dictated)
+
+
 def encode(low: float, high: float) -> Encoding:
     """Return the encoding that spans [low, high] and zero."""
     low, high = min(low, 0.0), max(high, 0.0)

@@ -75,6 +75,8 @@ class FoldedModel:
 
     Attributes:
         factors: How its channels have been rescaled since.
+        ranges: Of activations, by site, as they were learned with the factors (empty: they were
+            not); `quantize` takes them where they are better than those that it searches.
     """
 
     spec: ModelSpec
@@ -84,6 +86,7 @@ class FoldedModel:
     labels: tuple[str, ...] = ()
     folded_layers: tuple[str, ...] = ()
     factors: Factors = "given"
+    ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 def evenly_spread(count: int, wanted: int) -> list[int]:

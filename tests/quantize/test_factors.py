@@ -1,5 +1,7 @@
 """Factors learned from the logits: the same function, better kept by int8."""
 
+from dataclasses import replace
+
 import networks
 import numpy as np
 import pytest
@@ -7,16 +9,18 @@ import torch
 
 from mobiledeploy.channel_groups import find_groups, rescale
 from mobiledeploy.errors import DataError
-from mobiledeploy.graph import find_units, trace
+from mobiledeploy.graph import find_sites, find_units, trace
 from mobiledeploy.observe import observe
 from mobiledeploy.pipeline import build, take_through_stages
-from mobiledeploy.quantize import factors, learn_factors, quantize
+from mobiledeploy.quantize import factors, judge, learn_factors, prepare, quantize
 from mobiledeploy.quantize.descent import float_logits, loss
 from mobiledeploy.quantize.prepare import plan
+from mobiledeploy.quantize.ranges import encode, learnable_sites
 from mobiledeploy.types import FAMILIES, CalibrationSet, QuantRecipe
 
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 SHORT = {"v1", "v2", "v3-small"}
+MINMAX = QuantRecipe(range_rule="minmax")
 
 
 def even(family):
@@ -55,7 +59,7 @@ def test_what_is_learned_from_is_the_network_that_comes_of_it(family):
     student = factors._Student(planned, groups)
     with torch.no_grad():
         before = student.run(images)
-        for number, logarithms in enumerate(student.parameters):
+        for number, logarithms in enumerate(student.logs_of_factors):
             logarithms.copy_(torch.linspace(-1, 1, len(logarithms)).roll(number))
         during = student.run(images)
         for group, factor in zip(groups, student.factors(), strict=True):
@@ -63,6 +67,86 @@ def test_what_is_learned_from_is_the_network_that_comes_of_it(family):
         after = factors._Student(planned, groups).run(images)
     assert (after - during).norm() < 0.03 * during.norm()  # some codes next to half-way
     assert (after - before).norm() > 0.1 * before.norm()
+
+
+@EVERY_FAMILY
+def test_the_ranges_that_are_learned_from_are_those_that_come_of_it(family):
+    images = torch.from_numpy(networks.pixels(32))
+    planned = plan(even(family), networks.calibration(32), QuantRecipe())
+    student = factors._Student(planned, find_groups(planned.traced, planned.units))
+    with torch.no_grad():
+        before = student.run(images)
+        for number, logarithm in enumerate(student.logs_of_widths.values()):
+            logarithm.fill_((-0.7, -0.3, 0.4)[number % 3])
+        during = student.run(images)
+    encodings = dict(planned.encodings)
+    for name, node in student._site_of.items():
+        encodings[name] = encode(*student.ranges()[node])
+    with torch.no_grad():
+        after = judge._Activations(planned.traced, planned.units, encodings).run(images)
+    assert (after - during).norm() < 0.03 * during.norm()
+    assert (during - before).norm() > 0.1 * before.norm()
+
+
+@pytest.mark.parametrize("count", [1, 2, 24])
+def test_images_that_judge_are_not_learned_from(count, monkeypatch):
+    calibration = networks.calibration(32, count)
+    seen = []
+    descend = factors.descend
+    monkeypatch.setattr(
+        factors,
+        "descend",
+        lambda student, adam, images, targets: (
+            seen.append(images) or descend(student, adam, images, targets)
+        ),
+    )
+    learned("v1", calibration)
+    judges = calibration.images[::6] if count > 1 else np.zeros((0, 3, 32, 32))
+    assert len(seen) == factors._STEPS
+    assert not any((images[:, None] == judges).all((2, 3, 4)).any() for images in seen)
+
+
+def test_a_plan_takes_learned_ranges_where_they_are_judged_better(monkeypatch):
+    images = networks.calibration(32)
+    model = learned("v2", images)
+    chosen = {}
+    for number in (0, 1):
+        monkeypatch.setattr(prepare, "best_encodings", lambda *_, number=number: number)
+        chosen[number] = plan(model, images, QuantRecipe()).by_site
+    monkeypatch.undo()
+    searched = plan(replace(model, ranges={}), images, QuantRecipe()).by_site
+    assert chosen[0] == searched
+    kept = {name for name in model.ranges if chosen[1][name] != searched[name]}
+    assert len(kept) > 0.5 * len(searched)
+    for name in kept:
+        assert chosen[1][name].high == pytest.approx(model.ranges[name][1], rel=1e-6), name
+    widest = plan(model, images, MINMAX).by_site
+    assert widest == plan(replace(model, ranges={}), images, MINMAX).by_site
+
+
+def test_the_better_of_two_choices_is_found_in_either_order():
+    planned = plan(even("v2"), networks.calibration(32), QuantRecipe())
+    good = planned.encodings
+    bad = {name: replace(each, scale=each.scale / 3) for name, each in good.items()}
+    given = (planned.traced, planned.units)
+    images = networks.pixels(32)
+    assert judge.best_encodings(*given, [good, bad], images) == 0
+    assert judge.best_encodings(*given, [bad, good], images) == 1
+
+
+@EVERY_FAMILY
+def test_no_range_is_learned_that_is_dictated(family):
+    planned = plan(even(family), networks.calibration(32), QuantRecipe())
+    sites = find_sites(planned.traced, planned.units)
+    learnable = learnable_sites(planned.units, sites)
+    assert learnable
+    assert not {sites[0].name, sites[-1].name} & learnable
+    for name in learnable:
+        encoding = planned.by_site[name]
+        assert encode(encoding.low, encoding.high) == encoding
+    for unit in planned.units:
+        if unit.kind in ("hardswish", "multiply", "pool"):
+            assert unit.output.name not in learnable
 
 
 def reached(model, images):
@@ -73,9 +157,9 @@ def reached(model, images):
     return np.concatenate([tensor.maxima.max(0) for tensor in seen])
 
 
-@pytest.mark.parametrize("rate", [factors._RATE, 1.0])
+@pytest.mark.parametrize("rate", [factors._FACTOR_RATE, 1.0])
 def test_a_channel_below_a_relu6_is_not_scaled_up_to_where_it_would_be_cut_off(rate, monkeypatch):
-    monkeypatch.setattr(factors, "_RATE", rate)
+    monkeypatch.setattr(factors, "_FACTOR_RATE", rate)
     images = networks.calibration(32)
     before = reached(even("v2"), images)
     after = reached(learned("v2"), images)

@@ -33,7 +33,7 @@ def noise(model, images):
 
 
 def test_learning_lowers_the_error_of_the_images_that_judge(by_recipe):
-    judges = networks.pixels(32, COUNT)[:: learned._JUDGES]
+    judges = networks.pixels(32, COUNT)[:: descent._JUDGES]
     assert noise(by_recipe["best"], judges) < 0.97 * noise(by_recipe["balanced"], judges)
 
 
@@ -47,7 +47,7 @@ def test_the_best_epoch_is_what_is_returned_not_the_last(monkeypatch):
     def learn(*given, learn=learned.learn):
         traced, units, encodings, scales, images, _start = given
         best = learn(*given)
-        judges = images[:: learned._JUDGES]
+        judges = images[:: descent._JUDGES]
         student = learned._Student(traced, units, encodings, scales, best)
         targets = descent.float_logits(traced, judges)
         returned.append((tuple(losses), loss(student, judges, targets)))
