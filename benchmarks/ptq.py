@@ -62,7 +62,7 @@ def ours(recipe: QuantRecipe, *, turned: bool = True) -> Flow:
             with kept:
                 model = equalize(model, images)
         if recipe.factors == "learned":
-            model = learn_factors(model, images)
+            model = learn_factors(model, images, thorough=recipe.rounding == "learned")
         return IntegerReference(quantize(model, images, recipe))
 
     return flow

@@ -181,7 +181,9 @@ def _rescaled(folded: FoldedModel, calibration: CalibrationSet, recipe: QuantRec
     if recipe.factors == "given":
         return folded
     even = equalize(folded, calibration)
-    return learn_factors(even, calibration) if recipe.factors == "learned" else even
+    if recipe.factors == "even":
+        return even
+    return learn_factors(even, calibration, thorough=recipe.rounding == "learned")
 
 
 @on_one_thread
