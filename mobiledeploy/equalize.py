@@ -32,8 +32,9 @@ import torch
 
 from mobiledeploy.channel_groups import find_groups, rescale
 from mobiledeploy.graph import find_units, trace, weight_and_bias
-from mobiledeploy.observe import observe
+from mobiledeploy.observe import known_or_observe
 from mobiledeploy.single_thread import on_one_thread
+from mobiledeploy.types import Observations
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,8 +44,7 @@ if TYPE_CHECKING:
 
     from mobiledeploy.channel_groups import ChannelGroup
     from mobiledeploy.graph import Unit
-    from mobiledeploy.observe import Observed
-    from mobiledeploy.types import CalibrationSet, FoldedModel
+    from mobiledeploy.types import CalibrationSet, FoldedModel, Observed
 
 _DENSE_EXPONENT = 0.75
 _DENSE_RELU6_EXPONENT = 0.5
@@ -61,11 +61,15 @@ def equalize(model: FoldedModel, calibration: CalibrationSet) -> FoldedModel:
     traced = trace(model)
     units = find_units(traced)
     groups = find_groups(traced, units)
-    observed = observe(traced, [node for group in groups for node in group.nodes], calibration)
+    (source,) = traced.graph.find_nodes(op="placeholder")
+    nodes = [source, *(unit.output for unit in units)]  # more than are needed here: all that are
+    observed = dict(known_or_observe(model, traced, nodes, calibration))
     for group in groups:
-        s = _factors(traced, group, observed)
-        rescale(traced, group, torch.from_numpy(s).float())
-    return replace(model, module=traced, factors="even")
+        s = torch.from_numpy(_factors(traced, group, observed)).float()
+        rescale(traced, group, s)
+        observed |= {node.name: observed[node.name].divided(s.numpy()) for node in group.nodes}
+    observations = Observations(module=traced, images=calibration, by_node=observed)
+    return replace(model, module=traced, factors="even", observations=observations)
 
 
 def _factors(

@@ -7,7 +7,6 @@ conclusions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import numpy as np
@@ -16,6 +15,7 @@ import torch
 from mobiledeploy.errors import DataError
 from mobiledeploy.parallel import in_order
 from mobiledeploy.progress import track
+from mobiledeploy.types import Observed
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch.fx import GraphModule, Node
 
-    from mobiledeploy.types import CalibrationSet
+    from mobiledeploy.types import CalibrationSet, FoldedModel
 
 # Four images in channels-last order keep the early, wide layers inside the caches: three times
 # faster than sixteen at once.
@@ -32,25 +32,24 @@ _AT_ONCE = 4
 Extremes: TypeAlias = "tuple[NDArray[np.float32], NDArray[np.float32]]"
 
 
-@dataclass(frozen=True, slots=True)
-class Observed:
-    """What one tensor showed.
+def known_or_observe(
+    model: FoldedModel, traced: GraphModule, nodes: Iterable[Node], calibration: CalibrationSet
+) -> Mapping[str, Observed]:
+    """Return what the model's activations showed on these images, watching them if need be.
 
-    Attributes:
-        minima: (images, channels), over height and width.
-        maxima: Likewise.
+    Args:
+        model: What `traced` was traced from.
+        traced: The graph.
+        nodes: Of it.
+        calibration: The images.
+
+    Raises:
+        DataError: see `observe`.
     """
-
-    minima: NDArray[np.float32]
-    maxima: NDArray[np.float32]
-
-    @property
-    def margin(self) -> float:
-        """How much further, as a factor, images may reach that were not seen: 1 + 3 / sqrt(n).
-
-        Measured, not derived: docs/decisions/0007.
-        """
-        return float(1 + 3 / np.sqrt(len(self.maxima)))
+    known = model.observations
+    if known is not None and known.module is model.module and known.images is calibration:
+        return known.by_node
+    return observe(traced, nodes, calibration)
 
 
 def observe(

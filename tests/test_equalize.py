@@ -1,16 +1,21 @@
 """Equalization: other weights, evener channels, the same function."""
 
+from dataclasses import replace
+
 import networks
 import numpy as np
 import pytest
 import torch
 
+from mobiledeploy import observe as observe_module
 from mobiledeploy.channel_groups import find_groups
 from mobiledeploy.equalize import equalize
 from mobiledeploy.errors import DataError
 from mobiledeploy.graph import find_sites, find_units, trace, weight_and_bias
 from mobiledeploy.observe import observe
-from mobiledeploy.types import FAMILIES, CalibrationSet
+from mobiledeploy.quantize import learn_factors
+from mobiledeploy.quantize.prepare import plan
+from mobiledeploy.types import FAMILIES, CalibrationSet, QuantRecipe
 
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
@@ -131,3 +136,39 @@ def largest_factors(model):
         name: np.concatenate([seen[pair[which].name].maxima.max(0) for pair in pairs])
         for which, name in enumerate(("tensors", "gates"))
     }
+
+
+@EVERY_FAMILY
+def test_what_was_observed_is_what_would_be_seen_again(family):
+    images = networks.calibration(32)
+    for model in (networks.equalized(family), learn_factors(networks.equalized(family), images)):
+        known = model.observations
+        assert known.module is model.module
+        traced = trace(model)
+        nodes = [node for node in traced.graph.nodes if node.name in known.by_node]
+        assert len(nodes) == len(known.by_node) > 20
+        for name, seen in observe(traced, nodes, images).items():
+            for was, again in (
+                (known.by_node[name].minima, seen.minima),
+                (known.by_node[name].maxima, seen.maxima),
+            ):
+                assert np.abs(was - again).max() <= 1e-4 * np.abs(again).max(), name
+
+
+def test_observations_are_of_these_images_and_this_graph_only(monkeypatch):
+    images = networks.calibration(32)
+    model = equalize(networks.folded("v1"), images)
+    watched = []
+    again = observe_module.observe
+    monkeypatch.setattr(
+        observe_module, "observe", lambda *given: watched.append(1) or again(*given)
+    )
+    for other, calibration, expected in (
+        (model, images, 0),
+        (model, networks.calibration(32), 1),
+        (replace(model, module=trace(model)), images, 1),
+        (networks.folded("v1"), images, 1),
+    ):
+        watched.clear()
+        plan(other, calibration, QuantRecipe(range_rule="minmax"))
+        assert len(watched) == expected

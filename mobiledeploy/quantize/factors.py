@@ -42,7 +42,7 @@ from mobiledeploy.quantize.prepare import plan
 from mobiledeploy.quantize.ranges import learnable_sites
 from mobiledeploy.quantize.simulate import Simulation
 from mobiledeploy.single_thread import on_one_thread
-from mobiledeploy.types import QuantRecipe, evenly_spread
+from mobiledeploy.types import Observations, QuantRecipe, evenly_spread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -98,9 +98,18 @@ def learn_factors(
         descend(student, adam, images[chosen], targets[chosen])
         student.keep_function()
         decay.step()
-    for group, factor in zip(groups, student.factors(), strict=True):
-        rescale(planned.traced, group, factor.detach())
-    return replace(model, module=planned.traced, factors="learned", ranges=student.ranges())
+    observed = dict(planned.observed)
+    for group, learned in zip(groups, student.factors(), strict=True):
+        factor = learned.detach()
+        rescale(planned.traced, group, factor)
+        observed |= {node.name: observed[node.name].divided(factor.numpy()) for node in group.nodes}
+    return replace(
+        model,
+        module=planned.traced,
+        factors="learned",
+        ranges=student.ranges(),
+        observations=Observations(module=planned.traced, images=calibration, by_node=observed),
+    )
 
 
 class _Student:

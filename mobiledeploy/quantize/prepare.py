@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mobiledeploy.graph import find_sites, find_units, trace, weight_and_bias
-from mobiledeploy.observe import observe
+from mobiledeploy.observe import known_or_observe
 from mobiledeploy.progress import step
 from mobiledeploy.quantize.in_sequence import Rounded, round_in_sequence
 from mobiledeploy.quantize.judge import best_encodings
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule
 
     from mobiledeploy.graph import Site, Unit
-    from mobiledeploy.observe import Observed
     from mobiledeploy.types import (
         CalibrationSet,
         Encoding,
         FoldedModel,
+        Observed,
         Preprocessing,
         QuantRecipe,
     )
@@ -79,7 +79,8 @@ def plan(model: FoldedModel, calibration: CalibrationSet, recipe: QuantRecipe) -
         traced = trace(model)
         units = find_units(traced)
         sites = find_sites(traced, units)
-    observed = observe(traced, [node for site in sites for node in site.nodes], calibration)
+    nodes = [node for site in sites for node in site.nodes]
+    observed = known_or_observe(model, traced, nodes, calibration)
     network = _Network(traced, units, sites, widest_ranges(sites, observed), model.preprocessing)
     network = network.held_to_runtimes()
     by_site = _choose_encodings(network, recipe, calibration.images, model.ranges)

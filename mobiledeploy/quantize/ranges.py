@@ -28,8 +28,7 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule
 
     from mobiledeploy.graph import Site, Unit
-    from mobiledeploy.observe import Observed
-    from mobiledeploy.types import Preprocessing
+    from mobiledeploy.types import Observed, Preprocessing
 
 _HALF_STEP_MARGIN = 1e-3
 # Three roundings of a float32 below 256.

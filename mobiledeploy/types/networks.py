@@ -69,6 +69,49 @@ class FloatModel:
     labels: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What one tensor showed.
+
+    Attributes:
+        minima: (images, channels), over height and width.
+        maxima: Likewise.
+    """
+
+    minima: NDArray[np.float32]
+    maxima: NDArray[np.float32]
+
+    @property
+    def margin(self) -> float:
+        """How much further, as a factor, images may reach that were not seen: 1 + 3 / sqrt(n).
+
+        Measured, not derived: docs/decisions/0007.
+        """
+        return float(1 + 3 / len(self.maxima) ** 0.5)
+
+    def divided(self, factors: NDArray[np.float32]) -> Observed:
+        """Return what the tensor shows whose channels are x / s, s being `factors`."""
+        import numpy as np  # noqa: PLC0415 - who has seen something has loaded it
+
+        ends = (self.minima / factors, self.maxima / factors)
+        return Observed(np.minimum(*ends), np.maximum(*ends))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observations:
+    """What calibration saw of a traced network's activations.
+
+    Attributes:
+        module: Of this very graph.
+        images: On these very ones.
+        by_node: By the name of the node.
+    """
+
+    module: nn.Module
+    images: CalibrationSet
+    by_node: Mapping[str, Observed]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldedModel:
     """A network without BatchNorm: every BN has become part of the convolution before it.
@@ -77,6 +120,7 @@ class FoldedModel:
         factors: How its channels have been rescaled since.
         ranges: Of activations, by site, as they were learned with the factors (empty: they were
             not); `quantize` takes them where they are better than those that it searches.
+        observations: Of its activations, if images have been through it.
     """
 
     spec: ModelSpec
@@ -87,6 +131,7 @@ class FoldedModel:
     folded_layers: tuple[str, ...] = ()
     factors: Factors = "given"
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    observations: Observations | None = field(default=None, repr=False, compare=False)
 
 
 def evenly_spread(count: int, wanted: int) -> list[int]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from mobiledeploy import pipeline
 from mobiledeploy.channel_groups import find_groups, rescale
 from mobiledeploy.errors import DataError
 from mobiledeploy.graph import find_sites, find_units, trace
@@ -193,6 +194,21 @@ def test_any_number_of_images_takes_the_same_number_of_steps(monkeypatch):
     for count in (4, 24):  # sets come in batches, of which none may be empty
         learned("v1", networks.calibration(32, count))
     assert len(steps) == 2 * factors._STEPS
+    learn_factors(even("v1"), networks.calibration(32), thorough=True)
+    assert len(steps) == 2 * factors._STEPS + factors._THOROUGH_STEPS > 4 * factors._STEPS
+
+
+@pytest.mark.parametrize(("rounding", "thorough"), [("cancelling", False), ("learned", True)])
+def test_best_learns_thoroughly(rounding, thorough, monkeypatch):
+    asked = []
+    learn = pipeline.learn_factors
+    monkeypatch.setattr(
+        pipeline, "learn_factors", lambda *given, **how: asked.append(how) or learn(*given)
+    )
+    recipe = QuantRecipe(range_rule="minmax", rounding=rounding)
+    model = build("v1", weights="random", width=0.25, resolution=32, num_classes=10)
+    take_through_stages(model, networks.calibration(32, 12), recipe)
+    assert asked == [{"thorough": thorough}]
 
 
 def test_the_int8_network_notes_how_its_channels_were_rescaled():
