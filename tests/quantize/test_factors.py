@@ -114,6 +114,7 @@ def test_a_plan_takes_learned_ranges_where_they_are_judged_better(monkeypatch):
     for number in (0, 1):
         monkeypatch.setattr(prepare, "best_encodings", lambda *_, number=number: number)
         chosen[number] = plan(model, images, QuantRecipe()).by_site
+    widest = plan(model, images, MINMAX).by_site  # nobody is asked
     monkeypatch.undo()
     searched = plan(replace(model, ranges={}), images, QuantRecipe()).by_site
     assert chosen[0] == searched
@@ -121,7 +122,6 @@ def test_a_plan_takes_learned_ranges_where_they_are_judged_better(monkeypatch):
     assert len(kept) > 0.5 * len(searched)
     for name in kept:
         assert chosen[1][name].high == pytest.approx(model.ranges[name][1], rel=1e-6), name
-    widest = plan(model, images, MINMAX).by_site
     assert widest == plan(replace(model, ranges={}), images, MINMAX).by_site
 
 
