@@ -84,4 +84,4 @@ def test_one_weight_that_is_another_fails(stages, artifact, tmp_path):
     report = climbed(stages, path, quick=True)
     (rung,) = [rung for rung in report.rungs if not rung.passed]
     assert rung.name == "onnx"
-    assert rung.first_layer == "features.0.2 hardtanh"
+    assert rung.first_layer == "features.0.0 conv2d"
