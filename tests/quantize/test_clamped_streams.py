@@ -14,10 +14,12 @@ from torch import nn
 
 from mobiledeploy.export import export_executorch, export_onnx
 from mobiledeploy.quantize import quantize
+from mobiledeploy.quantize.prepare import plan, round_parameters
 from mobiledeploy.quantize.ranges import encode_around
 from mobiledeploy.quantize.reference import IntegerReference
+from mobiledeploy.quantize.simulate import Simulation
 from mobiledeploy.runtimes import open_runner
-from mobiledeploy.types import Encoding
+from mobiledeploy.types import FAMILIES, Encoding, QuantRecipe
 from mobiledeploy.verify.metrics import sqnr_db
 
 IMAGES = networks.pixels(32)
@@ -68,6 +70,20 @@ def test_v2_at_a_quarter_of_its_width_survives_int8():
     reference = IntegerReference(networks.quantized("v2"))
     got = reference.run({"input": IMAGES})["logits"]
     assert sqnr_db(networks.outputs(model, IMAGES), got) > 15
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_integers_are_the_network_that_was_simulated(family):
+    """Which computes every activation in float: a lost one shows, whatever weights do."""
+    model, images = networks.equalized(family), networks.calibration(32)
+    recipe = QuantRecipe(range_rule="minmax", rounding="nearest")
+    planned = plan(model, images, recipe)
+    rounded = round_parameters(planned, recipe, images.images)
+    simulation = Simulation(planned.traced, planned.units, planned.encodings, rounded)
+    with torch.no_grad():
+        expected = simulation.run(torch.from_numpy(IMAGES)).numpy()
+    got = IntegerReference(quantize(model, images, recipe)).run({"input": IMAGES})["logits"]
+    assert sqnr_db(expected, got) > 28  # codes next to half-way may differ
 
 
 def test_six_is_not_half_way_between_two_codes():
