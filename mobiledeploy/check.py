@@ -75,8 +75,9 @@ def check_parity(
             place = device.host.label
     if baseline is not None:
         require_comparable(baseline, _of_the_report(first))
+    given = None if source is None else load_images(first, source, samples)  # before that, too
     networks = rebuild(first, weights=weights, calib_data=calib_data)
-    images = load_images(networks.folded, source or _calibrated_with(networks), samples)
+    images = given or load_images(first, _calibrated_with(networks), samples)
     asked = {"min_sqnr_db": min_sqnr_db, "min_top1_agreement": min_top1_agreement}
     tolerances = replace(
         default_tolerances(first.spec.family),

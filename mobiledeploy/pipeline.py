@@ -45,6 +45,8 @@ from mobiledeploy.verify.tolerances import default_tolerances
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from mobiledeploy.export.manifest import Manifest
+
 __all__ = [
     "Deployment",
     "build",
@@ -133,11 +135,16 @@ def _given(model: str | None, config: Path | None) -> dict[str, Any]:
 
 
 def load_images(
-    model: FloatModel | FoldedModel | QuantizedModel,
+    model: FloatModel | FoldedModel | QuantizedModel | Manifest,
     source: Path | None,
     samples: int | None = None,
 ) -> CalibrationSet:
     """Load images as the network expects them; without a source, those that the package carries.
+
+    Args:
+        model: The network, or the manifest that tells of it.
+        source: A folder or a file.
+        samples: How many; None takes all.
 
     Raises:
         DataError: there are none, too few, or one cannot be read.

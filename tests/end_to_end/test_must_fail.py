@@ -108,4 +108,6 @@ def test_a_comparison_of_nothing(mobiledeploy, pair, tmp_path: Path, nothing, co
     (tmp_path / "empty").mkdir()
     np.savez(tmp_path / "empty.npz", images=np.zeros((0, 32, 32, 3), np.uint8))
     artifact = [] if code == 2 and not nothing else [pair[1]]
-    refused(mobiledeploy("parity", *artifact, *nothing, cwd=tmp_path), code, said)
+    done = mobiledeploy("parity", *artifact, *nothing, cwd=tmp_path)
+    refused(done, code, said)
+    assert "Building the network" not in done.stderr  # before the work, not after it
