@@ -19,11 +19,12 @@ import torch
 from mobiledeploy.graph import groups_of, weight_and_bias
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch.fx import GraphModule, Node
 
     from mobiledeploy.graph import Unit
+    from mobiledeploy.types import Observed
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,25 @@ def _signal_and_gate(product: Unit) -> tuple[Node, Node]:
     """Return a product's factors: the tensor, and what each of its channels is multiplied by."""
     gate, signal = sorted(product.activations, key=lambda node: node.meta["val"].numel())
     return signal, gate
+
+
+def rescale_all(
+    traced: GraphModule,
+    scaled: Iterable[tuple[ChannelGroup, torch.Tensor]],
+    observed: Mapping[str, Observed],
+) -> dict[str, Observed]:
+    """Rescale groups, in place; return what the network's tensors show now, by node name.
+
+    Args:
+        traced: The graph that owns the weights.
+        scaled: Groups of it, each with its s.
+        observed: What the tensors showed before.
+    """
+    shown = dict(observed)
+    for group, factor in scaled:
+        rescale(traced, group, factor)
+        shown |= {node.name: observed[node.name].divided(factor.numpy()) for node in group.nodes}
+    return shown
 
 
 def rescale(traced: GraphModule, group: ChannelGroup, factor: torch.Tensor) -> None:

@@ -75,7 +75,8 @@ def check_parity(
             place = device.host.label
     if baseline is not None:
         require_comparable(baseline, _of_the_report(first))
-    given = None if source is None else load_images(first, source, samples)  # before that, too
+    # likewise before it
+    given = None if source is None else load_images(first, source, samples)
     networks = rebuild(first, weights=weights, calib_data=calib_data)
     images = given or load_images(first, _calibrated_with(networks), samples)
     asked = {"min_sqnr_db": min_sqnr_db, "min_top1_agreement": min_top1_agreement}

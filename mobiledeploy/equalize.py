@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from mobiledeploy.channel_groups import find_groups, rescale
+from mobiledeploy.channel_groups import find_groups, rescale_all
 from mobiledeploy.graph import find_units, trace, weight_and_bias
 from mobiledeploy.observe import known_or_observe
 from mobiledeploy.single_thread import on_one_thread
@@ -63,12 +63,10 @@ def equalize(model: FoldedModel, calibration: CalibrationSet) -> FoldedModel:
     groups = find_groups(traced, units)
     (source,) = traced.graph.find_nodes(op="placeholder")
     nodes = [source, *(unit.output for unit in units)]  # more than are needed here: all that are
-    observed = dict(known_or_observe(model, traced, nodes, calibration))
-    for group in groups:
-        s = torch.from_numpy(_factors(traced, group, observed)).float()
-        rescale(traced, group, s)
-        observed |= {node.name: observed[node.name].divided(s.numpy()) for node in group.nodes}
-    observations = Observations(module=traced, images=calibration, by_node=observed)
+    observed = known_or_observe(model, traced, nodes, calibration)
+    factors = [torch.from_numpy(_factors(traced, g, observed)).float() for g in groups]
+    shown = rescale_all(traced, zip(groups, factors, strict=True), observed)
+    observations = Observations(module=traced, images=calibration, by_node=shown)
     return replace(model, module=traced, factors="even", observations=observations)
 
 

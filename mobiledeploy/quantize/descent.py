@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule
 
 BATCH = 8
-_JUDGES = 6
+_JUDGES = 6  # every sixth image
 _AT_ONCE = 4  # images on one core
 
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from mobiledeploy.channel_groups import find_groups, reading_scaled, rescale, writing_scaled
+from mobiledeploy.channel_groups import find_groups, reading_scaled, rescale_all, writing_scaled
 from mobiledeploy.graph import find_sites, groups_of
 from mobiledeploy.progress import track
 from mobiledeploy.quantize.descent import (
@@ -98,17 +98,14 @@ def learn_factors(
         descend(student, adam, images[chosen], targets[chosen])
         student.keep_function()
         decay.step()
-    observed = dict(planned.observed)
-    for group, learned in zip(groups, student.factors(), strict=True):
-        factor = learned.detach()
-        rescale(planned.traced, group, factor)
-        observed |= {node.name: observed[node.name].divided(factor.numpy()) for node in group.nodes}
+    factors = [factor.detach() for factor in student.factors()]
+    shown = rescale_all(planned.traced, zip(groups, factors, strict=True), planned.observed)
     return replace(
         model,
         module=planned.traced,
         factors="learned",
         ranges=student.ranges(),
-        observations=Observations(module=planned.traced, images=calibration, by_node=observed),
+        observations=Observations(module=planned.traced, images=calibration, by_node=shown),
     )
 
 
@@ -147,13 +144,11 @@ class _Student:
 
     def ranges(self) -> dict[str, tuple[float, float]]:
         """Return the ranges as learned, by the site's name."""
-        return {
-            name: (encoding.low * width, encoding.high * width)
-            for name, encoding, width in (
-                (name, self._planned.by_site[name], float(logarithm.detach().exp()))
-                for name, logarithm in self.logs_of_widths.items()
-            )
-        }
+        learned = {}
+        for name, logarithm in self.logs_of_widths.items():
+            encoding, width = self._planned.by_site[name], float(logarithm.detach().exp())
+            learned[name] = (encoding.low * width, encoding.high * width)
+        return learned
 
     def keep_function(self) -> None:
         """Take the factors back to where the float network computes what it did."""

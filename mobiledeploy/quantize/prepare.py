@@ -179,9 +179,9 @@ def _choose_encodings(
         judged,
     )
     searched = network.narrowed(factors)
-    choices = [network.encode(searched)]
-    if learned:
-        kept = narrowed(learned, dict.fromkeys(learned, 1.0), network.least_widths)
-        choices.append(network.encode(searched | kept))
+    if not learned:
+        return network.encode(searched)
+    kept = narrowed(learned, dict.fromkeys(learned, 1.0), network.least_widths)
+    choices = [network.encode(searched), network.encode(searched | kept)]
     by_node = [network.by_node(choice) for choice in choices]
-    return choices[best_encodings(network.traced, network.units, by_node, images) if learned else 0]
+    return choices[best_encodings(network.traced, network.units, by_node, images)]

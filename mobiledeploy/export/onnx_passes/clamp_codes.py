@@ -44,12 +44,12 @@ def _clamps(model: ir.Model) -> list[ir.Node]:
     return [
         node
         for node in nodes_of(model, "Clip", "Relu")
-        if is_computed(node.inputs[0])
+        if _is_computed(node.inputs[0])
         and all(is_dequantized(value) for value in producer(node.inputs[0]).inputs[:2])
     ]
 
 
-def is_computed(value: ir.Value | None) -> bool:
+def _is_computed(value: ir.Value | None) -> bool:
     """Return whether an operator of two operands makes a value."""
     node = value.producer() if value is not None else None
     return node is not None and node.op_type in ("Conv", "Gemm", "Add")
