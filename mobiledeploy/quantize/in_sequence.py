@@ -18,11 +18,14 @@ Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bi
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 
+from mobiledeploy.parallel import in_order
 from mobiledeploy.quantize.simulate import Simulation
 
 if TYPE_CHECKING:
@@ -36,8 +39,13 @@ if TYPE_CHECKING:
     from mobiledeploy.types import Encoding
 
 
-Rounding: TypeAlias = "Callable[[Node, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]"
-"""(operator, weight, scales, input) -> weight on its grid."""
+# Few enough to stay inside the caches, and enough parts for every core.
+_AT_ONCE = 4
+
+Rounding: TypeAlias = (
+    "Callable[[Node, torch.Tensor, torch.Tensor, Sequence[torch.Tensor]], torch.Tensor]"
+)
+"""(operator, weight, scales, input in parts of a few images) -> weight on its grid."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,38 +77,43 @@ def round_in_sequence(
         units: Of it.
         encodings: By node name.
         scales: Of the weights, by the name of the unit's operator.
-        images: (N, C, H, W), all held in memory at once with a layer's activations.
+        images: (N, C, H, W); all pass a layer before any goes on to the next.
         rounding: How a layer's weights are rounded, given the input that it gets.
         floating: Names of the operators of the units that compute in float.
     """
-    sequence = _Sequence(traced, units, encodings, scales, rounding, floating)
-    with torch.no_grad():
-        sequence.run(torch.from_numpy(images).to(memory_format=torch.channels_last))
-    return sequence.rounded
+    rounded: dict[str, Rounded] = {}
+    parts = [_tensor(images[first : first + _AT_ONCE]) for first in range(0, len(images), _AT_ONCE)]
+    runs = [Simulation(traced, units, encodings, rounded, floating) for _ in parts]
+    layers = {u.operator for u in units if u.has_weight and u.operator.name not in floating}
+    for run, part in zip(runs, parts, strict=True):
+        run.start(part)
+    for node in traced.graph.nodes:
+        if node in layers:
+            rounded[node.name] = _round_layer(node, runs, scales[node.name], rounding)
+        if node.op != "output":
+            deque(in_order(methodcaller("advance", node), runs), maxlen=0)
+    return rounded
 
 
-class _Sequence(Simulation):
-    """Runs the network as quantized, rounding each layer when its input has arrived."""
+@torch.no_grad()
+def _round_layer(
+    node: Node, runs: Sequence[Simulation], scales: torch.Tensor, rounding: Rounding
+) -> Rounded:
+    """Round the layer that comes next; its bias takes over what that did to the mean."""
+    operands = [run.operands(node) for run in runs]
+    inputs = [given[0] for given in operands]
+    _, weight, bias, *settings = operands[0]
+    on_grid = rounding(node, weight, scales, inputs)
+    error = weight - on_grid
 
-    def __init__(
-        self,
-        traced: GraphModule,
-        units: Sequence[Unit],
-        encodings: Mapping[str, Encoding],
-        scales: Mapping[str, torch.Tensor],
-        rounding: Rounding,
-        floating: Collection[str],
-    ) -> None:
-        self.rounded: dict[str, Rounded] = {}
-        super().__init__(traced, units, encodings, self.rounded, floating)
-        self._scales = scales
-        self._rounding = rounding
+    def lost(x: torch.Tensor) -> torch.Tensor:
+        """Return the sum over images of what each output channel has lost, on average."""
+        output = cast("torch.Tensor", cast("Any", node.target)(x, error, None, *settings))
+        return output.sum(0).reshape(len(error), -1).mean(1)
 
-    def parameters(self, n: Node, operands: Sequence[Any]) -> Rounded:
-        """Round the layer; its bias takes over what that did to the mean."""
-        x, weight, bias, *settings = operands
-        on_grid = self._rounding(n, weight, self._scales[n.name], x)
-        lost = cast("Any", n.target)(x, weight - on_grid, None, *settings)
-        shift = lost.mean([axis for axis in range(lost.dim()) if axis != 1])
-        self.rounded[n.name] = Rounded(on_grid, bias + shift)
-        return self.rounded[n.name]
+    shift = torch.stack(list(in_order(lost, inputs))).sum(0) / sum(len(x) for x in inputs)
+    return Rounded(on_grid, bias + shift)
+
+
+def _tensor(images: NDArray[np.float32]) -> torch.Tensor:
+    return torch.from_numpy(images).to(memory_format=torch.channels_last)

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 _JUDGED_PIXELS = 16 * 224**2
 _LEAST_JUDGED, _MOST_JUDGED = 8, 128
 _CORRECTED = 32
+_ENOUGH_TO_JUDGE = 96  # images; of fewer, those left to judge do not tell two choices apart
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -179,7 +180,7 @@ def _choose_encodings(
         judged,
     )
     searched = network.narrowed(factors)
-    if not learned:
+    if not learned or len(images) < _ENOUGH_TO_JUDGE:
         return network.encode(searched)
     kept = narrowed(learned, dict.fromkeys(learned, 1.0), network.least_widths)
     choices = [network.encode(searched), network.encode(searched | kept)]

@@ -27,8 +27,11 @@ import torch
 from torch.nn import functional as F
 
 from mobiledeploy.graph import groups_of
+from mobiledeploy.parallel import in_order
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch.fx import Node
 
 # Added to the diagonal of H, as a share of its mean: keeps few images from being fitted too
@@ -41,7 +44,7 @@ _BLOCK = 64
 
 
 def round_to_cancel(
-    node: Node, weight: torch.Tensor, scales: torch.Tensor, x: torch.Tensor
+    node: Node, weight: torch.Tensor, scales: torch.Tensor, inputs: Sequence[torch.Tensor]
 ) -> torch.Tensor:
     """Return a layer's weight on its grid.
 
@@ -49,15 +52,34 @@ def round_to_cancel(
         node: The convolution or linear operator.
         weight: (out, in / groups, kH, kW) or (out, in).
         scales: (out,).
-        x: The layer's input as the quantized network computes it, (N, in, H, W) or (N, in).
+        inputs: What the layer reads, as the quantized network computes it, in parts: each
+            (N, in, H, W) or (N, in).
     """
     groups = groups_of(node)
-    columns = _columns(node, weight, x, groups)
-    columns = columns - columns.mean(1, keepdim=True)
-    moments = (columns.transpose(1, 2) @ columns / columns.shape[1]).double()
+    moments = _moments(node, weight, inputs, groups)
     rows = weight.reshape(groups, weight.shape[0] // groups, -1).double()
     grid = scales.view(groups, -1).double()
     return _cancel(rows, grid, moments).reshape(weight.shape).float()
+
+
+def _moments(
+    node: Node, weight: torch.Tensor, inputs: Sequence[torch.Tensor], groups: int
+) -> torch.Tensor:
+    """Return H, the covariance of the layer's inputs: (groups, k, k), k = in / groups * kH * kW."""
+    # about a mean that is nearly theirs, for float32's sake
+    about = _columns(node, weight, inputs[0], groups).mean(1, keepdim=True)
+
+    def sums(x: torch.Tensor) -> tuple[int, torch.Tensor, torch.Tensor]:
+        columns = _columns(node, weight, x, groups) - about
+        return columns.shape[1], columns.sum(1), columns.transpose(1, 2) @ columns
+
+    count, first, second = 0, torch.zeros(()), torch.zeros(())
+    for positions, sum_of, sum_of_squares in in_order(sums, inputs):
+        count += positions
+        first = first + sum_of.double()
+        second = second + sum_of_squares.double()
+    mean = first / count
+    return second / count - mean[:, :, None] * mean[:, None]
 
 
 def _columns(node: Node, weight: torch.Tensor, x: torch.Tensor, groups: int) -> torch.Tensor:

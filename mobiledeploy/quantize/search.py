@@ -21,6 +21,7 @@ import torch
 
 from mobiledeploy.parallel import in_order
 from mobiledeploy.progress import track
+from mobiledeploy.quantize.codes import on_codes
 from mobiledeploy.quantize.sensitivity import probe
 
 if TYPE_CHECKING:
@@ -82,7 +83,4 @@ def _error(value: torch.Tensor, encoding: Encoding, *, only_clips: bool) -> torc
     """Return what an encoding does to a tensor."""
     if only_clips:
         return value.clamp(encoding.low, encoding.high) - value
-    coded = torch.fake_quantize_per_tensor_affine(
-        value, encoding.scale, encoding.zero_point, -128, 127
-    )
-    return coded - value
+    return on_codes(value, encoding).sub_(value)

@@ -43,8 +43,14 @@ class Probe:
 
     def cost(self, error: torch.Tensor) -> float:
         """Return the squared distance that the logits move by if the tensor has this error."""
-        products = [float((gradient * error).sum()) for gradient in self.gradients]
+        moved = _in_memory_order(error)
+        products = [float(_in_memory_order(g).dot(moved)) for g in self.gradients]
         return sum(product**2 for product in products) / len(products)
+
+
+def _in_memory_order(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the elements as a vector: without a copy where channels come last."""
+    return tensor.movedim(1, -1).reshape(-1)
 
 
 def probe(

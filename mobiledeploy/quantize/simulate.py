@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from mobiledeploy.quantize.codes import on_codes
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
@@ -63,6 +65,17 @@ class Simulation(torch.fx.Interpreter):
         self.run(images, initial_env=dict(known or {}))
         return cast("dict[Node, torch.Tensor]", dict(self.env))
 
+    def start(self, images: torch.Tensor) -> None:
+        """Be ready to `advance` through the graph, node by node."""
+        self.env = {}
+        self.args_iter = iter([images])
+
+    def advance(self, n: Node) -> None:
+        """Compute a node's value, all before it being known; free what nobody reads any more."""
+        self.env[n] = self.run_node(n)
+        for done in self.user_to_last_uses.get(n, ()):
+            del self.env[done]
+
     def run_node(self, n: Node) -> Any:
         """Return a node's value; behind an int8 unit, what its code stands for."""
         value = super().run_node(n) if n not in self._integer else self._integer_unit(n)
@@ -70,22 +83,24 @@ class Simulation(torch.fx.Interpreter):
 
     def _integer_unit(self, n: Node) -> Any:
         """Run an int8 unit's operator, on codes."""
-        args, kwargs = self.fetch_args_kwargs_from_env(n)
+        operands = self.operands(n)
+        if self._integer[n].has_weight:
+            rounded = self.parameters(n, operands)
+            operands[1:3] = [rounded.weight, rounded.bias]
+        return cast("Any", n.target)(*operands, **n.kwargs)
+
+    def operands(self, n: Node) -> list[Any]:
+        """Return what an int8 unit's operator is given: activations on their codes, the rest."""
+        args, _ = self.fetch_args_kwargs_from_env(n)
         operands = list(args)
         for position, node in enumerate(self._integer[n].activations):
             if node not in self._written:
                 operands[position] = self._coded(node, operands[position])
-        if self._integer[n].has_weight:
-            rounded = self.parameters(n, operands)
-            operands[1:3] = [rounded.weight, rounded.bias]
-        return cast("Any", n.target)(*operands, **kwargs)
+        return operands
 
     def parameters(self, n: Node, operands: Sequence[Any]) -> Rounded:  # noqa: ARG002
         """Return an int8 layer's parameters, given (input, float weight, float bias, ...)."""
         return self._rounded[n.name]
 
     def _coded(self, node: Node, value: torch.Tensor) -> torch.Tensor:
-        encoding = self._encodings[node.name]
-        return torch.fake_quantize_per_tensor_affine(
-            value, encoding.scale, encoding.zero_point, -128, 127
-        )
+        return on_codes(value, self._encodings[node.name])

@@ -37,7 +37,7 @@ def weight_scales(weight: torch.Tensor, bias: torch.Tensor, input_scale: float) 
 
 
 def round_to_nearest(
-    _node: object, weight: torch.Tensor, scales: torch.Tensor, _x: object
+    _node: object, weight: torch.Tensor, scales: torch.Tensor, _inputs: object
 ) -> torch.Tensor:
     """Return the weight rounded to nearest on its grid, in float (an `in_sequence.Rounding`)."""
     per_channel = scales.view(-1, *[1] * (weight.dim() - 1))

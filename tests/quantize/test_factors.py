@@ -103,20 +103,24 @@ def test_images_that_judge_are_not_learned_from(count, monkeypatch):
     )
     learned("v1", calibration)
     judges = calibration.images[::6] if count > 1 else np.zeros((0, 3, 32, 32))
-    assert len(seen) == factors._STEPS
+    assert seen
     assert not any((images[:, None] == judges).all((2, 3, 4)).any() for images in seen)
 
 
 def test_a_plan_takes_learned_ranges_where_they_are_judged_better(monkeypatch):
     images = networks.calibration(32)
     model = learned("v2", images)
+    monkeypatch.setattr(prepare, "_ENOUGH_TO_JUDGE", images.count)
     chosen = {}
     for number in (0, 1):
         monkeypatch.setattr(prepare, "best_encodings", lambda *_, number=number: number)
         chosen[number] = plan(model, images, QuantRecipe()).by_site
     widest = plan(model, images, MINMAX).by_site  # nobody is asked
+    monkeypatch.setattr(prepare, "_ENOUGH_TO_JUDGE", images.count + 1)
+    few = plan(model, images, QuantRecipe()).by_site  # nor here
     monkeypatch.undo()
     searched = plan(replace(model, ranges={}), images, QuantRecipe()).by_site
+    assert few == searched
     assert chosen[0] == searched
     kept = {name for name in model.ranges if chosen[1][name] != searched[name]}
     assert len(kept) > 0.5 * len(searched)
@@ -187,15 +191,22 @@ def test_learning_leaves_the_model_as_it_was():
         assert torch.equal(tensor, before[name]), name
 
 
-def test_any_number_of_images_takes_the_same_number_of_steps(monkeypatch):
-    steps = []
-    descend = factors.descend
-    monkeypatch.setattr(factors, "descend", lambda *given: steps.append(1) or descend(*given))
-    for count in (4, 24):  # sets come in batches, of which none may be empty
-        learned("v1", networks.calibration(32, count))
-    assert len(steps) == 2 * factors._STEPS
-    learn_factors(even("v1"), networks.calibration(32), thorough=True)
-    assert len(steps) == 2 * factors._STEPS + factors._THOROUGH_STEPS > 4 * factors._STEPS
+@pytest.mark.parametrize(
+    ("count", "thorough", "steps"),
+    [
+        (1, False, 1),
+        (4, False, 1),  # three to learn from; sets come in batches, of which none may be empty
+        (24, False, 10),  # twenty, each seen four times
+        (96, False, 32),
+        (96, True, 40),
+        (180, True, 72),
+    ],
+)
+def test_few_images_are_not_learned_by_heart(count, thorough, steps, monkeypatch):
+    taken = []
+    monkeypatch.setattr(factors, "descend", lambda _, adam, *__: taken.append(adam.step()))
+    learn_factors(even("v1"), networks.calibration(32, count), thorough=thorough)
+    assert len(taken) == steps
 
 
 @pytest.mark.parametrize(("rounding", "thorough"), [("cancelling", False), ("learned", True)])

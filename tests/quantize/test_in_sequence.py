@@ -29,7 +29,7 @@ def sequence(factor=1.0, rounding=round_to_nearest, coarse=1.0):
     return traced, units, round_in_sequence(traced, units, encodings, scales, IMAGES, rounding)
 
 
-def keep(_node, weight, _scales, _x):
+def keep(_node, weight, _scales, _inputs):
     return weight.clone()
 
 
@@ -69,9 +69,9 @@ def test_what_a_narrow_range_clips_is_not_put_into_the_biases():
 def test_each_layer_sees_what_the_layers_before_it_have_become():
     seen = {}
 
-    def watch(node, weight, scales, x):
-        seen.setdefault(node.name, []).append(x.clone())
-        return round_to_nearest(node, weight, scales, x)
+    def watch(node, weight, scales, inputs):
+        seen.setdefault(node.name, []).append(torch.cat(list(inputs)))
+        return round_to_nearest(node, weight, scales, inputs)
 
     sequence(rounding=watch)
     sequence(rounding=watch, coarse=32)
