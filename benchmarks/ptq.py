@@ -84,7 +84,7 @@ FLOWS: dict[str, Flow] = {
     "+ channels turned": ours(EVEN),
     "+ ranges by the logits: **fast**": ours(FAST),
     "+ cancelling rounding": ours(replace(BALANCED, factors="even")),
-    "+ factors learned: **balanced**": ours(BALANCED),
+    "+ factors and ranges learned: **balanced**": ours(BALANCED),
     "+ integers learned: **best**": ours(BEST),
     "ranges by the logits alone": ours(replace(FAST, factors="given")),
     "cancelling rounding alone": ours(replace(PLAIN, rounding="cancelling")),

@@ -6,8 +6,11 @@ torch has this as `fake_quantize_per_tensor_affine`, which computes number by nu
 operations on whole tensors it takes a tenth of the time (measured on AVX2), and most of what
 quantizing a network does is this.
 
-Source of the gradient: Bengio et al., "Estimating or Propagating Gradients Through Stochastic
-Neurons" (2013): that of the identity, and zero where x was clipped.
+The gradient is that of the identity, and zero where x was clipped; that of the step s is
+clamp(round(x / s)) - x / s, and where x was clipped the code.
+
+Source: Bengio et al., "Estimating or Propagating Gradients Through Stochastic Neurons" (2013); for
+the step, Esser et al., "Learned Step Size Quantization" (2020), section 2.1.
 """
 
 from __future__ import annotations
@@ -20,23 +23,53 @@ if TYPE_CHECKING:
     from mobiledeploy.types import Encoding
 
 
-def on_codes(x: torch.Tensor, encoding: Encoding) -> torch.Tensor:
-    """Return what the codes of a tensor stand for."""
+def on_codes(
+    x: torch.Tensor, encoding: Encoding, width: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Return what the codes of a tensor stand for.
+
+    Args:
+        x: The tensor.
+        encoding: Of it.
+        width: A number that its range is multiplied by; it can be learned.
+    """
     low, high = -128 - encoding.zero_point, 127 - encoding.zero_point
-    return cast("torch.Tensor", cast("Any", _OnCodes).apply(x, encoding.scale, low, high))
+    step = encoding.scale if width is None else encoding.scale * width
+    return cast("torch.Tensor", cast("Any", _OnCodes).apply(x, step, low, high))
 
 
 class _OnCodes(torch.autograd.Function):
-    """The function and its straight-through gradient."""
+    """The function and its gradient, in few passes over memory."""
 
     @staticmethod
-    def forward(ctx: Any, x: torch.Tensor, scale: float, low: int, high: int) -> torch.Tensor:
-        steps = (x * (1 / scale)).round_()
-        if ctx.needs_input_grad[0]:
-            ctx.save_for_backward((steps >= low) & (steps <= high))
-        return steps.clamp_(low, high).mul_(scale)
+    def forward(
+        ctx: Any, x: torch.Tensor, step: float | torch.Tensor, low: int, high: int
+    ) -> torch.Tensor:
+        ctx.size, ctx.bounds = float(step), (low - 0.5, high + 0.5)
+        steps = x * (1 / ctx.size)
+        learns = any(ctx.needs_input_grad)
+        output = (steps.round() if learns else steps.round_()).clamp_(low, high).mul_(ctx.size)
+        if learns:
+            ctx.save_for_backward(steps, output)
+        return cast("torch.Tensor", output)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
-        (inside,) = ctx.saved_tensors
-        return gradients[0] * inside, None, None, None
+    def backward(
+        ctx: Any, *gradients: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, None, None]:
+        steps, output = ctx.saved_tensors
+        of_x = torch.ops.aten.hardtanh_backward(gradients[0], steps, *ctx.bounds)
+        of_step = None
+        if ctx.needs_input_grad[1]:
+            of_step = _inner(gradients[0], output) / ctx.size - _inner(of_x, steps)
+        return of_x, of_step, None, None
+
+
+def _inner(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return the sum of products."""
+    return in_memory_order(a).dot(in_memory_order(b))
+
+
+def in_memory_order(tensor: torch.Tensor) -> torch.Tensor:
+    """Return the elements as a vector: without a copy where channels come last."""
+    return tensor.movedim(1, -1).reshape(-1)

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mobiledeploy.quantize.codes import in_memory_order
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -43,14 +45,9 @@ class Probe:
 
     def cost(self, error: torch.Tensor) -> float:
         """Return the squared distance that the logits move by if the tensor has this error."""
-        moved = _in_memory_order(error)
-        products = [float(_in_memory_order(g).dot(moved)) for g in self.gradients]
+        moved = in_memory_order(error)
+        products = [float(in_memory_order(g).dot(moved)) for g in self.gradients]
         return sum(product**2 for product in products) / len(products)
-
-
-def _in_memory_order(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the elements as a vector: without a copy where channels come last."""
-    return tensor.movedim(1, -1).reshape(-1)
 
 
 def probe(

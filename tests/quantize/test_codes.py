@@ -9,16 +9,21 @@ from mobiledeploy.types import Encoding
 SCALE = 0.0371
 
 
+def some_of(scale):
+    """Return numbers that are clear of half-way between two codes."""
+    random = torch.Generator().manual_seed(0)
+    steps = torch.randint(-300, 300, (4, 5, 20, 25), generator=random)
+    return scale * (steps + 0.98 * (torch.rand(steps.shape, generator=random) - 0.5))
+
+
 @pytest.mark.parametrize("zero_point", [-128, -7, 0, 127])
 def test_it_is_what_torch_calls_fake_quantization(zero_point):
-    random = torch.Generator().manual_seed(0)
-    steps = torch.randint(-300, 300, (10_000,), generator=random)
-    x = SCALE * (steps + 0.98 * (torch.rand(10_000, generator=random) - 0.5))  # clear of half-way
+    x = some_of(SCALE)
     expected_of, x_of = x.clone().requires_grad_(), x.clone().requires_grad_()
     expected = torch.fake_quantize_per_tensor_affine(expected_of, SCALE, zero_point, -128, 127)
     found = on_codes(x_of, Encoding(scale=SCALE, zero_point=zero_point))
     torch.testing.assert_close(found, expected)
-    weights = torch.arange(10_000.0)
+    weights = torch.arange(10_000.0).view_as(x)
     (found * weights).sum().backward()
     (expected * weights).sum().backward()
     torch.testing.assert_close(x_of.grad, expected_of.grad)
@@ -26,6 +31,21 @@ def test_it_is_what_torch_calls_fake_quantization(zero_point):
 
 
 def test_the_tensor_stays_as_it_is():
-    x = torch.tensor([0.02, 1.0, 100.0])
+    x = torch.tensor([[0.02, 1.0, 100.0]])
     on_codes(x, Encoding(scale=SCALE, zero_point=0))
-    assert x.tolist() == torch.tensor([0.02, 1.0, 100.0]).tolist()
+    assert torch.equal(x, torch.tensor([[0.02, 1.0, 100.0]]))
+
+
+def test_a_width_is_learned_as_autograd_would_learn_it():
+    x, encoding = some_of(0.9 * SCALE), Encoding(scale=SCALE, zero_point=-7)
+    width_of, expected_of = (torch.tensor(0.9, requires_grad=True) for _ in range(2))
+    step = SCALE * expected_of
+    steps = x / step
+    codes = (steps + (steps.round() - steps).detach()).clamp(-121, 134)
+    weights = torch.linspace(-1, 1, x.numel()).view_as(x).to(memory_format=torch.channels_last)
+    (codes * step * weights).sum().backward()
+    found = on_codes(x, encoding, width_of)
+    (found * weights).sum().backward()
+    torch.testing.assert_close(found, (codes * step).detach())
+    torch.testing.assert_close(width_of.grad, expected_of.grad)
+    assert width_of.grad.abs() > 1

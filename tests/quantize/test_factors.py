@@ -197,8 +197,8 @@ def test_learning_leaves_the_model_as_it_was():
         (1, False, 1),
         (4, False, 1),  # three to learn from; sets come in batches, of which none may be empty
         (24, False, 10),  # twenty, each seen four times
-        (96, False, 32),
         (96, True, 40),
+        (180, False, 48),
         (180, True, 72),
     ],
 )
