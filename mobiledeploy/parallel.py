@@ -17,8 +17,25 @@ import torch
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    import numpy as np
+    from numpy.typing import NDArray
+
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+def parts(images: NDArray[np.float32], at_once: int = 4) -> list[slice]:
+    """Return slices of a few images each, as many on every machine.
+
+    Four of 224x224 stay inside the caches (three times faster than sixteen); of smaller ones as
+    many more as have the same pixels, so that Python's own time does not count.
+
+    Args:
+        images: To be cut, (N, C, H, W).
+        at_once: How many, if they were of 224x224.
+    """
+    each = at_once * max(1, 224**2 // images.shape[-1] ** 2)
+    return [slice(first, first + each) for first in range(0, len(images), each)]
 
 
 def in_order(function: Callable[[T], R], pieces: Iterable[T]) -> Iterator[R]:

@@ -67,9 +67,10 @@ class _OnCodes(torch.autograd.Function):
 
 def _inner(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Return the sum of products."""
-    return in_memory_order(a).dot(in_memory_order(b))
+    products: torch.Tensor = torch.linalg.vecdot(in_memory_order(a), in_memory_order(b))
+    return products.sum()
 
 
 def in_memory_order(tensor: torch.Tensor) -> torch.Tensor:
-    """Return the elements as a vector: without a copy where channels come last."""
-    return tensor.movedim(1, -1).reshape(-1)
+    """Return each image's elements as a vector: without a copy where channels come last."""
+    return tensor.movedim(1, -1).reshape(len(tensor), -1)

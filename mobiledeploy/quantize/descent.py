@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 import torch
 
-from mobiledeploy.parallel import in_order
+from mobiledeploy.parallel import in_order, parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 BATCH = 8
 _JUDGES = 6  # every sixth image
-_AT_ONCE = 4  # images on one core
 
 
 class Quantized(Protocol):
@@ -61,7 +60,8 @@ def judges_and_others(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 def float_logits(traced: GraphModule, images: NDArray[np.float32]) -> torch.Tensor:
     """Return what the float network says, (N, classes)."""
-    logits = in_order(lambda image: traced(torch.from_numpy(image[None])), images)
+    few = parts(images, at_once=1)
+    logits = in_order(lambda part: traced(torch.from_numpy(images[part])), few)
     return torch.cat(list(logits))
 
 
@@ -78,7 +78,7 @@ def shuffled_batches(numbers: NDArray[np.intp], epochs: int) -> list[NDArray[np.
 
 def loss(network: Quantized, images: NDArray[np.float32], targets: torch.Tensor) -> float:
     """Return |logits - targets|^2 / |targets|^2."""
-    few = [slice(first, first + _AT_ONCE) for first in range(0, len(images), _AT_ONCE)]
+    few = parts(images)
     errors = in_order(
         lambda part: float((network.run(_tensor(images[part])) - targets[part]).square().sum()), few
     )
@@ -95,8 +95,7 @@ def descend(
     parameters = student.parameters
     power = targets.square().sum()
 
-    def gradients(first: int) -> tuple[torch.Tensor, ...]:
-        few = slice(first, first + _AT_ONCE)
+    def gradients(few: slice) -> tuple[torch.Tensor, ...]:
         with torch.enable_grad():
             logits = student.run(_tensor(images[few]))
             error = (logits - targets[few]).square().sum() / power
@@ -104,7 +103,7 @@ def descend(
 
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
-    for of_few in in_order(gradients, range(0, len(images), _AT_ONCE)):
+    for of_few in in_order(gradients, parts(images)):
         for parameter, gradient in zip(parameters, of_few, strict=True):
             cast("torch.Tensor", parameter.grad).add_(gradient)
     adam.step()

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 
-from mobiledeploy.parallel import in_order
+from mobiledeploy.parallel import in_order, parts
 from mobiledeploy.quantize.simulate import Simulation
 
 if TYPE_CHECKING:
@@ -38,9 +38,6 @@ if TYPE_CHECKING:
     from mobiledeploy.graph import Unit
     from mobiledeploy.types import Encoding
 
-
-# Few enough to stay inside the caches, and enough parts for every core.
-_AT_ONCE = 4
 
 Rounding: TypeAlias = (
     "Callable[[Node, torch.Tensor, torch.Tensor, Sequence[torch.Tensor]], torch.Tensor]"
@@ -82,11 +79,11 @@ def round_in_sequence(
         floating: Names of the operators of the units that compute in float.
     """
     rounded: dict[str, Rounded] = {}
-    parts = [_tensor(images[first : first + _AT_ONCE]) for first in range(0, len(images), _AT_ONCE)]
-    runs = [Simulation(traced, units, encodings, rounded, floating) for _ in parts]
+    few = parts(images)
+    runs = [Simulation(traced, units, encodings, rounded, floating) for _ in few]
     layers = {u.operator for u in units if u.has_weight and u.operator.name not in floating}
-    for run, part in zip(runs, parts, strict=True):
-        run.start(part)
+    for run, part in zip(runs, few, strict=True):
+        run.start(torch.from_numpy(images[part]).to(memory_format=torch.channels_last))
     for node in traced.graph.nodes:
         if node in layers:
             rounded[node.name] = _round_layer(node, runs, scales[node.name], rounding)
@@ -113,7 +110,3 @@ def _round_layer(
 
     shift = torch.stack(list(in_order(lost, inputs))).sum(0) / sum(len(x) for x in inputs)
     return Rounded(on_grid, bias + shift)
-
-
-def _tensor(images: NDArray[np.float32]) -> torch.Tensor:
-    return torch.from_numpy(images).to(memory_format=torch.channels_last)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from mobiledeploy.parallel import in_order
+from mobiledeploy.parallel import in_order, parts
 from mobiledeploy.progress import track
 from mobiledeploy.quantize.codes import on_codes
 from mobiledeploy.quantize.sensitivity import probe
@@ -58,20 +58,20 @@ def search_factors(
     moved = {unit.output for unit in units if unit.moves_values}
     members = {n: site.name for site in sites for n in site.nodes if n not in moved}
 
-    def costs(index: int) -> NDArray[np.float64]:
-        """Return what each candidate costs each site on one image: (sites, candidates)."""
-        image = torch.from_numpy(images[index : index + 1])
-        image = image.to(memory_format=torch.channels_last)
+    def costs(few: slice) -> NDArray[np.float64]:
+        """Return what each candidate costs each site on a few images: (sites, candidates)."""
+        judged = torch.from_numpy(images[few]).to(memory_format=torch.channels_last)
         table = np.zeros((len(sites), len(_FACTORS)))
         row = {site.name: number for number, site in enumerate(sites)}
-        for probed in probe(traced, list(members), image, probes=_PROBES, seed=index):
+        for probed in probe(traced, list(members), judged, probes=_PROBES, seed=few.start):
             name = members[probed.node]
             for column, encodings in enumerate(candidates):
                 error = _error(probed.value, encodings[name], only_clips=probed.node in additions)
                 table[row[name], column] += probed.cost(error)
         return table
 
-    tracked = track(in_order(costs, range(len(images))), "Choosing ranges", len(images))
+    all_of_them = parts(images, at_once=1)
+    tracked = track(in_order(costs, all_of_them), "Choosing ranges", len(all_of_them))
     best = np.argmin(sum(tracked, start=np.zeros(1)), axis=1)
     return {
         site.name: _FACTORS[choice] if site is not sites[-1] else 1.0

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One tensor of one image, and how the logits depend on it.
+    """One tensor of a few images, and how the logits depend on it.
 
     Attributes:
-        value: (1, C, H, W) or (1, C).
+        value: (N, C, H, W) or (N, C).
         gradients: Of v^T logits, one per v; each shaped like `value`.
     """
 
@@ -44,27 +44,30 @@ class Probe:
     gradients: tuple[torch.Tensor, ...]
 
     def cost(self, error: torch.Tensor) -> float:
-        """Return the squared distance that the logits move by if the tensor has this error."""
+        """Return the squared distance that the logits move by if the tensor has this error.
+
+        Summed over the images.
+        """
         moved = in_memory_order(error)
-        products = [float(in_memory_order(g).dot(moved)) for g in self.gradients]
-        return sum(product**2 for product in products) / len(products)
+        products = [torch.linalg.vecdot(in_memory_order(g), moved) for g in self.gradients]
+        return float(torch.stack(products).square().mean(0).sum())
 
 
 def probe(
-    traced: GraphModule, nodes: Sequence[Node], image: torch.Tensor, *, probes: int, seed: int
+    traced: GraphModule, nodes: Sequence[Node], images: torch.Tensor, *, probes: int, seed: int
 ) -> Iterator[Probe]:
     """Yield every node's probe.
 
     Args:
         traced: The float network.
         nodes: Whose values to probe; each must reach the logits.
-        image: (1, C, H, W).
+        images: (N, C, H, W).
         probes: How many v to draw.
         seed: Of the draw.
     """
     watcher = _Watcher(traced, nodes)
     with torch.enable_grad():
-        logits = watcher.run(image.clone().requires_grad_(True))
+        logits = watcher.run(images.clone().requires_grad_(True))
     values = [watcher.values[node] for node in nodes]
     random = torch.Generator().manual_seed(seed)
     gradients = [
