@@ -46,7 +46,7 @@ def error_of_activations(model, images):
 
 @pytest.mark.parametrize("family", ["v1", "v2"])  # V3's curved activations leave few to learn
 def test_what_int8_activations_do_to_the_logits_becomes_less(family):
-    images = networks.calibration(32, 24)
+    images = networks.calibration(32, 96)
     before = error_of_activations(networks.equalized(family), images)
     after = error_of_activations(learn_factors(networks.equalized(family), images), images)
     assert after < 0.97 * before
