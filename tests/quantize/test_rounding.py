@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from mobiledeploy.quantize import rounding
-from mobiledeploy.quantize.rounding import _columns, round_to_cancel
+from mobiledeploy.quantize.rounding import _columns, _moments, round_to_cancel
 from mobiledeploy.quantize.weights import round_to_nearest
 
 
@@ -66,3 +66,11 @@ def test_blocks_of_columns_change_nothing(monkeypatch):
     whole = error_of(round_to_cancel)
     monkeypatch.setattr(rounding, "_BLOCK", 5)
     assert error_of(round_to_cancel) == pytest.approx(whole, rel=1e-6)
+
+
+def test_moments_are_the_covariance_of_all_parts_together():
+    x = correlated() + 3
+    node, weight = SimpleNamespace(args=()), torch.zeros(5, 12)
+    (found,) = _moments(node, weight, x.split(24), 1)
+    expected = torch.cov(x.double().T, correction=0)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
