@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mobiledeploy.errors import DataError
-from mobiledeploy.parallel import in_order, parts
+from mobiledeploy.parallel import channels_last, in_order, parts
 from mobiledeploy.progress import track
 from mobiledeploy.types import Observed
 
@@ -83,7 +83,7 @@ def _extremes(
 ) -> dict[Node, Extremes]:
     """Return the watched nodes' minima and maxima, each (images, channels)."""
     watcher = _Watcher(traced, watched)
-    watcher.run(torch.from_numpy(images).to(memory_format=torch.channels_last))
+    watcher.run(channels_last(images))
     return watcher.extremes
 
 

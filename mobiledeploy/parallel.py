@@ -38,6 +38,11 @@ def parts(images: NDArray[np.float32], at_once: int = 4) -> list[slice]:
     return [slice(first, first + each) for first in range(0, len(images), each)]
 
 
+def channels_last(images: NDArray[np.float32]) -> torch.Tensor:
+    """Return images (N, C, H, W) with their channels side by side in memory."""
+    return torch.from_numpy(images).to(memory_format=torch.channels_last)
+
+
 def in_order(function: Callable[[T], R], pieces: Iterable[T]) -> Iterator[R]:
     """Yield function(piece) for every piece, in order, while others are being computed."""
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()

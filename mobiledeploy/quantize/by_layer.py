@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from mobiledeploy.graph import parameter
-from mobiledeploy.parallel import in_order
+from mobiledeploy.parallel import channels_last, in_order
 from mobiledeploy.progress import track
 from mobiledeploy.quantize.float_layers import float_units, layer_name
 from mobiledeploy.quantize.simulate import Simulation
@@ -92,8 +92,7 @@ def sqnrs_db(
     """
 
     def noises(index: int) -> list[float]:
-        image = torch.from_numpy(images[index : index + 1])
-        noise = Noise(planned, rounded, image.to(memory_format=torch.channels_last))
+        noise = Noise(planned, rounded, channels_last(images[index : index + 1]))
         return [noise.signal, *(noise.of(floating) for floating in choices)]
 
     found = in_order(noises, range(len(images)))

@@ -61,16 +61,16 @@ class _OnCodes(torch.autograd.Function):
         of_x = torch.ops.aten.hardtanh_backward(gradients[0], steps, *ctx.bounds)
         of_step = None
         if ctx.needs_input_grad[1]:
-            of_step = _inner(gradients[0], output) / ctx.size - _inner(of_x, steps)
+            of_output = inner_products(gradients[0], output).sum()
+            of_step = of_output / ctx.size - inner_products(of_x, steps).sum()
         return of_x, of_step, None, None
 
 
-def _inner(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return the sum of products."""
-    products: torch.Tensor = torch.linalg.vecdot(in_memory_order(a), in_memory_order(b))
-    return products.sum()
+def inner_products(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return each image's sum of products, (N,), without forming the products."""
+    return cast("torch.Tensor", torch.linalg.vecdot(_in_memory_order(a), _in_memory_order(b)))
 
 
-def in_memory_order(tensor: torch.Tensor) -> torch.Tensor:
+def _in_memory_order(tensor: torch.Tensor) -> torch.Tensor:
     """Return each image's elements as a vector: without a copy where channels come last."""
     return tensor.movedim(1, -1).reshape(len(tensor), -1)

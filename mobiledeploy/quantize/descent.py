@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 import torch
 
-from mobiledeploy.parallel import in_order, parts
+from mobiledeploy.parallel import channels_last, in_order, parts
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +80,10 @@ def loss(network: Quantized, images: NDArray[np.float32], targets: torch.Tensor)
     """Return |logits - targets|^2 / |targets|^2."""
     few = parts(images)
     errors = in_order(
-        lambda part: float((network.run(_tensor(images[part])) - targets[part]).square().sum()), few
+        lambda part: float(
+            (network.run(channels_last(images[part])) - targets[part]).square().sum()
+        ),
+        few,
     )
     return sum(errors) / float(targets.square().sum())
 
@@ -97,7 +100,7 @@ def descend(
 
     def gradients(few: slice) -> tuple[torch.Tensor, ...]:
         with torch.enable_grad():
-            logits = student.run(_tensor(images[few]))
+            logits = student.run(channels_last(images[few]))
             error = (logits - targets[few]).square().sum() / power
             return torch.autograd.grad(error, parameters)
 
@@ -107,7 +110,3 @@ def descend(
         for parameter, gradient in zip(parameters, of_few, strict=True):
             cast("torch.Tensor", parameter.grad).add_(gradient)
     adam.step()
-
-
-def _tensor(images: NDArray[np.float32]) -> torch.Tensor:
-    return torch.from_numpy(images).to(memory_format=torch.channels_last)

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 
-from mobiledeploy.parallel import in_order, parts
+from mobiledeploy.parallel import channels_last, in_order, parts
 from mobiledeploy.quantize.simulate import Simulation
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def round_in_sequence(
     runs = [Simulation(traced, units, encodings, rounded, floating) for _ in few]
     layers = {u.operator for u in units if u.has_weight and u.operator.name not in floating}
     for run, part in zip(runs, few, strict=True):
-        run.start(torch.from_numpy(images[part]).to(memory_format=torch.channels_last))
+        run.start(channels_last(images[part]))
     for node in traced.graph.nodes:
         if node in layers:
             rounded[node.name] = _round_layer(node, runs, scales[node.name], rounding)

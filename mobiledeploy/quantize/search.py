@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from mobiledeploy.parallel import in_order, parts
+from mobiledeploy.parallel import channels_last, in_order, parts
 from mobiledeploy.progress import track
 from mobiledeploy.quantize.codes import on_codes
 from mobiledeploy.quantize.sensitivity import probe
@@ -60,7 +60,7 @@ def search_factors(
 
     def costs(few: slice) -> NDArray[np.float64]:
         """Return what each candidate costs each site on a few images: (sites, candidates)."""
-        judged = torch.from_numpy(images[few]).to(memory_format=torch.channels_last)
+        judged = channels_last(images[few])
         table = np.zeros((len(sites), len(_FACTORS)))
         row = {site.name: number for number, site in enumerate(sites)}
         for probed in probe(traced, list(members), judged, probes=_PROBES, seed=few.start):

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from mobiledeploy.quantize.codes import in_memory_order
+from mobiledeploy.quantize.codes import inner_products
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,8 +48,7 @@ class Probe:
 
         Summed over the images.
         """
-        moved = in_memory_order(error)
-        products = [torch.linalg.vecdot(in_memory_order(g), moved) for g in self.gradients]
+        products = [inner_products(gradient, error) for gradient in self.gradients]
         return float(torch.stack(products).square().mean(0).sum())
 
 

@@ -89,8 +89,8 @@ def test_the_ranges_that_are_learned_from_are_those_that_come_of_it(family):
     assert (during - before).norm() > 0.1 * before.norm()
 
 
-@pytest.mark.parametrize("count", [1, 2, 24])
-def test_images_that_judge_are_not_learned_from(count, monkeypatch):
+@pytest.mark.parametrize(("count", "steps"), [(1, 1), (2, 1), (24, 10)])
+def test_images_that_judge_are_not_learned_from(count, steps, monkeypatch):
     calibration = networks.calibration(32, count)
     seen = []
     descend = factors.descend
@@ -103,7 +103,7 @@ def test_images_that_judge_are_not_learned_from(count, monkeypatch):
     )
     learned("v1", calibration)
     judges = calibration.images[::6] if count > 1 else np.zeros((0, 3, 32, 32))
-    assert seen
+    assert len(seen) == steps
     assert not any((images[:, None] == judges).all((2, 3, 4)).any() for images in seen)
 
 
