@@ -23,7 +23,7 @@ from executorch.exir import to_edge_transform_and_lower
 from torch.fx.traceback import NodeSource
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.export.xnnpack_input import image_transposed_in_float
+from mobiledeploy.export.paired_pixels import stem_reads_pairs
 from mobiledeploy.quiet import quietly
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def encode(program: ExportedProgram, metadata: Mapping[str, bytes]) -> bytes:
         for name, value in metadata.items()
     }
     try:
-        with quietly(), _lowering_faster(), image_transposed_in_float():
+        with quietly(), _lowering_faster(), stem_reads_pairs():
             edge = to_edge_transform_and_lower(
                 program, partitioner=[_partitioner()], constant_methods=constant_methods
             )

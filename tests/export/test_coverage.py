@@ -43,8 +43,9 @@ def test_v3_computes_everything_in_int8(exported_to, format_):
     assert (coverage.macs_share, coverage.elements_share) == (1.0, 1.0)
     assert coverage.float_islands == ()
     expected = summarize(networks.folded("v3-small", 64, short=True).spec).macs
-    if format_ == "pte":
-        assert coverage.macs == expected
+    if format_ == "pte":  # the stem reads pairs of pixels: six taps of twice the channels for nine
+        outputs, taps, instead = 8 * 32 * 32, 9 * 3, 6 * 6
+        assert coverage.macs == expected + outputs * (instead - taps)
     else:  # channels of zeros are computed too, many at this width
         assert expected < coverage.macs < 3 * expected
 

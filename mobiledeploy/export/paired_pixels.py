@@ -1,0 +1,228 @@
+"""The stem reads pairs of neighbouring pixels as one pixel of twice the channels (space-to-depth).
+
+In: the XNNPACK graph that ExecuTorch lowers an int8 network to, and its constants. Out: the same
+graph, whose first convolution reads (H, W / 2, 2 C) with stride 1 along the width where it read
+(H, W, C) with stride 2. Along one row, with padding p,
+
+    y[g, o] = sum over k, c of w[o, k, c] * x[2 g + k - p, c]
+
+    with 2 j + i = k - p: the pixel i of the pair g + j,
+
+            = sum over j, i, c of v[o, j, (c, i)] * x[g + j, (c, i)]
+
+where v is w at k = 2 j + i + p, and 0 where there is no such k. The same products are added in
+integers, and zeros: nothing differs.
+
+Why (docs/decisions/0004 has the figures): XNNPACK's int8 kernels take eight input channels at a
+time on x86-64 and on ARM with i8mm, so a tap of three costs as much as one of six, and six taps do
+what nine did. And the image, which arrives as planes, is made channels-last in elements of two
+bytes instead of one, in tiles of half as many columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from executorch.backends.xnnpack import xnnpack_preprocess
+from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import (
+    XNNConv2d,
+    XNNConvert,
+    XNNQuantizedTensorValue,
+    XNNStaticConstantPad,
+    XNNStaticReshape,
+    XNNStaticTranspose,
+    XNode,
+    XValue,
+)
+from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import (
+    CONSTANT_TENSOR_ALIGNMENT,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import XNNGraph
+    from executorch.exir._serialize._named_data_store import NamedDataStore
+    from numpy.typing import NDArray
+
+_BEGINNING = [XNNConvert, XNNStaticTranspose, XNNConv2d]
+_PADDED_BEGINNING = [XNNConvert, XNNStaticConstantPad, XNNStaticTranspose, XNNConv2d]
+
+
+@contextmanager
+def stem_reads_pairs() -> Iterator[None]:
+    """Within the context, ExecuTorch serializes its graphs with such a stem.
+
+    It has no pass that could do it: layouts are decided after its last one.
+    """
+    serialize = xnnpack_preprocess.serialize_xnnpack_binary
+    new_store = xnnpack_preprocess.NamedDataStore
+    stores: list[NamedDataStore] = []
+
+    def remembered() -> NamedDataStore:
+        stores.append(new_store())
+        return stores[-1]
+
+    def paired(graph: XNNGraph, constants: bytearray) -> bytes:
+        pair_pixels(graph, stores[-1])
+        return bytes(serialize(graph, constants))
+
+    xnnpack_preprocess.serialize_xnnpack_binary = paired
+    xnnpack_preprocess.NamedDataStore = remembered
+    try:
+        yield
+    finally:
+        xnnpack_preprocess.serialize_xnnpack_binary = serialize
+        xnnpack_preprocess.NamedDataStore = new_store
+
+
+def pair_pixels(graph: XNNGraph, store: NamedDataStore) -> None:
+    """Change the graph's beginning as the module says, in place.
+
+    Graphs that begin otherwise (float ones) stay as they are, and stems of another stride, and
+    images of odd width.
+
+    Args:
+        graph: As ExecuTorch made it.
+        store: Where the graph's constants are, and where the new weight goes.
+    """
+    _absorb_pad(graph)
+    nodes = graph.xnodes[:3]
+    if [type(node.xnode_union) for node in nodes] != _BEGINNING:
+        return
+    convert, transpose, stem = (node.xnode_union for node in nodes)
+    chained = transpose.input_id == convert.output_id and stem.input1_id == transpose.output_id
+    if not chained or any(_readers(graph, each.output_id) != 1 for each in (convert, transpose)):
+        return
+    width, width_out = (_dims(graph, each.output_id)[2] for each in (transpose, stem))
+    halves = stem.subsampling_width == 2 and width == 2 * width_out
+    if not halves or stem.groups != 1 or stem.dilation_width != 1:
+        return
+    _convolve_pairs(graph, store, nodes[2])
+    _arrange_pairs(graph, nodes[0], nodes[1])
+
+
+def _absorb_pad(graph: XNNGraph) -> None:
+    """Make zeros around the image, of a stem that pads as TensorFlow does, its padding."""
+    nodes = graph.xnodes[:4]
+    if [type(node.xnode_union) for node in nodes] != _PADDED_BEGINNING:
+        return
+    pad, transpose, stem = (node.xnode_union for node in nodes[1:])
+    chained = transpose.input_id == pad.output_id and stem.input1_id == transpose.output_id
+    if not chained or pad.padding_value != 0 or _readers(graph, pad.output_id) != 1:
+        return
+    (*_, top, left), (*_, bottom, right) = pad.pre_paddings, pad.post_paddings
+    nodes[3].xnode_union = replace(
+        stem,
+        padding_top=stem.padding_top + top,
+        padding_left=stem.padding_left + left,
+        padding_bottom=stem.padding_bottom + bottom,
+        padding_right=stem.padding_right + right,
+    )
+    nodes[2].xnode_union = replace(transpose, input_id=pad.input_id)
+    batch, channels, height, width = _dims(graph, pad.input_id)
+    _set_dims(graph, transpose.output_id, [batch, height, width, channels])
+    del graph.xnodes[1]
+
+
+def pair_taps(weight: NDArray[np.int8], padding: int) -> tuple[NDArray[np.int8], int]:
+    """Return the weight v of the module's formula, and its padding on the left.
+
+    Args:
+        weight: (O, kH, kW, C), of a convolution with stride 2.
+        padding: On the left, in pixels.
+
+    Returns:
+        (O, kH, pairs, 2 C), and the padding in pairs.
+    """
+    out, height, width, channels = weight.shape
+    before = (padding + 1) // 2
+    pairs = before + (width - 1 - padding) // 2 + 1
+    paired = np.zeros((out, height, pairs, channels, 2), np.int8)
+    for k in range(width):
+        j, i = divmod(k - padding, 2)
+        paired[:, :, before + j, :, i] = weight[:, :, k]
+    return paired.reshape(out, height, pairs, 2 * channels), before
+
+
+def _convolve_pairs(graph: XNNGraph, store: NamedDataStore, node: XNode) -> None:
+    stem = node.xnode_union
+    value = _value(graph, stem.filter_id)
+    index = value.tensor_value.constant_buffer_idx
+    entry = store.pte_data[graph.constant_data[index].named_key]
+    narrow = np.frombuffer(store.buffers[entry.buffer_index], np.int8)
+    weight, before = pair_taps(narrow.reshape(value.tensor_value.dims), stem.padding_left)
+    content = weight.tobytes()
+    key = hashlib.sha256(content).hexdigest()
+    store.add_named_data(key, content, CONSTANT_TENSOR_ALIGNMENT)
+    graph.constant_data[index] = replace(
+        graph.constant_data[index], size=len(content), named_key=key
+    )
+    _set_dims(graph, stem.filter_id, list(weight.shape))
+    node.xnode_union = replace(
+        stem,
+        padding_left=before,
+        padding_right=weight.shape[2] - 1 - before,
+        kernel_width=weight.shape[2],
+        subsampling_width=1,
+        group_input_channels=weight.shape[3],
+    )
+
+
+def _arrange_pairs(graph: XNNGraph, convert: XNode, transpose: XNode) -> None:
+    """Make codes of (1, C, H, W) codes of (1, H, W / 2, 2 C), two bytes at a time."""
+    codes, arranged = convert.xnode_union.output_id, transpose.xnode_union.output_id
+    _, channels, height, width = _dims(graph, codes)
+    pairs = height * width // 2
+    planes = _new_value(graph, codes, [channels, pairs, 2])
+    pixels = _new_value(graph, codes, [pairs, channels, 2])
+    transpose.xnode_union = XNNStaticTranspose(3, [1, 0, 2], planes, pixels, flags=0)
+    _set_dims(graph, arranged, [1, height, width // 2, 2 * channels])
+    graph.xnodes[1:2] = [
+        _reshape(graph, codes, planes, convert.debug_handle),
+        transpose,
+        _reshape(graph, pixels, arranged, transpose.debug_handle),
+    ]
+
+
+def _reshape(graph: XNNGraph, source: int, target: int, debug_handle: int) -> XNode:
+    dims = _dims(graph, target)
+    return XNode(XNNStaticReshape(len(dims), dims, source, target, flags=0), debug_handle)
+
+
+def _value(graph: XNNGraph, number: int) -> XNNQuantizedTensorValue:
+    values = (value.xvalue_union for value in graph.xvalues)
+    quantized = (each for each in values if isinstance(each, XNNQuantizedTensorValue))
+    return next(each for each in quantized if each.tensor_value.id_out == number)
+
+
+def _dims(graph: XNNGraph, number: int) -> list[int]:
+    return list(_value(graph, number).tensor_value.dims)
+
+
+def _set_dims(graph: XNNGraph, number: int, dims: list[int]) -> None:
+    tensor = _value(graph, number).tensor_value
+    tensor.dims, tensor.num_dims = dims, len(dims)
+
+
+def _new_value(graph: XNNGraph, like: int, dims: list[int]) -> int:
+    """Add codes of the same encoding with other dimensions; return their number."""
+    model = _value(graph, like)
+    number = len(graph.xvalues)
+    tensor = replace(model.tensor_value, id_out=number, dims=dims, num_dims=len(dims))
+    graph.xvalues.append(XValue(XNNQuantizedTensorValue(tensor, model.quant_params)))
+    return number
+
+
+def _readers(graph: XNNGraph, value: int) -> int:
+    """Count the operands of all nodes that are this value."""
+    return sum(
+        number == value
+        for node in graph.xnodes
+        for name, number in vars(node.xnode_union).items()
+        if name.startswith("input") and name.endswith("_id")
+    )
