@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from mobiledeploy.graph import parameter
-from mobiledeploy.parallel import channels_last, in_order
+from mobiledeploy.parallel import channels_last, in_order, parts
 from mobiledeploy.progress import track
 from mobiledeploy.quantize.float_layers import float_units, layer_name
 from mobiledeploy.quantize.simulate import Simulation
@@ -91,13 +91,14 @@ def sqnrs_db(
     One choice alone is measured silently.
     """
 
-    def noises(index: int) -> list[float]:
-        noise = Noise(planned, rounded, channels_last(images[index : index + 1]))
+    def noises(part: slice) -> list[float]:
+        noise = Noise(planned, rounded, channels_last(images[part]))
         return [noise.signal, *(noise.of(floating) for floating in choices)]
 
-    found = in_order(noises, range(len(images)))
+    few = parts(images, at_once=1)  # every activation of theirs is kept
+    found = in_order(noises, few)
     if len(choices) > 1:
-        found = track(found, "Measuring layers", len(images))
+        found = track(found, "Measuring layers", len(few))
     signal, *sums = (sum(values) for values in zip(*found, strict=True))
     return [_ratio_db(signal, noise) for noise in sums]
 
@@ -109,7 +110,7 @@ def _alone(planned: Plan) -> list[frozenset[str]]:
 
 
 class Noise:
-    """Noise of one image's logits, for any choice of float units.
+    """Noise of a few images' logits, for any choice of float units.
 
     What a choice shares with the network that is all float, or all int8, is not computed again.
 
@@ -117,14 +118,14 @@ class Noise:
         signal: Sum of the float logits' squares.
     """
 
-    def __init__(self, planned: Plan, rounded: Mapping[str, Rounded], image: torch.Tensor) -> None:
+    def __init__(self, planned: Plan, rounded: Mapping[str, Rounded], images: torch.Tensor) -> None:
         self._planned = planned
         self._rounded = rounded
-        self._image = image
+        self._images = images
         self._logits = planned.units[-1].output
         everything = frozenset(unit.operator.name for unit in planned.units)
         self._known = {
-            floating: self._simulation(floating).values(image)
+            floating: self._simulation(floating).values(images)
             for floating in (frozenset[str](), everything)
         }
         self._exact = self._known[everything][self._logits].double()
@@ -138,7 +139,7 @@ class Noise:
         }
         stale = _descendants(changed)
         known = {n: value for n, value in self._known[base].items() if n not in stale}
-        values = self._simulation(floating).values(self._image, known)
+        values = self._simulation(floating).values(self._images, known)
         return float((values[self._logits].double() - self._exact).square().sum())
 
     def _simulation(self, floating: Collection[str]) -> Simulation:
