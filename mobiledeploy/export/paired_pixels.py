@@ -150,27 +150,38 @@ def pair_taps(weight: NDArray[np.int8], padding: int) -> tuple[NDArray[np.int8],
 
 
 def _convolve_pairs(graph: XNNGraph, store: NamedDataStore, node: XNode) -> None:
+    """Give the stem its new weight, stride and padding."""
     stem = node.xnode_union
-    value = _value(graph, stem.filter_id)
-    index = value.tensor_value.constant_buffer_idx
-    entry = store.pte_data[graph.constant_data[index].named_key]
-    narrow = np.frombuffer(store.buffers[entry.buffer_index], np.int8)
-    weight, before = pair_taps(narrow.reshape(value.tensor_value.dims), stem.padding_left)
-    content = weight.tobytes()
-    key = hashlib.sha256(content).hexdigest()
-    store.add_named_data(key, content, CONSTANT_TENSOR_ALIGNMENT)
-    graph.constant_data[index] = replace(
-        graph.constant_data[index], size=len(content), named_key=key
-    )
-    _set_dims(graph, stem.filter_id, list(weight.shape))
+    value = _value(graph, stem.filter_id).tensor_value
+    content = _constant(graph, store, value.constant_buffer_idx)
+    pixels = np.frombuffer(content, np.int8).reshape(value.dims)
+    pairs, before = pair_taps(pixels, stem.padding_left)
+    _set_constant(graph, store, value.constant_buffer_idx, pairs.tobytes())
+    _set_dims(graph, stem.filter_id, list(pairs.shape))
     node.xnode_union = replace(
         stem,
         padding_left=before,
-        padding_right=weight.shape[2] - 1 - before,
-        kernel_width=weight.shape[2],
+        padding_right=pairs.shape[2] - 1 - before,
+        kernel_width=pairs.shape[2],
         subsampling_width=1,
-        group_input_channels=weight.shape[3],
+        group_input_channels=pairs.shape[3],
     )
+
+
+def _constant(graph: XNNGraph, store: NamedDataStore, index: int) -> bytes:
+    entry = store.pte_data[graph.constant_data[index].named_key]
+    return bytes(store.buffers[entry.buffer_index])
+
+
+def _set_constant(graph: XNNGraph, store: NamedDataStore, index: int, content: bytes) -> None:
+    """Replace a constant; what nobody reads any more does not go into the file."""
+    former = graph.constant_data[index].named_key
+    key = hashlib.sha256(content).hexdigest()
+    store.add_named_data(key, content, CONSTANT_TENSOR_ALIGNMENT)
+    constant = replace(graph.constant_data[index], size=len(content), named_key=key)
+    graph.constant_data[index] = constant
+    if all(each.named_key != former for each in graph.constant_data):
+        del store.pte_data[former]
 
 
 def _arrange_pairs(graph: XNNGraph, convert: XNode, transpose: XNode) -> None:

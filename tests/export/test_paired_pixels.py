@@ -98,6 +98,15 @@ def test_the_image_is_arranged_and_convolved_in_pairs():
     assert dims[3] == [4, 3, 2, 6]
     entry = store.pte_data[graph.constant_data[1].named_key]
     assert store.buffers[entry.buffer_index] == pair_taps(TAPS, 1)[0].tobytes()
+    assert "taps" not in store.pte_data
+
+
+def test_a_weight_that_another_layer_has_too_is_kept():
+    graph, store = stem_of()
+    graph.constant_data.append(graph.constant_data[1])
+    pair_pixels(graph, store)
+    assert graph.constant_data[2].named_key == "taps"
+    assert "taps" in store.pte_data
 
 
 def test_tensorflows_zeros_become_the_stems_padding():
