@@ -29,9 +29,9 @@ def test_a_device_tells_the_same_operators_as_this_machine(artifact, request):
         assert found.name == expected.name
     assert there.method.split(" less ")[0] == here.method.split(" less ")[0]
     assert there.whole_us > 0
-    # alone, a tiny operator may take no longer than a call that does nothing
-    assert np.median([o.median_us for o in there.operators]) >= 0
-    assert there.sum_us > 0
+    assert np.min([o.median_us for o in there.operators]) >= 0
+    # alone, tiny operators may take no longer than a call that does nothing
+    assert there.sum_us > 0 or " less " in there.method
 
 
 def test_the_command_profiles_on_a_device_and_writes_documents(int8_onnx, tmp_path, capsys):
