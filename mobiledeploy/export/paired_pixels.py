@@ -24,6 +24,7 @@ from __future__ import annotations
 import hashlib
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -90,40 +91,43 @@ def pair_pixels(graph: XNNGraph, store: NamedDataStore) -> None:
         graph: As ExecuTorch made it.
         store: Where the graph's constants are, and where the new weight goes.
     """
-    _absorb_pad(graph)
-    nodes = graph.xnodes[:3]
-    if [type(node.xnode_union) for node in nodes] != _BEGINNING:
+    if _begins_with(graph, _PADDED_BEGINNING):
+        _absorb_pad(graph)
+    if not _begins_with(graph, _BEGINNING):
         return
-    convert, transpose, stem = (node.xnode_union for node in nodes)
-    chained = transpose.input_id == convert.output_id and stem.input1_id == transpose.output_id
-    if not chained or any(_readers(graph, each.output_id) != 1 for each in (convert, transpose)):
-        return
-    width, width_out = (_dims(graph, each.output_id)[2] for each in (transpose, stem))
-    halves = stem.subsampling_width == 2 and width == 2 * width_out
+    convert, transpose, convolution = graph.xnodes[:3]
+    stem = convolution.xnode_union
+    width = _dims(graph, stem.input1_id)[2]
+    halves = stem.subsampling_width == 2 and width == 2 * _dims(graph, stem.output_id)[2]
     if not halves or stem.groups != 1 or stem.dilation_width != 1:
         return
-    _convolve_pairs(graph, store, nodes[2])
-    _arrange_pairs(graph, nodes[0], nodes[1])
+    _convolve_pairs(graph, store, convolution)
+    _arrange_pairs(graph, convert, transpose)
+
+
+def _begins_with(graph: XNNGraph, kinds: list[type]) -> bool:
+    """Return whether the first nodes are of these kinds, each read by the next and nobody else."""
+    unions = [node.xnode_union for node in graph.xnodes[: len(kinds)]]
+    return [type(union) for union in unions] == kinds and all(
+        _operands(reader).count(union.output_id) == _readers(graph, union.output_id) == 1
+        for union, reader in pairwise(unions)
+    )
 
 
 def _absorb_pad(graph: XNNGraph) -> None:
     """Make zeros around the image, of a stem that pads as TensorFlow does, its padding."""
-    nodes = graph.xnodes[:4]
-    if [type(node.xnode_union) for node in nodes] != _PADDED_BEGINNING:
-        return
-    pad, transpose, stem = (node.xnode_union for node in nodes[1:])
-    chained = transpose.input_id == pad.output_id and stem.input1_id == transpose.output_id
-    if not chained or pad.padding_value != 0 or _readers(graph, pad.output_id) != 1:
+    pad, transpose, stem = (node.xnode_union for node in graph.xnodes[1:4])
+    if pad.padding_value != 0:
         return
     (*_, top, left), (*_, bottom, right) = pad.pre_paddings, pad.post_paddings
-    nodes[3].xnode_union = replace(
+    graph.xnodes[3].xnode_union = replace(
         stem,
         padding_top=stem.padding_top + top,
         padding_left=stem.padding_left + left,
         padding_bottom=stem.padding_bottom + bottom,
         padding_right=stem.padding_right + right,
     )
-    nodes[2].xnode_union = replace(transpose, input_id=pad.input_id)
+    graph.xnodes[2].xnode_union = replace(transpose, input_id=pad.input_id)
     batch, channels, height, width = _dims(graph, pad.input_id)
     _set_dims(graph, transpose.output_id, [batch, height, width, channels])
     del graph.xnodes[1]
@@ -231,9 +235,10 @@ def _new_value(graph: XNNGraph, like: int, dims: list[int]) -> int:
 
 def _readers(graph: XNNGraph, value: int) -> int:
     """Count the operands of all nodes that are this value."""
-    return sum(
-        number == value
-        for node in graph.xnodes
-        for name, number in vars(node.xnode_union).items()
-        if name.startswith("input") and name.endswith("_id")
-    )
+    return sum(_operands(node.xnode_union).count(value) for node in graph.xnodes)
+
+
+def _operands(union: object) -> list[int]:
+    """Return the values that a node reads, its constants aside."""
+    fields = vars(union).items()
+    return [value for name, value in fields if name.startswith("input") and name.endswith("_id")]

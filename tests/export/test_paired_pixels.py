@@ -109,13 +109,19 @@ def test_a_weight_that_another_layer_has_too_is_kept():
     assert "taps" in store.pte_data
 
 
-def test_tensorflows_zeros_become_the_stems_padding():
+def padded(with_what=0.0):
+    """Return the graph of a stem that pads as TensorFlow does, and its constants."""
     graph, store = stem_of(padding_left=0, padding_top=0, padding_right=0, padding_bottom=0)
     graph.xvalues += [value(6, [1, 3, 9, 7])]
     graph.xvalues[2] = value(2, [1, 9, 7, 3])
-    pad = schema.XNNStaticConstantPad([0, 0, 0, 0], [0, 0, 1, 1], 0.0, 1, 6, flags=0)
+    pad = schema.XNNStaticConstantPad([0, 0, 0, 0], [0, 0, 1, 1], with_what, 1, 6, flags=0)
     graph.xnodes.insert(1, node(pad))
     graph.xnodes[2].xnode_union.input_id = 6
+    return graph, store
+
+
+def test_tensorflows_zeros_become_the_stems_padding():
+    graph, store = padded()
     pair_pixels(graph, store)
     kinds = [type(each.xnode_union) for each in graph.xnodes]
     assert schema.XNNStaticConstantPad not in kinds
@@ -126,9 +132,9 @@ def test_tensorflows_zeros_become_the_stems_padding():
     assert (stem.padding_left, stem.padding_right) == (0, 1)
 
 
-def read_by_another():
-    graph, store = stem_of()
-    graph.xnodes.append(node(schema.XNNHardswish(input_id=1, output_id=5, flags=0)))
+def read_by_another(made, number):
+    graph, store = made
+    graph.xnodes.append(node(schema.XNNHardswish(input_id=number, output_id=5, flags=0)))
     return graph, store
 
 
@@ -140,9 +146,24 @@ def read_by_another():
         stem_of(dilation_width=2),
         stem_of(groups=3),
         stem_of(input1_id=1),
-        read_by_another(),
+        read_by_another(stem_of(), 1),
+        read_by_another(stem_of(), 2),
+        read_by_another(padded(), 6),
+        read_by_another(padded(), 2),
+        padded(with_what=1.0),
     ],
-    ids=["stride-1", "odd-width", "dilated", "grouped", "not-of-the-image", "read-by-another"],
+    ids=[
+        "stride-1",
+        "odd-width",
+        "dilated",
+        "grouped",
+        "not-of-the-image",
+        "codes-read-by-another",
+        "pixels-read-by-another",
+        "padded-codes-read-by-another",
+        "padded-pixels-read-by-another",
+        "not-padded-with-zeros",
+    ],
 )
 def test_other_graphs_stay_as_they_are(graph, store):
     before = copy.deepcopy((graph, store.pte_data))
