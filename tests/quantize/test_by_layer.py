@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from mobiledeploy import models
-from mobiledeploy.quantize.by_layer import Noise, measure_layers
+from mobiledeploy.parallel import parts
+from mobiledeploy.quantize.by_layer import Noise, measure_layers, sqnrs_db
 from mobiledeploy.quantize.float_layers import float_units, layer_name
 from mobiledeploy.quantize.in_sequence import Rounded
 from mobiledeploy.quantize.prepare import plan, round_parameters
@@ -33,12 +34,12 @@ def rounded(family="v2"):
     return round_parameters(planned(family), QuantRecipe(), images)
 
 
-def simulated(floating=(), family="v2"):
+def simulated(floating=(), family="v2", images=IMAGES):
     """Return the logits of the whole network, computed at once."""
     p = planned(family)
     simulation = Simulation(p.traced, p.units, p.encodings, rounded(family), floating, keep=True)
     with torch.no_grad():
-        return simulation.values(torch.from_numpy(IMAGES))[p.units[-1].output].numpy()
+        return simulation.values(torch.from_numpy(images))[p.units[-1].output].numpy()
 
 
 @pytest.mark.parametrize("family", ["v1", "v2", "v3-small"])
@@ -68,6 +69,18 @@ def test_what_is_not_computed_again_is_what_it_would_have_been(kept):
         ]
     expected = np.square(simulated(floating).astype(float) - float_logits).sum(axis=1)
     np.testing.assert_allclose(noises, expected, rtol=1e-3)
+
+
+def test_every_image_of_every_part_counts():
+    images = networks.pixels(32, 60, seed=5)
+    assert len(parts(images, at_once=1)) == 2
+    everything = {unit.operator.name for unit in planned().units}
+    exact, int8 = simulated(everything, images=images), simulated(images=images)
+    (found,) = sqnrs_db(planned(), rounded(), images, [frozenset()])
+    close = pytest.approx(sqnr_db(exact, int8), abs=0.01)  # sums in another order move codes
+    assert found == close
+    assert sqnr_db(exact[:49], int8[:49]) != close
+    assert sqnr_db(exact[49:], int8[49:]) != close
 
 
 def test_the_layer_that_was_damaged_ranks_first_in_both_ways():
