@@ -216,7 +216,8 @@ def measure_sensitivity(
         folded = fold(model)
     planned = plan(_rescaled(folded, calibration, recipe), calibration, recipe)
     rounded = round_parameters(planned, recipe, calibration.images)
-    int8_sqnr_db, layers = measure_layers(planned, rounded, images.images)
+    alone = round_parameters(planned, recipe, calibration.images, alone=True)
+    int8_sqnr_db, layers = measure_layers(planned, rounded, alone, images.images)
     return SensitivityReport(
         network=model.spec.name,
         int8_sqnr_db=int8_sqnr_db,

@@ -11,7 +11,9 @@ activation goes when the layers on both of its sides are kept (see `float_layers
 ranked by the noise that they make: as noise adds up, that says which several layers to keep
 (measured: docs/decisions/0006).
 
-Parameters are those of the network with every layer in int8; nothing is rounded anew.
+Of a layer that is kept the others keep what they were rounded to, with every layer in int8. A layer
+alone has a bias of its own: that of the whole network makes good for what rounding has done to the
+layers before it, which here are float.
 """
 
 from __future__ import annotations
@@ -41,20 +43,23 @@ if TYPE_CHECKING:
 
 
 def measure_layers(
-    planned: Plan, rounded: Mapping[str, Rounded], images: NDArray[np.float32]
+    planned: Plan,
+    rounded: Mapping[str, Rounded],
+    alone: Mapping[str, Rounded],
+    images: NDArray[np.float32],
 ) -> tuple[float, tuple[LayerSensitivity, ...]]:
     """Return the SQNR of the logits with every layer in int8, and the layers, noisiest first.
 
     Args:
         planned: The network.
-        rounded: Every layer's parameters.
+        rounded: Every layer's parameters, with all in int8.
+        alone: The same with each layer alone in int8.
         images: (N, C, H, W).
     """
     layers = [unit for unit in planned.units if unit.has_weight]
     kept = [float_units(planned.units, {layer_name(unit)}) for unit in layers]
-    choices = [frozenset[str](), *_alone(planned), *kept]
-    int8_db, *figures = sqnrs_db(planned, rounded, images, choices)
-    only_db, kept_db = figures[: len(layers)], figures[len(layers) :]
+    int8_db, *kept_db = sqnrs_db(planned, rounded, images, [frozenset[str](), *kept])
+    only_db = sqnrs_db(planned, alone, images, _alone(planned))
     macs = [_macs(planned, unit.operator) for unit in layers]
     found = [
         LayerSensitivity(
@@ -72,12 +77,12 @@ def measure_layers(
 
 
 def noisiest_first(
-    planned: Plan, rounded: Mapping[str, Rounded], images: NDArray[np.float32]
+    planned: Plan, alone: Mapping[str, Rounded], images: NDArray[np.float32]
 ) -> list[str]:
     """Return the names of all layers in the order of `measure_layers`, in half its time."""
     names = [layer_name(unit) for unit in planned.units if unit.has_weight]
-    alone = sqnrs_db(planned, rounded, images, _alone(planned))
-    return [name for _, name in sorted(zip(alone, names, strict=True), key=lambda pair: pair[0])]
+    found = sqnrs_db(planned, alone, images, _alone(planned))
+    return [name for _, name in sorted(zip(found, names, strict=True), key=lambda pair: pair[0])]
 
 
 def sqnrs_db(

@@ -4,7 +4,7 @@ In: a `Plan`, images, a `FloatDemand`. Out: names of layers, in the network's or
 
 Layers are taken by the noise that each makes alone, the noisiest first (`by_layer`), until the
 logits are as near to float's as demanded; then those are put back that turn out not to be needed.
-Simulated, with the roundings of the network that is all int8; what was chosen is rounded as it will
+Simulated, with every layer rounded as if it alone were int8; what was chosen is rounded as it will
 be and measured once more, and grows by a layer while that falls short.
 """
 
@@ -63,7 +63,7 @@ def choose_float_layers(
 
 
 class _Chooser:
-    """Holds the roundings of the network that is all int8."""
+    """Holds the roundings of the network that is all int8, and of each layer alone."""
 
     def __init__(self, planned: Plan, recipe: QuantRecipe, calibration: CalibrationSet) -> None:
         self._planned = planned
@@ -72,9 +72,10 @@ class _Chooser:
         self._ranked_on = calibration.spread(RANKED_ON).images
         self._reached_on = calibration.first(_REACHED_ON).images
         self._rounded = round_parameters(planned, recipe, self._all)
+        self._alone = round_parameters(planned, recipe, self._all, alone=True)
 
     def ranked(self) -> list[str]:
-        return noisiest_first(self._planned, self._rounded, self._ranked_on)
+        return noisiest_first(self._planned, self._alone, self._ranked_on)
 
     def reaching(self, demanded_db: float) -> list[str]:
         """Return as few layers as reach an SQNR, with a margin."""
@@ -98,18 +99,18 @@ class _Chooser:
     def _fewest(self, ranked: Sequence[str], aim: float, demanded_db: float) -> list[str]:
         """Return the first layers that reach the aim, without those that are not needed."""
         too_few, enough = 0, len(ranked) - 1  # one has to be int8
-        if self._sqnr_db(ranked[:enough], self._rounded) < aim:
-            self._refuse(demanded_db, ranked[:enough], self._rounded)
+        if self._sqnr_db(ranked[:enough], self._alone) < aim:
+            self._refuse(demanded_db, ranked[:enough], self._alone)
         while enough - too_few > 1:
             middle = (too_few + enough) // 2
-            if self._sqnr_db(ranked[:middle], self._rounded) < aim:
+            if self._sqnr_db(ranked[:middle], self._alone) < aim:
                 too_few = middle
             else:
                 enough = middle
         chosen = list(ranked[:enough])
         for name in ranked[: enough - 1][::-1]:
             fewer = [other for other in chosen if other != name]
-            if self._sqnr_db(fewer, self._rounded) >= aim:
+            if self._sqnr_db(fewer, self._alone) >= aim:
                 chosen = fewer
         return chosen
 

@@ -16,9 +16,11 @@ import numpy as np
 from mobiledeploy.graph import find_sites, find_units, trace, weight_and_bias
 from mobiledeploy.observe import known_or_observe
 from mobiledeploy.progress import step
+from mobiledeploy.quantize.descent import judges_and_others
 from mobiledeploy.quantize.in_sequence import Rounded, round_in_sequence
 from mobiledeploy.quantize.judge import best_encodings
 from mobiledeploy.quantize.learned import learn
+from mobiledeploy.quantize.products import WIDTHS, Products, find_products
 from mobiledeploy.quantize.ranges import choose_encodings, least_widths, narrowed, widest_ranges
 from mobiledeploy.quantize.rounding import round_to_cancel
 from mobiledeploy.quantize.search import search_factors
@@ -41,10 +43,10 @@ if TYPE_CHECKING:
         QuantRecipe,
     )
 
-# Images that ranges are judged on: 16 of 224x224, more of smaller ones.
+# Images that ranges are searched on: 16 of 224x224, more of smaller ones.
 _JUDGED_PIXELS = 16 * 224**2
 _LEAST_JUDGED, _MOST_JUDGED = 8, 128
-_CORRECTED = 32
+_CORRECTED = 32  # images of 224x224 that biases are corrected with, or more of smaller ones
 _ENOUGH_TO_JUDGE = 96  # images; of fewer, those left to judge do not tell two choices apart
 
 
@@ -97,7 +99,12 @@ def plan(model: FoldedModel, calibration: CalibrationSet, recipe: QuantRecipe) -
 
 
 def round_parameters(
-    plan: Plan, recipe: QuantRecipe, images: NDArray[np.float32], floating: Collection[str] = ()
+    plan: Plan,
+    recipe: QuantRecipe,
+    images: NDArray[np.float32],
+    floating: Collection[str] = (),
+    *,
+    alone: bool = False,
 ) -> dict[str, Rounded]:
     """Return every int8 layer's weight and bias on their grids, by the name of its operator.
 
@@ -106,12 +113,14 @@ def round_parameters(
         recipe: How weights are rounded.
         images: Of the calibration, (N, C, H, W).
         floating: Names of the operators of the units that compute in float.
+        alone: Round each layer as if it alone were int8; nothing is learned then.
     """
     given = (plan.traced, plan.units, plan.encodings, plan.scales)
+    corrected = images[: _CORRECTED * max(1, 224**2 // images.shape[-1] ** 2)]
     with step("Rounding weights"):
         rounding = round_to_nearest if recipe.rounding == "nearest" else round_to_cancel
-        rounded = round_in_sequence(*given, images[:_CORRECTED], rounding, floating)
-    if recipe.rounding == "learned":
+        rounded = round_in_sequence(*given, corrected, rounding, floating, alone=alone)
+    if recipe.rounding == "learned" and not alone:
         rounded = learn(*given, images, rounded)
     input_scales = {
         unit.operator.name: plan.encodings[unit.activations[0].name].scale for unit in plan.units
@@ -150,6 +159,20 @@ class _Network:
         """Return the encoding of every node."""
         return {node.name: by_site[site.name] for site in self.sites for node in site.nodes}
 
+    def suited(
+        self, products: Products, ranges: Mapping[str, tuple[float, float]]
+    ) -> dict[str, tuple[float, float]]:
+        """Return the ranges by site name, the products' suited to what they are made of."""
+        made = {unit.output for unit in products.units}
+        names = {node: site.name for site in self.sites for node in site.nodes if node in made}
+        tried = []
+        for width in WIDTHS if names else ():
+            at_width = self.narrowed(dict.fromkeys(self.widest, width))
+            tried.append({**ranges, **{name: at_width[name] for name in names.values()}})
+        best = products.best([self.by_node(self.encode(each)) for each in tried])
+        chosen = {names[node]: tried[number][names[node]] for node, number in best.items()}
+        return {**ranges, **chosen}
+
     def weight_scales(self, encodings: Mapping[str, Encoding]) -> dict[str, torch.Tensor]:
         """Return the weight scales, by the name of the unit's operator."""
         scales = {}
@@ -167,11 +190,17 @@ def _choose_encodings(
     images: NDArray[np.float32],
     learned: Mapping[str, tuple[float, float]],
 ) -> dict[str, Encoding]:
-    """Return the encodings by site name: with searched ranges or with learned ones."""
+    """Return the encodings by site name, as the images that judge like them best.
+
+    Ranges are searched or learned; a product's is searched like all others, or suited to what the
+    product is made of.
+    """
     if recipe.range_rule == "minmax":
         return network.encode(network.narrowed({site.name: 1.0 for site in network.sites}))
     side = images.shape[-1]
-    judged = images[: int(np.clip(_JUDGED_PIXELS // side**2, _LEAST_JUDGED, _MOST_JUDGED))]
+    asked = len(images) >= _ENOUGH_TO_JUDGE
+    shown = images[judges_and_others(len(images))[1]] if asked else images
+    judged = shown[: int(np.clip(_JUDGED_PIXELS // side**2, _LEAST_JUDGED, _MOST_JUDGED))]
     factors = search_factors(
         network.traced,
         network.units,
@@ -179,10 +208,16 @@ def _choose_encodings(
         lambda factors: network.encode(network.narrowed(factors)),
         judged,
     )
+    products = find_products(network.traced, network.units, judged)
     searched = network.narrowed(factors)
-    if not learned or len(images) < _ENOUGH_TO_JUDGE:
-        return network.encode(searched)
-    kept = narrowed(learned, dict.fromkeys(learned, 1.0), network.least_widths)
-    choices = [network.encode(searched), network.encode(searched | kept)]
+    if not asked:
+        return network.encode(network.suited(products, searched))
+    learned = narrowed(learned, dict.fromkeys(learned, 1.0), network.least_widths)
+    ranges = [searched, searched | learned] if learned else [searched]
+    if products.units:
+        ranges += [network.suited(products, each) for each in ranges]
+    choices = [network.encode(each) for each in ranges]
+    if len(choices) == 1:
+        return choices[0]
     by_node = [network.by_node(choice) for choice in choices]
-    return choices[best_encodings(network.traced, network.units, by_node, images)]
+    return choices[best_encodings(network.traced, network.units, by_node, images, judged)]

@@ -10,6 +10,7 @@ by one, the others in float: to first order the errors of different sites add up
 
 Tensors of a residual stream share an encoding; an addition of two of them rounds nothing, so it is
 charged for what it clips only. The logits' own range is never narrowed: clipped logits tie.
+Products are judged once more, with the codes that they are made of (see `products`).
 """
 
 from __future__ import annotations

@@ -90,8 +90,8 @@ def test_the_layer_that_was_damaged_ranks_first_in_both_ways():
     parameters = dict(rounded())
     was = parameters[damaged.operator.name]
     parameters[damaged.operator.name] = Rounded(was.weight.flip(0), was.bias)
-    int8_db, layers = measure_layers(planned(), parameters, IMAGES)
-    healthy_db, healthy = measure_layers(planned(), rounded(), IMAGES)
+    int8_db, layers = measure_layers(planned(), parameters, parameters, IMAGES)
+    healthy_db, healthy = measure_layers(planned(), rounded(), rounded(), IMAGES)
     assert layers[0].name == layer_name(damaged)
     assert healthy[0].gain_db < layers[0].gain_db
     assert int8_db < healthy_db - 3
@@ -101,9 +101,24 @@ def test_the_layer_that_was_damaged_ranks_first_in_both_ways():
     assert alone == sorted(alone)
 
 
+def test_what_a_layer_costs_alone_is_measured_with_what_it_is_alone():
+    parameters = dict(rounded())
+    name = planned().units[0].operator.name
+    was = parameters[name]
+    parameters[name] = Rounded(was.weight, was.bias + 1)
+    healthy_db, healthy = measure_layers(planned(), rounded(), rounded(), IMAGES)
+    int8_db, layers = measure_layers(planned(), rounded(), parameters, IMAGES)
+    assert int8_db == healthy_db
+    before = {layer.name: layer for layer in healthy}
+    for layer in layers:
+        same = layer.name != "features.0.0"
+        assert (layer.only_sqnr_db == before[layer.name].only_sqnr_db) is same
+        assert layer.kept_sqnr_db == before[layer.name].kept_sqnr_db
+
+
 def test_the_macs_are_those_of_the_network():
     model = networks.folded("v2", short=True)
-    _, layers = measure_layers(planned(), rounded(), IMAGES[:1])
+    _, layers = measure_layers(planned(), rounded(), rounded(), IMAGES[:1])
     assert sum(layer.macs for layer in layers) == models.summarize(model.spec).macs
     assert math.isclose(sum(layer.macs_share for layer in layers), 1)
     kinds = {layer.name: layer.kind for layer in layers}

@@ -1,5 +1,6 @@
 """Factors learned from the logits: the same function, better kept by int8."""
 
+import itertools
 from dataclasses import replace
 
 import networks
@@ -10,11 +11,12 @@ import torch
 from mobiledeploy import pipeline
 from mobiledeploy.channel_groups import find_groups, rescale
 from mobiledeploy.errors import DataError
-from mobiledeploy.graph import find_sites, find_units, trace
+from mobiledeploy.graph import find_sites, find_units, trace, weight_and_bias
 from mobiledeploy.observe import observe
 from mobiledeploy.pipeline import build, take_through_stages
 from mobiledeploy.quantize import factors, judge, learn_factors, prepare, quantize
 from mobiledeploy.quantize.descent import float_logits, loss
+from mobiledeploy.quantize.in_sequence import Rounded
 from mobiledeploy.quantize.prepare import plan
 from mobiledeploy.quantize.ranges import encode, learnable_sites
 from mobiledeploy.types import FAMILIES, CalibrationSet, QuantRecipe
@@ -84,7 +86,13 @@ def test_the_ranges_that_are_learned_from_are_those_that_come_of_it(family):
     for name, node in student._site_of.items():
         encodings[name] = encode(*student.ranges()[node])
     with torch.no_grad():
-        after = judge._Activations(planned.traced, planned.units, encodings).run(images)
+        given = (planned.traced, planned.units, encodings)
+        unrounded = {
+            unit.operator.name: Rounded(*weight_and_bias(planned.traced, unit))
+            for unit in planned.units
+            if unit.has_weight
+        }
+        after = judge._Judged(*given, unrounded).run(images)
     assert (after - during).norm() < 0.03 * during.norm()
     assert (during - before).norm() > 0.1 * before.norm()
 
@@ -135,8 +143,44 @@ def test_the_better_of_two_choices_is_found_in_either_order():
     bad = {name: replace(each, scale=each.scale / 3) for name, each in good.items()}
     given = (planned.traced, planned.units)
     images = networks.pixels(32)
-    assert judge.best_encodings(*given, [good, bad], images) == 0
-    assert judge.best_encodings(*given, [bad, good], images) == 1
+    assert judge.best_encodings(*given, [good, bad], images, images) == 0
+    assert judge.best_encodings(*given, [bad, good], images, images) == 1
+
+
+@pytest.mark.parametrize(("family", "corrected"), [("v2", False), ("v3-small", True)])
+def test_biases_are_corrected_before_anything_is_judged_where_products_are(family, corrected):
+    planned = plan(even(family), networks.calibration(32), QuantRecipe())
+    images = networks.pixels(32)
+    found = judge._parameters(planned.traced, planned.units, planned.encodings, images)
+    for unit in planned.units:
+        if unit.has_weight:
+            weight, bias = weight_and_bias(planned.traced, unit)
+            assert torch.equal(found[unit.operator.name].weight, weight)
+            assert torch.equal(found[unit.operator.name].bias, bias) is not corrected
+
+
+@pytest.mark.parametrize(
+    ("family", "number"), [("v2", 1), ("v2", 2), ("v3-small", 2), ("v3-small", 4)]
+)
+def test_choices_are_of_learned_ranges_and_of_suited_products(family, number, monkeypatch):
+    images = networks.calibration(32)
+    model = even(family) if number == (1 if family == "v2" else 2) else learned(family, images)
+    monkeypatch.setattr(prepare, "_ENOUGH_TO_JUDGE", images.count)
+    asked = []
+
+    def best(_traced, _units, choices, *_):
+        asked.append(choices)
+        return len(choices) - 1
+
+    monkeypatch.setattr(prepare, "best_encodings", best)
+    chosen = plan(model, images, QuantRecipe()).encodings
+    if number == 1:
+        assert not asked
+        return
+    (choices,) = asked
+    assert len(choices) == number
+    assert chosen == choices[-1]
+    assert all(one != other for one, other in itertools.combinations(choices, 2))
 
 
 @EVERY_FAMILY

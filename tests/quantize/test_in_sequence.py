@@ -2,19 +2,28 @@
 
 import networks
 import numpy as np
+import pytest
 import torch
 
 from mobiledeploy.graph import find_sites, find_units, trace, weight_and_bias
 from mobiledeploy.observe import observe
-from mobiledeploy.quantize.in_sequence import round_in_sequence
+from mobiledeploy.quantize import in_sequence
+from mobiledeploy.quantize.in_sequence import Rounded, round_in_sequence
 from mobiledeploy.quantize.ranges import encode, narrowed, widest_ranges
+from mobiledeploy.quantize.simulate import Simulation
 from mobiledeploy.quantize.weights import round_to_nearest
 
 IMAGES = networks.pixels(32)
 
 
-def sequence(factor=1.0, rounding=round_to_nearest, coarse=1.0):
-    """Round a network whose ranges are narrowed by a factor, on weight grids this coarse."""
+def sequence(rounding=round_to_nearest, coarse=1.0):
+    """Round a network on weight grids this coarse."""
+    traced, units, _, rounded = whole_sequence(1.0, rounding, coarse)
+    return traced, units, rounded
+
+
+def whole_sequence(factor, rounding, coarse=1.0, *, alone=False):
+    """Round a network whose ranges are multiplied by a factor; return its encodings as well."""
     traced = trace(networks.folded("v2", short=True))
     units = find_units(traced)
     sites = find_sites(traced, units)
@@ -26,7 +35,8 @@ def sequence(factor=1.0, rounding=round_to_nearest, coarse=1.0):
         if unit.has_weight:
             weight, _ = weight_and_bias(traced, unit)
             scales[unit.operator.name] = coarse * weight.flatten(1).abs().amax(1) / 127
-    return traced, units, round_in_sequence(traced, units, encodings, scales, IMAGES, rounding)
+    rounded = round_in_sequence(traced, units, encodings, scales, IMAGES, rounding, alone=alone)
+    return traced, units, encodings, rounded
 
 
 def keep(_node, weight, _scales, _inputs):
@@ -41,12 +51,13 @@ def test_a_bias_makes_good_for_the_mean_that_rounding_moved():
     assert not torch.equal(done.weight, weight)
     settings = first.operator.args[3:]
     convolve = first.operator.target
-    x = torch.from_numpy(IMAGES)
-    x = torch.fake_quantize_per_tensor_affine(
-        x, *_input_encoding(traced), quant_min=-128, quant_max=127
+    encoding = _input_encoding(traced)
+    x = torch.from_numpy(IMAGES).clamp(encoding.low, encoding.high)
+    coded = torch.fake_quantize_per_tensor_affine(
+        x, encoding.scale, encoding.zero_point, quant_min=-128, quant_max=127
     )
     before = convolve(x, weight, bias, *settings).mean((0, 2, 3))
-    after = convolve(x, done.weight, done.bias, *settings).mean((0, 2, 3))
+    after = convolve(coded, done.weight, done.bias, *settings).mean((0, 2, 3))
     torch.testing.assert_close(after, before, atol=1e-4, rtol=1e-4)
     assert float((done.bias - bias).abs().max()) > 1e-3
 
@@ -54,16 +65,76 @@ def test_a_bias_makes_good_for_the_mean_that_rounding_moved():
 def _input_encoding(traced):
     (source,) = traced.graph.find_nodes(op="placeholder")
     observed = observe(traced, [source], networks.calibration(32))[source.name]
-    encoding = encode(float(observed.minima.min()), float(observed.maxima.max()))
-    return encoding.scale, encoding.zero_point
+    return encode(float(observed.minima.min()), float(observed.maxima.max()))
+
+
+def shifts(traced, units, encodings, rounded):
+    """Return how far the mean output of every layer is from the float network's, at most."""
+
+    class Float(Simulation):
+        def _coded(self, _node, value):
+            return value
+
+    images = torch.from_numpy(IMAGES)
+    with torch.no_grad():
+        wanted = Float(traced, units, encodings, unrounded(traced, units), keep=True).values(images)
+        values = Simulation(traced, units, encodings, rounded, keep=True).values(images)
+    found = {}
+    for unit in units:
+        if unit.kind == "convolution" and unit.output is not unit.operator:  # not yet rounded
+            moved = (values[unit.operator] - wanted[unit.operator]).mean((0, 2, 3))
+            found[unit.operator.name] = float(moved.abs().max())
+    return found
+
+
+def unrounded(traced, units):
+    return {u.operator.name: Rounded(*weight_and_bias(traced, u)) for u in units if u.has_weight}
+
+
+def test_what_rounding_activations_does_to_the_mean_is_put_into_the_biases():
+    # ten steps or so from the darkest pixel to the brightest
+    traced, units, encodings, rounded = whole_sequence(factor=25.0, rounding=keep)
+    left = shifts(traced, units, encodings, rounded)
+    uncorrected = shifts(traced, units, encodings, unrounded(traced, units))
+    assert len(left) > 4
+    assert sum(left.values()) < 1e-3 * sum(uncorrected.values())
 
 
 def test_what_a_narrow_range_clips_is_not_put_into_the_biases():
-    traced, units, rounded = sequence(factor=0.3, rounding=keep)
+    traced, units, encodings, rounded = whole_sequence(factor=0.3, rounding=keep)
+    clipped = shifts(traced, units, encodings, unrounded(traced, units))
+    assert len(clipped) > 4
+    for unit in units:
+        if unit.operator.name in clipped:
+            _, bias = weight_and_bias(traced, unit)
+            moved = float((rounded[unit.operator.name].bias - bias).abs().max())
+            assert moved < 0.1 * clipped[unit.operator.name]
+
+
+def test_a_layer_alone_makes_good_for_its_own_weights_only():
+    traced, units, _, rounded = whole_sequence(factor=25.0, rounding=keep, alone=True)
     for unit in units:
         if unit.has_weight:
-            _, bias = weight_and_bias(traced, unit)
-            assert torch.equal(rounded[unit.operator.name].bias, bias)
+            assert torch.equal(rounded[unit.operator.name].bias, weight_and_bias(traced, unit)[1])
+    _, units, _, rounded = whole_sequence(
+        factor=1.0, rounding=round_to_nearest, coarse=8, alone=True
+    )
+    first = next(unit for unit in units if unit.has_weight)
+    together = whole_sequence(factor=1.0, rounding=round_to_nearest, coarse=8)[-1]
+    assert not torch.equal(rounded[first.operator.name].bias, weight_and_bias(traced, first)[1])
+    torch.testing.assert_close(
+        rounded[first.operator.name].bias, together[first.operator.name].bias, atol=2e-3, rtol=0
+    )
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_images_in_parts_make_the_same_biases(alone, monkeypatch):
+    whole = whole_sequence(factor=25.0, rounding=keep, alone=alone)[-1]
+    cut = [slice(0, 3), slice(3, 4), slice(4, len(IMAGES))]
+    monkeypatch.setattr(in_sequence, "parts", lambda _: cut)
+    in_parts = whole_sequence(factor=25.0, rounding=keep, alone=alone)[-1]
+    for name, one in whole.items():
+        torch.testing.assert_close(in_parts[name].bias, one.bias, atol=1e-5, rtol=1e-5)
 
 
 def test_each_layer_sees_what_the_layers_before_it_have_become():

@@ -24,8 +24,8 @@ def planned():
 
 @functools.cache
 def ranked():
-    rounded = round_parameters(planned(), FAST, CALIBRATION.images)
-    return noisiest_first(planned(), rounded, CALIBRATION.images)
+    alone = round_parameters(planned(), FAST, CALIBRATION.images, alone=True)
+    return noisiest_first(planned(), alone, CALIBRATION.images)
 
 
 def order():
@@ -45,7 +45,8 @@ def reached(kept):
 
 def test_the_ranking_is_the_one_that_sensitivity_prints():
     rounded = round_parameters(planned(), FAST, CALIBRATION.images)
-    _, layers = measure_layers(planned(), rounded, CALIBRATION.images)
+    alone = round_parameters(planned(), FAST, CALIBRATION.images, alone=True)
+    _, layers = measure_layers(planned(), rounded, alone, CALIBRATION.images)
     assert [layer.name for layer in layers] == ranked()
 
 
@@ -68,7 +69,7 @@ def test_an_sqnr_is_reached_with_no_layer_too_many():
     kept = chosen(min_sqnr_db=demanded)
     assert reached(kept) >= demanded
     assert 0 < len(kept) < len(order()) - 1
-    everything = round_parameters(planned(), FAST, CALIBRATION.images)
+    everything = round_parameters(planned(), FAST, CALIBRATION.images, alone=True)
     for name in kept[:-1]:
         fewer = float_units(planned().units, [n for n in kept if n != name])
         if name != ranked()[len(kept) - 1]:
