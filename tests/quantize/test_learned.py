@@ -34,7 +34,7 @@ def noise(model, images):
 
 def test_learning_lowers_the_error_of_the_images_that_judge(by_recipe):
     judges = networks.pixels(32, COUNT)[:: descent._JUDGES]
-    assert noise(by_recipe["best"], judges) < noise(by_recipe["balanced"], judges)
+    assert noise(by_recipe["best"], judges) < 0.97 * noise(by_recipe["balanced"], judges)
 
 
 def test_the_best_epoch_is_what_is_returned_not_the_last(monkeypatch):
