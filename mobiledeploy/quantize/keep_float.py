@@ -10,6 +10,7 @@ be and measured once more, and grows by a layer while that falls short.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from mobiledeploy.errors import GateError, UsageError
@@ -63,7 +64,7 @@ def choose_float_layers(
 
 
 class _Chooser:
-    """Holds the roundings of the network that is all int8, and of each layer alone."""
+    """Rounds the network that is all int8, and each layer alone: once, where it is asked for."""
 
     def __init__(self, planned: Plan, recipe: QuantRecipe, calibration: CalibrationSet) -> None:
         self._planned = planned
@@ -71,8 +72,14 @@ class _Chooser:
         self._all = calibration.images
         self._ranked_on = calibration.spread(RANKED_ON).images
         self._reached_on = calibration.first(_REACHED_ON).images
-        self._rounded = round_parameters(planned, recipe, self._all)
-        self._alone = round_parameters(planned, recipe, self._all, alone=True)
+
+    @cached_property
+    def _rounded(self) -> dict[str, Rounded]:
+        return round_parameters(self._planned, self._recipe, self._all)
+
+    @cached_property
+    def _alone(self) -> dict[str, Rounded]:
+        return round_parameters(self._planned, self._recipe, self._all, alone=True)
 
     def ranked(self) -> list[str]:
         return noisiest_first(self._planned, self._alone, self._ranked_on)

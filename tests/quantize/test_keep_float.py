@@ -4,9 +4,10 @@ import functools
 
 import networks
 import pytest
+import torch
 
 from mobiledeploy.errors import GateError, UsageError
-from mobiledeploy.quantize import quantize
+from mobiledeploy.quantize import keep_float, quantize
 from mobiledeploy.quantize.by_layer import measure_layers, noisiest_first, sqnrs_db
 from mobiledeploy.quantize.float_layers import float_units, layer_name
 from mobiledeploy.quantize.keep_float import choose_float_layers
@@ -54,6 +55,19 @@ def test_so_many_are_the_noisiest_in_the_networks_order():
     kept = chosen(count=3)
     assert set(kept) == set(ranked()[:3])
     assert list(kept) == sorted(kept, key=order().index)
+
+
+def test_layers_are_ranked_with_what_each_is_alone(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        keep_float, "noisiest_first", lambda *given: asked.append(given[1]) or order()
+    )
+    chosen(count=1)
+    (parameters,) = asked
+    alone = round_parameters(planned(), FAST, CALIBRATION.images, alone=True)
+    together = round_parameters(planned(), FAST, CALIBRATION.images)
+    assert all(torch.equal(parameters[name].bias, alone[name].bias) for name in alone)
+    assert not all(torch.equal(together[name].bias, alone[name].bias) for name in alone)
 
 
 def test_names_come_in_the_networks_order_and_once():
