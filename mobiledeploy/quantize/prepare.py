@@ -44,8 +44,8 @@ if TYPE_CHECKING:
     )
 
 # Images that ranges are searched on: 16 of 224x224, more of smaller ones.
-_JUDGED_PIXELS = 16 * 224**2
-_LEAST_JUDGED, _MOST_JUDGED = 8, 128
+_SEARCHED_PIXELS = 16 * 224**2
+_LEAST_SEARCHED, _MOST_SEARCHED = 8, 128
 _CORRECTED = 32  # images of 224x224 that biases are corrected with, or more of smaller ones
 _ENOUGH_TO_JUDGE = 96  # images; of fewer, those left to judge do not tell two choices apart
 
@@ -199,16 +199,16 @@ def _choose_encodings(
         return network.encode(network.narrowed({site.name: 1.0 for site in network.sites}))
     side = images.shape[-1]
     asked = len(images) >= _ENOUGH_TO_JUDGE
-    shown = images[judges_and_others(len(images))[1]] if asked else images
-    judged = shown[: int(np.clip(_JUDGED_PIXELS // side**2, _LEAST_JUDGED, _MOST_JUDGED))]
+    others = images[judges_and_others(len(images))[1]] if asked else images
+    shown = others[: int(np.clip(_SEARCHED_PIXELS // side**2, _LEAST_SEARCHED, _MOST_SEARCHED))]
     factors = search_factors(
         network.traced,
         network.units,
         network.sites,
         lambda factors: network.encode(network.narrowed(factors)),
-        judged,
+        shown,
     )
-    products = find_products(network.traced, network.units, judged)
+    products = find_products(network.traced, network.units, shown)
     searched = network.narrowed(factors)
     if not asked:
         return network.encode(network.suited(products, searched))
@@ -220,4 +220,4 @@ def _choose_encodings(
     if len(choices) == 1:
         return choices[0]
     by_node = [network.by_node(choice) for choice in choices]
-    return choices[best_encodings(network.traced, network.units, by_node, images, judged)]
+    return choices[best_encodings(network.traced, network.units, by_node, images, shown)]

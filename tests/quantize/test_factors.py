@@ -288,3 +288,39 @@ def test_a_network_gets_the_factors_that_its_recipe_asks_for(asked):
     networks_on_the_way = take_through_stages(model, networks.calibration(32), recipe)
     assert networks_on_the_way.deployed.recipe == recipe
     assert networks_on_the_way.equalized.factors == asked
+
+
+def test_ranges_are_not_searched_on_the_images_that_judge(monkeypatch):
+    calibration = networks.calibration(32, 24)
+    monkeypatch.setattr(prepare, "_ENOUGH_TO_JUDGE", 24)
+    shown = {}
+
+    def watch(name):
+        function = getattr(prepare, name)
+
+        def watched(*given):
+            shown[name] = given[-1]
+            return function(*given)
+
+        monkeypatch.setattr(prepare, name, watched)
+
+    for name in ("search_factors", "find_products", "best_encodings"):
+        watch(name)
+    plan(even("v3-small"), calibration, QuantRecipe())
+    judges = calibration.images[::6]
+    assert len(shown) == 3
+    for images in shown.values():
+        assert len(images) == 20
+        assert not (images[:, None] == judges).all((2, 3, 4)).any()
+
+
+@pytest.mark.parametrize(("side", "count"), [(32, 40), (224, 32)])
+def test_biases_are_corrected_with_more_images_where_they_are_small(side, count, monkeypatch):
+    planned = plan(even("v2"), networks.calibration(32), MINMAX)
+    images = np.zeros((40, 3, side, side), np.float32)
+    seen = []
+    monkeypatch.setattr(
+        prepare, "round_in_sequence", lambda *given, **_: seen.append(given[4]) or {}
+    )
+    prepare.round_parameters(planned, MINMAX, images)
+    assert [len(each) for each in seen] == [count]
