@@ -129,10 +129,10 @@ def test_a_layer_alone_makes_good_for_its_own_weights_only():
 
 @pytest.mark.parametrize("alone", [False, True])
 def test_images_in_parts_make_the_same_biases(alone, monkeypatch):
-    whole = whole_sequence(factor=25.0, rounding=keep, alone=alone)[-1]
+    whole = whole_sequence(25.0, round_to_nearest, 8, alone=alone)[-1]
     cut = [slice(0, 3), slice(3, 4), slice(4, len(IMAGES))]
     monkeypatch.setattr(in_sequence, "parts", lambda _: cut)
-    in_parts = whole_sequence(factor=25.0, rounding=keep, alone=alone)[-1]
+    in_parts = whole_sequence(25.0, round_to_nearest, 8, alone=alone)[-1]
     for name, one in whole.items():
         torch.testing.assert_close(in_parts[name].bias, one.bias, atol=1e-5, rtol=1e-5)
 
