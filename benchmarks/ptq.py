@@ -6,8 +6,9 @@
 V2 has torchvision's ImageNet weights and is calibrated on 200 photographs, the others were trained
 on CIFAR-10 and are calibrated on 200 of its images; all are measured on images that calibration has
 not seen, against the same network in float. Prints a Markdown table per network: logits' SQNR and
-agreement with their 95% intervals, top-1, seconds. `--swap` calibrates on the evaluation images and
-measures on the others: does it tell the same story? `--curve` prints what balanced makes of 8 to
+agreement with their 95% intervals, top-1, seconds. `--swap` calibrates on evaluation images (of
+CIFAR-10's 200, evenly spread: they are ordered by class) and measures on those that are calibrated
+with otherwise: does it tell the same story? `--curve` prints what balanced makes of 8 to
 200 calibration images instead. V2 takes about twenty minutes on two cores.
 """
 
@@ -183,7 +184,7 @@ def subject(name: str, shared: Path, *, swap: bool) -> Subject:
     calibration, evaluation = (mobiledeploy.load_images(model, source) for source in sources)
     if swap:
         calibration, evaluation = evaluation, calibration
-    return Subject(name, fold(model), calibration.first(200), evaluation)
+    return Subject(name, fold(model), calibration.spread(200), evaluation)
 
 
 if __name__ == "__main__":
