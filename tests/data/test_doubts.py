@@ -75,6 +75,31 @@ def test_exchanged_colours_are_told(model, pixels):
     assert "red and blue exchanged" in found
 
 
+@pytest.fixture(scope="module")
+def by_class(shared):
+    """Normalised images of CIFAR-10 by their class, each (n, 3, 64, 64)."""
+    with np.load(shared / "data" / "cifar10" / "eval.npz") as data:
+        images, labels = data["images"], data["labels"]
+    few = [torch.from_numpy(images[labels == label][:40]) for label in range(10)]
+    small = [images.permute(0, 3, 1, 2) / 255 for images in few]
+    resized = [torch.nn.functional.interpolate(x, size=64, mode="bilinear") for x in small]
+    return [normalised(x.numpy()) for x in resized]
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("classes", [(0, 1), (7, 2), (4, 5)])
+def test_images_of_few_classes_are_told(model, by_class, classes):
+    (found,) = doubts(model, set_of(np.concatenate([by_class[label] for label in classes])))
+    assert "of few of the classes" in found
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("each", [4, 10, 40])
+def test_as_many_of_every_class_raise_none(model, by_class, each):
+    every = np.concatenate([images[:each] for images in by_class])  # one class after the other
+    assert doubts(model, set_of(every)) == ()
+
+
 @pytest.mark.shared
 def test_few_images_and_copies_are_counted(model, pixels):
     x = normalised(pixels)
