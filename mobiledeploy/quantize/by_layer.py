@@ -41,6 +41,8 @@ if TYPE_CHECKING:
     from mobiledeploy.quantize.in_sequence import Rounded
     from mobiledeploy.quantize.prepare import Plan
 
+_EACH_ALONE = "Measuring each layer alone in int8"
+
 
 def measure_layers(
     planned: Plan,
@@ -58,8 +60,9 @@ def measure_layers(
     """
     layers = [unit for unit in planned.units if unit.has_weight]
     kept = [float_units(planned.units, {layer_name(unit)}) for unit in layers]
-    int8_db, *kept_db = sqnrs_db(planned, rounded, images, [frozenset[str](), *kept])
-    only_db = sqnrs_db(planned, alone, images, _alone(planned))
+    choices = [frozenset[str](), *kept]
+    int8_db, *kept_db = sqnrs_db(planned, rounded, images, choices, "Keeping each layer in float")
+    only_db = sqnrs_db(planned, alone, images, _alone(planned), _EACH_ALONE)
     macs = [_macs(planned, unit.operator) for unit in layers]
     found = [
         LayerSensitivity(
@@ -81,7 +84,7 @@ def noisiest_first(
 ) -> list[str]:
     """Return the names of all layers in the order of `measure_layers`, in half its time."""
     names = [layer_name(unit) for unit in planned.units if unit.has_weight]
-    found = sqnrs_db(planned, alone, images, _alone(planned))
+    found = sqnrs_db(planned, alone, images, _alone(planned), _EACH_ALONE)
     return [name for _, name in sorted(zip(found, names, strict=True), key=lambda pair: pair[0])]
 
 
@@ -90,10 +93,11 @@ def sqnrs_db(
     rounded: Mapping[str, Rounded],
     images: NDArray[np.float32],
     choices: Sequence[frozenset[str]],
+    said: str | None = None,
 ) -> list[float]:
     """Return the SQNR of the logits for each choice of units (their operators) in float.
 
-    One choice alone is measured silently.
+    Progress is shown under what is said, or not at all.
     """
 
     def noises(part: slice) -> list[float]:
@@ -102,8 +106,8 @@ def sqnrs_db(
 
     few = parts(images, at_once=1)  # every activation of theirs is kept
     found = in_order(noises, few)
-    if len(choices) > 1:
-        found = track(found, "Measuring layers", len(few))
+    if said is not None:
+        found = track(found, said, len(few))
     signal, *sums = (sum(values) for values in zip(*found, strict=True))
     return [_ratio_db(signal, noise) for noise in sums]
 
