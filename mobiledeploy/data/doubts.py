@@ -37,8 +37,6 @@ from mobiledeploy.progress import step
 from mobiledeploy.single_thread import on_one_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from mobiledeploy.types import CalibrationSet, FloatModel
@@ -46,9 +44,9 @@ if TYPE_CHECKING:
 _ENOUGH = 32
 _MOST_LOOKED_AT = 128
 _LARGEST_SHIFT = 0.4  # of `_ENOUGH` images; fewer scatter more
+_LARGEST_SPREAD = 1.2
 _MOST_RUN = 64  # through the whole network
 _LARGEST_LAST_SHIFT = 0.28  # of `_MOST_RUN` images
-_LARGEST_SPREAD = 1.2
 _EXCHANGED = 1.15
 
 
@@ -58,13 +56,7 @@ class _SeenEnough(Exception):  # noqa: N818 - no error: what follows the BatchNo
 
 def doubts(model: FloatModel, images: CalibrationSet) -> tuple[str, ...]:
     """Return what looks wrong about calibration images, one sentence each."""
-    found = [_too_few(images), _repeated(images)]
-    norms = [module for module in model.module.modules() if isinstance(module, nn.BatchNorm2d)]
-    if norms and model.provenance.source != "random":  # these have learned nothing to remember
-        # what the first finds may bring about what the others would
-        looks = (_unlike_training, _of_few_classes, _exchanged)
-        told = (look(model, norms, images) for look in looks)
-        found.append(next((text for text in told if text is not None), None))
+    found = (_too_few(images), _repeated(images), _not_as_remembered(model, images))
     return tuple(text for text in found if text is not None)
 
 
@@ -82,12 +74,22 @@ def _repeated(images: CalibrationSet) -> str | None:
     return f"{copies} of {len(every)} calibration images are copies of others in the set."
 
 
-def _unlike_training(
-    model: FloatModel, norms: Sequence[nn.BatchNorm2d], images: CalibrationSet
-) -> str | None:
+def _not_as_remembered(model: FloatModel, images: CalibrationSet) -> str | None:
+    """Return the first doubt that BatchNorms raise: it may bring about what others would find."""
+    norms = [module for module in model.module.modules() if isinstance(module, nn.BatchNorm2d)]
+    if model.provenance.source == "random" or not norms:
+        return None  # nothing was learned, so nothing is remembered
     few = images.first(_MOST_LOOKED_AT).images
     shift, spread = shift_and_spread(model.module, norms[0], few)
-    limit = _LARGEST_SHIFT * max(1.0, (_ENOUGH / len(few)) ** 0.5)
+    return (
+        _unlike_training(shift, spread, len(few))
+        or _of_few_classes(model, norms[-1], images)
+        or _exchanged(model, norms[0], few, shift)
+    )
+
+
+def _unlike_training(shift: float, spread: float, count: int) -> str | None:
+    limit = _LARGEST_SHIFT * max(1.0, (_ENOUGH / count) ** 0.5)
     if shift <= limit and abs(spread) <= _LARGEST_SPREAD:
         return None
     return (
@@ -98,12 +100,10 @@ def _unlike_training(
     )
 
 
-def _of_few_classes(
-    model: FloatModel, norms: Sequence[nn.BatchNorm2d], images: CalibrationSet
-) -> str | None:
+def _of_few_classes(model: FloatModel, last: nn.BatchNorm2d, images: CalibrationSet) -> str | None:
     few = images.spread(_MOST_RUN).images
     with step("Looking at the calibration images"):
-        shift, _ = shift_and_spread(model.module, norms[-1], few)
+        shift, _ = shift_and_spread(model.module, last, few)
     limit = _LARGEST_LAST_SHIFT * (_MOST_RUN / len(few)) ** 0.5
     if shift <= limit:
         return None
@@ -116,14 +116,12 @@ def _of_few_classes(
 
 
 def _exchanged(
-    model: FloatModel, norms: Sequence[nn.BatchNorm2d], images: CalibrationSet
+    model: FloatModel, first: nn.BatchNorm2d, few: NDArray[np.float32], shift: float
 ) -> str | None:
-    few = images.first(_MOST_LOOKED_AT).images
     if len(few) < _ENOUGH or few.shape[1] != 3:
         return None
-    shift, _ = shift_and_spread(model.module, norms[0], few)
-    reversed_ = pixels_reversed(few, model.preprocessing)
-    if shift <= _EXCHANGED * shift_and_spread(model.module, norms[0], reversed_)[0]:
+    exchanged = pixels_reversed(few, model.preprocessing)
+    if shift <= _EXCHANGED * shift_and_spread(model.module, first, exchanged)[0]:
         return None
     return (
         "The calibration images suit the network better with red and blue exchanged: were"
