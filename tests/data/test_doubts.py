@@ -101,6 +101,12 @@ def test_as_many_of_every_class_raise_none(model, by_class, each):
 
 
 @pytest.mark.shared
+def test_few_images_are_not_taken_for_few_classes(model, pixels):
+    (found,) = doubts(model, set_of(normalised(pixels[:4])))  # a few scatter more
+    assert found.startswith("4 calibration images are few")
+
+
+@pytest.mark.shared
 def test_few_images_and_copies_are_counted(model, pixels):
     x = normalised(pixels)
     (few,) = doubts(model, set_of(x[:31]))
