@@ -63,7 +63,7 @@ def main() -> None:
     networks = rebuild(read_manifest(arguments.artifact))
     data = mobiledeploy.load_images(networks.folded, arguments.data)
     images = data.images
-    few = replace(data, batches=(images[:: len(images) // CLIMBED],), labels=None)
+    few = replace(data, images=images[:: len(images) // CLIMBED], labels=None)
     exact = run(EagerRunner(networks.original.module), images)
     sound = run_file(arguments.artifact, images)
     print("| fault | SQNR, dB | agreement | logits that differ | fails at | layer named |")

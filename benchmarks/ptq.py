@@ -30,7 +30,7 @@ from stock import stock_executorch, stock_onnxruntime
 import mobiledeploy
 from mobiledeploy.equalize import equalize
 from mobiledeploy.fold import fold
-from mobiledeploy.parallel import in_order
+from mobiledeploy.parallel import in_order, parts
 from mobiledeploy.quantize import learn_factors, quantize
 from mobiledeploy.quantize.reference import IntegerReference
 from mobiledeploy.quiet import quietly
@@ -122,12 +122,13 @@ def measure(subject: Subject, rows: Iterator[Row]) -> None:
     top1 = accuracy(exact, subject.evaluation.labels)
     print(f"\n### {subject.name}: {len(exact)} images, float top-1 {top1}\n")
     print("| recipe | SQNR dB | agreement | top-1 | s |\n|---|---|---|---|---|")
+    unseen = subject.evaluation.images
     for title, make, images in rows:
         began = time.perf_counter()
         with quietly():
             network = make(subject.model, images)
         seconds = time.perf_counter() - began
-        logits = [network.run({"input": batch})["logits"] for batch in subject.evaluation.batches]
+        logits = [network.run({"input": unseen[part]})["logits"] for part in parts(unseen)]
         row = figures(exact, np.concatenate(logits), subject.evaluation.labels)
         print(f"| {title} | {row} | {seconds:.0f} |", flush=True)
 

@@ -26,7 +26,7 @@ from mobiledeploy.types import CalibrationSet, FoldedModel
 
 def stock_executorch(model: FoldedModel, images: CalibrationSet) -> Runner:
     """Quantize as ExecuTorch's examples do: XNNPACKQuantizer, symmetric, per channel, min-max."""
-    singly = [torch.from_numpy(x)[None] for batch in images.batches for x in batch]
+    singly = torch.from_numpy(images.images).split(1)
     program = torch.export.export(model.module, (singly[0],))
     quantizer = XNNPACKQuantizer()
     quantizer.set_global(get_symmetric_quantization_config(is_per_channel=True))
@@ -44,7 +44,7 @@ def stock_executorch(model: FoldedModel, images: CalibrationSet) -> Runner:
 
 def stock_onnxruntime(model: FoldedModel, images: CalibrationSet) -> Runner:
     """Quantize with `quantize_static`: QDQ, per channel, U8 activations, min-max."""
-    example = torch.from_numpy(images.batches[0][:1])
+    example = torch.from_numpy(images.images[:1])
     with TemporaryDirectory() as folder:
         exported, prepared, path = (
             Path(folder) / f"{name}.onnx" for name in ("float", "prepared", "stock")

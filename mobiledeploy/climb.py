@@ -209,7 +209,7 @@ class _Climber:
         began = time.perf_counter()
         run = EagerRunner(model.module).run
         logits = _run(run, self.inputs, "Running it equalized")
-        known = calibration.batches[0][:LAYER_IMAGES]
+        known = calibration.images[:LAYER_IMAGES]
         elsewhere = Elsewhere(
             "fold",
             EagerRunner(self.networks.folded.module).run({INPUT_NAME: known})[OUTPUT_NAME],

@@ -58,7 +58,7 @@ def observe(
     """
     if calibration.count == 0:
         raise DataError("The calibration set is empty.", remedy="Give --calib-data some images.")
-    few = [b[part] for b in calibration.batches for part in parts(b)]
+    few = [calibration.images[part] for part in parts(calibration.images)]
     watched = dict.fromkeys(nodes)  # in order, each once
     extremes = in_order(lambda images: _extremes(traced, watched, images), few)
     seen = list(track(extremes, "Calibrating", len(few)))

@@ -53,11 +53,8 @@ def pixels(resolution, count=8, seed=0):
 
 
 def calibration(resolution, count=8):
-    """Return a calibration set in batches of unlike sizes."""
-    images = pixels(resolution, count)
-    return CalibrationSet(
-        batches=(images[:3], images[3:]), source="pixels", sha256="c0ffee", labels=None
-    )
+    """Return a calibration set."""
+    return CalibrationSet(images=pixels(resolution, count), source="pixels", sha256="c0ffee")
 
 
 @functools.cache

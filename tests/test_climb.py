@@ -26,7 +26,7 @@ LOOSE = replace(
 
 def images(resolution=32, count=6):
     batch = networks.pixels(resolution, count=count, seed=7)
-    return CalibrationSet(batches=(batch[:4], batch[4:]), source="others", sha256="c0ffee")
+    return CalibrationSet(images=batch, source="others", sha256="c0ffee")
 
 
 def stages(family="v2", resolution=32, **replaced):
@@ -266,6 +266,6 @@ def test_images_whose_channels_are_reversed_fail_at_float(onnx_path):
     good = stages()
     network = replace(good, original=replace(good.original, module=Red()))
     for channels, looks_reversed in ((red, False), (red[:, ::-1].copy(), True)):
-        data = CalibrationSet(batches=(channels,), source="red", sha256="")
+        data = CalibrationSet(images=channels, source="red", sha256="")
         said = climb(network, [onnx_path], data, tolerances=LOOSE).rungs[0].all_failures
         assert any("look like BGR" in text for text in said) == looks_reversed

@@ -46,7 +46,7 @@ def artifact(stages, tmp_path_factory):
 
 def climbed(stages, artifact, **options):
     batch = networks.pixels(32, count=6, seed=7)
-    images = CalibrationSet(batches=(batch,), source="others", sha256="c0ffee")
+    images = CalibrationSet(images=batch, source="others", sha256="c0ffee")
     return climb(stages, [artifact], images, tolerances=LOOSE, **options)
 
 

@@ -15,7 +15,7 @@ from mobiledeploy.graph import find_sites, find_units, trace, weight_and_bias
 from mobiledeploy.observe import observe
 from mobiledeploy.quantize import learn_factors
 from mobiledeploy.quantize.prepare import plan
-from mobiledeploy.types import FAMILIES, CalibrationSet, QuantRecipe
+from mobiledeploy.types import FAMILIES, QuantRecipe
 
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
@@ -92,10 +92,7 @@ def reached_below_relu6(model, images):
 
 def test_no_images_are_refused():
     with pytest.raises(DataError, match="calibration set is empty"):
-        equalize(
-            networks.folded("v2", short=True),
-            CalibrationSet(batches=(), source="", sha256=""),
-        )
+        equalize(networks.folded("v2", short=True), networks.calibration(32, 0))
 
 
 def test_channels_of_a_residual_stream_lean_to_one_side():

@@ -10,10 +10,8 @@ import hashlib
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mobiledeploy.data.arrays import inputs_of, read_arrays
 from mobiledeploy.data.folder import find_images, labels_of
@@ -22,8 +20,6 @@ from mobiledeploy.data.preprocess import check_preprocessing
 from mobiledeploy.errors import DataError
 from mobiledeploy.types import CalibrationSet, ModelSpec, Preprocessing, evenly_spread
 
-Pixel = TypeVar("Pixel", np.uint8, np.float32)
-
 
 def load_calibration(
     source: Path,
@@ -31,7 +27,6 @@ def load_calibration(
     preprocessing: Preprocessing,
     spec: ModelSpec,
     samples: int | None = None,
-    batch_size: int = 8,
 ) -> CalibrationSet:
     """Load images for a network: those of a folder, or of an `.npz`.
 
@@ -41,7 +36,6 @@ def load_calibration(
         preprocessing: How an image becomes an input. An `.npz` has no crop.
         spec: Gives the input's size and the number of classes.
         samples: How many images to take, evenly spread over the ordered set; None takes all.
-        batch_size: Images per batch; the last one may have fewer.
 
     Raises:
         DataError: there are no images, fewer than `samples`, or one that cannot be read.
@@ -49,7 +43,7 @@ def load_calibration(
     """
     check_preprocessing(preprocessing, spec)
     if source.is_dir():
-        return _from_folder(source, preprocessing, spec, samples, batch_size)
+        return _from_folder(source, preprocessing, spec, samples)
     if not source.exists():
         raise DataError(
             f"There is nothing at {source}.",
@@ -60,15 +54,13 @@ def load_calibration(
             f"{source} is neither a folder nor an .npz.",
             remedy="Give a folder of images, or an .npz with `images`, uint8 (N, H, W, C).",
         )
-    return _from_arrays(source, preprocessing, spec, samples, batch_size)
+    return _from_arrays(source, preprocessing, spec, samples)
 
 
 def embedded_calibration(
     spec: ModelSpec,
     preprocessing: Preprocessing,
     samples: int | None = None,
-    *,
-    batch_size: int = 8,
 ) -> CalibrationSet:
     """Load the images that the package carries; nothing is downloaded.
 
@@ -85,7 +77,7 @@ def embedded_calibration(
         )
     files = [ImageFile(name, folder / name) for name in found]
     chosen = [files[i] for i in _spread(len(files), samples, "The embedded set")]
-    return _from_files(chosen, "embedded", preprocessing, spec, batch_size)
+    return _from_files(chosen, "embedded", preprocessing, spec)
 
 
 def _from_folder(
@@ -93,7 +85,6 @@ def _from_folder(
     preprocessing: Preprocessing,
     spec: ModelSpec,
     samples: int | None,
-    batch_size: int,
 ) -> CalibrationSet:
     """Load the images below a folder."""
     paths = find_images(source)
@@ -111,7 +102,6 @@ def _from_folder(
         str(source),
         preprocessing,
         spec,
-        batch_size,
         labels=None if labels is None else tuple(labels[i] for i in chosen),
     )
 
@@ -121,14 +111,13 @@ def _from_files(
     source: str,
     preprocessing: Preprocessing,
     spec: ModelSpec,
-    batch_size: int,
     *,
     labels: tuple[int, ...] | None = None,
 ) -> CalibrationSet:
     """Decode image files into a set."""
     decoded = decode_all(files, preprocessing, spec.resolution)
     return CalibrationSet(
-        batches=_batched(np.stack([image.pixels for image in decoded]), batch_size),
+        images=np.stack([image.pixels for image in decoded]),
         source=source,
         sha256=_digest([image.sha256 for image in decoded]),
         labels=labels,
@@ -141,7 +130,6 @@ def _from_arrays(
     preprocessing: Preprocessing,
     spec: ModelSpec,
     samples: int | None,
-    batch_size: int,
 ) -> CalibrationSet:
     """Load the images of an `.npz`."""
     arrays = read_arrays(source, spec.in_channels)
@@ -158,10 +146,7 @@ def _from_arrays(
                     remedy="Give data for this network's classes, or leave `labels` out.",
                 )
     return CalibrationSet(
-        batches=tuple(
-            inputs_of(batch, preprocessing, spec.resolution)
-            for batch in _batched(images, batch_size)
-        ),
+        images=inputs_of(images, preprocessing, spec.resolution),
         source=str(source),
         sha256=_digest([hashlib.sha256(image.tobytes()).hexdigest() for image in images]),
         labels=labels,
@@ -187,11 +172,6 @@ def _spread(count: int, samples: int | None, source: str) -> list[int]:
             remedy="Ask for fewer samples, or leave the number out for all images.",
         )
     return evenly_spread(count, samples)
-
-
-def _batched(images: NDArray[Pixel], size: int) -> tuple[NDArray[Pixel], ...]:
-    """Split (N, ...) into batches of `size`; the last one may have fewer."""
-    return tuple(images[i : i + size] for i in range(0, len(images), size))
 
 
 def _digest(hashes: Sequence[str]) -> str:

@@ -67,11 +67,11 @@ def _too_few(images: CalibrationSet) -> str | None:
 
 
 def _repeated(images: CalibrationSet) -> str | None:
-    every = [image for batch in images.batches for image in batch]
-    copies = len(every) - len({hashlib.sha256(image.tobytes()).digest() for image in every})
+    unlike = {hashlib.sha256(image.tobytes()).digest() for image in images.images}
+    copies = images.count - len(unlike)
     if not copies:
         return None
-    return f"{copies} of {len(every)} calibration images are copies of others in the set."
+    return f"{copies} of {images.count} calibration images are copies of others in the set."
 
 
 def _not_as_remembered(model: FloatModel, images: CalibrationSet) -> str | None:

@@ -12,6 +12,7 @@ import numpy as np
 
 from mobiledeploy.data import load_calibration
 from mobiledeploy.errors import ArtifactError, LoadError
+from mobiledeploy.parallel import parts
 from mobiledeploy.progress import track
 from mobiledeploy.rebuild import rebuild_float
 from mobiledeploy.runtimes import open_runner
@@ -104,8 +105,9 @@ def _broken(sides: tuple[Side, Side], logits: Sequence[Logits]) -> list[str]:
 
 
 def _run(run: Run, images: CalibrationSet, description: str) -> Logits:
-    batches = track(images.batches, description, len(images.batches))
-    return np.concatenate([run({INPUT_NAME: batch})[OUTPUT_NAME] for batch in batches])
+    few = parts(images.images)
+    answers = (run({INPUT_NAME: images.images[part]})[OUTPUT_NAME] for part in few)
+    return np.concatenate(list(track(answers, description, len(few))))
 
 
 def _float_logits(

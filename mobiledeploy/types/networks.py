@@ -145,14 +145,14 @@ class CalibrationSet:
     """Preprocessed images, in order.
 
     Attributes:
-        batches: float32, each (N, C, H, W).
+        images: float32, (N, C, H, W).
         source: Where they came from, for people: a folder, a file, "embedded".
         sha256: Of the ordered list of the images' own sha256 (before preprocessing).
         labels: Class index per image where the source has them.
         names: One per image, for reports.
     """
 
-    batches: tuple[NDArray[np.float32], ...]
+    images: NDArray[np.float32]
     source: str
     sha256: str
     labels: tuple[int, ...] | None = None
@@ -161,14 +161,7 @@ class CalibrationSet:
     @property
     def count(self) -> int:
         """Return the number of images."""
-        return sum(len(batch) for batch in self.batches)
-
-    @property
-    def images(self) -> NDArray[np.float32]:
-        """Return all images, (N, C, H, W)."""
-        import numpy as np  # noqa: PLC0415 - for who has images, it is loaded
-
-        return np.concatenate(self.batches)
+        return len(self.images)
 
     def spread(self, count: int) -> CalibrationSet:
         """Return so many images, evenly spread, or all where there are no more.
@@ -176,25 +169,18 @@ class CalibrationSet:
         Sets are ordered by class. `sha256` goes on naming the whole.
         """
         chosen = evenly_spread(self.count, count)
-        images = [image for batch in self.batches for image in batch]
         return replace(
             self,
-            batches=tuple(images[i][None] for i in chosen),
+            images=self.images[chosen],
             labels=None if self.labels is None else tuple(self.labels[i] for i in chosen),
             names=tuple(self.names[i] for i in chosen) if self.names else (),
         )
 
     def first(self, count: int) -> CalibrationSet:
         """Return the first images of the set; `sha256` goes on naming the whole."""
-        batches: list[NDArray[np.float32]] = []
-        left = count
-        for batch in self.batches:
-            if left > 0:
-                batches.append(batch[:left])
-            left -= len(batch)
         return replace(
             self,
-            batches=tuple(batches),
+            images=self.images[:count],
             labels=None if self.labels is None else self.labels[:count],
             names=self.names[:count],
         )

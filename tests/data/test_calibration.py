@@ -18,10 +18,6 @@ def load(source: Path, spec: ModelSpec, **options):
     return load_calibration(source, preprocessing=PREPROCESSING, spec=spec, **options)
 
 
-def stacked(found) -> np.ndarray:
-    return np.concatenate(found.batches)
-
-
 def digest_of(contents: list[bytes]) -> str:
     lines = [hashlib.sha256(content).hexdigest() + "\n" for content in contents]
     return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -31,9 +27,8 @@ def test_a_folder_gives_its_images_in_the_order_of_their_names(folder, spec):
     found = load(folder, spec)
     assert found.names == tuple(f"{i}.png" for i in range(10))
     assert found.count == 10
-    assert [len(batch) for batch in found.batches] == [8, 2]
     assert found.labels is None
-    for name, pixels in zip(found.names, stacked(found), strict=True):
+    for name, pixels in zip(found.names, found.images, strict=True):
         with Image.open(folder / name) as image:
             np.testing.assert_array_equal(pixels, preprocess(image, PREPROCESSING, 32))
 
@@ -198,7 +193,7 @@ def test_preprocessing_for_other_channels_is_refused_before_anything_is_read(fol
 def test_grey_networks_get_grey_images(folder):
     grey = ModelSpec(family="v2", resolution=32, in_channels=1)
     found = load_calibration(folder, preprocessing=default_preprocessing(1), spec=grey)
-    assert found.batches[0].shape == (8, 1, 32, 32)
+    assert found.images.shape == (10, 1, 32, 32)
 
 
 # --- .npz ---------------------------------------------------------------------------------------
@@ -221,9 +216,8 @@ def test_arrays_are_normalised_and_then_interpolated_as_torch_does(tmp_path, spe
     std = np.array([0.229, 0.224, 0.225], np.float32)
     x = torch.from_numpy((pixels.astype(np.float32) / 255 - mean) / std).permute(0, 3, 1, 2)
     x = torch.nn.functional.interpolate(x, size=(32, 32), mode="bilinear", align_corners=False)
-    np.testing.assert_allclose(stacked(found), x.numpy(), atol=1e-6, rtol=0)
-    assert found.batches[0].flags.c_contiguous
-    assert [len(batch) for batch in found.batches] == [8, 2]
+    np.testing.assert_allclose(found.images, x.numpy(), atol=1e-6, rtol=0)
+    assert found.images.flags.c_contiguous
 
 
 def test_arrays_have_sha256_labels_and_names(tmp_path, spec):
@@ -239,9 +233,9 @@ def test_arrays_have_sha256_labels_and_names(tmp_path, spec):
 def test_the_interpolation_of_arrays_is_honoured(tmp_path, spec):
     path = write_npz(tmp_path / "a.npz", images=images(side=8))
     nearest = Preprocessing(interpolation="nearest")
-    found = stacked(load_calibration(path, preprocessing=nearest, spec=spec))
+    found = load_calibration(path, preprocessing=nearest, spec=spec).images
     np.testing.assert_array_equal(found[..., ::4, ::4], found[..., 3::4, 3::4])
-    assert not np.array_equal(found, stacked(load(path, spec)))
+    assert not np.array_equal(found, load(path, spec).images)
 
 
 def test_arrays_for_a_feature_extractor_have_no_labels(tmp_path):
@@ -322,7 +316,7 @@ def test_the_package_carries_images(package, make_image, spec):
     found = data.embedded_calibration(spec, PREPROCESSING)
     assert found.source == "embedded"
     assert found.names == tuple(f"{i}.webp" for i in range(5))
-    assert stacked(found).shape == (5, 3, 32, 32)
+    assert found.images.shape == (5, 3, 32, 32)
     expected = digest_of([(package / name).read_bytes() for name in found.names])
     assert found.sha256 == expected
 

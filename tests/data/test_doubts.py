@@ -50,7 +50,7 @@ UNLIKE = {
 
 def set_of(images) -> CalibrationSet:
     return CalibrationSet(
-        batches=(np.ascontiguousarray(images, np.float32),), source="", sha256="", labels=None
+        images=np.ascontiguousarray(images, np.float32), source="", sha256="", labels=None
     )
 
 

@@ -303,7 +303,7 @@ def top_classes(artifact, pictures):
 
     images = load_calibration(pictures, preprocessing=networks.Preprocessing(), spec=SPEC)
     with open_runner(artifact) as runner:
-        logits = runner.run({"input": np.concatenate(images.batches)})["logits"]
+        logits = runner.run({"input": images.images})["logits"]
     return logits.argmax(1).tolist()
 
 

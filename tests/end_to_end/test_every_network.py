@@ -52,7 +52,7 @@ def check_exactness(rungs, classes):
 
 def looks_at_its_input(model):
     """Return whether the logits of any two images differ: equality of constants proves nothing."""
-    images = np.concatenate(pipeline.load_images(model, None, IMAGES).batches)
+    images = pipeline.load_images(model, None, IMAGES).images
     with torch.no_grad():
         logits = model.module(torch.from_numpy(images)).numpy()
     return len(np.unique(logits, axis=0)) == IMAGES

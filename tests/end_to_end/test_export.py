@@ -6,7 +6,6 @@ import subprocess
 import time
 from pathlib import Path
 
-import numpy as np
 from tiny import CONFIG, NAME, NETWORK
 
 NOISE = ("Traceback", "torchao", "torch/", "cpuinfo", "W1", "[W", "deprecated")
@@ -107,4 +106,4 @@ def test_the_api_does_the_same(tmp_path: Path, workplace: Path, pair):
     assert deployment.parity is not None
     assert deployment.parity.passed
     assert deployment.artifacts[0].path.read_bytes() == pair[1].read_bytes()
-    assert np.concatenate(images.batches).shape == (8, 3, 32, 32)
+    assert images.images.shape == (8, 3, 32, 32)

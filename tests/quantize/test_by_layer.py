@@ -30,7 +30,7 @@ def planned(family="v2"):
 
 @functools.cache
 def rounded(family="v2"):
-    images = np.concatenate(CALIBRATION.batches)
+    images = CALIBRATION.images
     return round_parameters(planned(family), QuantRecipe(), images)
 
 

@@ -137,7 +137,7 @@ def test_float_logits_of_the_calibration_images_are_never_clipped(family, rule):
     (output,) = model.program.graph.find_nodes(op="output")
     scale, zero_point = encoding_of(output.args[0][0])
     with torch.no_grad():
-        exact = networks.equalized(family).module(torch.from_numpy(calibration.batches[1])).numpy()
+        exact = networks.equalized(family).module(torch.from_numpy(calibration.images)).numpy()
     assert (-128 - zero_point) * scale <= exact.min()
     assert (127 - zero_point) * scale >= exact.max()
 
@@ -217,7 +217,7 @@ def test_the_digest_sees_a_change_of_one_weight_and_of_the_images():
     base = networks.quantized("v2", short=True).encodings_digest
     other = networks.equalized("v2", short=True)
     images = networks.pixels(32, seed=3)
-    changed = CalibrationSet(batches=(images,), source="other", sha256="1")
+    changed = CalibrationSet(images=images, source="other", sha256="1")
     assert quantize(other, changed).encodings_digest != base
     assert networks.quantized("v2").encodings_digest != base
 

@@ -19,7 +19,7 @@ from mobiledeploy.quantize.descent import float_logits, loss
 from mobiledeploy.quantize.in_sequence import Rounded
 from mobiledeploy.quantize.prepare import plan
 from mobiledeploy.quantize.ranges import encode, learnable_sites
-from mobiledeploy.types import FAMILIES, CalibrationSet, QuantRecipe
+from mobiledeploy.types import FAMILIES, QuantRecipe
 
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 SHORT = {"v1", "v2", "v3-small"}
@@ -278,7 +278,7 @@ def test_the_int8_network_notes_how_its_channels_were_rescaled():
 
 def test_no_images_are_refused():
     with pytest.raises(DataError, match="calibration set is empty"):
-        learned("v2", CalibrationSet(batches=(), source="", sha256=""))
+        learned("v2", networks.calibration(32, 0))
 
 
 @pytest.mark.parametrize("asked", ["given", "even", "learned"])

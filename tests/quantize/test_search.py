@@ -27,7 +27,7 @@ def graph_of(module):
 def factors_of(module, images):
     """Return the factor chosen for every site, in order."""
     traced, units, sites = graph_of(module)
-    calibration = CalibrationSet(batches=(images,), source="", sha256="")
+    calibration = CalibrationSet(images=images, source="", sha256="")
     observed = observe(traced, [node for site in sites for node in site.nodes], calibration)
     widest = widest_ranges(sites, observed)
 
