@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryDirectory, TemporaryFile
 
 import platformdirs
 
@@ -37,6 +37,25 @@ def write_whole(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise _not_written(path, error) from error
+
+
+@contextlib.contextmanager
+def moved_when_done(folder: Path) -> Iterator[Path]:
+    """Yield a hidden folder inside `folder`; move its files up when the block succeeds.
+
+    Until then the files that they replace are as they were: those that belong together change
+    together.
+
+    Raises:
+        RuntimeFailedError: a file cannot be moved: a folder has its name.
+    """
+    with TemporaryDirectory(dir=folder, prefix=".", suffix=".part") as hidden:
+        yield Path(hidden)
+        for file in sorted(Path(hidden).iterdir()):
+            try:
+                file.replace(folder / file.name)
+            except OSError as error:
+                raise _not_written(folder / file.name, error) from error
 
 
 def require_writable(folder: Path) -> None:

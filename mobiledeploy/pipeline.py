@@ -16,7 +16,7 @@ from mobiledeploy.equalize import equalize
 from mobiledeploy.errors import UsageError
 from mobiledeploy.export import artifact_name, export_executorch, export_onnx
 from mobiledeploy.export.manifest import write_manifest
-from mobiledeploy.files import require_writable
+from mobiledeploy.files import moved_when_done, require_writable
 from mobiledeploy.fold import fold
 from mobiledeploy.progress import step
 from mobiledeploy.quantize import learn_factors, quantize
@@ -263,18 +263,27 @@ def deploy(
         "onnx": export_onnx,
         "pte": export_executorch,
     }
-    artifacts = tuple(
-        exporters[name](deployed, out / artifact_name(deployed, name)) for name in formats
-    )
-    report = None
-    if parity:
-        images = calibration or data.embedded_calibration(model.spec, model.preprocessing)
-        few = images.first(_PARITY_IMAGES)
-        tolerances = default_tolerances(model.spec.family)
-        if demand is not None and demand.min_sqnr_db is not None:
-            tolerances = replace(tolerances, min_sqnr_db=demand.min_sqnr_db)
-        paths = [artifact.path for artifact in artifacts]
-        report = climb(networks, paths, few, tolerances=tolerances, quick=True)
+    # what was exported before stays, artifacts and manifests, until all that replaces it is there
+    with moved_when_done(out) as folder:
+        written = [
+            exporters[name](deployed, folder / artifact_name(deployed, name)) for name in formats
+        ]
+        report = None
+        if parity:
+            images = calibration or data.embedded_calibration(model.spec, model.preprocessing)
+            report = _check(networks, [artifact.path for artifact in written], images, demand)
+    artifacts = tuple(replace(artifact, path=out / artifact.path.name) for artifact in written)
     found = None if report is None else summary(report)
     manifests = tuple(write_manifest(artifact, deployed, found) for artifact in artifacts)
     return Deployment(model=deployed, artifacts=artifacts, manifests=manifests, parity=report)
+
+
+def _check(
+    networks: Networks, paths: Sequence[Path], images: CalibrationSet, demand: FloatDemand | None
+) -> ParityReport:
+    """Run the artifacts on a few images, against the network that they should be."""
+    tolerances = default_tolerances(networks.original.spec.family)
+    if demand is not None and demand.min_sqnr_db is not None:
+        tolerances = replace(tolerances, min_sqnr_db=demand.min_sqnr_db)
+    few = images.first(_PARITY_IMAGES)
+    return climb(networks, paths, few, tolerances=tolerances, quick=True)

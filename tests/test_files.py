@@ -7,7 +7,7 @@ import pytest
 
 from mobiledeploy import pipeline
 from mobiledeploy.errors import RuntimeFailedError
-from mobiledeploy.files import require_writable, write_whole
+from mobiledeploy.files import moved_when_done, require_writable, write_whole
 
 
 def test_what_fails_leaves_the_former_file_and_nothing_else(tmp_path):
@@ -25,6 +25,30 @@ def test_a_whole_file_may_be_read_by_whom_the_umask_allows(tmp_path):
         part.write_text("")
     (tmp_path / "ordinary").touch()
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+def texts_in(folder):
+    return {path.name: path.read_text() for path in folder.iterdir()}
+
+
+def test_files_that_belong_together_change_together(tmp_path):
+    for text in ("first", "second"):
+        with moved_when_done(tmp_path) as folder:
+            for name in "ab":
+                (folder / name).write_text(text)
+        assert texts_in(tmp_path) == {"a": text, "b": text}
+    with pytest.raises(ZeroDivisionError), moved_when_done(tmp_path) as folder:
+        (folder / "a").write_text(f"third, {1 / (folder / 'b').write_text('')}")
+    assert texts_in(tmp_path) == {"a": "second", "b": "second"}
+
+
+def test_a_file_that_cannot_be_moved_is_named(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    with (
+        pytest.raises(RuntimeFailedError, match=f"Could not write {tmp_path / 'a'}"),
+        moved_when_done(tmp_path) as folder,
+    ):
+        (folder / "a").touch()
 
 
 def test_a_folder_is_made_and_left_empty(tmp_path):
