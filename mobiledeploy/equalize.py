@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 _DENSE_EXPONENT = 0.75
 _DENSE_RELU6_EXPONENT = 0.5
 _LARGEST_FACTOR = 64.0
+_DEAD = 1e-6  # a channel that reaches no further has shown nothing to go by
 
 
 @on_one_thread
@@ -77,15 +78,19 @@ def _factors(
     seen = [observed[node.name] for node in group.nodes]
     high = np.max([s.maxima.max(0) for s in seen], axis=0).astype(np.float64)
     low = np.min([s.minima.min(0) for s in seen], axis=0).astype(np.float64)
-    largest = np.maximum(np.maximum(high, -low), 1e-6)
+    largest = np.maximum(high, -low)
+    live = largest > _DEAD
+    if not live.any():
+        return np.ones_like(largest)
+    largest[~live] = 1.0  # whatever: they stay as they are
     free = all(_reads_one_channel(traced, unit) for unit in group.consumers)
     if np.isinf(group.ceiling):
-        s = (largest / np.exp(np.log(largest).mean())) ** (1.0 if free else _DENSE_EXPONENT)
+        s = (largest / np.exp(np.log(largest[live]).mean())) ** (1.0 if free else _DENSE_EXPONENT)
     else:
         # upwards only: a channel that reaches the ceiling must go on reaching it
         s = np.minimum(largest * seen[0].margin / group.ceiling, 1.0)
         s **= 1.0 if free else _DENSE_RELU6_EXPONENT
-    factors: NDArray[np.float64] = np.clip(s, 1 / _LARGEST_FACTOR, _LARGEST_FACTOR)
+    factors = np.where(live, np.clip(s, 1 / _LARGEST_FACTOR, _LARGEST_FACTOR), 1.0)
     linear = all(unit.clamp is None for unit in group.producers)
     return _turned(factors, low, high) if linear else factors
 

@@ -1,5 +1,6 @@
 """Equalization: other weights, evener channels, the same function."""
 
+import copy
 from dataclasses import replace
 
 import networks
@@ -11,12 +12,13 @@ from mobiledeploy import observe as observe_module
 from mobiledeploy.channel_groups import find_groups
 from mobiledeploy.equalize import equalize
 from mobiledeploy.errors import DataError
-from mobiledeploy.graph import find_sites, find_units, trace, weight_and_bias
+from mobiledeploy.graph import find_sites, find_units, module_of, trace, weight_and_bias
 from mobiledeploy.observe import observe
 from mobiledeploy.quantize import learn_factors
 from mobiledeploy.quantize.prepare import plan
 from mobiledeploy.types import FAMILIES, QuantRecipe
 
+FIRST = "features.1.block.0.0"
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -70,6 +72,27 @@ def test_the_channels_of_residual_streams_become_evener():
         after <= before
     ).all()  # the first stream begins at the stem's ReLU6: it keeps its scale
     assert after.mean() - 1 < 0.7 * (before.mean() - 1)
+
+
+def test_dead_channels_stay_as_they_are_and_do_not_keep_others_from_becoming_even():
+    model = networks.folded("v3-small", short=True)
+    module = copy.deepcopy(model.module)
+    depthwise = module.get_submodule(FIRST)
+    dead = np.arange(len(depthwise.weight)) % 2 == 0
+    with torch.no_grad():
+        depthwise.weight[dead] = 0
+        depthwise.bias[dead] = -1
+    silenced = replace(model, module=module)
+
+    def reached(network):
+        traced = trace(network)
+        (unit,) = (u for u in find_units(traced) if module_of(u.operator).startswith(FIRST))
+        (seen,) = observe(traced, [unit.output], networks.calibration(32)).values()
+        return seen.maxima.max(0)
+
+    before, after = reached(silenced), reached(equalize(silenced, networks.calibration(32)))
+    assert (after[dead] == 0).all()
+    assert np.ptp(np.log(after[~dead])) < 0.8 * np.ptp(np.log(before[~dead]))
 
 
 @pytest.mark.parametrize(("count", "margin"), [(4, 2.5), (9, 2.0)])

@@ -92,6 +92,9 @@ def encode(program: ExportedProgram, precision: Precision, metadata: Mapping[str
     model.producer_version = None
     model.metadata_props.update(metadata)
     proto = ir.to_proto(model)
-    with quietly():
-        onnx.checker.check_model(proto, full_check=True)
+    try:
+        with quietly():
+            onnx.checker.check_model(proto, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"The ONNX graph is not valid: {error}") from error
     return cast("bytes", proto.SerializeToString(deterministic=True))

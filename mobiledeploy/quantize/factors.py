@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
 _STEPS = 48
 _THOROUGH_STEPS = 72
-_MOST_EPOCHS = 4  # of the package's own 32 images more would be learned than unseen ones show
+_MOST_EPOCHS = 4  # of 32 images more would be learned than unseen ones show
 _FACTOR_RATE = 0.02
 _WIDTH_RATE = 0.01
 
@@ -125,6 +125,7 @@ class _Student:
         self._limits = [_limits(group, planned) for group in groups]
         sites = find_sites(planned.traced, planned.units)
         learnable = learnable_sites(planned.units, sites)
+        self._clamps = {site.name: site.clamp for site in sites}
         self._site_of = {
             node.name: site.name for site in sites for node in site.nodes if site.name in learnable
         }
@@ -145,11 +146,12 @@ class _Student:
         return [logarithms.exp() for logarithms in self.logs_of_factors]
 
     def ranges(self) -> dict[str, tuple[float, float]]:
-        """Return the ranges as learned, by the site's name."""
+        """Return the ranges as learned, inside the site's clamp, by the site's name."""
         learned = {}
         for name, logarithm in self.logs_of_widths.items():
             encoding, width = self._planned.by_site[name], float(logarithm.detach().exp())
-            learned[name] = (encoding.low * width, encoding.high * width)
+            least, most = self._clamps[name]
+            learned[name] = (max(encoding.low * width, least), min(encoding.high * width, most))
         return learned
 
     def keep_function(self) -> None:

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 _HALF_STEP_MARGIN = 1e-3
 # Three roundings of a float32 below 256.
 _FLOAT32_MARGIN = 4e-5
+_LEAST_SCALE = 1e-6 / 255
+# Runtimes refuse to multiply by 256 and more when they requantize.
 _LARGEST_REQUANTIZATION = 128.0
 
 
@@ -99,10 +101,10 @@ def learnable_sites(units: Sequence[Unit], sites: Sequence[Site]) -> frozenset[s
     return frozenset(site.name for site in sites if site.name not in dictated)
 
 
-def encode(low: float, high: float) -> Encoding:
-    """Return the encoding that spans [low, high] and zero."""
+def encode(low: float, high: float, least_scale: float = _LEAST_SCALE) -> Encoding:
+    """Return the encoding that spans [low, high] and zero, at no smaller scale than this."""
     low, high = min(low, 0.0), max(high, 0.0)
-    scale = float(np.float32(max(high - low, 1e-6) / 255))
+    scale = float(np.float32(max((high - low) / 255, least_scale)))
     return Encoding(scale=scale, zero_point=int(np.clip(np.rint(-128 - low / scale), -128, 127)))
 
 
@@ -155,7 +157,9 @@ def encode_product(low: float, high: float, a: Encoding, b: Encoding) -> Encodin
     """
     codes: NDArray[np.float64] = np.arange(-128, 128, dtype=np.float64)
     products = np.unique(np.outer(codes - a.zero_point, codes - b.zero_point))
-    return _clear_of_half(encode(low, high), products * a.scale * b.scale, _FLOAT32_MARGIN)
+    step = a.scale * b.scale
+    wanted = encode(low, high, step / _LARGEST_REQUANTIZATION)
+    return _clear_of_half(wanted, products * step, _FLOAT32_MARGIN)
 
 
 def _clear_of_half(
@@ -179,7 +183,7 @@ def _clear_of_half(
 
 def encode_pooled(low: float, high: float, source_scale: float, count: int) -> Encoding:
     """Return the encoding of the mean of `count` elements of a tensor with this scale."""
-    wanted = encode(low, high)
+    wanted = encode(low, high, source_scale / _LARGEST_REQUANTIZATION)
     scale = scale_of_mean(wanted.scale, source_scale, count)
     return replace(wanted, scale=scale)
 

@@ -219,6 +219,21 @@ def test_a_channel_below_a_relu6_is_not_scaled_up_to_where_it_would_be_cut_off(r
     assert (after < 0.99 * before).any()
 
 
+def test_learned_ranges_do_not_reach_beyond_what_a_clamp_lets_through(monkeypatch):
+    """They did: a clamp was left in the graph, and codes were spent on what it cuts off."""
+    monkeypatch.setattr(factors, "_WIDTH_RATE", 0.5)
+    model = learned("v2")
+    traced = trace(model)
+    sites = {site.name: site for site in find_sites(traced, find_units(traced))}
+    learned_below_six = 0
+    for name, (low, high) in model.ranges.items():
+        assert low >= sites[name].clamp[0]
+        assert high <= sites[name].clamp[1]
+        learned_below_six += high < sites[name].clamp[1] == 6
+    assert learned_below_six
+    assert any(high == 6 for _, high in model.ranges.values())
+
+
 def test_the_same_images_teach_the_same_factors():
     first, second, start = (
         model.module.state_dict() for model in (learned("v2"), learned("v2"), even("v2"))

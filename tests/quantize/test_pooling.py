@@ -3,12 +3,17 @@
 Every sum there can be is tried, for scales and zero-points such as networks have, and then some.
 """
 
+import itertools
+
 import numpy as np
 import pytest
 
+from mobiledeploy.errors import ExportError
 from mobiledeploy.quantize.pooling import scale_of_mean
 
 SIDES = [1, 2, 3, 4, 6, 7, 8, 10, 14, 16, 28, 32]
+NARROWER = [0.95, 1.0, 1.37, 2.0, 3.3, 7.1]
+LARGE = [(57, 1.0), (75, 5.3), (113, 1.37)]
 SOURCE = float(np.float32(0.0235))
 
 
@@ -43,8 +48,7 @@ def pooled_scale(side, narrower):
     return scale_of_mean(float(np.float32(SOURCE / narrower)), SOURCE, side * side)
 
 
-@pytest.mark.parametrize("side", SIDES)
-@pytest.mark.parametrize("narrower", [0.95, 1.0, 1.37, 2.0, 3.3, 7.1])
+@pytest.mark.parametrize(("side", "narrower"), [*itertools.product(SIDES, NARROWER), *LARGE])
 def test_every_sum_is_rounded_alike_by_every_runtime(side, narrower):
     count = side * side
     scale = np.float32(pooled_scale(side, narrower))
@@ -67,10 +71,16 @@ def test_at_a_scale_that_was_not_chosen_the_formulas_part(side):
     assert np.any(as_onnx_runtime_on_arm64(*how) != as_onnx_runtime(*how))
 
 
-@pytest.mark.parametrize("side", [*SIDES, 20, 24, 40, 48, 56])
-def test_the_scale_spans_what_was_asked_for_and_little_more(side):
-    for narrower in (1.0, 1.7, 2.9, 5.3):
+@pytest.mark.parametrize("side", [*SIDES, 20, 40, 48, 56, 57, 75, 100, 112, 113])
+def test_the_scale_spans_what_was_asked_for_and_hardly_more(side):
+    for narrower in (0.6, 1.0, 1.7, 2.9, 5.3, 40.0):
         wanted = float(np.float32(SOURCE / narrower))
         scale = scale_of_mean(wanted, SOURCE, side * side)
         assert scale == float(np.float32(scale))
-        assert wanted * (1 - 1e-6) <= scale <= wanted * 1.1
+        assert wanted * (1 - 1e-6) <= scale <= wanted * 1.005
+
+
+def test_means_of_too_many_codes_are_refused():
+    with pytest.raises(ExportError, match="mean of 40000 codes") as refused:
+        pooled_scale(200, 1.0)
+    assert "--resolution" in refused.value.remedy

@@ -55,7 +55,8 @@ def _dequantized(
     scale: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
 ) -> ir.Value:
     """Return the value of a new DequantizeLinear that makes the bias from its codes."""
-    name = str(bias.name)
+    # the exporter stores equal biases once: each layer that reads it has a scale of its own
+    name = str(bias.name) if len(bias.uses()) == 1 else f"{before.name}.bias"
     node = ir.node(
         "DequantizeLinear",
         [
