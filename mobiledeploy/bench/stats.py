@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ MAX_SPREAD = 0.10
 MAX_DRIFT = 0.05
 MAX_FALL = 0.10
 MIN_RUNS = 20
+_NEGLIGIBLE = 1e-25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,8 +160,14 @@ def _rank_below_median(count: int, confidence: float = 0.95) -> int:
     The number of values below the true median is binomial(count, 1/2). With few values even the
     whole range has less confidence; then k is 0.
     """
-    tail, rank = 0.0, -1
-    while tail <= (1 - confidence) / 2:
-        rank += 1
-        tail += math.comb(count, rank) / 2**count
+    # Each number's probability as a share of the middle one's, from there down: that grows with
+    # no factorial, and what lies below _NEGLIGIBLE is less than a float can add to the sum.
+    rank = count // 2
+    shares = [1.0]
+    while rank > 0 and shares[-1] > _NEGLIGIBLE:
+        shares.append(shares[-1] * rank / (count - rank + 1))
+        rank -= 1
+    both_sides = 2 * math.fsum(shares) - (count % 2 == 0)  # an even count has one middle, not two
+    limit = (1 - confidence) / 2 * both_sides
+    rank += sum(tail <= limit for tail in itertools.accumulate(reversed(shares)))
     return max(0, rank - 1)

@@ -1,8 +1,10 @@
 """Statistics worked out by hand, and the rules for doubt on both sides of their limits."""
 
+import math
+
 import pytest
 
-from mobiledeploy.bench.stats import doubts, paired_ratio, slowed_down
+from mobiledeploy.bench.stats import doubts, median_interval, paired_ratio, slowed_down
 from mobiledeploy.errors import UsageError
 from mobiledeploy.types import Measurement
 
@@ -47,6 +49,23 @@ def test_what_slows_both_down_leaves_the_ratio_alone():
 def test_the_interval_of_the_median_comes_from_order_statistics(count, low, high):
     found = ratio([1] * count, range(1, count + 1))
     assert (found.low, found.high) == (low, high)
+
+
+@pytest.mark.parametrize("count", [*range(1, 60), 99, 1000, 2001, 4000])
+def test_the_interval_is_that_of_the_exact_binomial_distribution(count):
+    low, _, high = median_interval(range(1, count + 1))
+    # The least rank at which more than 2.5% lie below, in integers: 1 / 40 of all 2 ** count.
+    rank, below = 0, 1
+    while 40 * below <= 2**count:
+        rank += 1
+        below += math.comb(count, rank)
+    assert (low, high) == (max(1, rank), count + 1 - max(1, rank))
+
+
+def test_a_million_times_have_an_interval_too():
+    """As the normal distribution has it, which is exact enough for so many: 1.96 times 500."""
+    low, median, high = median_interval(range(1, 1_000_001))
+    assert (low, median, high) == (499_020, 500_000.5, 500_981)
 
 
 @pytest.mark.parametrize(
