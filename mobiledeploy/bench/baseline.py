@@ -1,12 +1,16 @@
 """Has an artifact become slower, or dearer in instructions, than in a result that was kept?
 
-In: two documents of `bench --json`, the older one the baseline. Out: a `Verdict` per artifact.
+In: two documents of `bench --json`, the older one the baseline. Out: an `Outcome`, with a `Verdict`
+per artifact that both have and the names of those that only one of them has.
 
 Two runs are hours or months apart: the machine may have been in another mood. Where both begin
 with the same artifact, byte for byte, that one is the yardstick: compared is by how much the others
 are slower than it, round by round, and the mood cancels. Otherwise the times themselves are.
 A regression is one that the spread cannot explain: the lower end of the new figure's 95% interval
 lies above the upper end of the old one's by more than is allowed.
+
+An artifact of the baseline that was not measured now is a regression, too: else a gate would pass
+because what it guards was renamed or left out. One that the baseline lacks is named, and no more.
 
 Counts of instructions have neither mood nor spread: their medians are compared as they are, also
 when they come from two machines that emulate the same processor.
@@ -17,7 +21,8 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -50,6 +55,27 @@ class Verdict:
     yardstick: str
     passed: bool
     figure: Literal["time", "instructions"] = "time"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What came of holding a result against its baseline.
+
+    Attributes:
+        verdicts: On what both have measured, in the order of the result.
+        missing: File names of what only the baseline has; each is a regression.
+        added: File names of what only the result has: nothing is said against it.
+        max_regress: How much slower was allowed: 0.05 is 5%.
+    """
+
+    verdicts: tuple[Verdict, ...]
+    missing: tuple[str, ...]
+    added: tuple[str, ...]
+    max_regress: float
+
+    def document(self) -> dict[str, object]:
+        """Return what `bench --json` writes as `baseline`."""
+        return asdict(self) | {"passed": not self.missing and all(v.passed for v in self.verdicts)}
 
 
 def read_result(path: Path, kind: str = TIMES) -> Document:
@@ -97,8 +123,10 @@ def parse_percent(text: str) -> float:
     return share
 
 
-def compare(new: Document, baseline: Document, *, max_regress: float) -> tuple[Verdict, ...]:
+def compare(new: Document, baseline: Document, *, max_regress: float) -> Outcome:
     """Hold each artifact against the one of the same file name in the baseline.
+
+    Where several have one file name, the first of them is held against the first, and so on.
 
     Args:
         new: As `read_result` returns.
@@ -116,18 +144,23 @@ def compare(new: Document, baseline: Document, *, max_regress: float) -> tuple[V
         and min(len(now), len(then)) > 1
     )
     yardsticks = (now[0], then[0]) if shared else None
-    old = {_name(entry): entry for entry in then[shared:]}
-    pairs = [(entry, old[_name(entry)]) for entry in now[shared:] if _name(entry) in old]
+    current, old = _by_name(now[shared:]), _by_name(then[shared:])
+    pairs = [(entry, old[key]) for key, entry in current.items() if key in old]
     if not pairs:
         raise UsageError(
             "The baseline has no artifact of the same file name: there is nothing to compare.",
-            remedy=f"It holds {', '.join(sorted(old)) or 'none'}.",
+            remedy=f"It holds {', '.join(sorted(name for name, _ in old)) or 'none'}.",
         )
-    return tuple(_judge(entry, before, yardsticks, max_regress) for entry, before in pairs)
+    return Outcome(
+        verdicts=tuple(_judge(entry, before, yardsticks, max_regress) for entry, before in pairs),
+        missing=tuple(_said(*key) for key in old if key not in current),
+        added=tuple(_said(*key) for key in current if key not in old),
+        max_regress=max_regress,
+    )
 
 
-def require(verdicts: Sequence[Verdict], max_regress: float) -> None:
-    """Raise where an artifact has become slower than is allowed.
+def require(outcome: Outcome) -> None:
+    """Raise where an artifact has become slower than is allowed, or was not measured any more.
 
     Raises:
         GateError: the message names each.
@@ -135,15 +168,21 @@ def require(verdicts: Sequence[Verdict], max_regress: float) -> None:
     regressed = [
         f"{v.artifact} takes {v.change - 1:+.1%} (at least {v.certain_change - 1:+.1%}) against"
         f" {v.yardstick or 'the baseline'}"
-        for v in verdicts
+        for v in outcome.verdicts
         if not v.passed
     ]
+    failures, remedies = [], []
     if regressed:
-        how = "Slower" if verdicts[0].figure == "time" else "More instructions"
-        raise GateError(
-            f"{how} than the baseline by more than {100 * max_regress:g}%: {'; '.join(regressed)}.",
-            remedy="Measure again to be sure; write a new baseline if it is meant.",
-        )
+        how = "Slower" if outcome.verdicts[0].figure == "time" else "More instructions"
+        allowed = f"{100 * outcome.max_regress:g}%"
+        failures.append(f"{how} than the baseline by more than {allowed}: {'; '.join(regressed)}.")
+        remedies.append("Measure again to be sure; write a new baseline if it is meant.")
+    if outcome.missing:
+        names = ", ".join(outcome.missing)
+        failures.append(f"In the baseline, but not measured now: {names}.")
+        remedies.append(f"Name {names} as well, or write a new baseline if it is gone for good.")
+    if failures:
+        raise GateError(" ".join(failures), remedy=" ".join(remedies))
 
 
 def _judge(
@@ -203,3 +242,18 @@ def _threads(document: Document) -> int:
 
 def _name(entry: Entry) -> str:
     return Path(entry["artifact"]).name
+
+
+def _by_name(entries: Sequence[Entry]) -> dict[tuple[str, int], Entry]:
+    """Return entries by file name and place among those of that name: folders may share names."""
+    found: dict[tuple[str, int], Entry] = {}
+    seen: Counter[str] = Counter()
+    for entry in entries:
+        name = _name(entry)
+        found[name, seen[name]] = entry
+        seen[name] += 1
+    return found
+
+
+def _said(name: str, place: int) -> str:
+    return f"{name} (number {place + 1} of that name)" if place else name

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
+    from mobiledeploy.bench.baseline import Outcome
     from mobiledeploy.types import InstructionCount, Measurement
 
 _MIB = 2**20
@@ -150,20 +151,32 @@ def bench(
     for note in notes:
         console().print(f"Note: {note}", markup=False)
     document = to_document(measurements, host, notes)
-    if json_path is not None:
-        write_json(json_path, document)
-    if history is not None:
-        append(history, document)
+    outcome = None
+    try:
+        if before is not None:
+            outcome = compare(document, before, max_regress=allowed)
+            document["baseline"] = outcome.document()
+    finally:  # what was measured is kept, also where it cannot be compared
+        if json_path is not None:
+            write_json(json_path, document)
+        if history is not None:
+            append(history, document)
     require_outputs(measurements, min_sqnr)
-    if before is not None:
-        verdicts = compare(document, before, max_regress=allowed)
-        for verdict in verdicts:
-            console().print(
-                f"{verdict.artifact}: {verdict.change - 1:+.1%} against the baseline"
-                + (f", as ratios to {verdict.yardstick}." if verdict.yardstick else "."),
-                markup=False,
-            )
-        require(verdicts, allowed)
+    if outcome is not None:
+        _print_outcome(outcome)
+        require(outcome)
+
+
+def _print_outcome(outcome: Outcome) -> None:
+    lines = [
+        f"{verdict.artifact}: {verdict.change - 1:+.1%} against the baseline"
+        + (f", as ratios to {verdict.yardstick}." if verdict.yardstick else ".")
+        for verdict in outcome.verdicts
+    ]
+    lines += [f"{name}: not in the baseline, so not compared." for name in outcome.added]
+    lines += [f"{name}: in the baseline, but not measured now." for name in outcome.missing]
+    for line in lines:
+        console().print(line, markup=False)
 
 
 def _print(measurements: Sequence[Measurement] | Sequence[InstructionCount]) -> None:

@@ -30,12 +30,16 @@ def document(*entries, host=HOST, threads=1):
 
 
 def change(old_ms, new_ms, *, spread=0.02, max_regress=0.05):
-    [verdict] = compare(
+    [verdict] = change_of_one(old_ms, new_ms, spread, max_regress).verdicts
+    return verdict
+
+
+def change_of_one(old_ms, new_ms, spread=0.02, max_regress=0.05):
+    return compare(
         document(("a.onnx", "new", times(new_ms, spread, seed=1))),
         document(("a.onnx", "old", times(old_ms, spread, seed=2))),
         max_regress=max_regress,
     )
-    return verdict
 
 
 def test_what_is_as_fast_as_before_passes():
@@ -62,11 +66,11 @@ def test_the_same_yardstick_cancels_the_machine_s_mood():
     """The machine was half as fast the second time; the candidate itself did not change."""
     old = document(("float.onnx", "same", times(20)), ("a.onnx", "old", times(10)))
     new = document(("float.onnx", "same", times(40)), ("a.onnx", "new", times(20)))
-    [verdict] = compare(new, old, max_regress=0.05)
+    [verdict] = compare(new, old, max_regress=0.05).verdicts
     assert verdict.passed
     assert verdict.yardstick == "float.onnx"
     slower = document(("float.onnx", "same", times(40)), ("a.onnx", "new", times(22)))
-    [verdict] = compare(slower, old, max_regress=0.05)
+    [verdict] = compare(slower, old, max_regress=0.05).verdicts
     assert not verdict.passed
     assert verdict.change == pytest.approx(1.1, abs=0.01)
 
@@ -74,7 +78,7 @@ def test_the_same_yardstick_cancels_the_machine_s_mood():
 def test_another_yardstick_is_none():
     old = document(("float.onnx", "one", times(20)), ("a.onnx", "old", times(10)))
     new = document(("float.onnx", "another", times(40)), ("a.onnx", "new", times(20)))
-    assert [(v.artifact, v.passed) for v in compare(new, old, max_regress=0.05)] == [
+    assert [(v.artifact, v.passed) for v in compare(new, old, max_regress=0.05).verdicts] == [
         ("float.onnx", False),
         ("a.onnx", False),
     ]
@@ -102,9 +106,46 @@ def test_what_was_measured_otherwise_cannot_be_compared(changed, says):
 
 
 def test_the_gate_names_what_became_slower():
-    require([change(10, 10)], 0.05)
+    require(change_of_one(10, 10))
     with pytest.raises(GateError, match=r"more than 5%: a.onnx takes \+1[0-9.]+% \(at least"):
-        require([change(10, 10), change(10, 11.5)], 0.05)
+        require(change_of_one(10, 11.5))
+
+
+def test_what_was_renamed_is_told_and_what_is_missing_fails():
+    """It is nine times as slow now, under a name that the baseline does not know."""
+    y, a = ("y.onnx", "same", times(20)), ("a.onnx", "a", times(10))
+    old = document(y, a, ("b.onnx", "b", times(10)))
+    outcome = compare(document(y, a, ("new_b.onnx", "b2", times(90))), old, max_regress=0.05)
+    assert [(v.artifact, v.passed) for v in outcome.verdicts] == [("a.onnx", True)]
+    assert (outcome.missing, outcome.added) == (("b.onnx",), ("new_b.onnx",))
+    assert outcome.document()["passed"] is False
+    with pytest.raises(GateError, match=r"not measured now: b\.onnx\.") as error:
+        require(outcome)
+    assert "b.onnx as well, or write a new baseline" in error.value.remedy
+
+
+def test_one_more_than_the_baseline_has_passes():
+    y, a = ("y.onnx", "same", times(20)), ("a.onnx", "a", times(10))
+    outcome = compare(document(y, a), document(y), max_regress=0.05)
+    assert (outcome.missing, outcome.added) == ((), ("a.onnx",))
+    assert outcome.document()["passed"] is True
+    require(outcome)
+
+
+def test_a_yardstick_alone_does_not_pass_for_all():
+    y, a = ("y.onnx", "same", times(20)), ("a.onnx", "a", times(10))
+    with pytest.raises(GateError, match=r"not measured now: a\.onnx"):
+        require(compare(document(y), document(y, a), max_regress=0.05))
+
+
+def test_files_of_one_name_are_compared_in_their_order():
+    """Each with the one in its place; both with the last of them would pass the slow one."""
+    old = document(("old/net.onnx", "1", times(10)), ("new/net.onnx", "2", times(30)))
+    new = document(("old/net.onnx", "3", times(20)), ("new/net.onnx", "4", times(30)))
+    outcome = compare(new, old, max_regress=0.05)
+    assert [v.passed for v in outcome.verdicts] == [False, True]
+    once = document(("net.onnx", "1", times(10)))
+    assert compare(once, old, max_regress=0.05).missing == ("net.onnx (number 2 of that name)",)
 
 
 @pytest.mark.parametrize(("text", "share"), [("5%", 0.05), ("0", 0), ("12.5", 0.125)])
@@ -151,6 +192,33 @@ def test_a_regression_exits_with_1_and_a_result_is_its_own_baseline(
     assert lines[0]["measurements"][0]["median_ms"] > 0
 
 
+def test_the_command_tells_what_it_could_not_pair(float_onnx, int8_onnx, tmp_path, capsys):
+    kept, now = tmp_path / "kept.json", tmp_path / "now.json"
+    options = ["--runs", "3", "--warmup", "0"]
+    assert _run(["bench", str(float_onnx), *options, "--json", str(kept)]) == 0
+    gate = ["--baseline", str(kept), "--max-regress", "9999%", "--json", str(now)]
+    assert _run(["bench", str(float_onnx), str(int8_onnx), *options, *gate]) == 0
+    assert "int8.onnx: not in the baseline, so not compared." in capsys.readouterr().err
+    told = json.loads(now.read_text())["baseline"]
+    assert (told["passed"], told["missing"], told["added"]) == (True, [], ["int8.onnx"])
+    assert [v["artifact"] for v in told["verdicts"]] == ["float.onnx"]
+
+    kept.write_text(now.read_text())
+    assert _run(["bench", str(float_onnx), *options, *gate]) == 1
+    assert "int8.onnx: in the baseline, but not measured now." in capsys.readouterr().err
+    assert json.loads(now.read_text())["baseline"]["missing"] == ["int8.onnx"]
+
+
+def test_what_cannot_be_compared_is_kept_all_the_same(float_onnx, int8_onnx, tmp_path, capsys):
+    kept, now = tmp_path / "kept.json", tmp_path / "now.json"
+    options = ["--runs", "3", "--warmup", "0"]
+    assert _run(["bench", str(float_onnx), *options, "--json", str(kept)]) == 0
+    gate = ["--baseline", str(kept), "--json", str(now)]
+    assert _run(["bench", str(int8_onnx), *options, *gate]) == 2
+    assert "nothing to compare" in capsys.readouterr().err
+    assert "baseline" not in json.loads(now.read_text())
+
+
 def test_a_history_that_cannot_be_written_is_told(float_onnx, tmp_path, capsys):
     (tmp_path / "file").touch()
     history = str(tmp_path / "file" / "history.jsonl")
@@ -181,14 +249,15 @@ def test_counts_are_compared_as_they_are_wherever_they_come_from(now, passed):
     """Nothing is a yardstick: all are compared, also where the first is the same file in both."""
     new = counted(("a.onnx", "x", 500), ("b.onnx", "new", now), place="exec:qemu there")
     old = counted(("a.onnx", "x", 500), ("b.onnx", "old", 1_000_000))
-    verdicts = compare(new, old, max_regress=0.001)
+    outcome = compare(new, old, max_regress=0.001)
+    verdicts = outcome.verdicts
     assert [(v.artifact, v.passed) for v in verdicts] == [("a.onnx", True), ("b.onnx", passed)]
     assert verdicts[1].change == now / 1e6
     if not passed:
         with pytest.raises(
             GateError, match=r"More instructions than the baseline by more than 0.1%"
         ):
-            require(verdicts, 0.001)
+            require(outcome)
 
 
 def test_counts_of_another_processor_or_times_cannot_be_compared():

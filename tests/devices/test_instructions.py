@@ -87,7 +87,7 @@ def test_a_network_costs_the_same_each_time_and_more_than_before_fails(
     assert _run([*command, *gate, "--json", str(again)]) == 1
     assert "More instructions than the baseline by more than 0.1%: v3-small.onnx" in heard(capsys)
 
-    [verdict] = compare(read_result(again, INSTRUCTIONS), first, max_regress=0.001)
+    [verdict] = compare(read_result(again, INSTRUCTIONS), first, max_regress=0.001).verdicts
     assert verdict.passed
     assert verdict.change == pytest.approx(1, abs=0.001)
 
