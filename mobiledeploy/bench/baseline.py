@@ -26,6 +26,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from mobiledeploy.bench.damage import damage
 from mobiledeploy.bench.document import INSTRUCTIONS, SCHEMA, TIMES
 from mobiledeploy.bench.stats import median_interval
 from mobiledeploy.errors import ArtifactError, GateError, UsageError
@@ -86,7 +87,7 @@ def read_result(path: Path, kind: str = TIMES) -> Document:
         kind: `TIMES`, or `INSTRUCTIONS` for one of `bench --count-instructions`.
 
     Raises:
-        ArtifactError: there is none, or it is something else.
+        ArtifactError: there is none, it is something else, or it is damaged.
     """
     try:
         document = json.loads(path.read_text())
@@ -97,6 +98,7 @@ def read_result(path: Path, kind: str = TIMES) -> Document:
                 f"{path} is of the kind {document['kind']!r}; expected {kind!r}.",
                 remedy="Times and counts of instructions cannot be compared.",
             )
+        found = damage(document)
     except OSError as error:
         raise ArtifactError(f"Could not read {path}: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError) as error:
@@ -104,6 +106,11 @@ def read_result(path: Path, kind: str = TIMES) -> Document:
             f"{path} is not a result of `mobiledeploy bench`: {error}.",
             remedy="Write one with `mobiledeploy bench ARTIFACT... --json PATH`.",
         ) from error
+    if found:
+        raise ArtifactError(
+            f"{path} is a damaged result of `mobiledeploy bench`: {found}.",
+            remedy="Write it anew with `mobiledeploy bench ARTIFACT... --json PATH`.",
+        )
     result: Document = document
     return result
 

@@ -169,6 +169,97 @@ def test_what_is_no_result_is_told(tmp_path, text):
         read_result(tmp_path / "none.json")
 
 
+COMPLETE = {
+    "schema": 1,
+    "kind": "mobiledeploy.bench",
+    "host": HOST,
+    "measurements": [
+        {
+            "artifact": f"exports/{name}",
+            "artifact_sha256": name,
+            "runtime": "onnxruntime 1",
+            "threads": 1,
+            "times_ms": [1.0, 2.0, 4],
+            "median_ms": 2.0,
+            "p90_ms": 3.6,
+            "ratio_to_first": {"median": 1.0},
+        }
+        for name in ("a.onnx", "b.onnx")
+    ],
+}
+GONE = object()
+
+
+def damaged(whole, keys, value):
+    """Return a document with another value, or none, at a path of keys."""
+    document = inner = json.loads(json.dumps(whole))
+    for key in keys[:-1]:
+        inner = inner[key]
+    if value is GONE:
+        del inner[keys[-1]]
+    else:
+        inner[keys[-1]] = value
+    return document
+
+
+@pytest.mark.parametrize(
+    ("keys", "value", "says"),
+    [
+        (["host"], GONE, "`host` is missing"),
+        (["host"], None, "`host` is missing"),
+        (["host", "model"], None, "`host.model` is null, expected a text"),
+        (["measurements"], GONE, "`measurements` is no list"),
+        (["measurements"], None, "`measurements` is no list"),
+        (["measurements"], [], "`measurements` is no list with something in it"),
+        (["measurements", 1], None, "`measurements[1]` is missing, or no object"),
+        (["measurements", 1, "artifact_sha256"], GONE, "`measurements[1].artifact_sha256` is miss"),
+        (["measurements", 0, "artifact"], 3, "`measurements[0].artifact` is 3, expected a text"),
+        (["measurements", 0, "runtime"], GONE, "`measurements[0].runtime` is missing"),
+        (["measurements", 0, "runtime"], None, "`measurements[0].runtime` is null"),
+        (["measurements", 0, "threads"], "1", 'threads` is "1", expected a whole number'),
+        (["measurements", 0, "median_ms"], 0, "median_ms` is 0, expected a number above 0"),
+        (["measurements", 0, "p90_ms"], float("nan"), "p90_ms` is NaN"),
+        (["measurements", 0, "times_ms"], [], "times_ms` is [], expected a list of numbers"),
+        (["measurements", 0, "times_ms"], [1, None], "times_ms` is [1, null]"),
+        (["measurements", 0, "times_ms"], [1.0], "1 times in one measurement, 3 in another"),
+        (["measurements", 0, "ratio_to_first"], {}, "ratio_to_first` is {}, expected an object"),
+    ],
+)
+def test_a_damaged_result_is_told_by_what_is_wrong_with_it(
+    tmp_path, keys, value, says, float_onnx, capsys
+):
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(damaged(COMPLETE, keys, value)))
+    for command in (["compare", str(path)], ["bench", str(float_onnx), "--baseline", str(path)]):
+        assert _run(command) == 3
+        said = capsys.readouterr().err
+        assert f"{path} is a damaged result of `mobiledeploy bench`" in said
+        assert says in said
+        assert "Write it anew" in said
+
+
+def test_what_is_not_read_of_a_result_may_be_missing(tmp_path):
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(COMPLETE))
+    assert read_result(path) == COMPLETE
+
+
+@pytest.mark.parametrize(
+    ("keys", "value"),
+    [
+        (["host", "features"], "dotprod"),
+        (["host", "features"], [1]),
+        (["measurements", 0, "instructions"], GONE),
+        (["measurements", 0, "instructions"], ["many"]),
+    ],
+)
+def test_damaged_counts_are_told(tmp_path, keys, value):
+    path = tmp_path / "old.json"
+    path.write_text(json.dumps(damaged(counted(("a.onnx", "x", 500)), keys, value)))
+    with pytest.raises(ArtifactError, match=f"damaged .*{keys[-1]}"):
+        read_result(path, "mobiledeploy.bench.instructions")
+
+
 def test_a_regression_exits_with_1_and_a_result_is_its_own_baseline(
     float_onnx, int8_onnx, tmp_path, capsys
 ):
@@ -235,7 +326,8 @@ def test_a_baseline_is_read_before_anything_is_measured(float_onnx, tmp_path, ca
 def counted(*counts, features=("dotprod",), place="exec:qemu here"):
     host = {"place": place, "model": "emulated", "architecture": "aarch64", "features": features}
     entries = [
-        {"artifact": name, "artifact_sha256": sha, "threads": 1, "instructions": [n - 9, n, n + 99]}
+        {"artifact": name, "artifact_sha256": sha, "runtime": "onnxruntime 1", "threads": 1}
+        | {"instructions": [n - 9, n, n + 99]}
         for name, sha, n in counts
     ]
     kind = "mobiledeploy.bench.instructions"
