@@ -74,5 +74,16 @@ def _counted(count: InstructionCount, first: InstructionCount) -> dict[str, obje
 def _outputs(check: OutputCheck | None) -> dict[str, object] | None:
     if check is None:
         return None
-    none_differs = math.isinf(check.sqnr_db)  # JSON has no infinity
-    return asdict(check) | ({"sqnr_db": None} if none_differs else {})
+    return asdict(check) | {"sqnr_db": _decibels(check.sqnr_db)}
+
+
+def _decibels(sqnr_db: float) -> float | str | None:
+    """Return an SQNR as JSON can hold it, which has neither infinities nor NaN.
+
+    Null says that none differs, and nothing else: a reader takes it for the best there is.
+    """
+    if sqnr_db == math.inf:
+        return None
+    if math.isnan(sqnr_db):
+        return "NaN"
+    return "-Infinity" if sqnr_db == -math.inf else sqnr_db

@@ -48,7 +48,7 @@ class OutputCheck:
         values: How many were compared.
         differing: How many of them are not the same to the last bit.
         sqnr_db: Signal to noise, this machine's outputs being the signal; infinite where none
-            differs.
+            differs, -inf where there is no signal or boundless noise, NaN where one is no number.
     """
 
     values: int

@@ -4,7 +4,11 @@ import json
 import math
 from dataclasses import replace
 
+import numpy as np
+import pytest
+
 from mobiledeploy.bench.document import to_document
+from mobiledeploy.bench.outputs import check_outputs
 from mobiledeploy.devices.host import Host
 from mobiledeploy.types import Measurement, OutputCheck
 
@@ -96,3 +100,16 @@ def test_outputs_that_do_not_differ_have_no_figure_that_json_cannot_hold():
     entries = to_document(pair, HOST, [])["measurements"]
     assert [e["outputs"]["sqnr_db"] for e in entries] == [None, 80.5]
     json.dumps(entries, allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("expected", "found", "sqnr_db"),
+    [([0, 0, 0], [1, 2, 3], "-Infinity"), ([1, 2, 3], [1, math.nan, 3], "NaN")],
+)
+def test_outputs_without_a_figure_do_not_look_like_equal_ones(expected, found, sqnr_db):
+    check = check_outputs(np.float32([expected]), [np.float32([found])])
+    entry = replace(measurement("a", (1.0, 2.0)), outputs=check)
+    outputs = to_document([entry], HOST, [])["measurements"][0]["outputs"]
+    assert outputs["sqnr_db"] == sqnr_db
+    assert outputs["differing"] > 0
+    assert repr(float(sqnr_db)) == repr(check.sqnr_db)  # what the text says is what was found
