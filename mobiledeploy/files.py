@@ -74,6 +74,19 @@ def require_writable(folder: Path) -> None:
         raise _not_written(folder, error) from error
 
 
+def require_writable_file(path: Path) -> None:
+    """See that `write_whole` could write a file here; its folder is made where it is missing.
+
+    Raises:
+        RuntimeFailedError: the folder cannot be created or written, or the path is a folder.
+    """
+    require_writable(path.parent)
+    if path.is_dir():
+        raise RuntimeFailedError(
+            f"Could not write {path}: it is a folder.", remedy=f"Name a file, e.g. {path / 'out'}."
+        )
+
+
 def _not_written(path: Path, error: OSError) -> RuntimeFailedError:
     return RuntimeFailedError(
         f"Could not write {path}: {error.strerror or error}.",

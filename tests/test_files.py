@@ -7,7 +7,12 @@ import pytest
 
 from mobiledeploy import pipeline
 from mobiledeploy.errors import RuntimeFailedError
-from mobiledeploy.files import moved_when_done, require_writable, write_whole
+from mobiledeploy.files import (
+    moved_when_done,
+    require_writable,
+    require_writable_file,
+    write_whole,
+)
 
 
 def test_what_fails_leaves_the_former_file_and_nothing_else(tmp_path):
@@ -69,6 +74,20 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_anything_is_computed(
     with pytest.raises(RuntimeFailedError, match=f"Could not write {out}: {reason}") as error:
         pipeline.deploy(None, calibration=None, out=out)  # a model would not be looked at
     assert "Choose a folder that you may write to" in error.value.remedy
+
+
+def test_a_file_that_could_be_written_is_not_touched(tmp_path):
+    path = tmp_path / "new" / "file"
+    require_writable_file(path)
+    assert list(path.parent.iterdir()) == []
+    path.write_text("former")
+    require_writable_file(path)
+    assert path.read_text() == "former"
+
+
+def test_a_folder_is_no_file_to_write(tmp_path):
+    with pytest.raises(RuntimeFailedError, match=f"Could not write {tmp_path}: it is a folder"):
+        require_writable_file(tmp_path)
 
 
 @contextmanager

@@ -7,12 +7,29 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.errors import RuntimeFailedError
+from mobiledeploy.files import require_writable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
 _RAW = ("times_ms", "conditions")
+
+
+def require_appendable(path: Path) -> None:
+    """See that `append` could write, before the work of minutes and not after it.
+
+    Raises:
+        RuntimeFailedError: it could not.
+    """
+    if not path.exists():
+        require_writable(path.parent)
+        return
+    try:
+        with path.open("a"):
+            pass
+    except OSError as error:
+        raise _not_appended(path, error) from error
 
 
 def append(path: Path, document: Mapping[str, Any]) -> None:
@@ -32,7 +49,11 @@ def append(path: Path, document: Mapping[str, Any]) -> None:
         with path.open("a", encoding="utf-8") as file:
             file.write(line)
     except OSError as error:
-        raise RuntimeFailedError(
-            f"Could not append to {path}: {error.strerror}.",
-            remedy="Choose a file that you may write to, on a disk with room for it.",
-        ) from error
+        raise _not_appended(path, error) from error
+
+
+def _not_appended(path: Path, error: OSError) -> RuntimeFailedError:
+    return RuntimeFailedError(
+        f"Could not append to {path}: {error.strerror}.",
+        remedy="Choose a file that you may write to, on a disk with room for it.",
+    )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobiledeploy.cli.device_options import DEVICE, PYTHON, RUNNER, TIMEOUT
-from mobiledeploy.cli.output import console, showing_progress, write_json
+from mobiledeploy.cli.output import console, require_targets, showing_progress, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +116,7 @@ def bench(
     from mobiledeploy.bench import count_instructions, measure
     from mobiledeploy.bench.baseline import compare, parse_percent, read_result, require
     from mobiledeploy.bench.document import INSTRUCTIONS, TIMES, to_document
-    from mobiledeploy.bench.history import append
+    from mobiledeploy.bench.history import append, require_appendable
     from mobiledeploy.bench.outputs import require_outputs
     from mobiledeploy.devices.host import int8_caveat
 
@@ -124,6 +124,9 @@ def bench(
     if baseline is not None:
         before = read_result(baseline, INSTRUCTIONS if counting else TIMES)
     allowed = parse_percent(max_regress)
+    require_targets(json_path)
+    if history is not None:
+        require_appendable(history)
     take = count_instructions if counting else measure
     with (
         showing_progress(),

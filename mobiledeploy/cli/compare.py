@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobiledeploy.cli.output import console, print_json
+from mobiledeploy.cli.output import console, print_json, require_targets
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +35,7 @@ def compare(
     from mobiledeploy.bench.comparison import rows_of, to_html, to_markdown
     from mobiledeploy.files import write_whole
 
+    require_targets(markdown, html)
     rows = rows_of([read_result(path) for path in results])
     for path, text in ((markdown, to_markdown(rows)), (html, to_html(rows))):
         if path is not None:

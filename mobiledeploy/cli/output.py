@@ -35,6 +35,22 @@ def print_json(document: object) -> None:
     sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
 
 
+def require_targets(*paths: Path | None) -> None:
+    """See that files can be written, before the work of minutes and not after it.
+
+    Args:
+        paths: None is nothing to write, `-` is stdout.
+
+    Raises:
+        RuntimeFailedError: one cannot be written.
+    """
+    from mobiledeploy.files import require_writable_file
+
+    for path in paths:
+        if path is not None and str(path) != "-":
+            require_writable_file(path)
+
+
 def write_json(path: Path, document: object, *, indent: int = 2) -> None:
     """Write a JSON document to a file, whole or not at all; `-` is stdout.
 

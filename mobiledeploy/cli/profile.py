@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobiledeploy.cli.output import console, showing_progress, write_json
+from mobiledeploy.cli.output import console, require_targets, showing_progress, write_json
 from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ def profile_artifacts(
 
     Raises:
         UsageError: both documents would go to one place.
+        RuntimeFailedError: one of them could not be written; nothing is timed then.
     """
     from mobiledeploy.bench.chrome_trace import to_chrome_trace
     from mobiledeploy.bench.device_profile import profile_on
@@ -69,6 +70,7 @@ def profile_artifacts(
             f"--json and --trace would both be written to {json_path}.",
             remedy="Name two files.",
         )
+    require_targets(json_path, trace_path)
     with showing_progress(), device:
         profiles = [
             profile(path, runs=runs, threads=threads)

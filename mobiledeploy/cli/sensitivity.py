@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobiledeploy.cli import model_options as options
-from mobiledeploy.cli.output import console, showing_progress, write_json
+from mobiledeploy.cli.output import console, require_targets, showing_progress, write_json
 from mobiledeploy.types import RECIPES, family_named
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def sensitivity(
     """Rank the layers by what each one costs in int8."""
     if model is not None:
         family_named(model)  # a misspelt name is told before PyTorch has loaded
+    require_targets(json_path, plot)
     overrides = options.preprocessing_overrides(mean, std, crop_pct, interpolation)
     fields = {
         "width": width,

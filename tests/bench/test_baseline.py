@@ -6,6 +6,7 @@ import random
 import pytest
 
 from mobiledeploy.bench.baseline import compare, parse_percent, read_result, require
+from mobiledeploy.bench.history import append, require_appendable
 from mobiledeploy.cli import _run
 from mobiledeploy.errors import ArtifactError, GateError, UsageError
 
@@ -310,11 +311,35 @@ def test_what_cannot_be_compared_is_kept_all_the_same(float_onnx, int8_onnx, tmp
     assert "baseline" not in json.loads(now.read_text())
 
 
-def test_a_history_that_cannot_be_written_is_told(float_onnx, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("history", "says"),
+    [
+        ("file/history.jsonl", "Could not write"),
+        ("", "Could not append"),
+        ("/proc/no/h", "/proc/no"),
+    ],
+)
+def test_a_history_that_cannot_be_written_is_told_before_the_measurement(
+    float_onnx, tmp_path, history, says, capsys
+):
     (tmp_path / "file").touch()
-    history = str(tmp_path / "file" / "history.jsonl")
-    assert _run(["bench", str(float_onnx), "--runs", "3", "--history", history]) == 4
-    assert "Could not append" in capsys.readouterr().err
+    options = ["--runs", "3", "--history", str(tmp_path / history)]
+    assert _run(["bench", str(float_onnx), *options]) == 4
+    told = capsys.readouterr().err
+    assert says in told
+    assert "Timing" not in told
+
+
+def test_a_history_grows_and_looking_whether_it_can_leaves_it_alone(tmp_path):
+    path = tmp_path / "new" / "history.jsonl"
+    require_appendable(path)
+    assert not path.exists()
+    append(path, COMPLETE)
+    before = path.read_text()
+    require_appendable(path)
+    assert path.read_text() == before
+    append(path, COMPLETE)
+    assert len(path.read_text().splitlines()) == 2
 
 
 def test_a_baseline_is_read_before_anything_is_measured(float_onnx, tmp_path, capsys):

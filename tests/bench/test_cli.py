@@ -28,6 +28,16 @@ def test_the_document_can_go_to_a_file(float_onnx, tmp_path, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_a_document_that_cannot_be_written_is_told_before_the_measurement(float_onnx, capsys):
+    for options in ([], ["--profile"], ["--count-instructions", "--device", "exec:nothing"]):
+        command = ["bench", str(float_onnx), "--json", "/proc/nope/x.json", *options]
+        assert _run(command) == 4
+        told = capsys.readouterr().err
+        assert "Could not write /proc/nope: No such file" in told
+        assert "Timing" not in told
+        assert "ratio" not in told
+
+
 def test_an_x86_machine_says_that_it_is_no_phone(float_onnx, monkeypatch, capsys):
     from mobiledeploy.devices import LocalDevice
     from mobiledeploy.devices.host import describe_host

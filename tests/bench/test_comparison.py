@@ -133,6 +133,15 @@ def test_the_command_writes_what_it_is_asked_for(documents, tmp_path, capsys):
     assert "int8.onnx" in capsys.readouterr().err
 
 
+def test_where_one_file_cannot_be_written_none_is(documents, tmp_path, capsys):
+    result, markdown = tmp_path / "0.json", tmp_path / "out.md"
+    result.write_text(json.dumps(documents[0]))
+    arguments = [str(result), "--markdown", str(markdown), "--html", str(tmp_path)]
+    assert _run(["compare", *arguments]) == 4
+    assert "it is a folder" in capsys.readouterr().err
+    assert not markdown.exists()
+
+
 def test_what_is_no_result_exits_with_3(tmp_path, capsys):
     (tmp_path / "bad.json").write_text("{}")
     assert _run(["compare", str(tmp_path / "bad.json")]) == 3

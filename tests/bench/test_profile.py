@@ -185,6 +185,18 @@ def test_the_command_leaves_no_option_out_of_account(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("option", ["--json", "--trace"])
+def test_a_document_that_cannot_be_written_is_told_before_anything_is_timed(
+    int8_onnx, option, tmp_path, capsys
+):
+    with pytest.raises(SystemExit) as stopped:
+        main(["bench", str(int8_onnx), "--profile", "--runs", "3", option, str(tmp_path)])
+    assert stopped.value.code == 4
+    told = capsys.readouterr().err
+    assert f"Could not write {tmp_path}: it is a folder." in " ".join(told.split())
+    assert "QLinearConv" not in told
+
+
 def test_the_command_writes_two_documents_to_two_files(int8_onnx, tmp_path, capsys):
     both = str(tmp_path / "both.json")
     with pytest.raises(SystemExit) as stopped:

@@ -35,6 +35,14 @@ def test_sensitivity_says_what_is_wrong_with_its_options(mobiledeploy, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
+def test_sensitivity_tells_what_it_cannot_write_before_it_measures(mobiledeploy, tmp_path):
+    for option in ("--json", "--plot"):
+        done = mobiledeploy("sensitivity", "v2", *NETWORK, option, "/proc/nope/x", cwd=tmp_path)
+        assert done.returncode == 4
+        assert "Could not write /proc/nope: No such file" in done.stderr
+        assert "PyTorch" not in done.stderr
+
+
 def test_layers_stay_float_and_the_network_can_be_rebuilt(mobiledeploy, tmp_path):
     done = mobiledeploy(
         "export", "v2", "--int8", *NETWORK, "--format", "onnx", "--keep-float",
