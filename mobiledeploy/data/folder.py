@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from mobiledeploy.data.images import is_image
@@ -14,14 +14,39 @@ _COLUMNS = ("file", "class_index")
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Return the images below a folder, at any depth, in the order of their paths."""
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if is_image(path.name)
-        and path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    )
+    """Return the images below a folder, at any depth, in the order of their paths.
+
+    Links to folders are followed. A link to nothing that has an image's name is among them: it is
+    an image that cannot be read, and whoever reads it says so.
+
+    Raises:
+        DataError: a folder cannot be looked into.
+    """
+    try:
+        return sorted(_images_below(folder, frozenset()))
+    except OSError as error:
+        raise DataError(
+            f"Could not look for images in {error.filename or folder}: {error.strerror}.",
+            remedy="Every folder of the set has to be readable; one whose name begins with a dot"
+            " is left alone.",
+        ) from error
+
+
+def _images_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
+    """Yield the images below a folder; `above` are the folders that led to it, links resolved.
+
+    A link back to one of those is a loop. Two links to the same folder are two folders.
+    """
+    here = folder.resolve()
+    if here in above:
+        return
+    for path in folder.iterdir():
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            yield from _images_below(path, above | {here})
+        elif is_image(path.name) and (path.is_file() or not path.exists()):
+            yield path
 
 
 def labels_of(folder: Path, names: Sequence[str], num_classes: int) -> list[int] | None:

@@ -1,4 +1,5 @@
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +74,52 @@ def test_hidden_files_and_other_files_are_no_images(folder, spec):
     assert load(folder, spec).count == 10
 
 
+def test_links_to_images_and_folders_are_followed(tmp_path, folder, spec, make_image):
+    linked = tmp_path / "linked"
+    make_image(linked / "0.png", seed=0)
+    (linked / "1.png").symlink_to(folder / "1.png")
+    (linked / "more").symlink_to(folder, target_is_directory=True)
+    (linked / "again").symlink_to(folder, target_is_directory=True)
+    twice = [f"{name}/{i}.png" for name in ("again", "more") for i in range(10)]
+    assert load(linked, spec).names == ("0.png", "1.png", *twice)
+
+
+@pytest.mark.parametrize("target", [".", "..", "inner"])
+def test_a_loop_of_links_ends(folder, spec, make_image, target):
+    make_image(folder / "inner" / "a.png")
+    (folder / "inner" / "loop").symlink_to(folder / target, target_is_directory=True)
+    found = load(folder, spec).names
+    assert found == (*(f"{i}.png" for i in range(10)), "inner/a.png")
+
+
+@pytest.mark.parametrize("target", ["gone.png", "5.png"], ids=["to nothing", "to itself"])
+def test_an_image_that_is_a_dangling_link_is_named(folder, spec, target):
+    (folder / "5.png").unlink()
+    (folder / "5.png").symlink_to(target)
+    with pytest.raises(DataError, match=r"Could not read the image 5\.png"):
+        load(folder, spec)
+
+
+def test_what_is_no_file_is_no_image(folder, spec):
+    os.mkfifo(folder / "pipe.png")
+    (folder / "link.png").symlink_to("pipe.png")
+    assert load(folder, spec).count == 10
+
+
+def test_a_folder_that_cannot_be_looked_into_is_named(folder, spec, monkeypatch):
+    (folder / "shut").mkdir()
+    entries = Path.iterdir
+
+    def iterdir(path: Path):
+        if path.name == "shut":
+            raise PermissionError(13, "Permission denied", str(path))
+        return entries(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)  # root may look into every real one
+    with pytest.raises(DataError, match=r"Could not look for images in .*shut: Permission denied"):
+        load(folder, spec)
+
+
 def test_labels_come_from_labels_csv(folder, spec):
     lines = [f"{i}.png,{9 - i}" for i in range(10)]
     (folder / "labels.csv").write_text("\n".join(["file,class_index", *lines]))
@@ -81,9 +128,11 @@ def test_labels_come_from_labels_csv(folder, spec):
 
 
 def test_labels_come_from_one_subfolder_per_class(tmp_path, make_image):
-    for label in ("cat", "ant", "bee"):
-        make_image(tmp_path / label / "1.png", seed=ord(label[0]))
-    found = load(tmp_path, ModelSpec(family="v2", resolution=32, num_classes=3))
+    for label in ("cat", "ant"):
+        make_image(tmp_path / "images" / label / "1.png", seed=ord(label[0]))
+    make_image(tmp_path / "elsewhere" / "1.png")
+    (tmp_path / "images" / "bee").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    found = load(tmp_path / "images", ModelSpec(family="v2", resolution=32, num_classes=3))
     assert found.names == ("ant/1.png", "bee/1.png", "cat/1.png")
     assert found.labels == (0, 1, 2)
 
