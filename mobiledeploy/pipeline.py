@@ -82,7 +82,7 @@ def build(
     *,
     config: Path | None = None,
     weights: str | None = None,
-    preprocessing: Preprocessing | None = None,
+    preprocessing: Preprocessing | Mapping[str, Any] | None = None,
     labels: Path | None = None,
     **fields: Any,
 ) -> FloatModel:
@@ -93,19 +93,21 @@ def build(
         config: A YAML file with fields of `ModelSpec` (see `models.config`).
         weights: "imagenet" (the default), "random", or the path of a checkpoint, from whose tensors
             width and number of classes are read.
-        preprocessing: Overrides what the weights imply.
+        preprocessing: Overrides what the weights imply; a mapping, only the fields that it names.
         labels: A file with one class name a line; ImageNet's by default for 1000 trained classes.
         **fields: Any other field of `ModelSpec`; it overrides the file's. What is given, here or
             there, must not contradict the weights.
 
     Raises:
-        UsageError: no such family, or fields that contradict one another.
+        UsageError: no such family, fields that contradict one another, or preprocessing that makes
+            no inputs of the network.
         LoadError: the file cannot be read.
         WeightsError: the weights cannot be had, read or mapped onto the network.
     """
     given = _given(model, config) | fields | ({} if weights is None else {"weights": weights})
     with step("Building the network"):
         resolved = _weights.resolve(ModelSpec(**given), set(given), models.create_on_meta)
+        preprocessing = _preprocessing(preprocessing, resolved)
         module = models.create(resolved.spec)
         if resolved.spec.weights == "random":
             models.randomize_batch_norm(module, resolved.spec.seed)
@@ -113,12 +115,11 @@ def build(
     names = resolved.labels
     if labels is not None or (resolved.spec.weights != "random" and not names):
         names = data.load_labels(labels, resolved.spec.num_classes)
-    implied = resolved.preprocessing or data.default_preprocessing(resolved.spec.in_channels)
     return FloatModel(
         spec=resolved.spec,
         module=module.eval(),
         provenance=replace(provenance, notes=(*resolved.notes, *provenance.notes)),
-        preprocessing=preprocessing or implied,
+        preprocessing=preprocessing,
         labels=names,
     )
 
@@ -132,6 +133,19 @@ def _given(model: str | None, config: Path | None) -> dict[str, Any]:
             "No model was named.", remedy=f"Name one of {', '.join(FAMILIES)}, or give --config."
         )
     return {"family": family_named(model)}
+
+
+def _preprocessing(
+    given: Preprocessing | Mapping[str, Any] | None, resolved: _weights.Resolution
+) -> Preprocessing:
+    """Return what is given, filled up with what the weights imply.
+
+    Checked here, whether or not images will be loaded: artifacts carry it to the phone.
+    """
+    implied = resolved.preprocessing or data.default_preprocessing(resolved.spec.in_channels)
+    whole = given if isinstance(given, Preprocessing) else replace(implied, **(given or {}))
+    data.check_preprocessing(whole, resolved.spec)
+    return whole
 
 
 def load_images(

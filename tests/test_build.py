@@ -128,6 +128,34 @@ def test_what_somebody_says_about_labels_and_preprocessing_outweighs_the_weights
     assert built.preprocessing == own
 
 
+def test_of_preprocessing_a_part_may_be_given(from_a_hub):
+    built = pipeline.build("v3-small", weights=str(from_a_hub), preprocessing={"crop_pct": 1.0})
+    assert built.preprocessing == Preprocessing(
+        mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), crop_pct=1.0, interpolation="bicubic"
+    )
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [("mean", "nan,0,0"), ("mean", "0.5"), ("std", "0,1,1"), ("std", "1,1,inf"), ("crop-pct", "0")],
+)
+def test_preprocessing_that_makes_no_inputs_is_refused_before_anything_is_written(
+    config, tmp_path, capsys, flag, value
+):
+    """Also by a float export that is not checked: it needs no image, but the phone will."""
+    out = tmp_path / "out"
+    with pytest.raises(SystemExit) as end:
+        main(
+            [
+                *("export", "--config", str(config), "--weights", "random", f"--{flag}", value),
+                *("--format", "onnx", "--no-parity", "--out", str(out)),
+            ]
+        )
+    assert end.value.code == 2
+    assert f"The preprocessing's {flag} is" in capsys.readouterr().err
+    assert not out.exists()
+
+
 @pytest.mark.parametrize(("classes", "first"), [(1000, "tench"), (999, None)])
 def test_a_thousand_classes_are_imagenets_unless_somebody_says_otherwise(tmp_path, classes, first):
     spec = ModelSpec(family="v1", width=0.25, num_classes=classes)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -94,8 +93,9 @@ def build_network(
     from mobiledeploy import pipeline
 
     given = {name: value for name, value in fields.items() if value is not None}
-    built = pipeline.build(model, config=config, weights=weights, labels=labels, **given)
-    built = replace(built, preprocessing=replace(built.preprocessing, **overrides))
+    built = pipeline.build(
+        model, config=config, weights=weights, labels=labels, preprocessing=overrides, **given
+    )
     _announce(built)
     return built
 
