@@ -118,7 +118,7 @@ def _run(arguments: Sequence[str] | None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except Exception as error:
-        console().print(f"Unexpected {type(error).__name__}: {error}", markup=False)
+        console().print(f"Unexpected {type(error).__name__}: {error}")
         console().print("This is a bug in mobiledeploy. `mobiledeploy --debug ...` shows where.")
         _traceback_if_debugging()
         return 4

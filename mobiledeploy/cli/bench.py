@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rich.table import Table
+    from rich.text import Text
 
     from mobiledeploy.bench.baseline import Outcome
     from mobiledeploy.types import InstructionCount, Measurement
@@ -152,7 +153,7 @@ def bench(
     notes = [note for note in (int8_caveat(host),) if note]
     _print(measurements)
     for note in notes:
-        console().print(f"Note: {note}", markup=False)
+        console().print(f"Note: {note}")
     document = to_document(measurements, host, notes)
     outcome = None
     try:
@@ -179,7 +180,7 @@ def _print_outcome(outcome: Outcome) -> None:
     lines += [f"{name}: not in the baseline, so not compared." for name in outcome.added]
     lines += [f"{name}: in the baseline, but not measured now." for name in outcome.missing]
     for line in lines:
-        console().print(line, markup=False)
+        console().print(line)
 
 
 def _print(measurements: Sequence[Measurement] | Sequence[InstructionCount]) -> None:
@@ -196,10 +197,9 @@ def _print(measurements: Sequence[Measurement] | Sequence[InstructionCount]) -> 
             console().print(
                 f"{Path(m.artifact).name}: {m.outputs.differing} of {m.outputs.values} outputs "
                 f"differ from this machine's ({m.outputs.sqnr_db:.1f} dB).",
-                markup=False,
             )
         for warning in m.warnings:
-            console().print(f"Warning: {Path(m.artifact).name}: {warning}", markup=False)
+            console().print(f"Warning: {Path(m.artifact).name}: {warning}")
 
 
 def _print_counts(counts: Sequence[InstructionCount]) -> None:
@@ -208,7 +208,7 @@ def _print_counts(counts: Sequence[InstructionCount]) -> None:
     table = _table(title, "instructions\nmedian", "least", "most", "ratio to first")
     for c in counts:
         table.add_row(
-            f"{Path(c.artifact).name}\n[dim]{c.runtime}[/]",
+            _named(c),
             f"{c.median:,.0f}",
             f"{min(c.instructions):,}",
             f"{max(c.instructions):,}",
@@ -228,6 +228,13 @@ def _table(title: str, *numbers: str) -> Table:
     return table
 
 
+def _named(result: Measurement | InstructionCount) -> Text:
+    """Return the cell that says what was measured."""
+    from rich.text import Text
+
+    return Text.assemble(f"{Path(result.artifact).name}\n", (result.runtime, "dim"))
+
+
 def _print_times(measurements: Sequence[Measurement]) -> None:
     from mobiledeploy.bench import paired_ratio
 
@@ -241,7 +248,7 @@ def _print_times(measurements: Sequence[Measurement]) -> None:
         ratio = paired_ratio(first, m)
         spread = f"{ratio.median:.3f}\n({ratio.q1:.3f}-{ratio.q3:.3f})"
         table.add_row(
-            f"{Path(m.artifact).name}\n[dim]{m.runtime}[/]",
+            _named(m),
             f"{m.median_ms:.2f}",
             f"{m.percentile_ms(90):.2f}",
             f"{m.percentile_ms(99):.2f}",

@@ -55,7 +55,6 @@ def compare(
 
 def _print_table(rows: Sequence[Row]) -> None:
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
 
     from mobiledeploy.bench.comparison import HEADINGS
@@ -66,5 +65,5 @@ def _print_table(rows: Sequence[Row]) -> None:
         table.add_column(heading.replace(" ", "\n", 1), justify="right", no_wrap=True)
     for row in rows:
         artifact, device, runtime, *figures = row.cells
-        table.add_row(escape(f"{artifact}\n{device}\n{runtime}"), *figures)
+        table.add_row(f"{artifact}\n{device}\n{runtime}", *figures)
     console().print(table)

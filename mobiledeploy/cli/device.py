@@ -81,11 +81,10 @@ def setup(
     console().print(
         f"On {uri}, with {python}: make the virtual environment {ENVIRONMENT} (anew, if it is"
         f" there) and install {', '.join(wanted)} into it. Nothing else is touched.",
-        markup=False,
         soft_wrap=True,
     )
     if not yes and not typer.confirm("Go on?", err=True):
         raise typer.Abort
     with showing_progress(), SshDevice(uri, python=python, timeout_s=timeout) as place:
         place.install(wanted)
-    console().print(f"Next: mobiledeploy device check {uri}", markup=False, soft_wrap=True)
+    console().print(f"Next: mobiledeploy device check {uri}", soft_wrap=True)

@@ -46,14 +46,14 @@ def diff(
         return
     print_difference(difference, listed)
     for line in headline(difference):
-        console().print(line, markup=False, soft_wrap=True)
+        console().print(line, soft_wrap=True)
 
 
 def print_difference(difference: Difference, listed: int) -> None:
     """Show all that differs, at most `listed` lines of each list."""
     from mobiledeploy.difference import text
 
-    say = partial(console().print, markup=False, soft_wrap=True)
+    say = partial(console().print, soft_wrap=True)
     say(f"A: {difference.a}")
     say(f"B: {difference.b}")
     _print_parts(difference)
@@ -106,12 +106,11 @@ def _print_list(headings: Sequence[str], rows: Sequence[Sequence[str]], listed: 
     if rows and listed:
         _print_table(headings, rows[:listed])
     if len(rows) > listed:
-        console().print(f"{len(rows) - listed} more: --list {len(rows)} shows all.", markup=False)
+        console().print(f"{len(rows) - listed} more: --list {len(rows)} shows all.")
 
 
 def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -122,5 +121,5 @@ def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None
         else:
             table.add_column(heading, overflow="fold")
     for row in rows:
-        table.add_row(*map(escape, row))
+        table.add_row(*row)
     console().print(table)

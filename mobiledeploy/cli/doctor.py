@@ -57,12 +57,12 @@ def _storage() -> tuple[Check, ...]:
 
 def print_checks(checks: tuple[Check, ...]) -> None:
     """Show what was looked at, and below each what to do about it."""
-    from rich.markup import escape
+    from rich.text import Text
 
     width = max(len(check.name) for check in checks)
     for check in checks:
         colour = _COLOURS[check.state]
-        line = f"[{colour}]{check.state:8}[/]{check.name:{width}}  {escape(check.found)}"
-        console().print(line, soft_wrap=True)
+        state = Text(f"{check.state:8}", colour)
+        console().print(state, f"{check.name:{width}}  {check.found}", sep="", soft_wrap=True)
         if check.remedy:
-            console().print(f"{'':8}{'':{width}}  {escape(check.remedy)}", soft_wrap=True)
+            console().print(f"{'':8}{'':{width}}  {check.remedy}", soft_wrap=True)

@@ -170,7 +170,7 @@ def _warn(doubts: tuple[str, ...]) -> None:
     from rich.text import Text
 
     for doubt in doubts:
-        console().print("[bold yellow]Warning:[/]", Text(doubt), soft_wrap=True)
+        console().print(Text("Warning:", "bold yellow"), doubt, soft_wrap=True)
 
 
 def _print_table(deployment: Deployment) -> None:
@@ -191,7 +191,7 @@ def _print_table(deployment: Deployment) -> None:
             *_figures(deployment, artifact),
         )
     console().print(table)
-    say = partial(console().print, soft_wrap=True, markup=False)
+    say = partial(console().print, soft_wrap=True)
     report = deployment.parity
     if report is None:
         say("Parity was not checked (--no-parity).")

@@ -39,7 +39,7 @@ def inspect(
         print_json(header | asdict(summary) | {"coverage": coverage})
     else:
         for line in _lines(summary):
-            console().print(line, markup=False, soft_wrap=True)
+            console().print(line, soft_wrap=True)
         for group in summary.groups:
             _print_group(group)
     if min_int8_coverage is not None:
@@ -99,7 +99,7 @@ def _print_group(group: OperatorGroup) -> None:
     from rich.table import Table
 
     share = f"{group.int8} of {group.total} operators write 8-bit integers"
-    console().print(f"{group.where}: {share}", markup=False, soft_wrap=True)
+    console().print(f"{group.where}: {share}", soft_wrap=True)
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("operator")
     table.add_column("writes")

@@ -122,6 +122,6 @@ def _announce(model: FloatModel) -> None:
         console().print(Padding(Text(note), (0, 0, 0, 2), expand=False))
     if model.provenance.source == "random":
         console().print(
-            "[bold yellow]Random weights:[/] good for latency and size only; the network"
-            " recognises nothing."
+            Text("Random weights:", "bold yellow"),
+            "good for latency and size only; the network recognises nothing.",
         )

@@ -24,10 +24,14 @@ T = TypeVar("T")
 
 @cache
 def console() -> Console:
-    """Return the console that people read: stderr, so that stdout stays machine-readable."""
+    """Return the console that people read: stderr, so that stdout stays machine-readable.
+
+    A string is shown as it is: `[red]` and `:x:` may stand in a file's name. What has a style is
+    a `rich.text.Text`.
+    """
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=False)
+    return Console(stderr=True, highlight=False, soft_wrap=False, markup=False, emoji=False)
 
 
 def print_json(document: object) -> None:
@@ -68,11 +72,11 @@ def write_json(path: Path, document: object, *, indent: int = 2) -> None:
 
 def explain(error: MobileDeployError) -> None:
     """Print an error the way users meet it: what failed, then how to mend it."""
-    from rich.markup import escape
+    from rich.text import Text
 
-    console().print(f"[bold red]Error:[/] {escape(error.message)}", soft_wrap=True)
+    console().print(Text("Error:", "bold red"), error.message, soft_wrap=True)
     if error.remedy:
-        console().print(f"[bold]Try:[/] {escape(error.remedy)}", soft_wrap=True)
+        console().print(Text("Try:", "bold"), error.remedy, soft_wrap=True)
 
 
 class RichReporter:
@@ -81,17 +85,26 @@ class RichReporter:
     @contextmanager
     def step(self, description: str) -> Iterator[None]:
         """Show a spinner until the block ends, then a line with the seconds it took."""
+        from rich.text import Text
+
         began = time.perf_counter()
-        with console().status(f"{description}..."):
+        with console().status(Text(f"{description}...")):
             yield
         self._done(description, began)
 
     def track(self, items: Iterable[T], description: str, total: int) -> Iterator[T]:
         """Yield `items` under a bar with the time left, then a line with the seconds it took."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         began = time.perf_counter()
-        columns = ("{task.description}", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        said = TextColumn("{task.description}", markup=False)
+        columns = (said, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         # a bar that cannot be erased again leaves an empty line in logs and pipes
         hidden = not console().is_terminal
         with Progress(*columns, console=console(), transient=True, disable=hidden) as progress:
@@ -99,7 +112,10 @@ class RichReporter:
         self._done(description, began)
 
     def _done(self, description: str, began: float) -> None:
-        console().print(f"  {description} [dim]{time.perf_counter() - began:.1f} s[/]")
+        from rich.text import Text
+
+        took = Text(f"{time.perf_counter() - began:.1f} s", "dim")
+        console().print(f"  {description}", took)
 
 
 @contextmanager

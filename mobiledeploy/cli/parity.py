@@ -19,12 +19,7 @@ if TYPE_CHECKING:
 
 _WORST = 12
 _LISTED = 15
-_COLOURS = {
-    "passed": "[green]passed[/]",
-    "FAILED": "[bold red]FAILED[/]",
-    "not judged": "not judged",
-    "shown": "shown",
-}
+_COLOURS = {"passed": "green", "FAILED": "bold red"}
 
 
 def parity(
@@ -130,12 +125,12 @@ def parity(
 
 def _print_table(report: ParityReport) -> None:
     from rich import box
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from mobiledeploy.report.rows import headline, loss, rows, used
 
-    say = partial(console().print, markup=False, soft_wrap=True)
+    say = partial(console().print, soft_wrap=True)
     say(f"Parity of {report.network}, {report.precision}, on {used(report)}")
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("rung", overflow="fold")
@@ -148,7 +143,7 @@ def _print_table(report: ParityReport) -> None:
     for row in rows(report):
         cells = [row.rung, row.against, row.figures, row.versus_float]
         accuracy = [row.accuracy] if report.data.labelled else []
-        table.add_row(*map(escape, (*cells, *accuracy)), _COLOURS[row.verdict])
+        table.add_row(*cells, *accuracy, Text(row.verdict, _COLOURS.get(row.verdict, "")))
     console().print(table)
     for rung in report.rungs:
         for failure in rung.all_failures:
@@ -180,4 +175,4 @@ def _print_layers(report: ParityReport) -> None:
     console().print(table)
     if report.first_bad_layer:
         text = f"The first layer that loses too much by itself is {report.first_bad_layer}."
-        console().print(text, markup=False, soft_wrap=True)
+        console().print(text, soft_wrap=True)

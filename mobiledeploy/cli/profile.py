@@ -82,7 +82,7 @@ def profile_artifacts(
     for each in profiles:
         _print(each)
     if note:
-        console().print(f"Note: {note}", markup=False)
+        console().print(f"Note: {note}")
     documents = {json_path: _document(profiles)} if json_path is not None else {}
     if trace_path is not None:
         documents[trace_path] = to_chrome_trace(profiles)
@@ -106,7 +106,6 @@ def _print(profile: Profile) -> None:
     console().print(
         f"{profile.method}. Their sum is {total / 1e3:.3f} ms; the whole network takes"
         f" {profile.whole_us / 1e3:.3f} ms.",
-        markup=False,
         highlight=False,
     )
     _table(
@@ -120,7 +119,7 @@ def _print(profile: Profile) -> None:
     )
     rest = len(profile.operators) - len(slowest)
     if rest:
-        console().print(f"And {rest} more: --json and --trace have them all.", markup=False)
+        console().print(f"And {rest} more: --json and --trace have them all.")
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

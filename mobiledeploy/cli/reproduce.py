@@ -39,7 +39,7 @@ def reproduce(
             from mobiledeploy import reproduce as reproducing
             from mobiledeploy.difference.document import reproduction_document
         done = reproducing.reproduce(manifest, weights=weights, calib_data=calib_data, out=out)
-    say = partial(console().print, markup=False, soft_wrap=True)
+    say = partial(console().print, soft_wrap=True)
     if as_json:
         print_json(reproduction_document(done))
     elif done.difference is not None:

@@ -105,7 +105,6 @@ def _print_table(report: SensitivityReport) -> None:
         f"{report.network}: {report.int8_sqnr_db:.2f} dB with every layer in int8, on"
         f" {report.count} images of {report.source}.{more}",
         soft_wrap=True,
-        markup=False,
     )
 
 

@@ -1,6 +1,7 @@
 """`mobiledeploy bench` as a user meets it."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -36,6 +37,13 @@ def test_a_document_that_cannot_be_written_is_told_before_the_measurement(float_
         assert "Could not write /proc/nope: No such file" in told
         assert "Timing" not in told
         assert "ratio" not in told
+
+
+def test_names_are_shown_as_they_are(float_onnx, tmp_path, capsys):
+    name = "a:x:[red]q.onnx"
+    artifact = shutil.copy(float_onnx, tmp_path / name)
+    assert _run(["bench", str(artifact), "--runs", "2"]) == 0
+    assert name in capsys.readouterr().err
 
 
 def test_an_x86_machine_says_that_it_is_no_phone(float_onnx, monkeypatch, capsys):
