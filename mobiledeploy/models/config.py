@@ -11,6 +11,7 @@ architecture:
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,17 @@ import yaml
 from mobiledeploy.errors import LoadError, UsageError
 from mobiledeploy.models.validate import COLUMNS, validate
 from mobiledeploy.types import ModelSpec, family_named
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML whose numbers may be written 1e-5, as YAML 1.2 has them; PyYAML wants 1.0e-5."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
 
 
 def load_config(path: Path) -> ModelSpec:
@@ -62,7 +74,8 @@ def read_config(path: Path, model: str | None = None) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     """Return the mapping that a YAML file holds."""
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe one
     except OSError as error:
         raise LoadError(
             f"Could not read the configuration {path}: {error.strerror}.",

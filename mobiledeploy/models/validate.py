@@ -49,6 +49,12 @@ def validate(spec: ModelSpec) -> None:
     _require_integer("resolution", spec.resolution, at_least=MIN_RESOLUTION)
     _require_integer("num_classes", spec.num_classes, at_least=0)
     _require_integer("in_channels", spec.in_channels, at_least=1)
+    _require(
+        isinstance(spec.weights, str),
+        "weights",
+        spec.weights,
+        "imagenet, random, or the path of a checkpoint",
+    )
     _require_integer("seed", spec.seed, at_least=0, at_most=2**63 - 1)
     _require(
         _is_number(spec.dropout) and 0 <= spec.dropout < 1,

@@ -46,6 +46,18 @@ def test_what_a_file_leaves_out_has_the_default(write):
     assert models.load_config(write("family: v2")) == ModelSpec(family="v2")
 
 
+@pytest.mark.parametrize("number", ["1e-5", "1E-5", "1.0e-5", "1.e-5", "+.1e-4", "0.00001"])
+def test_numbers_may_be_written_as_the_documentation_writes_them(write, number):
+    path = write(f"family: v2\narchitecture: {{norm_eps: {number}}}")
+    assert models.load_config(path).architecture.norm_eps == 1e-5
+
+
+@pytest.mark.parametrize("path", ["1e-5.pth", "e5", "./1e5", "'1e5'"])
+def test_what_is_no_number_stays_text(write, path):
+    found = models.load_config(write(f"family: v2\nweights: {path}")).weights
+    assert found == path.strip("'")
+
+
 def test_only_what_a_file_states_is_known(write):
     path = write("family: v3\nwidth: 1.0")  # the default, but stated
     assert models.read_config(path) == {"family": "v3-large", "width": 1.0}
@@ -79,6 +91,9 @@ def test_two_families_are_refused(write):
         ),
         ("family: v2\narchitecture: {rows: [[1, 16, 1]]}", "4 columns: t, c, n, s"),
         ("family: v2\nwidth: wide", "width is 'wide'"),
+        ("family: v2\nweights: null", "weights is None; it has to be imagenet, random, or the"),
+        ("family: v2\nweights: 3", "weights is 3"),
+        ("family: v2\nweights: {a: 1}", "weights is {'a': 1}"),
     ],
 )
 def test_a_file_that_describes_no_network_is_refused_by_name(write, text, message):
