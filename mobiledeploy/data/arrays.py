@@ -6,10 +6,13 @@ whole; unlike photographs, array data sets (CIFAR, MNIST) have no margin to crop
 
 from __future__ import annotations
 
+import lzma
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,7 +24,11 @@ from mobiledeploy.errors import DataError
 from mobiledeploy.types import Preprocessing
 
 _EXPECTED = "expected `images`, uint8 (N, H, W, C), and optionally `labels`, integers (N,)"
-_UNREADABLE = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)
+# RuntimeError: an encrypted archive, or compressed in a way that zipfile does not know
+_UNREADABLE = (
+    *(OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, OverflowError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,7 @@ class ImageArrays:
     """uint8 (N, H, W, C) and, where there are any, N labels."""
 
     images: NDArray[np.uint8]
-    labels: NDArray[np.int64] | None
+    labels: NDArray[np.integer[Any]] | None
 
 
 def read_arrays(path: Path, in_channels: int) -> ImageArrays:
@@ -48,14 +55,15 @@ def read_arrays(path: Path, in_channels: int) -> ImageArrays:
                 raise DataError(f"{path} holds {found}; {_EXPECTED}.")
             images, labels = file["images"], file.get("labels")
     except _UNREADABLE as error:
-        raise DataError(f"Could not read {path}: {error}; {_EXPECTED}.") from error
+        reason = str(error) or repr(error)
+        raise DataError(f"Could not read {path}: {reason}; {_EXPECTED}.") from error
     _check_images(path, images, in_channels)
     if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in "iu"):
         raise DataError(
             f"{path}: `labels` is {labels.dtype} {labels.shape}; expected one integer for each of "
             f"the {len(images)} images."
         )
-    return ImageArrays(images, None if labels is None else labels.astype(np.int64))
+    return ImageArrays(images, labels)
 
 
 def inputs_of(

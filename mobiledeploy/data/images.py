@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,8 +27,12 @@ from mobiledeploy.types import Preprocessing
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _WORKERS = 2  # PIL decodes and resizes outside the interpreter lock
 
-# PIL raises SyntaxError for a broken PNG, and the bomb error for what would fill the memory.
-_UNREADABLE = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)
+# PIL raises what its decoders happen to meet (SyntaxError for a broken PNG, NotImplementedError for
+# DDS), and the bomb error for what would fill the memory. A name decides nothing: any may be met.
+_UNREADABLE = (
+    *(OSError, ValueError, SyntaxError, RuntimeError, EOFError, MemoryError, struct.error),
+    *(ArithmeticError, AttributeError, LookupError, TypeError, Image.DecompressionBombError),
+)
 
 
 class Readable(Protocol):
@@ -91,7 +96,7 @@ def _decode(source: ImageFile, preprocessing: Preprocessing, resolution: int) ->
             pixels = preprocess(image, preprocessing, resolution)
     except _UNREADABLE as error:
         unknown = isinstance(error, UnidentifiedImageError)
-        reason = "it is in no known image format" if unknown else error
+        reason = "it is in no known image format" if unknown else str(error) or repr(error)
         raise DataError(
             f"Could not read the image {source.name}: {reason}",
             remedy="Remove or replace it; every image of the set has to be readable.",

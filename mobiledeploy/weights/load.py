@@ -94,9 +94,9 @@ def _fault(local: str, tensor: torch.Tensor) -> str:
     if tensor.dtype not in _FLOATS or tensor.layout != torch.strided or tensor.is_meta:
         kind = "has no values" if tensor.is_meta else f"is {tensor.dtype}, {tensor.layout}"
         return f"{kind}; expected dense floating point"
-    bad = int((~torch.isfinite(tensor)).sum())
+    bad = int((~torch.isfinite(tensor.float())).sum())  # as the network will hold them
     if bad:
-        return f"has {bad} values of {tensor.numel()} that are NaN or infinite"
+        return f"has {bad} values of {tensor.numel()} that are NaN or infinite in float32"
     return "is a variance and negative" if local == "running_var" and (tensor < 0).any() else ""
 
 

@@ -118,12 +118,12 @@ def _read_torch(path: Path) -> object:
 
 def _refuse_inflation(path: Path) -> None:
     """Raise WeightsError for an archive that would grow beyond its own size in memory."""
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             expanded = sum(entry.file_size for entry in archive.infolist())
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
+    except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
         raise _damaged(path, error) from error
     size = path.stat().st_size
     if expanded > _EXPANSION_LIMIT * size:

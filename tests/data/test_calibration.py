@@ -1,5 +1,7 @@
 import hashlib
+import io
 import os
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +223,17 @@ def test_a_png_with_a_broken_chunk_is_named(folder, make_image, spec):
         load(folder, spec)
 
 
+def test_a_damaged_image_of_another_format_than_its_name_says_is_named(folder, spec):
+    """Pillow looks at the content; its decoders raise whatever they meet."""
+    content = io.BytesIO()
+    Image.new("RGB", (40, 40)).save(content, "DDS")
+    damaged = bytearray(content.getvalue())
+    damaged[80:84] = bytes(4)  # the flags of its pixel format
+    (folder / "0.jpg").write_bytes(damaged)
+    with pytest.raises(DataError, match=r"Could not read the image 0\.jpg: Unknown pixel format"):
+        load(folder, spec)
+
+
 def test_an_image_too_large_to_be_true_is_named(folder, spec, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(DataError, match=r"Could not read the image 0\.png: Image size"):
@@ -304,6 +317,10 @@ def test_arrays_for_a_feature_extractor_have_no_labels(tmp_path):
         ({"images": images(), "labels": np.zeros(10)}, "labels` is float64"),
         ({"images": images(), "labels": np.full(10, 10)}, "image 0 has label 10; .* 10 classes"),
         ({"images": images(), "labels": np.full(10, -1)}, "image 0 has label -1"),
+        (
+            {"images": images(), "labels": np.full(10, 2**64 - 1, np.uint64)},
+            "image 0 has label 18446744073709551615",
+        ),
         ({"images": np.array([{}], dtype=object)}, "Could not read .*a.npz"),
     ],
 )
@@ -334,6 +351,46 @@ def test_an_npz_with_a_flipped_byte_is_refused(tmp_path, spec):
     path = write_npz(tmp_path / "a.npz", images=images())
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"Could not read .*a\.npz"):
+        load(path, spec)
+
+
+def write_archive(path: Path, shape: tuple[int, ...], method: int = zipfile.ZIP_STORED) -> Path:
+    """Write an .npz whose array claims a shape; behind the header it has a few bytes."""
+    header = io.BytesIO()
+    described = {"descr": "|u1", "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(header, described)
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("images.npy", header.getvalue() + bytes(range(200)))
+    return path
+
+
+@pytest.mark.parametrize("images_claimed", [10**13, 10**30])
+def test_an_npz_that_claims_more_than_fits_is_refused(tmp_path, spec, images_claimed):
+    path = write_archive(tmp_path / "a.npz", (images_claimed, 4, 4, 3))
+    with pytest.raises(DataError, match=r"Could not read .*a\.npz"):
+        load(path, spec)
+
+
+@pytest.mark.parametrize(
+    ("method", "changes"),
+    [
+        (zipfile.ZIP_LZMA, {55: 0x5A, 60: 0x5A}),  # inside the compressed stream
+        (zipfile.ZIP_STORED, {8: 99, "directory": (10, 99)}),  # the method of compression
+        (zipfile.ZIP_STORED, {6: 1, "directory": (8, 1)}),  # the flag of encryption
+    ],
+    ids=["damaged LZMA", "unknown compression", "encrypted"],
+)
+def test_an_npz_that_zipfile_cannot_unpack_is_refused(tmp_path, spec, method, changes):
+    path = write_archive(tmp_path / "a.npz", (2, 4, 4, 3), method)
+    content = bytearray(path.read_bytes())
+    directory = content.index(b"PK\x01\x02")
+    for at, value in changes.items():
+        if at == "directory":
+            content[directory + value[0]] = value[1]
+        else:
+            content[at] = value
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"Could not read .*a\.npz"):
         load(path, spec)

@@ -181,6 +181,14 @@ def test_values_that_are_no_numbers_are_refused(saved, small, value):
     )
 
 
+def test_values_that_float32_cannot_hold_are_refused(saved, small):
+    state = {name: tensor.double() for name, tensor in small[1].state_dict().items()}
+    state["features.0.1.weight"][0] = 1e39
+    refused_by_loading(
+        small[0], saved(state), r"features\.0\.1\.weight has 1 values .* infinite in float32"
+    )
+
+
 def test_a_negative_variance_is_refused(saved, small):
     state = {name: tensor.clone() for name, tensor in small[1].state_dict().items()}
     state["features.0.1.running_var"][0] = -0.1

@@ -89,6 +89,21 @@ def test_a_truncated_file_is_refused(saved, share, legacy):
     refused(path, "damaged or of another kind")
 
 
+@pytest.mark.parametrize(
+    ("record", "at", "value"),
+    [
+        (b"PK\x01\x02", 6, 99),  # the version of zip that is needed to read an entry
+        (b"PK\x06\x07", 16, 9),  # over how many disks the archive goes
+    ],
+)
+def test_an_archive_with_a_damaged_directory_is_refused(saved, record, at, value):
+    path = saved()
+    content = bytearray(path.read_bytes())
+    content[content.rindex(record) + at] = value
+    path.write_bytes(content)
+    refused(path, "damaged or of another kind")
+
+
 @pytest.mark.parametrize("keep", [4, 20, 10_000, -10])
 def test_a_truncated_safetensors_is_refused(tmp_path, small, keep):
     path = tmp_path / "net.safetensors"
