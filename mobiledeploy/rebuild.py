@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from mobiledeploy.errors import ArtifactError, OtherInputsError
+from mobiledeploy.errors import ArtifactError, OtherInputsError, UsageError
 from mobiledeploy.pipeline import build, take_through_stages
 from mobiledeploy.sources import find_calibration, find_checkpoint
 from mobiledeploy.types import QuantizedModel
@@ -54,6 +54,7 @@ def rebuild_float(manifest: Manifest, checkpoint: Path | None) -> FloatModel:
         checkpoint: From `find_checkpoint`.
 
     Raises:
+        ArtifactError: the manifest describes no network that can be built.
         OtherInputsError: its weights are not those of the manifest.
         WeightsError: they cannot be had or read.
     """
@@ -63,12 +64,18 @@ def rebuild_float(manifest: Manifest, checkpoint: Path | None) -> FloatModel:
         for name in spec.__dataclass_fields__
         if name not in {"family", "weights"}
     }
-    model = build(
-        spec.family,
-        weights=str(checkpoint or spec.weights),
-        preprocessing=manifest.preprocessing,
-        **fields,
-    )
+    try:
+        model = build(
+            spec.family,
+            weights=str(checkpoint or spec.weights),
+            preprocessing=manifest.preprocessing,
+            **fields,
+        )
+    except UsageError as error:  # nobody typed it: the manifest was edited
+        raise ArtifactError(
+            f"The manifest {manifest.path} describes no network: {error.message}",
+            remedy="Restore the manifest, or export the artifact again.",
+        ) from error
     if model.provenance.sha256 != described["sha256"]:
         raise OtherInputsError(
             f"The weights of {model.provenance.origin} are not those of the artifact.",

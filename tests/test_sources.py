@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobiledeploy.errors import DataError, OtherInputsError, UsageError, WeightsError
+from mobiledeploy.errors import ArtifactError, DataError, OtherInputsError, UsageError, WeightsError
 from mobiledeploy.export.manifest import Manifest, parse_manifest, write_manifest
+from mobiledeploy.rebuild import rebuild_float
 from mobiledeploy.sources import find_calibration, find_checkpoint
 from mobiledeploy.types import Artifact, WeightsProvenance
 
@@ -70,6 +71,16 @@ def manifest_of(project, **changes) -> Manifest:
     document["calibration"]["sha256"] = hashlib.sha256(listed.encode()).hexdigest()
     path.write_text(json.dumps(document))
     return parse_manifest(path)
+
+
+@pytest.mark.parametrize("change", [{"width": 99.0}, {"family": "v9"}, {"resolution": 1}])
+def test_a_manifest_that_describes_no_network_is_damaged(project, change):
+    """It was edited: the user who gives it made no mistake in what was typed."""
+    manifest = manifest_of(project)
+    edited = replace(manifest, spec=replace(manifest.spec, weights="random", **change))
+    with pytest.raises(ArtifactError, match=r"a\.onnx\.json describes no network: ") as refused:
+        rebuild_float(edited, None)
+    assert refused.value.exit_code == 3
 
 
 def test_where_the_command_was_typed(project):

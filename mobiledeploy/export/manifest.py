@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.errors import ArtifactError, UsageError
+from mobiledeploy.export.manifest_fields import check_fields
 from mobiledeploy.files import sha256_of, write_whole
 from mobiledeploy.types import (
     Artifact,
@@ -161,7 +162,7 @@ def read_manifest(artifact: Path) -> Manifest:
     if not artifact.is_file():
         raise ArtifactError(f"There is no artifact at {artifact}.", remedy="Check the path.")
     manifest = parse_manifest(manifest_path(artifact))
-    expected, found = str(manifest.document["artifact"]["sha256"]), sha256_of(artifact)
+    expected, found = manifest.document["artifact"]["sha256"], sha256_of(artifact)
     if found != expected:
         raise ArtifactError(
             f"{artifact} is not the file that its manifest describes: its sha256 is"
@@ -186,6 +187,7 @@ def parse_manifest(path: Path) -> Manifest:
                 f"The manifest {path} has schema {document['schema']}; expected {SCHEMA}.",
                 remedy="Use the mobiledeploy that wrote it, or export the artifact again.",
             )
+        check_fields(document)
         recipe = document.get("recipe")
         manifest = Manifest(
             path=path,
@@ -206,7 +208,10 @@ def _require_parts(manifest: Manifest) -> None:
     if document["precision"] != ("int8" if manifest.recipe else "fp32"):
         raise ValueError(f"precision is {document['precision']!r}")
     _ = (document["artifact"]["sha256"], document["artifact"]["format"])
-    _ = document["artifact"]["size_bytes"] + 0
+    _ = document["artifact"]["size_bytes"]
+    for name in ("mean", "std"):
+        if len(document["preprocessing"][name]) != manifest.spec.in_channels:
+            raise ValueError(f"preprocessing.{name} has not one number for each channel")
     _ = [document["weights"][name] for name in ("source", "origin", "sha256", "dialect")]
     _ = dict(document["tool_versions"])
     _ = (manifest.artifact, manifest.labels)
@@ -219,10 +224,7 @@ def _require_parts(manifest: Manifest) -> None:
 
 def _recipe(fields: dict[str, Any]) -> QuantRecipe:
     recipe = QuantRecipe(**{"factors": "even"} | fields)  # older ones learned none
-    kept = recipe.float_layers
-    if not isinstance(kept, list | tuple) or not all(isinstance(name, str) for name in kept):
-        raise TypeError(f"float_layers is {kept!r}")
-    return replace(recipe, float_layers=tuple(kept))
+    return replace(recipe, float_layers=tuple(recipe.float_layers))
 
 
 def _preprocessing(fields: dict[str, Any]) -> Preprocessing:

@@ -121,7 +121,7 @@ def test_a_stale_artifact_beside_a_new_manifest_is_refused(artifact):
     assert artifact.sha256[:12] in str(error)
 
 
-@pytest.mark.parametrize("digest", ["", "c0ffee", 3, None])
+@pytest.mark.parametrize("digest", ["", "c0ffee"])
 def test_a_manifest_with_another_digest_is_refused(artifact, manifest, digest):
     document = json.loads(manifest.read_text())
     document["artifact"]["sha256"] = digest
@@ -184,3 +184,47 @@ def test_a_manifest_with_a_damaged_part_is_refused(artifact, manifest, key, valu
     document = json.loads(manifest.read_text())
     manifest.write_text(json.dumps(document | {key: value}))
     refused(artifact, "damaged")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("artifact.file", 3),
+        ("artifact.sha256", None),
+        ("artifact.size_bytes", "10 MB"),
+        ("spec.family", True),
+        ("spec.width", None),
+        ("spec.width", True),
+        ("spec.resolution", "32"),
+        ("spec.resolution", 0),
+        ("weights", []),
+        ("weights.sha256", 3),
+        ("preprocessing.crop_pct", None),
+        ("preprocessing.crop_pct", 0),
+        ("preprocessing.mean", "0.5"),
+        ("preprocessing.mean", [0.5]),
+        ("preprocessing.std", [0.5, float("nan"), 0.5]),
+        ("labels", ["tench", 3]),
+        ("tool_versions.torch", 2),
+        ("recipe.rounding", 1),
+        ("recipe.float_layers", [3]),
+        ("calibration.source", None),
+        ("calibration.count", 8.5),
+        ("encodings.x.scale", "small"),
+        ("encodings.x.scale", -1.0),
+        ("encodings.x.zero_point", None),
+        ("int8_coverage.macs_share", "all"),
+        ("int8_coverage", None),
+    ],
+)
+def test_a_field_of_another_type_is_refused_by_name(artifact, manifest, path, value):
+    document = json.loads(manifest.read_text())
+    assert "x" in document["encodings"]
+    document["int8_coverage"] = {"macs_share": 1.0}
+    *above, name = path.split(".")
+    node = document
+    for step in above:
+        node = node[step]
+    node[name] = value
+    manifest.write_text(json.dumps(document))
+    assert path in str(refused(artifact, "is damaged"))
