@@ -106,6 +106,43 @@ def test_a_misspelt_model_is_told_without_loading_pytorch(mobiledeploy, tmp_path
     assert "Loading PyTorch" not in done.stderr
 
 
+@pytest.mark.parametrize("arguments", [["models", "v1", "--json"], ["--help"], ["--version"]])
+@pytest.mark.parametrize(
+    ("stdout", "code", "said"),
+    [
+        (">/dev/full", 4, "Error: Could not write to standard output: No space left on device."),
+        (">&-", 4, "Error: Could not write to standard output: it is closed."),
+        ("| true", 141, ""),
+    ],
+    ids=["full", "closed", "unread"],
+)
+def test_output_that_cannot_be_written_is_an_error(tmp_path, arguments, stdout, code, said):
+    """Neither a bug nor a gate's 1, whether or not the reader has gone when the writing begins."""
+    command = f"set -o pipefail; {sys.executable} -m mobiledeploy {' '.join(arguments)} {stdout}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "bug" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("stderr", "code"), [("2>/dev/full", 4), ("2>&-", 3), ("2>&1 | true", 141)]
+)
+def test_an_error_that_cannot_be_written_is_no_gate(tmp_path, stderr, code):
+    command = f"set -o pipefail; {sys.executable} -m mobiledeploy inspect absent.onnx {stderr}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, cwd=tmp_path, check=False)
+    assert done.returncode == code
+
+
+def test_a_closed_stdout_is_no_matter_where_nothing_is_written_to_it(tmp_path):
+    command = f"{sys.executable} -m mobiledeploy models v1 >&-"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0
+
+
 def test_the_version_is_the_packages(mobiledeploy, tmp_path: Path):
     done = mobiledeploy("--version", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, f"mobiledeploy {package.__version__}\n")

@@ -6,9 +6,11 @@ torch, onnx and executorch are imported inside the commands, never at start: `--
 from __future__ import annotations
 
 import _thread
+import io
 import sys
 import threading
 import traceback
+from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
@@ -23,11 +25,11 @@ from mobiledeploy.cli.doctor import doctor as doctor_command
 from mobiledeploy.cli.export import export as export_command
 from mobiledeploy.cli.inspect import inspect as inspect_command
 from mobiledeploy.cli.models import models as models_command
-from mobiledeploy.cli.output import console, explain
+from mobiledeploy.cli.output import UNREAD, console, deliver, explain, silence
 from mobiledeploy.cli.parity import parity as parity_command
 from mobiledeploy.cli.reproduce import reproduce as reproduce_command
 from mobiledeploy.cli.sensitivity import sensitivity as sensitivity_command
-from mobiledeploy.errors import MobileDeployError
+from mobiledeploy.errors import MobileDeployError, RuntimeFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -88,7 +90,12 @@ app.add_typer(device_commands, name="device")
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the documented code (see `mobiledeploy.errors`)."""
     sys.unraisablehook = _interrupt_again
-    sys.exit(_run(arguments))
+    try:
+        code = _run(arguments)
+    except OSError:  # of stderr: there is nowhere left to say it
+        silence(sys.stderr)
+        code = RuntimeFailedError.exit_code
+    sys.exit(code)
 
 
 def _interrupt_again(ignored: sys.UnraisableHookArgs) -> None:
@@ -105,6 +112,21 @@ def _interrupt_again(ignored: sys.UnraisableHookArgs) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
+    """Run one command and hand over what it wrote to stdout; return its exit code."""
+    written = io.StringIO()
+    with redirect_stdout(written):
+        code = _run_command(arguments)
+    try:
+        deliver(written.getvalue(), sys.stdout)
+    except BrokenPipeError:
+        return code or UNREAD
+    except RuntimeFailedError as error:
+        explain(error)
+        return code or error.exit_code
+    return code
+
+
+def _run_command(arguments: Sequence[str] | None) -> int:
     """Run one command; return its exit code."""
     try:
         code = app(args=arguments, standalone_mode=False)
@@ -115,6 +137,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     except TyperException as error:
         error.show()  # type: ignore[attr-defined]  # all that Typer raises have it
         return error.exit_code
+    except SystemExit:  # nobody reads stderr any more; Typer would make that 1, which is a gate's
+        return UNREAD
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except Exception as error:

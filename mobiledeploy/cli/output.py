@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
+from mobiledeploy.errors import RuntimeFailedError
 from mobiledeploy.progress import reporting_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
+    from typing import NoReturn, TextIO
 
     from rich.console import Console
 
     from mobiledeploy.errors import MobileDeployError
 
 T = TypeVar("T")
+
+UNREAD = 141  # what shells expect of a command whose reader went away: 128 + SIGPIPE
 
 
 @cache
@@ -31,7 +36,52 @@ def console() -> Console:
     """
     from rich.console import Console
 
-    return Console(stderr=True, highlight=False, soft_wrap=False, markup=False, emoji=False)
+    class Terminal(Console):
+        def on_broken_pipe(self) -> NoReturn:
+            """End the command; rich's own exit code, 1, is a gate's."""
+            self.quiet = True
+            silence(sys.stderr)
+            raise SystemExit(UNREAD)
+
+    return Terminal(stderr=True, highlight=False, soft_wrap=False, markup=False, emoji=False)
+
+
+def deliver(text: str, stream: TextIO | None) -> None:
+    """Write to stdout what a command had to say there, to the last byte.
+
+    Args:
+        text: May be empty: then it makes no difference whether there is a stdout.
+        stream: None where it was closed before the command began.
+
+    Raises:
+        BrokenPipeError: nobody reads it any more.
+        RuntimeFailedError: it cannot be written.
+    """
+    if not text:
+        return
+    if stream is None:
+        raise _undelivered("it is closed")
+    try:
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError) as error:
+        silence(stream)
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise _undelivered(getattr(error, "strerror", None) or error) from error
+
+
+def _undelivered(reason: object) -> RuntimeFailedError:
+    return RuntimeFailedError(
+        f"Could not write to standard output: {reason}.",
+        remedy="Send it to a file on a disk with room for it.",
+    )
+
+
+def silence(stream: TextIO) -> None:
+    """Lead a stream to nowhere: what it still holds would be tried again when Python ends."""
+    with suppress(OSError, ValueError):  # closed, or none with a descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def print_json(document: object) -> None:
