@@ -9,7 +9,7 @@ from tempfile import NamedTemporaryFile, TemporaryDirectory, TemporaryFile
 
 import platformdirs
 
-from mobiledeploy.errors import RuntimeFailedError
+from mobiledeploy.errors import RuntimeFailedError, UsageError
 
 CACHE_VARIABLE = "MOBILEDEPLOY_CACHE"
 
@@ -56,6 +56,23 @@ def moved_when_done(folder: Path) -> Iterator[Path]:
                 file.replace(folder / file.name)
             except OSError as error:
                 raise _not_written(folder / file.name, error) from error
+
+
+def require_home_for_artifacts(folder: Path) -> None:
+    """See that artifacts can be written to a folder, and opened there: see `require_writable`.
+
+    Raises:
+        UsageError: its path is no text; ONNX Runtime and ExecuTorch open none that is not.
+        RuntimeFailedError: the folder cannot be created or written.
+    """
+    try:
+        str(folder).encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(
+            f"The path {os.fsencode(folder)!r} is not UTF-8: no runtime could open a file there.",
+            remedy="Rename the folder, or choose another one.",
+        ) from error
+    require_writable(folder)
 
 
 def require_writable(folder: Path) -> None:

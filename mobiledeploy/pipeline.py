@@ -16,7 +16,7 @@ from mobiledeploy.equalize import equalize
 from mobiledeploy.errors import UsageError
 from mobiledeploy.export import artifact_name, export_executorch, export_onnx
 from mobiledeploy.export.manifest import write_manifest
-from mobiledeploy.files import moved_when_done, require_writable
+from mobiledeploy.files import moved_when_done, require_home_for_artifacts
 from mobiledeploy.fold import fold
 from mobiledeploy.progress import step
 from mobiledeploy.quantize import learn_factors, quantize
@@ -267,10 +267,11 @@ def deploy(
         Artifacts with their manifests; `parity.passed` says whether they hold what they promise.
 
     Raises:
+        UsageError: the folder's path is no text.
         ExportError: an exporter refused the network.
         RuntimeFailedError: an artifact could not be written or run.
     """
-    require_writable(out)
+    require_home_for_artifacts(out)
     networks = take_through_stages(model, calibration, recipe, demand)
     deployed = networks.deployed
     exporters: Mapping[Format, Callable[[QuantizedModel | FoldedModel, Path], Artifact]] = {

@@ -19,7 +19,7 @@ from mobiledeploy.difference.text import encodings_in_words
 from mobiledeploy.errors import OtherInputsError, UsageError
 from mobiledeploy.export import export_executorch, export_onnx
 from mobiledeploy.export.manifest import write_manifest
-from mobiledeploy.files import require_writable
+from mobiledeploy.files import require_home_for_artifacts
 from mobiledeploy.pipeline import take_through_stages
 from mobiledeploy.progress import step
 from mobiledeploy.rebuild import rebuild_float
@@ -145,4 +145,4 @@ def _require_other_folder(manifest: Manifest, out: Path) -> None:
             f"{out} holds the artifact that is to be reproduced; it would be overwritten.",
             remedy="Choose another folder with --out.",
         )
-    require_writable(out)
+    require_home_for_artifacts(out)

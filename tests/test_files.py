@@ -1,12 +1,13 @@
 """Files are whole or absent, and a folder that cannot be written to is told before the work."""
 
+import os
 import resource
 from contextlib import contextmanager
 
 import pytest
 
 from mobiledeploy import pipeline
-from mobiledeploy.errors import RuntimeFailedError
+from mobiledeploy.errors import RuntimeFailedError, UsageError
 from mobiledeploy.files import (
     moved_when_done,
     require_writable,
@@ -88,6 +89,14 @@ def test_a_file_that_could_be_written_is_not_touched(tmp_path):
 def test_a_folder_is_no_file_to_write(tmp_path):
     with pytest.raises(RuntimeFailedError, match=f"Could not write {tmp_path}: it is a folder"):
         require_writable_file(tmp_path)
+
+
+def test_a_folder_whose_name_is_no_text_is_refused_before_anything_is_computed(tmp_path):
+    """The runtimes take paths as UTF-8; they refused it after all the work."""
+    out = tmp_path / os.fsdecode(b"caf\xe9")
+    with pytest.raises(UsageError, match=r"caf\\xe9' is not UTF-8"):
+        pipeline.deploy(None, calibration=None, out=out)
+    assert not out.exists()
 
 
 @contextmanager
