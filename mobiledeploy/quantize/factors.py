@@ -20,6 +20,7 @@ rounding: a channel under a ReLU6 is never scaled up so far that it, or what uns
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
     from mobiledeploy.channel_groups import ChannelGroup
     from mobiledeploy.quantize.prepare import Plan
-    from mobiledeploy.types import CalibrationSet, FoldedModel
+    from mobiledeploy.types import CalibrationSet, Encoding, FoldedModel
 
 _STEPS = 48
 _THOROUGH_STEPS = 72
@@ -126,6 +127,9 @@ class _Student:
         sites = find_sites(planned.traced, planned.units)
         learnable = learnable_sites(planned.units, sites)
         self._clamps = {site.name: site.clamp for site in sites}
+        self._widest = {
+            name: _room(planned.by_site[name], self._clamps[name]) for name in learnable
+        }
         self._site_of = {
             node.name: site.name for site in sites for node in site.nodes if site.name in learnable
         }
@@ -155,16 +159,27 @@ class _Student:
         return learned
 
     def keep_function(self) -> None:
-        """Take the factors back to where the float network computes what it did."""
+        """Take the factors back to where the float network computes what it did.
+
+        And ranges to what a clamp lets through: codes beyond it would say nothing.
+        """
         with torch.no_grad():
             for logarithms, (least, most) in zip(self.logs_of_factors, self._limits, strict=True):
                 logarithms.clamp_(least, most)
+            for name, logarithm in self.logs_of_widths.items():
+                logarithm.clamp_(max=math.log(self._widest[name]))
 
     def run(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits, (N, classes)."""
         widths = {node: self.logs_of_widths[site].exp() for node, site in self._site_of.items()}
         network = _Rescaled(self._planned, self._groups, self.factors(), widths)
         return cast("torch.Tensor", network.run(images))
+
+
+def _room(encoding: Encoding, clamp: tuple[float, float]) -> float:
+    """Return how many times as wide a range may become before it reaches beyond its clamp."""
+    sides = zip((encoding.low, encoding.high), clamp, strict=True)
+    return max(1.0, min((bound / reached for reached, bound in sides if reached), default=1.0))
 
 
 def _limits(group: ChannelGroup, planned: Plan) -> tuple[torch.Tensor, torch.Tensor]:
