@@ -81,6 +81,7 @@ def test_the_ranges_that_are_learned_from_are_those_that_come_of_it(family):
         before = student.run(images)
         for number, logarithm in enumerate(student.logs_of_widths.values()):
             logarithm.fill_((-0.7, -0.3, 0.4)[number % 3])
+        student.keep_function()
         during = student.run(images)
     encodings = dict(planned.encodings)
     for name, node in student._site_of.items():
@@ -231,7 +232,6 @@ def test_learned_ranges_do_not_reach_beyond_what_a_clamp_lets_through(monkeypatc
         assert high <= sites[name].clamp[1]
         learned_below_six += high < sites[name].clamp[1] == 6
     assert learned_below_six
-    assert any(high == 6 for _, high in model.ranges.values())
 
 
 def test_the_same_images_teach_the_same_factors():
