@@ -28,7 +28,7 @@ def edit(tensor, change):
 
 
 def perturbed_weight(index, count=1):
-    """Return a fault: the first `count` int8 weights of a convolution, off by one code."""
+    """Return a fault: the first `count` int8 weights of a convolution (None: all), off by one."""
 
     def change(values):
         flat = values.reshape(-1)
@@ -39,9 +39,9 @@ def perturbed_weight(index, count=1):
 
 
 def off_by_one(weights):
-    """Return int8 weights, as bytes, whose first 32 are one code nearer to zero or further away."""
+    """Return int8 weights, as bytes, each one code nearer to zero, or further away from it."""
     values = np.frombuffer(weights, np.int8).copy()
-    values[:32] += np.where(values[:32] > 0, -1, 1).astype(np.int8)
+    values += np.where(values > 0, -1, 1).astype(np.int8)
     return values.tobytes()
 
 
