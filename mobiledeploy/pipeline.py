@@ -287,10 +287,14 @@ def deploy(
         if parity:
             images = calibration or data.embedded_calibration(model.spec, model.preprocessing)
             report = _check(networks, [artifact.path for artifact in written], images, demand)
-    artifacts = tuple(replace(artifact, path=out / artifact.path.name) for artifact in written)
-    found = None if report is None else summary(report)
-    manifests = tuple(write_manifest(artifact, deployed, found) for artifact in artifacts)
-    return Deployment(model=deployed, artifacts=artifacts, manifests=manifests, parity=report)
+        found = None if report is None else summary(report)
+        manifests = [write_manifest(artifact, deployed, found, home=out) for artifact in written]
+    return Deployment(
+        model=deployed,
+        artifacts=tuple(replace(artifact, path=out / artifact.path.name) for artifact in written),
+        manifests=tuple(out / path.name for path in manifests),
+        parity=report,
+    )
 
 
 def _check(

@@ -19,7 +19,7 @@ from mobiledeploy.difference.text import encodings_in_words
 from mobiledeploy.errors import OtherInputsError, UsageError
 from mobiledeploy.export import export_executorch, export_onnx
 from mobiledeploy.export.manifest import write_manifest
-from mobiledeploy.files import require_home_for_artifacts
+from mobiledeploy.files import moved_when_done, require_home_for_artifacts
 from mobiledeploy.pipeline import take_through_stages
 from mobiledeploy.progress import step
 from mobiledeploy.rebuild import rebuild_float
@@ -116,9 +116,11 @@ def _build(
 ) -> Artifact:
     """Write the artifact and its manifest."""
     deployed = take_through_stages(model, calibration, manifest.recipe).deployed
-    artifact = _EXPORTERS[manifest.document["artifact"]["format"]](deployed, path)
-    write_manifest(artifact, deployed, None)
-    return artifact
+    export = _EXPORTERS[manifest.document["artifact"]["format"]]
+    with moved_when_done(path.parent) as folder:
+        artifact = export(deployed, folder / path.name)
+        write_manifest(artifact, deployed, None, home=path.parent)
+    return replace(artifact, path=path)
 
 
 def _reasons(difference: Difference) -> Iterator[str]:

@@ -48,6 +48,26 @@ def test_files_that_belong_together_change_together(tmp_path):
     assert texts_in(tmp_path) == {"a": "second", "b": "second"}
 
 
+def test_an_export_whose_manifest_cannot_be_written_leaves_the_former_one_whole(
+    tmp_path, monkeypatch
+):
+    """The artifact was there already, and the manifest beside it was that of another one."""
+    kind = {"weights": "random", "width": 0.25, "resolution": 32, "num_classes": 2}
+    how = {"formats": ["onnx"], "calibration": None, "out": tmp_path, "parity": False}
+    pipeline.deploy(pipeline.build("v1", **kind), **how)
+    former = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert len(former) == 2
+
+    def disk_is_full(*_, **__):
+        raise RuntimeFailedError("No space left on device")
+
+    monkeypatch.setattr(pipeline, "write_manifest", disk_is_full)
+    other = pipeline.build("v1", preprocessing={"crop_pct": 0.5}, **kind)
+    with pytest.raises(RuntimeFailedError, match="No space left"):
+        pipeline.deploy(other, **how)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == former
+
+
 def test_a_file_that_cannot_be_moved_is_named(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     with (

@@ -53,7 +53,10 @@ def manifest_path(artifact: Path) -> Path:
 
 
 def write_manifest(
-    artifact: Artifact, model: QuantizedModel | FoldedModel, parity: Mapping[str, Any] | None
+    artifact: Artifact,
+    model: QuantizedModel | FoldedModel,
+    parity: Mapping[str, Any] | None,
+    home: Path | None = None,
 ) -> Path:
     """Write the manifest of an artifact beside it; return its path.
 
@@ -61,8 +64,10 @@ def write_manifest(
         artifact: Written.
         model: What it encodes.
         parity: What a comparison found, as JSON; None where there was none.
+        home: The folder that both will be moved to; by default they stay where they are.
     """
     path = manifest_path(artifact.path)
+    home = home or path.parent
     document: dict[str, Any] = {
         "schema": SCHEMA,
         "artifact": {
@@ -73,7 +78,7 @@ def write_manifest(
         },
         "spec": asdict(model.spec),
         "precision": artifact.precision,
-        "weights": asdict(model.provenance) | _from_manifest(path, _checkpoint(model)),
+        "weights": asdict(model.provenance) | _from_manifest(home, _checkpoint(model)),
         "preprocessing": asdict(model.preprocessing),
         "labels": list(model.labels),
         "tool_versions": dict(artifact.tool_versions),
@@ -82,7 +87,7 @@ def write_manifest(
         document |= {
             "calibration": {
                 "source": model.calibration_source,
-                **_from_manifest(path, _calibration_images(model)),
+                **_from_manifest(home, _calibration_images(model)),
                 "count": model.calibration_count,
                 "sha256": model.calibration_sha256,
             },
@@ -113,11 +118,11 @@ def _calibration_images(model: QuantizedModel) -> str:
     return "" if source == "embedded" else source
 
 
-def _from_manifest(manifest: Path, typed: str) -> dict[str, str]:
+def _from_manifest(folder: Path, typed: str) -> dict[str, str]:
     """Return where a path leads from the manifest's folder: a project can be moved as a whole."""
     if not typed:
         return {}
-    relative = os.path.relpath(typed, manifest.parent)
+    relative = os.path.relpath(typed, folder)
     return {"from_manifest": Path(relative).as_posix()}
 
 
