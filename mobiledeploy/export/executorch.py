@@ -19,7 +19,8 @@ from executorch.backends.xnnpack.partition.config import (
 )
 from executorch.backends.xnnpack.partition.config.xnnpack_config import ConfigPrecisionType
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.exir import to_edge_transform_and_lower
+from executorch.exir import ExecutorchBackendConfig, to_edge_transform_and_lower
+from executorch.exir.passes import MemoryPlanningPass
 from torch.fx.traceback import NodeSource
 
 from mobiledeploy.errors import ExportError
@@ -84,9 +85,26 @@ def encode(program: ExportedProgram, metadata: Mapping[str, bytes]) -> bytes:
                 program, partitioner=[_partitioner()], constant_methods=constant_methods
             )
             _require_one_delegate(edge)
-            return cast("bytes", edge.to_executorch().buffer)
+            return cast("bytes", edge.to_executorch(_memory(program)).buffer)
     except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
         raise ExportError(f"ExecuTorch could not lower the network: {error}") from error
+
+
+# XNNPACK reads in vectors, and past the end of a tensor that is no whole number of them.
+_WHOLE_VECTORS = 64
+
+
+def _memory(program: ExportedProgram) -> ExecutorchBackendConfig:
+    """Let the network read the image where the app has it, not from a copy in its own memory.
+
+    Unless XNNPACK could read past the image's end: the app's memory may end there, the runtime's
+    goes on.
+    """
+    height, width = program.example_inputs[0][0].shape[-2:]
+    copied = height * width % _WHOLE_VECTORS != 0
+    return ExecutorchBackendConfig(
+        memory_planning_pass=MemoryPlanningPass(alloc_graph_input=copied)
+    )
 
 
 def _require_one_delegate(edge: EdgeProgramManager) -> None:

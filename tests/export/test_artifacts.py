@@ -6,6 +6,7 @@ import networks
 import pytest
 
 from mobiledeploy.export import artifact_name, export_executorch, export_onnx
+from mobiledeploy.export.inspect import inspect_artifact
 from mobiledeploy.runtimes import open_runner
 
 EXPORTERS = {"onnx": export_onnx, "pte": export_executorch}
@@ -70,3 +71,15 @@ def test_artifact_names_say_network_precision_and_format():
     assert artifact_name(networks.folded("v1"), "onnx") == (
         "mobilenet_v1_0.25_32-10classes-random-fp32.onnx"
     )
+
+
+@pytest.mark.parametrize(
+    ("resolution", "precision", "copied"),
+    [(32, "int8", False), (32, "fp32", False), (33, "fp32", True)],
+)
+def test_a_pte_reads_the_image_where_it_is_unless_vectors_reach_past_it(
+    exported_to, resolution, precision, copied
+):
+    artifact = exported_to("pte", "v2", resolution, precision=precision)
+    planned = inspect_artifact(artifact.path).planned_memory_bytes
+    assert (planned >= 4 * 3 * resolution**2) is copied
