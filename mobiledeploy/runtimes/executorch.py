@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
@@ -154,12 +155,20 @@ class SingleOperatorRunner:
 
 
 def _noise(datatype: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """Return codes of every value, or normal floats."""
-    random = np.random.default_rng(0)
+    """Return codes of every value, or normal floats.
+
+    The memory goes on behind them, for XNNPACK reads in vectors.
+    """
+    random, count = np.random.default_rng(0), math.prod(shape)
     if datatype == "float32":
-        return torch.from_numpy(random.standard_normal(shape, dtype=np.float32))
-    info = np.iinfo(datatype)
-    return torch.from_numpy(random.integers(info.min, info.max + 1, shape, dtype=datatype))
+        values = random.standard_normal(count + _VECTOR, dtype=np.float32)
+    else:
+        info = np.iinfo(datatype)
+        values = random.integers(info.min, info.max + 1, count + _VECTOR, dtype=datatype)
+    return torch.from_numpy(values[:count].reshape(shape))
+
+
+_VECTOR = 128
 
 
 # Runners that hold on to the thread pool. Weak: one that was never closed must not count for ever.

@@ -271,7 +271,7 @@ def _program(payload: bytes, ends: Sequence[Generated], inputs: int) -> bytes:
     plan.name = METHOD
     plan.containerMetaType = schema.ContainerMetadataT()
     plan.containerMetaType.encodedInpStr = plan.containerMetaType.encodedOutStr = ""
-    plan.values, memory = _plan_values(ends)
+    plan.values, memory = _plan_values(ends, inputs)
     plan.inputs = np.arange(inputs, dtype=np.int32)
     plan.outputs = np.arange(inputs, len(ends), dtype=np.int32)
     plan.operators, plan.delegates = [], [_delegate()]
@@ -309,11 +309,15 @@ def _delegate() -> Generated:
     return delegate
 
 
-def _plan_values(ends: Sequence[Generated]) -> tuple[list[Generated], int]:
-    """Return the method's tensors, one behind the other in memory, and the bytes they take."""
+def _plan_values(ends: Sequence[Generated], inputs: int) -> tuple[list[Generated], int]:
+    """Return the method's tensors, and the bytes that its outputs take, one behind the other.
+
+    Inputs get no memory of their own, so that they are read where they are: copying them would be
+    timed with the operator.
+    """
     schema = bindings(_PROGRAM)
     values, offset = [], 0
-    for end in ends:
+    for place, end in enumerate(ends):
         dims = _dims(end)
         scalar_type, name = _DATATYPES[end.datatype]
         tensor = schema.TensorT()
@@ -321,10 +325,11 @@ def _plan_values(ends: Sequence[Generated]) -> tuple[list[Generated], int]:
         tensor.sizes = np.array(dims, np.int32)
         tensor.dimOrder = np.arange(len(dims), dtype=np.uint8)
         tensor.requiresGrad, tensor.layout, tensor.shapeDynamism = False, 0, 0
-        tensor.allocationInfo = schema.AllocationDetailsT()
-        tensor.allocationInfo.memoryId, tensor.allocationInfo.memoryOffsetLow = 1, offset
-        size = int(np.prod(dims)) * np.dtype(name).itemsize
-        offset += size + _ALIGNMENT + -size % _ALIGNMENT
+        if place >= inputs:
+            tensor.allocationInfo = schema.AllocationDetailsT()
+            tensor.allocationInfo.memoryId, tensor.allocationInfo.memoryOffsetLow = 1, offset
+            size = int(np.prod(dims)) * np.dtype(name).itemsize
+            offset += size + _ALIGNMENT + -size % _ALIGNMENT
         value = schema.EValueT()
         value.valType, value.val = schema.KernelTypes.Tensor, tensor
         values.append(value)

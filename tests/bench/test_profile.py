@@ -1,6 +1,7 @@
 """Profiles of real artifacts; operators cut out of a `.pte` compute what they do within it."""
 
 import json
+import math
 import sys
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from mobiledeploy.bench.chrome_trace import to_chrome_trace
 from mobiledeploy.bench.profile import OperatorTime, Profile, profile
 from mobiledeploy.cli import main
 from mobiledeploy.errors import ArtifactError, UsageError
+from mobiledeploy.export.inspect import inspect_artifact
 from mobiledeploy.quiet import quietly
 from mobiledeploy.runtimes import open_runner
 from mobiledeploy.runtimes.executorch import SingleOperatorRunner
@@ -51,6 +53,15 @@ def test_a_delegate_taken_out_and_put_back_is_the_network(exported_to, tmp_path)
         logits = [runner.run({"input": image})["logits"] for runner in (one, other)]
     assert logits[0].std() > 0
     np.testing.assert_array_equal(*logits)
+
+
+def test_an_operator_reads_its_input_where_it_is(exported_to, tmp_path):
+    """A copy, made by the runtime before each run, would be timed with the operator."""
+    artifact = exported_to("pte", "v3-small", 64)
+    pooling = next(o for o in single_operators(artifact.path) if "Pooling" in o.kind)
+    ((_, shape),) = pooling.inputs
+    (path := tmp_path / "pooling.pte").write_bytes(pooling.program)
+    assert inspect_artifact(path).planned_memory_bytes < math.prod(shape)
 
 
 @pytest.fixture
