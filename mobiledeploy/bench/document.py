@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from mobiledeploy.bench.stats import paired_ratio
+from mobiledeploy.finite import finite
 from mobiledeploy.types import InstructionCount, Measurement
 
 if TYPE_CHECKING:
@@ -74,16 +74,4 @@ def _counted(count: InstructionCount, first: InstructionCount) -> dict[str, obje
 def _outputs(check: OutputCheck | None) -> dict[str, object] | None:
     if check is None:
         return None
-    return asdict(check) | {"sqnr_db": _decibels(check.sqnr_db)}
-
-
-def _decibels(sqnr_db: float) -> float | str | None:
-    """Return an SQNR as JSON can hold it, which has neither infinities nor NaN.
-
-    Null says that none differs, and nothing else: a reader takes it for the best there is.
-    """
-    if sqnr_db == math.inf:
-        return None
-    if math.isnan(sqnr_db):
-        return "NaN"
-    return "-Infinity" if sqnr_db == -math.inf else sqnr_db
+    return asdict(check) | {"sqnr_db": finite(check.sqnr_db)}

@@ -6,7 +6,6 @@ In: two artifacts, or their manifests; images, if their outputs are to be compar
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from mobiledeploy.difference.encodings import compare_encodings
@@ -14,6 +13,7 @@ from mobiledeploy.difference.files import compare_files
 from mobiledeploy.difference.outputs import compare_outputs
 from mobiledeploy.difference.parts import parts_of
 from mobiledeploy.difference.sides import open_side
+from mobiledeploy.finite import figure
 from mobiledeploy.progress import step
 from mobiledeploy.types import Difference, Loss
 
@@ -74,7 +74,7 @@ def _recorded(manifest: Manifest) -> Loss | None:
             if rung["artifact"] == manifest.artifact.name and held["reference"] == "float"
         )
         return Loss(
-            sqnr_db=math.inf if metrics["sqnr_db"] is None else float(metrics["sqnr_db"]),
+            sqnr_db=figure(metrics["sqnr_db"]),
             agreement=float(metrics["top1_agreement"]),
             images=int(report["data"]["count"]),
             source=str(report["data"]["source"]),

@@ -1,15 +1,15 @@
 """A `Difference` or a `Reproduction` as JSON, versioned by `schema`.
 
-JSON has no infinity: the SQNR of logits that are equal is null.
+The SQNR of logits that are equal is null.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.difference.text import headline
+from mobiledeploy.finite import finite
 
 if TYPE_CHECKING:
     from mobiledeploy.types import Difference, Reproduction
@@ -48,13 +48,5 @@ def _difference(difference: Difference) -> dict[str, Any]:
             asdict(pair) | {"scale_ratio": pair.scale_ratio, "distance": pair.distance}
             for pair in difference.encodings.moved
         ]
-    finite: dict[str, Any] = _finite(document)
-    return finite
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _finite(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    written: dict[str, Any] = finite(document)
+    return written

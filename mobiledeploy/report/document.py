@@ -1,18 +1,16 @@
 """A parity report as JSON, versioned by `schema`; `parity.schema.json` says what it holds.
 
-In: a `ParityReport`. Out: what `json.dumps` takes. JSON has no infinity: the SQNR of logits that
-are equal is null.
+In: a `ParityReport`. Out: what `json.dumps` takes. The SQNR of logits that are equal is null.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from mobiledeploy.finite import finite
 
+if TYPE_CHECKING:
     from mobiledeploy.types import Comparison, ParityReport, Rung
 
 SCHEMA = 2
@@ -28,7 +26,7 @@ def to_document(report: ParityReport) -> dict[str, Any]:
         "device": report.device,
         "regressions": None if report.regressions is None else list(report.regressions),
         "rungs": [_rung(rung) | {"seconds": round(rung.seconds, 3)} for rung in report.rungs],
-        "layers": [_finite(asdict(layer)) for layer in report.layers],
+        "layers": [finite(asdict(layer)) for layer in report.layers],
         "first_bad_layer": report.first_bad_layer,
         "worst_images": [
             {key: value for key, value in asdict(image).items() if key != "thumbnail"}
@@ -69,14 +67,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
     return {
         "reference": comparison.reference,
         "images": comparison.images,
-        "metrics": _finite(comparison.metrics),
+        "metrics": finite(comparison.metrics),
         "limits": dict(comparison.limits),
         "passed": not comparison.failures,
-    }
-
-
-def _finite(figures: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in figures.items()
     }

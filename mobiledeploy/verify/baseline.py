@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.errors import DataError
+from mobiledeploy.finite import figure
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -116,9 +117,9 @@ def _moved(
     yield f"{name}{said} went from {old:.4g} to {new:.4g}."
 
 
-def _number(name: str, value: float | None) -> float:
-    """Return a figure as it is compared; JSON has no infinity and writes null."""
-    number = float("inf") if value is None else value
+def _number(name: str, value: float | str | None) -> float:
+    """Return a figure as it is compared."""
+    number = figure(value)
     return min(number, _ROUNDING_DB) if name == "sqnr_db" else number
 
 

@@ -1,6 +1,7 @@
 """The JSON document: as its schema says, whole, and without what changes from run to run."""
 
 import json
+import math
 from dataclasses import replace
 from importlib import resources
 
@@ -45,6 +46,14 @@ def test_equal_logits_have_an_sqnr_of_null_because_json_has_no_infinity(report):
     assert document["rungs"][2]["comparisons"][0]["metrics"]["sqnr_db"] is None
     assert document["layers"][1]["own_sqnr_db"] is None
     assert json.loads(json.dumps(document, allow_nan=False)) == json.loads(json.dumps(document))
+
+
+def test_noise_where_float_has_nothing_is_not_told_as_equal(report, schema):
+    first, *others = report.layers
+    dead = replace(first, sqnr_db=-math.inf)
+    document = to_document(replace(report, layers=(dead, *others)))
+    assert document["layers"][0]["sqnr_db"] == "-Infinity"
+    schema.validate(json.loads(json.dumps(document, allow_nan=False)))
 
 
 def test_the_verdict_and_the_first_failure_are_told(report, failing):

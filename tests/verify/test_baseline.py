@@ -79,6 +79,10 @@ def test_the_same_report_is_no_worse():
         ),
         (changed(ONNX, 1, sqnr_db=50.0), "sqnr_db against integers went from 60 to 50."),
         (changed(FOLD, 0, sqnr_db=40.0), "fold: sqnr_db against float went from 60 to 40."),
+        (
+            changed(INTEGERS, 1, sqnr_db="-Infinity"),
+            "integers: sqnr_db against float went from 20 to -inf.",
+        ),
     ],
 )
 def test_what_got_worse_is_told_with_both_figures(report, said):
