@@ -62,17 +62,26 @@ def require_home_for_artifacts(folder: Path) -> None:
     """See that artifacts can be written to a folder, and opened there: see `require_writable`.
 
     Raises:
-        UsageError: its path is no text; ONNX Runtime and ExecuTorch open none that is not.
+        UsageError: see `require_utf8`.
         RuntimeFailedError: the folder cannot be created or written.
     """
+    require_utf8(folder)
+    require_writable(folder)
+
+
+def require_utf8(path: Path) -> None:
+    """See that the runtimes can open a path.
+
+    Raises:
+        UsageError: it is no text; ONNX Runtime and ExecuTorch open none that is not.
+    """
     try:
-        str(folder).encode()
+        str(path).encode()
     except UnicodeEncodeError as error:
         raise UsageError(
-            f"The path {os.fsencode(folder)!r} is not UTF-8: no runtime could open a file there.",
-            remedy="Rename the folder, or choose another one.",
+            f"The path {os.fsencode(path)!r} is not UTF-8: no runtime could open a file there.",
+            remedy="Rename it, or choose another one.",
         ) from error
-    require_writable(folder)
 
 
 def require_writable(folder: Path) -> None:

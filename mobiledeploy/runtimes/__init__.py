@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mobiledeploy.errors import ArtifactError, UsageError
+from mobiledeploy.files import require_utf8
 from mobiledeploy.runtimes.pte_file import check_pte
 from mobiledeploy.runtimes.runner import Runner
 
@@ -28,7 +29,8 @@ def open_runner(path: Path, *, threads: int = 1, optimize: bool = True) -> Runne
 
     Raises:
         ArtifactError: no such file, an unknown suffix, or the runtime does not accept the file.
-        UsageError: fewer than one thread, or `optimize=False` for a `.pte`.
+        UsageError: fewer than one thread, `optimize=False` for a `.pte`, or a path that is not
+            UTF-8.
     """
     if threads < 1:
         raise UsageError(f"{threads} threads cannot run anything; expected at least 1.")
@@ -47,6 +49,7 @@ def check_artifact(path: Path) -> None:
 
     Raises:
         ArtifactError: no such file, an unknown suffix, or a `.pte` that is none.
+        UsageError: the path is not UTF-8.
     """
     if path.suffix not in (".onnx", ".pte"):
         raise _unknown(path)
@@ -55,6 +58,7 @@ def check_artifact(path: Path) -> None:
             f"Could not read {path}: there is no such file.",
             remedy="Check the path, or make the artifact with `mobiledeploy export`.",
         )
+    require_utf8(path)
     if path.suffix == ".pte":
         check_pte(path)
 

@@ -15,6 +15,7 @@ import torch
 from executorch.extension.pybindings import _portable_lib
 
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
+from mobiledeploy.files import require_utf8
 from mobiledeploy.runtimes.native_output import captured_stderr
 from mobiledeploy.runtimes.pte_file import (
     LABELS_METHOD,
@@ -55,7 +56,7 @@ class ExecuTorchRunner:
         ArtifactError: the file is not a program that ExecuTorch accepts, or its method "forward"
             does not take one float32 (N, C, H, W) and return one float32 (N, classes).
         RuntimeFailedError: another runner is open with another number of threads.
-        UsageError: `optimize` is False.
+        UsageError: `optimize` is False, or the path is not UTF-8.
     """
 
     runtime = "executorch"
@@ -66,6 +67,7 @@ class ExecuTorchRunner:
             raise UsageError(f"{path}: a .pte has no optimizations that could be switched off.")
         self.path = path
         self.threads = threads
+        require_utf8(path)
         check_pte(path)
         _set_threads(threads)
         # Methods point into the program: it must live as long as they do.

@@ -10,6 +10,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from mobiledeploy.devices.agent.machine import sums_saturate
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError
+from mobiledeploy.files import require_utf8
 from mobiledeploy.runtimes.native_output import captured_stderr
 from mobiledeploy.runtimes.runner import in_batches_of, metadata_errors_explained, single_input
 from mobiledeploy.types import INPUT_NAME, OUTPUT_NAME
@@ -168,7 +169,10 @@ def load(
 
     Raises:
         ArtifactError: ONNX Runtime does not accept the model.
+        UsageError: the path is not UTF-8.
     """
+    if model is None:
+        require_utf8(path)
     with captured_stderr():
         try:
             return onnxruntime.InferenceSession(

@@ -1,5 +1,6 @@
 """All runtimes compute the same network, say what they are, and refuse what does not fit."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
-from mobiledeploy.runtimes import open_runner
+from mobiledeploy.runtimes import check_artifact, open_runner
 from mobiledeploy.runtimes.eager import EagerRunner
 from mobiledeploy.runtimes.executorch import ExecuTorchRunner
 from mobiledeploy.runtimes.onnxruntime import OnnxRuntimeRunner, save_optimized
@@ -37,6 +38,15 @@ def test_every_runtime_computes_what_pytorch_computes(artifact, threads, images,
     assert list(result) == ["logits"]
     assert result["logits"].dtype == np.float32
     np.testing.assert_allclose(result["logits"], expected[:2], atol=1e-5)
+
+
+@pytest.mark.parametrize("artifact", ["float_onnx", "float_pte"], indirect=True)
+@pytest.mark.parametrize("opened", [open_runner, check_artifact])
+def test_an_artifact_whose_name_is_no_text_is_refused_by_name(artifact, opened, tmp_path):
+    renamed = tmp_path / (os.fsdecode(b"caf\xe9") + artifact.suffix)
+    renamed.write_bytes(artifact.read_bytes())
+    with pytest.raises(UsageError, match=r"caf\\xe9\.(onnx|pte)' is not UTF-8"):
+        opened(renamed)
 
 
 @pytest.mark.parametrize("optimize", [True, False])
