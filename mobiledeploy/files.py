@@ -5,7 +5,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import NamedTemporaryFile, TemporaryDirectory, TemporaryFile
+from tempfile import NamedTemporaryFile, TemporaryDirectory, TemporaryFile, gettempdir
 
 import platformdirs
 
@@ -19,20 +19,27 @@ def write_whole(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it there when the block succeeds.
 
     Until then nothing exists at `path` (or the former file does), also after Ctrl-C or a full disk.
+    A link stays one, to a new file. What is no file (`/dev/stdout`, a pipe) is written to.
 
     Raises:
         RuntimeFailedError: the folder cannot be created or written, or the disk is full.
     """
+    stream = _is_stream(path)
+    target = path if stream else path.resolve()
+    home = Path(gettempdir()) if stream else target.parent
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        home.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(
-            dir=path.parent, prefix=f".{path.name}.", suffix=".part", delete=False
+            dir=home, prefix=f".{target.name}.", suffix=".part", delete=False
         ) as handle:
             part = Path(handle.name)
         try:
             yield part
-            part.chmod(0o666 & ~_umask())
-            part.replace(path)
+            if stream:
+                target.write_bytes(part.read_bytes())
+            else:
+                part.chmod(0o666 & ~_umask())
+                part.replace(target)
         finally:
             part.unlink(missing_ok=True)
     except OSError as error:
@@ -100,17 +107,39 @@ def require_writable(folder: Path) -> None:
         raise _not_written(folder, error) from error
 
 
-def require_writable_file(path: Path) -> None:
-    """See that `write_whole` could write a file here; its folder is made where it is missing.
+def require_writable_files(*paths: Path | None) -> None:
+    """See that `write_whole` could write these; folders are made where they are missing.
+
+    Args:
+        paths: None is nothing to write.
 
     Raises:
-        RuntimeFailedError: the folder cannot be created or written, or the path is a folder.
+        UsageError: two are the same file.
+        RuntimeFailedError: a folder cannot be created or written, or a path is a folder.
     """
-    require_writable(path.parent)
-    if path.is_dir():
-        raise RuntimeFailedError(
-            f"Could not write {path}: it is a folder.", remedy=f"Name a file, e.g. {path / 'out'}."
-        )
+    taken: set[Path] = set()
+    for path in paths:
+        if path is None:
+            continue
+        if path.is_dir():
+            raise RuntimeFailedError(
+                f"Could not write {path}: it is a folder.",
+                remedy=f"Name a file, e.g. {path / 'out'}.",
+            )
+        if _is_stream(path):
+            continue
+        file = path.resolve()
+        if file in taken:
+            raise UsageError(
+                f"Two of the outputs are {path}: one would overwrite the other.",
+                remedy="Give each its own file.",
+            )
+        taken.add(file)
+        require_writable(file.parent)
+
+
+def _is_stream(path: Path) -> bool:
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _not_written(path: Path, error: OSError) -> RuntimeFailedError:

@@ -2,7 +2,9 @@
 
 import os
 import resource
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,7 @@ from mobiledeploy.errors import RuntimeFailedError, UsageError
 from mobiledeploy.files import (
     moved_when_done,
     require_writable,
-    require_writable_file,
+    require_writable_files,
     write_whole,
 )
 
@@ -99,16 +101,43 @@ def test_a_folder_that_cannot_be_written_to_is_told_before_anything_is_computed(
 
 def test_a_file_that_could_be_written_is_not_touched(tmp_path):
     path = tmp_path / "new" / "file"
-    require_writable_file(path)
+    require_writable_files(path)
     assert list(path.parent.iterdir()) == []
     path.write_text("former")
-    require_writable_file(path)
+    require_writable_files(path)
     assert path.read_text() == "former"
+
+
+def test_two_outputs_are_not_one_file(tmp_path):
+    (tmp_path / "link").symlink_to("one.json")
+    with pytest.raises(UsageError, match=r"Two of the outputs are .*link"):
+        require_writable_files(tmp_path / "one.json", None, tmp_path / "link")
+    require_writable_files(tmp_path / "one.json", tmp_path / "other.json", Path("/dev/null"))
+
+
+def test_a_link_stays_a_link_to_what_was_written(tmp_path):
+    (tmp_path / "latest.json").symlink_to("first.json")
+    with write_whole(tmp_path / "latest.json") as part:
+        part.write_text("found")
+    assert (tmp_path / "latest.json").is_symlink()
+    assert (tmp_path / "first.json").read_text() == "found"
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+    os.mkfifo(pipe := tmp_path / "pipe")
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(pipe.read_text)
+        require_writable_files(pipe)
+        with write_whole(pipe) as part:
+            part.write_text("found")
+        assert read.result(timeout=20) == "found"
+    assert pipe.is_fifo()
+    assert list(tmp_path.iterdir()) == [pipe]
 
 
 def test_a_folder_is_no_file_to_write(tmp_path):
     with pytest.raises(RuntimeFailedError, match=f"Could not write {tmp_path}: it is a folder"):
-        require_writable_file(tmp_path)
+        require_writable_files(tmp_path)
 
 
 def test_a_folder_whose_name_is_no_text_is_refused_before_anything_is_computed(tmp_path):

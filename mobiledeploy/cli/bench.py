@@ -125,9 +125,9 @@ def bench(
     if baseline is not None:
         before = read_result(baseline, INSTRUCTIONS if counting else TIMES)
     allowed = parse_percent(max_regress)
-    require_targets(json_path)
     if history is not None:
         require_appendable(history)
+    require_targets(json_path, history)
     take = count_instructions if counting else measure
     with (
         showing_progress(),

@@ -96,13 +96,12 @@ def require_targets(*paths: Path | None) -> None:
         paths: None is nothing to write, `-` is stdout.
 
     Raises:
+        UsageError: two are the same file.
         RuntimeFailedError: one cannot be written.
     """
-    from mobiledeploy.files import require_writable_file
+    from mobiledeploy.files import require_writable_files
 
-    for path in paths:
-        if path is not None and str(path) != "-":
-            require_writable_file(path)
+    require_writable_files(*(path for path in paths if str(path) != "-"))
 
 
 def write_json(path: Path, document: object, *, indent: int = 2) -> None:

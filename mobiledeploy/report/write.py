@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.errors import DataError, MobileDeployError, RuntimeFailedError
-from mobiledeploy.files import require_writable_file, write_whole
+from mobiledeploy.files import require_writable_files, write_whole
 from mobiledeploy.report.document import to_document
 from mobiledeploy.report.html import to_html
 from mobiledeploy.report.junit import error_to_junit, to_junit
@@ -39,11 +39,10 @@ class Targets:
         """See that every file can be written, before the work and not after it.
 
         Raises:
+            UsageError: two are the same.
             RuntimeFailedError: one cannot.
         """
-        for path in (self.json, self.junit, self.markdown, self.html):
-            if path is not None:
-                require_writable_file(path)
+        require_writable_files(self.json, self.junit, self.markdown, self.html)
 
 
 def write_all(report: ParityReport, targets: Targets, manifest: Mapping[str, Any]) -> None:

@@ -311,6 +311,16 @@ def test_what_cannot_be_compared_is_kept_all_the_same(float_onnx, int8_onnx, tmp
     assert "baseline" not in json.loads(now.read_text())
 
 
+def test_a_line_that_was_cut_short_does_not_swallow_the_next(tmp_path):
+    history = tmp_path / "history.jsonl"
+    for whole in ('{"cut": tr', '{"whole": true}\n', ""):
+        history.write_text(whole)
+        append(history, {"measurements": []})
+        *former, last = history.read_text().splitlines()
+        assert former == whole.splitlines()
+        assert json.loads(last)["measurements"] == []
+
+
 @pytest.mark.parametrize(
     ("history", "says"),
     [
