@@ -12,6 +12,11 @@ with otherwise: does it tell the same story? `--curve` prints what balanced make
 200 calibration images instead. V2 takes about twenty minutes on two cores.
 """
 
+from mobiledeploy.kernels import compute_alike
+
+compute_alike()  # as the commands do; before torch and numpy are loaded
+
+# ruff: noqa: E402
 import argparse
 import os
 import time

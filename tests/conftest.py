@@ -8,7 +8,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
-import torch
+
+from mobiledeploy.kernels import compute_alike
+
+compute_alike()  # as the commands that tests start do; before torch and numpy are loaded
+
+import torch  # noqa: E402
 
 pytest_plugins = ("exported_networks", "small_artifacts")
 
