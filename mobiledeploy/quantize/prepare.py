@@ -117,7 +117,7 @@ def round_parameters(
     """
     given = (plan.traced, plan.units, plan.encodings, plan.scales)
     corrected = images[: _CORRECTED * max(1, 224**2 // images.shape[-1] ** 2)]
-    with step("Rounding weights"):
+    with step("Rounding weights, each layer alone" if alone else "Rounding weights"):
         rounding = round_to_nearest if recipe.rounding == "nearest" else round_to_cancel
         rounded = round_in_sequence(*given, corrected, rounding, floating, alone=alone)
     if recipe.rounding == "learned" and not alone:
