@@ -24,10 +24,10 @@ def write_whole(path: Path) -> Iterator[Path]:
     Raises:
         RuntimeFailedError: the folder cannot be created or written, or the disk is full.
     """
-    stream = _is_stream(path)
-    target = path if stream else path.resolve()
-    home = Path(gettempdir()) if stream else target.parent
     try:
+        stream = _is_stream(path)
+        target = path if stream else path.resolve()
+        home = Path(gettempdir()) if stream else target.parent
         home.mkdir(parents=True, exist_ok=True)
         with NamedTemporaryFile(
             dir=home, prefix=f".{target.name}.", suffix=".part", delete=False
@@ -121,14 +121,17 @@ def require_writable_files(*paths: Path | None) -> None:
     for path in paths:
         if path is None:
             continue
-        if path.is_dir():
+        try:
+            folder, stream, file = path.is_dir(), _is_stream(path), path.resolve()
+        except (OSError, RuntimeError) as error:  # a closed folder; links in a ring
+            raise _not_written(path, error) from error
+        if folder:
             raise RuntimeFailedError(
                 f"Could not write {path}: it is a folder.",
                 remedy=f"Name a file, e.g. {path / 'out'}.",
             )
-        if _is_stream(path):
+        if stream:
             continue
-        file = path.resolve()
         if file in taken:
             raise UsageError(
                 f"Two of the outputs are {path}: one would overwrite the other.",
@@ -142,9 +145,9 @@ def _is_stream(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
-def _not_written(path: Path, error: OSError) -> RuntimeFailedError:
+def _not_written(path: Path, error: OSError | RuntimeError) -> RuntimeFailedError:
     return RuntimeFailedError(
-        f"Could not write {path}: {error.strerror or error}.",
+        f"Could not write {path}: {getattr(error, 'strerror', None) or error}.",
         remedy="Choose a folder that you may write to, on a disk with room for it.",
     )
 

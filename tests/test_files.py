@@ -115,6 +115,29 @@ def test_two_outputs_are_not_one_file(tmp_path):
     require_writable_files(tmp_path / "one.json", tmp_path / "other.json", Path("/dev/null"))
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_a_folder_that_may_not_be_entered_is_told(tmp_path):
+    tmp_path.chmod(0o700)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(RuntimeFailedError, match=r"Could not write .*: Permission denied"):
+            require_writable_files(tmp_path / "out.json")
+        with (
+            pytest.raises(RuntimeFailedError, match=r"Could not write .*: Permission denied"),
+            write_whole(tmp_path / "out.json"),
+        ):
+            pass
+    finally:
+        os.seteuid(0)
+
+
+def test_links_in_a_ring_are_told(tmp_path):
+    (tmp_path / "one").symlink_to("other")
+    (tmp_path / "other").symlink_to("one")
+    with pytest.raises(RuntimeFailedError, match=r"Could not write .*one"):
+        require_writable_files(tmp_path / "one")
+
+
 def test_a_link_stays_a_link_to_what_was_written(tmp_path):
     (tmp_path / "latest.json").symlink_to("first.json")
     with write_whole(tmp_path / "latest.json") as part:
