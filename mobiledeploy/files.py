@@ -138,7 +138,7 @@ def require_writable_files(*paths: Path | None) -> None:
                 remedy="Give each its own file.",
             )
         taken.add(file)
-        require_writable(file.parent)
+        require_writable(file.parent if path.is_symlink() else path.parent)
 
 
 def _is_stream(path: Path) -> bool:
