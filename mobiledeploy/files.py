@@ -117,28 +117,39 @@ def require_writable_files(*paths: Path | None) -> None:
         UsageError: two are the same file.
         RuntimeFailedError: a folder cannot be created or written, or a path is a folder.
     """
-    taken: set[Path] = set()
-    for path in paths:
-        if path is None:
+    require_different_files(*paths)
+    for path in filter(None, paths):
+        if _is_stream(path):
             continue
-        try:
-            folder, stream, file = path.is_dir(), _is_stream(path), path.resolve()
-        except (OSError, RuntimeError) as error:  # a closed folder; links in a ring
-            raise _not_written(path, error) from error
-        if folder:
+        if path.is_dir():
             raise RuntimeFailedError(
                 f"Could not write {path}: it is a folder.",
                 remedy=f"Name a file, e.g. {path / 'out'}.",
             )
-        if stream:
-            continue
+        require_writable(path.resolve().parent if path.is_symlink() else path.parent)
+
+
+def require_different_files(*paths: Path | None) -> None:
+    """See that no two outputs are one file; None is nothing to write, and streams may be shared.
+
+    Raises:
+        UsageError: two are the same file.
+        RuntimeFailedError: a path cannot be looked at.
+    """
+    taken: set[Path] = set()
+    for path in filter(None, paths):
+        try:
+            if _is_stream(path):
+                continue
+            file = path.resolve()
+        except (OSError, RuntimeError) as error:  # a closed folder; links in a ring
+            raise _not_written(path, error) from error
         if file in taken:
             raise UsageError(
                 f"Two of the outputs are {path}: one would overwrite the other.",
                 remedy="Give each its own file.",
             )
         taken.add(file)
-        require_writable(file.parent if path.is_symlink() else path.parent)
 
 
 def _is_stream(path: Path) -> bool:

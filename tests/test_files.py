@@ -12,6 +12,7 @@ from mobiledeploy import pipeline
 from mobiledeploy.errors import RuntimeFailedError, UsageError
 from mobiledeploy.files import (
     moved_when_done,
+    require_different_files,
     require_writable,
     require_writable_files,
     write_whole,
@@ -113,6 +114,12 @@ def test_two_outputs_are_not_one_file(tmp_path):
     with pytest.raises(UsageError, match=r"Two of the outputs are .*link"):
         require_writable_files(tmp_path / "one.json", None, tmp_path / "link")
     require_writable_files(tmp_path / "one.json", tmp_path / "other.json", Path("/dev/null"))
+
+
+def test_a_history_may_lie_where_no_other_file_could_be_made(tmp_path):
+    """It is appended to: its folder need not be written."""
+    require_different_files(tmp_path / "closed" / "history.jsonl", tmp_path / "one.json")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")

@@ -10,20 +10,20 @@ import pytest
 from mobiledeploy import kernels
 
 REPORT = """
-import json, os, sys
+import json
 import torch
 from numpy._core._multiarray_umath import __cpu_features__ as numpys
 print(json.dumps([torch.backends.cpu.get_cpu_capability(), numpys["X86_V4"]]))
 """
 
 
-def computing(*before: str, **environment: str) -> list:
+def computing(*before: str) -> list:
     """Return what torch computes with, and whether numpy has AVX512, in a new process."""
     names = kernels._AS_WITH_AVX2
     clean = {name: value for name, value in os.environ.items() if name not in names}
     done = subprocess.run(
         [sys.executable, "-c", "\n".join([*before, REPORT])],
-        env=clean | environment,
+        env=clean,
         capture_output=True,
         text=True,
         check=True,

@@ -120,14 +120,16 @@ def bench(
     from mobiledeploy.bench.history import append, require_appendable
     from mobiledeploy.bench.outputs import require_outputs
     from mobiledeploy.devices.host import int8_caveat
+    from mobiledeploy.files import require_different_files
 
     before = None
     if baseline is not None:
         before = read_result(baseline, INSTRUCTIONS if counting else TIMES)
     allowed = parse_percent(max_regress)
+    require_targets(json_path)
     if history is not None:
         require_appendable(history)
-    require_targets(json_path, history)
+        require_different_files(json_path, history)
     take = count_instructions if counting else measure
     with (
         showing_progress(),
