@@ -109,23 +109,11 @@ def rescale(traced: GraphModule, group: ChannelGroup, factor: torch.Tensor) -> N
     """
     for unit in group.producers:
         weight, bias = weight_and_bias(traced, unit)
-        scaled_weight, scaled_bias = writing_scaled(weight, bias, factor)
-        weight.copy_(scaled_weight)
-        bias.copy_(scaled_bias)
+        weight.copy_(weight / factor.view(-1, *[1] * (weight.dim() - 1)))
+        bias.copy_(bias / factor)
     for unit in group.consumers:
         weight, _ = weight_and_bias(traced, unit)
-        weight.copy_(reading_scaled(weight, factor, groups_of(unit.operator)))
-
-
-def writing_scaled(
-    weight: torch.Tensor, bias: torch.Tensor, factor: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the parameters of a layer that writes x / s where it wrote x."""
-    return weight / factor.view(-1, *[1] * (weight.dim() - 1)), bias / factor
-
-
-def reading_scaled(weight: torch.Tensor, factor: torch.Tensor, groups: int) -> torch.Tensor:
-    """Return the weight of a layer that reads x / s where it read x."""
-    read = factor.view(groups, 1, -1)  # the factors of what each group's outputs read
-    read = read.expand(-1, weight.shape[0] // groups, -1).reshape(weight.shape[:2])
-    return weight * read.view(*weight.shape[:2], *[1] * (weight.dim() - 2))
+        groups = groups_of(unit.operator)
+        read = factor.view(groups, 1, -1)  # the factors of what each group's outputs read
+        read = read.expand(-1, weight.shape[0] // groups, -1).reshape(weight.shape[:2])
+        weight.copy_(weight * read.view(*weight.shape[:2], *[1] * (weight.dim() - 2)))

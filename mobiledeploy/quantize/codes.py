@@ -29,12 +29,15 @@ def on_codes(
     """Return what the codes of a tensor stand for.
 
     Args:
-        x: The tensor.
+        x: The tensor, (N, C, H, W) or (N, C).
         encoding: Of it.
-        width: A number that its range is multiplied by; it can be learned.
+        width: What its range is multiplied by, one number or one per channel, (C,); it can be
+            learned.
     """
     low, high = -128 - encoding.zero_point, 127 - encoding.zero_point
-    step = encoding.scale if width is None else encoding.scale * width
+    step: float | torch.Tensor = encoding.scale
+    if width is not None:
+        step = encoding.scale * (width.view(-1, *[1] * (x.dim() - 2)) if width.dim() else width)
     return cast("torch.Tensor", cast("Any", _OnCodes).apply(x, step, low, high))
 
 
@@ -45,13 +48,13 @@ class _OnCodes(torch.autograd.Function):
     def forward(
         ctx: Any, x: torch.Tensor, step: float | torch.Tensor, low: int, high: int
     ) -> torch.Tensor:
-        ctx.size, ctx.bounds = float(step), (low - 0.5, high + 0.5)
-        steps = x * (1 / ctx.size)
+        ctx.step, ctx.bounds = step, (low - 0.5, high + 0.5)
+        steps = x * (1 / step)
         learns = any(ctx.needs_input_grad)
-        output = (steps.round() if learns else steps.round_()).clamp_(low, high).mul_(ctx.size)
+        output = (steps.round() if learns else steps.round_()).clamp_(low, high).mul_(step)
         if learns:
             ctx.save_for_backward(steps, output)
-        return cast("torch.Tensor", output)
+        return output
 
     @staticmethod
     def backward(
@@ -61,8 +64,8 @@ class _OnCodes(torch.autograd.Function):
         of_x = torch.ops.aten.hardtanh_backward(gradients[0], steps, *ctx.bounds)
         of_step = None
         if ctx.needs_input_grad[1]:
-            of_output = inner_products(gradients[0], output).sum()
-            of_step = of_output / ctx.size - inner_products(of_x, steps).sum()
+            of_codes = (gradients[0] * output).mul_(1 / ctx.step)
+            of_step = of_codes.addcmul_(of_x, steps, value=-1).sum_to_size(ctx.step.shape)
         return of_x, of_step, None, None
 
 

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from mobiledeploy.channel_groups import find_groups, reading_scaled, rescale_all, writing_scaled
-from mobiledeploy.graph import find_sites, groups_of
+from mobiledeploy.channel_groups import find_groups, rescale_all
+from mobiledeploy.graph import find_sites
 from mobiledeploy.progress import track
 from mobiledeploy.quantize.codes import on_codes
 from mobiledeploy.quantize.descent import (
@@ -95,7 +95,8 @@ def learn_factors(
         {"params": student.logs_of_factors, "lr": _FACTOR_RATE},
         {"params": list(student.logs_of_widths.values()), "lr": _WIDTH_RATE},
     ]
-    adam = torch.optim.Adam([rate for rate in rates if rate["params"]], betas=(0.9, 0.99))
+    rates = [rate for rate in rates if rate["params"]]
+    adam = torch.optim.Adam(rates, betas=(0.9, 0.99), fused=True)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, len(batches))
     for chosen in track(batches, "Learning factors", len(batches)):
         descend(student, adam, images[chosen], targets[chosen])
@@ -170,10 +171,15 @@ class _Student:
                 logarithm.clamp_(max=math.log(self._widest[name]))
 
     def run(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the logits, (N, classes)."""
+        """Return the logits, (N, classes).
+
+        The weights are left as they are: x / s on codes of one step, and read times s, is x on
+        codes of s steps each.
+        """
         widths = {node: self.logs_of_widths[site].exp() for node, site in self._site_of.items()}
-        network = _Rescaled(self._planned, self._groups, self.factors(), widths)
-        return cast("torch.Tensor", network.run(images))
+        for group, factor in zip(self._groups, self.factors(), strict=True):
+            widths |= {node.name: factor * widths.get(node.name, 1.0) for node in group.nodes}
+        return cast("torch.Tensor", _Widened(self._planned, widths).run(images))
 
 
 def _room(encoding: Encoding, clamp: tuple[float, float]) -> float:
@@ -193,37 +199,22 @@ def _limits(group: ChannelGroup, planned: Plan) -> tuple[torch.Tensor, torch.Ten
     return least, torch.where(clipped, 0.0, np.inf)
 
 
-class _Rescaled(Simulation):
-    """Runs the network with float weights that have absorbed the factors, and wider ranges.
+class _Widened(Simulation):
+    """Runs the network with float weights, and with ranges wider or narrower than planned.
 
     Args:
         planned: The network.
-        groups: Of its channels.
-        factors: s of each.
-        widths: What the range of an activation is multiplied by, by node name.
+        widths: What the range of an activation, or of each of its channels, is multiplied by, by
+            node name.
     """
 
-    def __init__(
-        self,
-        planned: Plan,
-        groups: Sequence[ChannelGroup],
-        factors: Sequence[torch.Tensor],
-        widths: Mapping[str, torch.Tensor],
-    ) -> None:
+    def __init__(self, planned: Plan, widths: Mapping[str, torch.Tensor]) -> None:
         super().__init__(planned.traced, planned.units, planned.encodings, {})
-        scaled = list(zip(groups, factors, strict=True))
-        self._written_by = {u.operator: factor for group, factor in scaled for u in group.producers}
-        self._read_by = {u.operator: factor for group, factor in scaled for u in group.consumers}
         self._widths = widths
 
-    def parameters(self, n: Node, operands: Sequence[Any]) -> Rounded:
-        """Return a layer's parameters, which are not rounded here, with its factors in them."""
-        _, weight, bias, *_ = operands
-        if n in self._written_by:
-            weight, bias = writing_scaled(weight, bias, self._written_by[n])
-        if n in self._read_by:
-            weight = reading_scaled(weight, self._read_by[n], groups_of(n))
-        return Rounded(weight, bias)
+    def parameters(self, n: Node, operands: Sequence[Any]) -> Rounded:  # noqa: ARG002
+        """Return a layer's parameters as they are."""
+        return Rounded(operands[1], operands[2])
 
     def _coded(self, node: Node, value: torch.Tensor) -> torch.Tensor:
         return on_codes(value, self._encodings[node.name], self._widths.get(node.name))

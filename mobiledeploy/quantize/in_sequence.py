@@ -21,13 +21,13 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from operator import methodcaller
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 
 from mobiledeploy.parallel import channels_last, in_order, parts
 from mobiledeploy.quantize.simulate import Simulation
+from mobiledeploy.types import evenly_spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -44,6 +44,11 @@ Rounding: TypeAlias = (
     "Callable[[Node, torch.Tensor, torch.Tensor, Sequence[torch.Tensor]], torch.Tensor]"
 )
 """(operator, weight, scales, input in parts of a few images) -> weight on its grid."""
+
+# Images shown to the first layers. Where activations are less than 112x112, as many more as have
+# the same pixels.
+_FIRST_SHOWN = 32
+_FIRST_SIDE = 112
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,55 +82,111 @@ def round_in_sequence(
         units: Of it.
         encodings: By node name.
         scales: Of the weights, by the name of the unit's operator.
-        images: (N, C, H, W); all pass a layer before any goes on to the next.
+        images: (N, C, H, W); all that a layer is shown pass it before any goes on to the next.
+            Those that read large images are shown some, evenly spread; the last ones, all.
         rounding: How a layer's weights are rounded, given the input that it gets.
         floating: Names of the operators of the units that compute in float.
         alone: Biases make good for their own layer's weights only, as if it alone were int8.
     """
     rounded: dict[str, Rounded] = {}
-    few = parts(images)
-    given = (traced, units, encodings)
-    quantized = [Simulation(*given, rounded, floating) for _ in few]
-    exact = quantized if alone else [_Clipped(*given, {}, floating) for _ in few]
-    runs = quantized if alone else [*quantized, *exact]
+    images = images[_spread_first(len(images), _shown(images.shape[-1]))]
+    waiting = deque(parts(images))
+    under_way: list[_UnderWay] = []
     layers = {u.operator for u in units if u.has_weight and u.operator.name not in floating}
-    for run, part in zip(runs, few if alone else (*few, *few), strict=True):
-        run.start(channels_last(images[part]))
+    passed: list[Node] = []
     for node in traced.graph.nodes:
         if node in layers:
-            pairs = list(zip(quantized, exact, strict=True))
-            rounded[node.name] = _round_layer(node, pairs, scales[node.name], rounding)
-        if node.op != "output":
-            deque(in_order(methodcaller("advance", node), runs), maxlen=0)
+            joining = []
+            while waiting and waiting[0].start < _shown(_side(node)):
+                quantized = Simulation(traced, units, encodings, rounded, floating)
+                exact = None if alone else _Clipped(traced, units, encodings, {}, floating)
+                part = channels_last(images[waiting.popleft()])
+                joining.append(_UnderWay(part, quantized, exact))
+            _advance(joining, passed)
+            under_way += joining
+            rounded[node.name] = _round_layer(node, under_way, scales[node.name], rounding)
+        elif node.op != "output":
+            _advance(under_way, [node])
+        passed.append(node)
     return rounded
+
+
+def _shown(side: int) -> int:
+    """Return how many images are shown to a layer that reads this many pixels, squared."""
+    return _FIRST_SHOWN * max(1, _FIRST_SIDE**2 // side**2)
+
+
+def _side(layer: Node) -> int:
+    shape = cast("Node", layer.args[0]).meta["val"].shape
+    return int(shape[-1]) if len(shape) == 4 else 1
+
+
+def _spread_first(count: int, wanted: int) -> list[int]:
+    """Return all numbers below count, at first some that are evenly spread."""
+    first = evenly_spread(count, wanted)
+    return [*first, *sorted(set(range(count)).difference(first))]
+
+
+def _advance(under_way: Sequence[_UnderWay], nodes: Sequence[Node]) -> None:
+    """Compute these nodes' values."""
+
+    def advance(run: Simulation) -> None:
+        for node in nodes:
+            run.advance(node)
+
+    runs = [run for images in under_way for run in images.runs]
+    deque(in_order(advance, runs), maxlen=0)
 
 
 @torch.no_grad()
 def _round_layer(
-    node: Node,
-    pairs: Sequence[tuple[Simulation, Simulation]],
-    scales: torch.Tensor,
-    rounding: Rounding,
+    node: Node, under_way: Sequence[_UnderWay], scales: torch.Tensor, rounding: Rounding
 ) -> Rounded:
-    """Round the layer that comes next; its bias takes over what rounding did to the mean."""
-    operands = [quantized.operands(node) for quantized, _ in pairs]
-    inputs = [given[0] for given in operands]
-    wanted = [exact.operands(node)[0] for _, exact in pairs]
-    _, weight, bias, *settings = operands[0]
+    """Round a layer and let the images pass; its bias takes over what rounding did to the mean."""
+    inputs = [images.quantized.operands(node)[0] for images in under_way]
+    _, weight, bias, *_ = under_way[0].quantized.operands(node)
     on_grid = rounding(node, weight, scales, inputs)
-
-    def lost(pair: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        """Return the sum over images of what each output channel has lost, on average."""
-        before, now = pair
-        operator = cast("Any", node.target)
-        output = operator(before, weight, None, *settings).sub_(
-            operator(now, on_grid, None, *settings)
-        )
-        return cast("torch.Tensor", output.sum(0).reshape(len(weight), -1).mean(1))
-
-    sums = in_order(lost, zip(wanted, inputs, strict=True))
+    sums = in_order(lambda images: images.lost(node, on_grid), under_way)
     shift = torch.stack(list(sums)).sum(0) / sum(len(x) for x in inputs)
-    return Rounded(on_grid, bias + shift)
+    rounded = Rounded(on_grid, bias + shift)
+    deque(in_order(lambda images: images.pass_on(node, bias, rounded.bias), under_way), maxlen=0)
+    return rounded
+
+
+class _UnderWay:
+    """A few images on their way through the network.
+
+    Args:
+        images: (N, C, H, W).
+        quantized: Runs the network as its layers have been rounded so far.
+        exact: Runs it as if nothing were; None where each layer is looked at alone.
+    """
+
+    def __init__(
+        self, images: torch.Tensor, quantized: Simulation, exact: Simulation | None
+    ) -> None:
+        self.quantized = quantized
+        self._exact = exact or quantized
+        self.runs = [quantized] if exact is None else [quantized, exact]
+        for run in self.runs:
+            run.start(images)
+        self._outputs: list[torch.Tensor] = []
+
+    def lost(self, node: Node, on_grid: torch.Tensor) -> torch.Tensor:
+        """Return the sum over images of what each output channel loses, on average: (out,)."""
+        operator = cast("Any", node.target)
+        before, weight, _, *settings = self._exact.operands(node)
+        now, *_ = self.quantized.operands(node)
+        exact = operator(before, weight, None, *settings)
+        quantized = operator(now, on_grid, None, *settings)
+        self._outputs = [quantized, exact][: len(self.runs)]
+        return cast("torch.Tensor", (exact - quantized).sum(0).reshape(len(weight), -1).mean(1))
+
+    def pass_on(self, node: Node, bias: torch.Tensor, corrected: torch.Tensor) -> None:
+        """Go on with the layer's outputs that `lost` has computed, and the biases."""
+        for run, output, add in zip(self.runs, self._outputs, (corrected, bias), strict=False):
+            run.advance(node, output.add_(add.view(-1, *[1] * (output.dim() - 2))))
+        self._outputs = []
 
 
 class _Clipped(Simulation):

@@ -82,7 +82,7 @@ def learn(
         {"params": list(student.steps.values()), "lr": _WEIGHT_RATE},
         {"params": list(student.biases.values()), "lr": _BIAS_RATE},
     ]
-    adam = torch.optim.Adam(rates, betas=(0.9, 0.99))
+    adam = torch.optim.Adam(rates, betas=(0.9, 0.99), fused=True)
     batches = shuffled_batches(learned, _EPOCHS)
     decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, len(batches))
     per_epoch = len(batches) // _EPOCHS

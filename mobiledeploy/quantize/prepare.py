@@ -25,6 +25,7 @@ from mobiledeploy.quantize.ranges import choose_encodings, least_widths, narrowe
 from mobiledeploy.quantize.rounding import round_to_cancel
 from mobiledeploy.quantize.search import search_factors
 from mobiledeploy.quantize.weights import round_bias, round_to_nearest, weight_scales
+from mobiledeploy.types import evenly_spread
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 # Images that ranges are searched on: 16 of 224x224, more of smaller ones.
 _SEARCHED_PIXELS = 16 * 224**2
 _LEAST_SEARCHED, _MOST_SEARCHED = 8, 128
-_CORRECTED = 32  # images of 224x224 that biases are corrected with, or more of smaller ones
+_CORRECTED = 32  # images of 224x224, or more of smaller ones: `fast` corrects biases with them
 _ENOUGH_TO_JUDGE = 96  # images; of fewer, those left to judge do not tell two choices apart
 
 
@@ -116,10 +117,12 @@ def round_parameters(
         alone: Round each layer as if it alone were int8; nothing is learned then.
     """
     given = (plan.traced, plan.units, plan.encodings, plan.scales)
-    corrected = images[: _CORRECTED * max(1, 224**2 // images.shape[-1] ** 2)]
+    if recipe.rounding == "nearest":  # only biases ask for images
+        some = _CORRECTED * max(1, 224**2 // images.shape[-1] ** 2)
+        images = images[evenly_spread(len(images), some)]
     with step("Rounding weights, each layer alone" if alone else "Rounding weights"):
         rounding = round_to_nearest if recipe.rounding == "nearest" else round_to_cancel
-        rounded = round_in_sequence(*given, corrected, rounding, floating, alone=alone)
+        rounded = round_in_sequence(*given, images, rounding, floating, alone=alone)
     if recipe.rounding == "learned" and not alone:
         rounded = learn(*given, images, rounded)
     input_scales = {
@@ -200,7 +203,8 @@ def _choose_encodings(
     side = images.shape[-1]
     asked = len(images) >= _ENOUGH_TO_JUDGE
     others = images[judges_and_others(len(images))[1]] if asked else images
-    shown = others[: int(np.clip(_SEARCHED_PIXELS // side**2, _LEAST_SEARCHED, _MOST_SEARCHED))]
+    some = int(np.clip(_SEARCHED_PIXELS // side**2, _LEAST_SEARCHED, _MOST_SEARCHED))
+    shown = others[evenly_spread(len(others), some)]
     factors = search_factors(
         network.traced,
         network.units,

@@ -21,6 +21,7 @@ gradients, only the inputs' second moments.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, cast
 
 import torch
@@ -37,8 +38,8 @@ if TYPE_CHECKING:
 # Added to the diagonal of H, as a share of its mean: keeps few images from being fitted too
 # closely.
 _DAMPING = 0.02
-# Positions per image side that H is estimated from: the early layers have far more than are needed.
-_POSITIONS = 14
+# Positions that H is estimated from, in all images: early layers have far more than are needed.
+_POSITIONS = 10_000
 # Columns between which errors are passed on one by one; later ones get a block's errors at once.
 _BLOCK = 64
 
@@ -56,21 +57,20 @@ def round_to_cancel(
             (N, in, H, W) or (N, in).
     """
     groups = groups_of(node)
-    moments = _moments(node, weight, inputs, groups)
+    moments = _moments(node, weight, inputs)
     rows = weight.reshape(groups, weight.shape[0] // groups, -1).double()
     grid = scales.view(groups, -1).double()
     return _cancel(rows, grid, moments).reshape(weight.shape).float()
 
 
-def _moments(
-    node: Node, weight: torch.Tensor, inputs: Sequence[torch.Tensor], groups: int
-) -> torch.Tensor:
+def _moments(node: Node, weight: torch.Tensor, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return H, the covariance of the layer's inputs: (groups, k, k), k = in / groups * kH * kW."""
+    side = max(1, math.isqrt(_POSITIONS // sum(len(x) for x in inputs)))
     # about a mean that is nearly theirs, for float32's sake
-    about = _columns(node, weight, inputs[0], groups).mean(1, keepdim=True)
+    about = _columns(node, weight, inputs[0], side).mean(1, keepdim=True)
 
     def sums(x: torch.Tensor) -> tuple[int, torch.Tensor, torch.Tensor]:
-        columns = _columns(node, weight, x, groups) - about
+        columns = _columns(node, weight, x, side) - about
         return columns.shape[1], columns.sum(1), columns.transpose(1, 2) @ columns
 
     count, first, second = 0, torch.zeros(()), torch.zeros(())
@@ -82,21 +82,22 @@ def _moments(
     return second / count - mean[:, :, None] * mean[:, None]
 
 
-def _columns(node: Node, weight: torch.Tensor, x: torch.Tensor, groups: int) -> torch.Tensor:
-    """Return the inputs of every output position: (groups, positions, in / groups * kH * kW)."""
+def _columns(node: Node, weight: torch.Tensor, x: torch.Tensor, most: int) -> torch.Tensor:
+    """Return the inputs of output positions: (groups, positions, in / groups * kH * kW).
+
+    Of every image about `most` squared, evenly spread, where there are so many.
+    """
     if x.dim() == 2:
         return x.unsqueeze(0)
+    groups, each, *_, kernel = groups_of(node), *weight.shape[1:]
     stride = cast("list[int]", node.args[3])[0] if len(node.args) > 3 else 1
     padding = cast("list[int]", node.args[4])[0] if len(node.args) > 4 else 0
     dilation = cast("list[int]", node.args[5])[0] if len(node.args) > 5 else 1
-    side = weight.shape[-1]
-    if side > 1:
-        out_side = (x.shape[-1] + 2 * padding - dilation * (side - 1) - 1) // stride + 1
-        sparse = stride * max(1, out_side // _POSITIONS)
-        patches = F.unfold(x, side, dilation=dilation, padding=padding, stride=sparse)
-    else:
-        sparse = max(1, x.shape[-1] // _POSITIONS)
-        patches = x[..., ::sparse, ::sparse].flatten(2)
+    side = (x.shape[-1] + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    sparse = stride * max(1, side // most)
+    if kernel == 1:  # as below, with less copying
+        return x[..., ::sparse, ::sparse].movedim(1, -1).reshape(-1, groups, each).movedim(1, 0)
+    patches = F.unfold(x, kernel, dilation=dilation, padding=padding, stride=sparse)
     count, _, positions = patches.shape
     grouped = patches.view(count, groups, -1, positions)
     return grouped.permute(1, 0, 3, 2).reshape(groups, count * positions, -1)

@@ -70,15 +70,23 @@ class Simulation(torch.fx.Interpreter):
         self.env = {}
         self.args_iter = iter([images])
 
-    def advance(self, n: Node) -> None:
-        """Compute a node's value, all before it being known; free what nobody reads any more."""
-        self.env[n] = self.run_node(n)
+    def advance(self, n: Node, raw: torch.Tensor | None = None) -> None:
+        """Compute a node's value, all before it being known; free what nobody reads any more.
+
+        Args:
+            n: The node.
+            raw: What its operator gives, if that is known.
+        """
+        self.env[n] = self.run_node(n) if raw is None else self._as_written(n, raw)
         for done in self.user_to_last_uses.get(n, ()):
             del self.env[done]
 
     def run_node(self, n: Node) -> Any:
         """Return a node's value; behind an int8 unit, what its code stands for."""
         value = super().run_node(n) if n not in self._integer else self._integer_unit(n)
+        return self._as_written(n, value)
+
+    def _as_written(self, n: Node, value: Any) -> Any:
         return self._coded(n, value) if n in self._written else value
 
     def _integer_unit(self, n: Node) -> Any:

@@ -22,7 +22,7 @@ def sequence(rounding=round_to_nearest, coarse=1.0):
     return traced, units, rounded
 
 
-def whole_sequence(factor, rounding, coarse=1.0, *, alone=False):
+def whole_sequence(factor, rounding, coarse=1.0, *, alone=False, images=IMAGES):
     """Round a network whose ranges are multiplied by a factor; return its encodings as well."""
     traced = trace(networks.folded("v2", short=True))
     units = find_units(traced)
@@ -35,7 +35,7 @@ def whole_sequence(factor, rounding, coarse=1.0, *, alone=False):
         if unit.has_weight:
             weight, _ = weight_and_bias(traced, unit)
             scales[unit.operator.name] = coarse * weight.flatten(1).abs().amax(1) / 127
-    rounded = round_in_sequence(traced, units, encodings, scales, IMAGES, rounding, alone=alone)
+    rounded = round_in_sequence(traced, units, encodings, scales, images, rounding, alone=alone)
     return traced, units, encodings, rounded
 
 
@@ -150,3 +150,43 @@ def test_each_layer_sees_what_the_layers_before_it_have_become():
     assert changed[0] is False  # the image
     assert all(changed[1:])
     assert len(np.unique([len(x) for pair in seen.values() for x in pair])) == 1
+
+
+def test_later_layers_are_shown_more_images(monkeypatch):
+    monkeypatch.setattr(in_sequence, "_FIRST_SHOWN", 8)
+    monkeypatch.setattr(in_sequence, "_FIRST_SIDE", 16)
+    cut = [slice(first, first + 4) for first in range(0, 32, 4)]
+    monkeypatch.setattr(in_sequence, "parts", lambda _: cut)
+    seen = {}
+
+    def watch(node, weight, scales, inputs):
+        seen[node] = torch.cat(list(inputs))
+        return round_to_nearest(node, weight, scales, inputs)
+
+    images = networks.calibration(32, 32).images
+    traced, units, encodings, rounded = whole_sequence(1.0, watch, coarse=8, images=images)
+    order = in_sequence._spread_first(32, 8)
+    assert order[:8] == list(range(0, 32, 4))
+    assert sorted(order) == list(range(32))
+    with torch.no_grad():
+        network = Simulation(traced, units, encodings, rounded, keep=True)
+        values = network.values(torch.from_numpy(images[order]))
+    read = {unit.operator: unit.activations[0] for unit in units if unit.has_weight}
+    wanted = {32: 8, 16: 8, 8: 32, 4: 32, 1: 32}  # by the side of what is read
+    assert {x.shape[-1] for x in seen.values() if x.dim() == 4} == {32, 16, 8, 4}
+    for node, x in seen.items():
+        assert len(x) == wanted[x.shape[-1] if x.dim() == 4 else 1]
+        if x.dim() == 4 and x.shape[-1] < 32:  # all has been rounded by then
+            step = encodings[read[node].name].scale
+            differing = (x - values[read[node]][: len(x)]).abs() > step / 2
+            assert float(differing.float().mean()) < 0.01  # codes next to half-way
+
+
+def test_every_layer_is_computed_once_for_an_image(monkeypatch):
+    computed = []
+    for run in (Simulation, in_sequence._Clipped):
+        monkeypatch.setattr(
+            run, "_integer_unit", lambda self, n: computed.append(n) or n.target(*self.operands(n))
+        )
+    _, units, _ = sequence()
+    assert not {unit.operator for unit in units if unit.has_weight} & set(computed)

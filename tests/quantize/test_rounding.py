@@ -33,10 +33,30 @@ def test_the_columns_times_the_weights_are_the_convolution(
     )
     settings = ([stride] * 2, [padding] * 2, [dilation] * 2, groups)
     expected = F.conv2d(x, weight, None, *settings)  # (N, out, H, W)
-    columns = _columns(SimpleNamespace(args=(None, None, None, *settings)), weight, x, groups)
+    columns = _columns(SimpleNamespace(args=(None, None, None, *settings)), weight, x, 9)
     rows = weight.view(groups, shape[0] // groups, -1)
     products = (rows @ columns.transpose(1, 2)).reshape(shape[0], 2, *expected.shape[2:])
     torch.testing.assert_close(products.transpose(0, 1), expected)
+
+
+@pytest.mark.parametrize("kernel", [1, 3])
+@pytest.mark.parametrize(("positions", "side"), [(10_000, 12), (5 * 16, 4), (5 * 20, 4), (1, 1)])
+def test_moments_are_of_few_positions_of_many_images(kernel, positions, side, monkeypatch):
+    monkeypatch.setattr(rounding, "_POSITIONS", positions)
+    monkeypatch.setattr(rounding, "in_order", map)
+    seen = []
+    columns = rounding._columns
+    monkeypatch.setattr(
+        rounding, "_columns", lambda *given: seen.append(columns(*given)) or seen[-1]
+    )
+    node = SimpleNamespace(args=(None, None, None, [1, 1], [kernel // 2] * 2, [1, 1], 1))
+    x = torch.randn(5, 6, 12, 12, generator=torch.Generator().manual_seed(0))
+    _moments(node, torch.zeros(4, 6, kernel, kernel), x.split(2))
+    _, *parts = seen  # the first part twice
+    assert [part.shape[1] for part in parts] == [count * side**2 for count in (2, 2, 1)]
+    middle = parts[0].view(2, side, side, 6, kernel, kernel)[..., kernel // 2, kernel // 2]
+    every = 12 // side
+    assert torch.equal(middle, x[:2, :, ::every, ::every].movedim(1, -1))
 
 
 def correlated(count=64, channels=12):
@@ -71,6 +91,6 @@ def test_blocks_of_columns_change_nothing(monkeypatch):
 def test_moments_are_the_covariance_of_all_parts_together():
     x = correlated() + 3
     node, weight = SimpleNamespace(args=()), torch.zeros(5, 12)
-    (found,) = _moments(node, weight, x.split(24), 1)
+    (found,) = _moments(node, weight, x.split(24))
     expected = torch.cov(x.double().T, correction=0)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
