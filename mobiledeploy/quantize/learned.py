@@ -4,9 +4,9 @@
 
 n and b are what is learned (see `descent`). n starts at integers that are good already (see
 `rounding`), and moves by hundredths of a step at a time: a weight flips to its other integer when
-many images ask for it. No scale or zero-point changes. Some of the images are not learned from but
-judge, after every epoch, whether what was learned holds for others: the best epoch is kept, or the
-start if none is better.
+many images ask for it, and none does where there are fewer than about a hundred to ask. No scale or
+zero-point changes. Some of the images are not learned from but judge, after every epoch, whether
+what was learned holds for others: the best epoch is kept, or the start if none is better.
 
 Source: Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization" (2020), for
 learning which way to round. That learns layer by layer; from the logits it is the error of the
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 _EPOCHS = 10
 _LEAST_IMAGES = 12
-_WEIGHT_RATE = 0.003  # in steps of the weights' grids
+_WEIGHT_RATE = 0.012  # in steps of the weights' grids
 _BIAS_RATE = 1e-4
 
 

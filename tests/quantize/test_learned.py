@@ -61,6 +61,23 @@ def test_the_best_epoch_is_what_is_returned_not_the_last(monkeypatch):
     assert again == pytest.approx(min(judged), rel=1e-5)  # float32, in other parts
 
 
+def test_weights_flip_where_many_images_ask_for_it(monkeypatch):
+    """They did not: a whole course of steps was less than the half that a flip takes."""
+    moved = {}
+
+    def learn(*given, learn=learned.learn):
+        *_, scales, _images, start = given
+        for name, rounded in learn(*given).items():
+            grid = scales[name].view(-1, *[1] * (rounded.weight.dim() - 1))
+            moved[name] = ((rounded.weight - start[name].weight) / grid).abs()
+        return start
+
+    monkeypatch.setattr(prepare, "learn", learn)
+    quantized("best", 200)
+    assert sum(int((steps > 0.5).sum()) for steps in moved.values()) > 10
+    assert all(float(steps.max()) < 1.5 for steps in moved.values())
+
+
 def test_learning_moves_integers_and_leaves_the_encodings(by_recipe):
     before, after = by_recipe["balanced"], by_recipe["best"]
     assert before.encodings == after.encodings
