@@ -8,6 +8,11 @@ ONNX Runtime under QEMU as three ARM processors: plain NEON, dot products, matri
 about ten minutes on two cores.
 """
 
+from mobiledeploy.kernels import compute_alike
+
+compute_alike()  # as the commands do; before torch and numpy are loaded
+
+# ruff: noqa: E402
 import argparse
 import tempfile
 from pathlib import Path

@@ -12,6 +12,11 @@ two that stand for float hard-swishes: of what the convolutions in front of them
 which no runtime offers; and of that rounded to int8 of its whole range, which is what they do.
 """
 
+from mobiledeploy.kernels import compute_alike
+
+compute_alike()  # as the commands do; before torch and numpy are loaded
+
+# ruff: noqa: E402
 import argparse
 import struct
 import tempfile

@@ -8,6 +8,11 @@ differ from those of the artifact as it was; then, of the ladder on 16 of the im
 rung that fails and the layer that it names.
 """
 
+from mobiledeploy.kernels import compute_alike
+
+compute_alike()  # as the commands do; before torch and numpy are loaded
+
+# ruff: noqa: E402
 import argparse
 import sys
 import tempfile

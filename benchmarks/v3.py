@@ -10,6 +10,11 @@ minutes. `time` measures a family's six artifacts against one another on one thr
 the protocol of `mobiledeploy bench`, and prints a table in Markdown; 20 s each on a quiet machine.
 """
 
+from mobiledeploy.kernels import compute_alike
+
+compute_alike()  # as the commands do; before torch and numpy are loaded
+
+# ruff: noqa: E402
 import argparse
 import os
 import subprocess
