@@ -67,13 +67,3 @@ class _OnCodes(torch.autograd.Function):
             of_codes = (gradients[0] * output).mul_(1 / ctx.step)
             of_step = of_codes.addcmul_(of_x, steps, value=-1).sum_to_size(ctx.step.shape)
         return of_x, of_step, None, None
-
-
-def inner_products(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return each image's sum of products, (N,), without forming the products."""
-    return cast("torch.Tensor", torch.linalg.vecdot(_in_memory_order(a), _in_memory_order(b)))
-
-
-def _in_memory_order(tensor: torch.Tensor) -> torch.Tensor:
-    """Return each image's elements as a vector: without a copy where channels come last."""
-    return tensor.movedim(1, -1).reshape(len(tensor), -1)

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -38,10 +38,9 @@ from mobiledeploy.quantize.descent import (
     judges_and_others,
     shuffled_batches,
 )
-from mobiledeploy.quantize.in_sequence import Rounded
+from mobiledeploy.quantize.in_sequence import Unrounded
 from mobiledeploy.quantize.prepare import plan
 from mobiledeploy.quantize.ranges import learnable_sites
-from mobiledeploy.quantize.simulate import Simulation
 from mobiledeploy.single_thread import on_one_thread
 from mobiledeploy.types import Observations, QuantRecipe, evenly_spread
 
@@ -199,7 +198,7 @@ def _limits(group: ChannelGroup, planned: Plan) -> tuple[torch.Tensor, torch.Ten
     return least, torch.where(clipped, 0.0, np.inf)
 
 
-class _Widened(Simulation):
+class _Widened(Unrounded):
     """Runs the network with float weights, and with ranges wider or narrower than planned.
 
     Args:
@@ -211,10 +210,6 @@ class _Widened(Simulation):
     def __init__(self, planned: Plan, widths: Mapping[str, torch.Tensor]) -> None:
         super().__init__(planned.traced, planned.units, planned.encodings, {})
         self._widths = widths
-
-    def parameters(self, n: Node, operands: Sequence[Any]) -> Rounded:  # noqa: ARG002
-        """Return a layer's parameters as they are."""
-        return Rounded(operands[1], operands[2])
 
     def _coded(self, node: Node, value: torch.Tensor) -> torch.Tensor:
         return on_codes(value, self._encodings[node.name], self._widths.get(node.name))

@@ -143,8 +143,9 @@ def _round_layer(
     node: Node, under_way: Sequence[_UnderWay], scales: torch.Tensor, rounding: Rounding
 ) -> Rounded:
     """Round a layer and let the images pass; its bias takes over what rounding did to the mean."""
-    inputs = [images.quantized.operands(node)[0] for images in under_way]
-    _, weight, bias, *_ = under_way[0].quantized.operands(node)
+    operands = [images.quantized.operands(node) for images in under_way]
+    inputs = [given[0] for given in operands]
+    _, weight, bias, *_ = operands[0]
     on_grid = rounding(node, weight, scales, inputs)
     sums = in_order(lambda images: images.lost(node, on_grid), under_way)
     shift = torch.stack(list(sums)).sum(0) / sum(len(x) for x in inputs)
@@ -189,12 +190,16 @@ class _UnderWay:
         self._outputs = []
 
 
-class _Clipped(Simulation):
-    """Runs the network with float weights and activations that are clipped, but not rounded."""
+class Unrounded(Simulation):
+    """Runs the network with its float weights."""
 
     def parameters(self, n: Node, operands: Sequence[Any]) -> Rounded:  # noqa: ARG002
         """Return a layer's parameters as they are."""
         return Rounded(operands[1], operands[2])
+
+
+class _Clipped(Unrounded):
+    """Runs the network with activations that are clipped, but not rounded either."""
 
     def _coded(self, node: Node, value: torch.Tensor) -> torch.Tensor:
         encoding = self._encodings[node.name]

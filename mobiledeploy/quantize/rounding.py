@@ -89,7 +89,7 @@ def _columns(node: Node, weight: torch.Tensor, x: torch.Tensor, most: int) -> to
     """
     if x.dim() == 2:
         return x.unsqueeze(0)
-    groups, each, *_, kernel = groups_of(node), *weight.shape[1:]
+    groups, each, kernel = groups_of(node), weight.shape[1], weight.shape[-1]
     stride = cast("list[int]", node.args[3])[0] if len(node.args) > 3 else 1
     padding = cast("list[int]", node.args[4])[0] if len(node.args) > 4 else 0
     dilation = cast("list[int]", node.args[5])[0] if len(node.args) > 5 else 1

@@ -18,11 +18,9 @@ of Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization" 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-
-from mobiledeploy.quantize.codes import inner_products
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -48,7 +46,7 @@ class Probe:
 
         Summed over the images.
         """
-        products = [inner_products(gradient, error) for gradient in self.gradients]
+        products = [_inner_products(gradient, error) for gradient in self.gradients]
         return float(torch.stack(products).square().mean(0).sum())
 
 
@@ -92,3 +90,13 @@ class _Watcher(torch.fx.Interpreter):
         if n in self._watched:
             self.values[n] = value
         return value
+
+
+def _inner_products(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Return each image's sum of products, (N,), without forming the products."""
+    return cast("torch.Tensor", torch.linalg.vecdot(_in_memory_order(a), _in_memory_order(b)))
+
+
+def _in_memory_order(tensor: torch.Tensor) -> torch.Tensor:
+    """Return each image's elements as a vector: without a copy where channels come last."""
+    return tensor.movedim(1, -1).reshape(len(tensor), -1)
