@@ -16,7 +16,7 @@ from mobiledeploy.progress import step
 from mobiledeploy.rebuild import rebuild
 from mobiledeploy.report.document import KIND, SCHEMA, to_document
 from mobiledeploy.runtimes import open_runner
-from mobiledeploy.sources import EMBEDDED
+from mobiledeploy.types import EMBEDDED
 from mobiledeploy.verify.baseline import regressions, require_comparable
 from mobiledeploy.verify.tolerances import default_tolerances
 

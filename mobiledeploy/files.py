@@ -54,11 +54,13 @@ def moved_when_done(folder: Path) -> Iterator[Path]:
     together.
 
     Raises:
-        RuntimeFailedError: a file cannot be moved: a folder has its name.
+        RuntimeFailedError: a file cannot be moved: a folder has its name. None is moved then.
     """
     with TemporaryDirectory(dir=folder, prefix=".", suffix=".part") as hidden:
         yield Path(hidden)
-        for file in sorted(Path(hidden).iterdir()):
+        files = sorted(Path(hidden).iterdir())
+        require_writable_files(*(folder / file.name for file in files))
+        for file in files:
             try:
                 file.replace(folder / file.name)
             except OSError as error:

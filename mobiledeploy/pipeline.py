@@ -13,7 +13,7 @@ from mobiledeploy import data, models
 from mobiledeploy import weights as _weights
 from mobiledeploy.climb import Networks, climb
 from mobiledeploy.equalize import equalize
-from mobiledeploy.errors import UsageError
+from mobiledeploy.errors import DataError, UsageError
 from mobiledeploy.export import artifact_name, export_executorch, export_onnx
 from mobiledeploy.export.manifest import write_manifest
 from mobiledeploy.files import moved_when_done, require_home_for_artifacts
@@ -268,10 +268,12 @@ def deploy(
 
     Raises:
         UsageError: the folder's path is no text.
+        DataError: a float network is to be checked, and the package's images do not fit it.
         ExportError: an exporter refused the network.
         RuntimeFailedError: an artifact could not be written or run.
     """
     require_home_for_artifacts(out)
+    checked_on = _images_to_check_on(model, calibration) if parity else None
     networks = take_through_stages(model, calibration, recipe, demand)
     deployed = networks.deployed
     exporters: Mapping[Format, Callable[[QuantizedModel | FoldedModel, Path], Artifact]] = {
@@ -284,9 +286,8 @@ def deploy(
             exporters[name](deployed, folder / artifact_name(deployed, name)) for name in formats
         ]
         report = None
-        if parity:
-            images = calibration or data.embedded_calibration(model.spec, model.preprocessing)
-            report = _check(networks, [artifact.path for artifact in written], images, demand)
+        if checked_on is not None:
+            report = _check(networks, [artifact.path for artifact in written], checked_on, demand)
         found = None if report is None else summary(report)
         manifests = [write_manifest(artifact, deployed, found, home=out) for artifact in written]
     return Deployment(
@@ -297,12 +298,27 @@ def deploy(
     )
 
 
+def _images_to_check_on(model: FloatModel, calibration: CalibrationSet | None) -> CalibrationSet:
+    """Return some of the calibration's images; for a float network, of the package's own.
+
+    Raises:
+        DataError: the package's do not fit the network.
+    """
+    try:
+        images = calibration or data.embedded_calibration(model.spec, model.preprocessing)
+    except DataError as error:
+        raise DataError(
+            f"The images of this package cannot check the artifacts: {error.message}",
+            remedy="Give --no-parity, and images of your own to `mobiledeploy parity` afterwards.",
+        ) from error
+    return images.spread(_PARITY_IMAGES)
+
+
 def _check(
     networks: Networks, paths: Sequence[Path], images: CalibrationSet, demand: FloatDemand | None
 ) -> ParityReport:
-    """Run the artifacts on a few images, against the network that they should be."""
+    """Run the artifacts on images, against the network that they should be."""
     tolerances = default_tolerances(networks.original.spec.family)
     if demand is not None and demand.min_sqnr_db is not None:
         tolerances = replace(tolerances, min_sqnr_db=demand.min_sqnr_db)
-    few = images.first(_PARITY_IMAGES)
-    return climb(networks, paths, few, tolerances=tolerances, quick=True)
+    return climb(networks, paths, images, tolerances=tolerances, quick=True)

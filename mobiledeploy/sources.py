@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 from mobiledeploy.data import embedded_calibration, load_calibration
 from mobiledeploy.errors import DataError, OtherInputsError, UsageError, WeightsError
 from mobiledeploy.files import sha256_of
+from mobiledeploy.types import EMBEDDED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from mobiledeploy.export.manifest import Manifest
     from mobiledeploy.types import CalibrationSet
-
-EMBEDDED = "embedded"
 
 
 def find_checkpoint(manifest: Manifest, given: Path | None = None) -> Path | None:

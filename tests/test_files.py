@@ -80,6 +80,16 @@ def test_a_file_that_cannot_be_moved_is_named(tmp_path):
         (folder / "a").touch()
 
 
+def test_where_one_file_cannot_be_moved_none_is(tmp_path):
+    (tmp_path / "b").mkdir()
+    with (
+        pytest.raises(RuntimeFailedError, match="it is a folder"),
+        moved_when_done(tmp_path) as folder,
+    ):
+        [(folder / name).touch() for name in "ab"]
+    assert [path.name for path in tmp_path.iterdir()] == ["b"]
+
+
 def test_a_folder_is_made_and_left_empty(tmp_path):
     require_writable(tmp_path / "a" / "b")
     require_writable(tmp_path / "a" / "b")

@@ -18,7 +18,13 @@ from mobiledeploy.data.folder import find_images, labels_of
 from mobiledeploy.data.images import SUFFIXES, ImageFile, decode_all, is_image
 from mobiledeploy.data.preprocess import check_preprocessing
 from mobiledeploy.errors import DataError
-from mobiledeploy.types import CalibrationSet, ModelSpec, Preprocessing, evenly_spread
+from mobiledeploy.types import (
+    EMBEDDED,
+    CalibrationSet,
+    ModelSpec,
+    Preprocessing,
+    evenly_spread,
+)
 
 
 def load_calibration(
@@ -77,7 +83,7 @@ def embedded_calibration(
         )
     files = [ImageFile(name, folder / name) for name in found]
     chosen = [files[i] for i in _spread(len(files), samples, "The embedded set")]
-    return _from_files(chosen, "embedded", preprocessing, spec)
+    return _from_files(chosen, EMBEDDED, preprocessing, spec)
 
 
 def _from_folder(
@@ -99,11 +105,16 @@ def _from_folder(
     files = [ImageFile(names[i], paths[i]) for i in chosen]
     return _from_files(
         files,
-        str(source),
+        _told_apart(source),
         preprocessing,
         spec,
         labels=None if labels is None else tuple(labels[i] for i in chosen),
     )
+
+
+def _told_apart(folder: Path) -> str:
+    """Return a folder's path; of one called as the package's own images are, another spelling."""
+    return str(folder) if str(folder) != EMBEDDED else f"./{folder}"
 
 
 def _from_files(

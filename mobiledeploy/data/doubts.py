@@ -79,7 +79,7 @@ def _not_as_remembered(model: FloatModel, images: CalibrationSet) -> str | None:
     norms = [module for module in model.module.modules() if isinstance(module, nn.BatchNorm2d)]
     if model.provenance.source == "random" or not norms:
         return None  # nothing was learned, so nothing is remembered
-    few = images.first(_MOST_LOOKED_AT).images
+    few = images.spread(_MOST_LOOKED_AT).images
     shift, spread = shift_and_spread(model.module, norms[0], few)
     return (
         _unlike_training(shift, spread, len(few))

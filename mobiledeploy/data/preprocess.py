@@ -1,7 +1,9 @@
 """From an image to a network's input.
 
-Input: a PIL image. Output: float32 (C, H, W), (pixel / 255 - mean) / std. Invariant: the arithmetic
-is that of the weights' own evaluation (resize the short side, centre crop, normalise, in float32).
+Input: a PIL image. Output: float32 (C, H, W), (pixel / 255 - mean) / std. Invariant: the steps are
+those of the weights' own evaluation (resize the short side, centre crop, normalise, in float32).
+What is no whole pixel goes to the nearest in the long side, and down in the crop's corner;
+torchvision rounds the other way round, and can be a pixel apart.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ from mobiledeploy.progress import track
 from mobiledeploy.rebuild import rebuild_float
 from mobiledeploy.runtimes import open_runner
 from mobiledeploy.runtimes.eager import EagerRunner
-from mobiledeploy.sources import EMBEDDED, find_checkpoint, places_of
-from mobiledeploy.types import INPUT_NAME, OUTPUT_NAME, Duel, Flip, Loss, OutputsDiff
+from mobiledeploy.sources import find_checkpoint, places_of
+from mobiledeploy.types import EMBEDDED, INPUT_NAME, OUTPUT_NAME, Duel, Flip, Loss, OutputsDiff
 from mobiledeploy.verify.figures import figures
 from mobiledeploy.verify.metrics import sign_test, sqnr_db, top1_agreement
 

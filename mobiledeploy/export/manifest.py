@@ -17,6 +17,7 @@ from mobiledeploy.errors import ArtifactError, UsageError
 from mobiledeploy.export.manifest_fields import check_fields
 from mobiledeploy.files import sha256_of, write_whole
 from mobiledeploy.types import (
+    EMBEDDED,
     Artifact,
     FoldedModel,
     ModelSpec,
@@ -115,7 +116,7 @@ def _checkpoint(model: QuantizedModel | FoldedModel) -> str:
 def _calibration_images(model: QuantizedModel) -> str:
     """Return the path of the calibration images; empty where the package carries them."""
     source = model.calibration_source
-    return "" if source == "embedded" else source
+    return "" if source == EMBEDDED else source
 
 
 def _from_manifest(folder: Path, typed: str) -> dict[str, str]:

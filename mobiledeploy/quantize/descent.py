@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 BATCH = 8
 _JUDGES = 6  # every sixth image
+_LEAST_POWER = 1e-12
 
 
 class Quantized(Protocol):
@@ -85,7 +86,7 @@ def loss(network: Quantized, images: NDArray[np.float32], targets: torch.Tensor)
         ),
         few,
     )
-    return sum(errors) / float(targets.square().sum())
+    return sum(errors) / float(_power(targets))
 
 
 def descend(
@@ -96,7 +97,7 @@ def descend(
 ) -> None:
     """Take one step of Adam on a batch."""
     parameters = student.parameters
-    power = targets.square().sum()
+    power = _power(targets)
 
     def gradients(few: slice) -> tuple[torch.Tensor, ...]:
         with torch.enable_grad():
@@ -110,3 +111,8 @@ def descend(
         for parameter, gradient in zip(parameters, of_few, strict=True):
             cast("torch.Tensor", parameter.grad).add_(gradient)
     adam.step()
+
+
+def _power(targets: torch.Tensor) -> torch.Tensor:
+    """Return |targets|^2; of a network whose logits are all zero, next to nothing."""
+    return targets.square().sum().clamp_min(_LEAST_POWER)

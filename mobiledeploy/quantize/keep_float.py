@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 
     Images = NDArray[np.float32]
 
-RANKED_ON = 32
-"""Images that layers are ranked on, evenly spread over those of the calibration."""
-_REACHED_ON = 32
+_MEASURED_ON = 32  # images, evenly spread over those of the calibration
 _MARGIN_DB = 0.1  # by which the simulation may be better than the integers
 
 
@@ -70,8 +68,7 @@ class _Chooser:
         self._planned = planned
         self._recipe = recipe
         self._all = calibration.images
-        self._ranked_on = calibration.spread(RANKED_ON).images
-        self._reached_on = calibration.first(_REACHED_ON).images
+        self._some = calibration.spread(_MEASURED_ON).images
 
     @cached_property
     def _rounded(self) -> dict[str, Rounded]:
@@ -82,7 +79,7 @@ class _Chooser:
         return round_parameters(self._planned, self._recipe, self._all, alone=True)
 
     def ranked(self) -> list[str]:
-        return noisiest_first(self._planned, self._alone, self._ranked_on)
+        return noisiest_first(self._planned, self._alone, self._some)
 
     def reaching(self, demanded_db: float) -> list[str]:
         """Return as few layers as reach an SQNR, with a margin."""
@@ -123,7 +120,7 @@ class _Chooser:
 
     def _sqnr_db(self, kept: Sequence[str], rounded: Mapping[str, Rounded]) -> float:
         floating = float_units(self._planned.units, kept)
-        (found,) = sqnrs_db(self._planned, rounded, self._reached_on, [floating])
+        (found,) = sqnrs_db(self._planned, rounded, self._some, [floating])
         return found
 
     def _refuse(

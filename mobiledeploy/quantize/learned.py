@@ -31,9 +31,10 @@ from mobiledeploy.quantize.descent import (
 )
 from mobiledeploy.quantize.in_sequence import Rounded
 from mobiledeploy.quantize.simulate import Simulation
+from mobiledeploy.quantize.weights import largest_bias
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -125,6 +126,13 @@ class _Student:
         self.biases = {
             name: rounded.bias.clone().requires_grad_() for name, rounded in start.items()
         }
+        self._largest = {
+            unit.operator.name: largest_bias(
+                scales[unit.operator.name], encodings[unit.activations[0].name].scale
+            )
+            for unit in units
+            if unit.operator.name in start
+        }
 
     @property
     def parameters(self) -> list[torch.Tensor]:
@@ -134,10 +142,8 @@ class _Student:
     def run(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits, (N, classes)."""
         learnable = {
-            name: Rounded(
-                round_through(steps.clamp(-127, 127)) * self._grids[name], self.biases[name]
-            )
-            for name, steps in self.steps.items()
+            name: Rounded(round_through(steps.clamp(-127, 127)) * self._grids[name], bias)
+            for (name, steps), bias in zip(self.steps.items(), self._bounded(), strict=True)
         }
         return cast("torch.Tensor", Simulation(*self._network, learnable).run(images))
 
@@ -146,7 +152,15 @@ class _Student:
         return {
             name: Rounded(
                 weight=steps.detach().clamp(-127, 127).round() * self._grids[name],
-                bias=self.biases[name].detach().clone(),
+                bias=bias.detach().clone(),
             )
-            for name, steps in self.steps.items()
+            for (name, steps), bias in zip(self.steps.items(), self._bounded(), strict=True)
         }
+
+    def _bounded(self) -> Iterator[torch.Tensor]:
+        """Yield every bias, none larger than its channel's grid can say: a dead one's says little.
+
+        Adam moves it as far as any other.
+        """
+        for name, bias in self.biases.items():
+            yield bias.clamp(-self._largest[name], self._largest[name])

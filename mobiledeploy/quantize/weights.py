@@ -7,9 +7,9 @@ The grid is decided here, once, and written back into the float tensors: whateve
 later (torchao for the weights, XNNPACK's serializer for the biases) recovers exactly these
 integers.
 
-Invariant: |q_b| <= 2**21, so that float32 holds it exactly and no accumulator overflows, also in
-dead channels, whose tiny weights
-would ask for a tiny scale (onnxruntime issue 21000).
+Invariant: |q_b| <= 2**24, so that float32 holds it exactly and no accumulator overflows, also in
+dead channels, whose tiny weights would ask for a tiny scale (onnxruntime issue 21000). Scales are
+chosen for 2**21, which leaves room for what corrects a bias, or is learned of it, afterwards.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 import torch
 
 _BIAS_LIMIT = 2.0**21
+_LARGEST_BIAS = 2.0**24
 _SMALLEST_SCALE = 2.0**-40
 
 
@@ -50,5 +51,15 @@ def round_bias(bias: torch.Tensor, scales: torch.Tensor, input_scale: float) -> 
     The grid is formed in float32, as runtimes form it; the division is done in float64, so that
     dividing the result by the grid again gives the same integer in either precision.
     """
-    grid = (torch.tensor(input_scale, dtype=torch.float32) * scales).double()
-    return ((bias.double() / grid).round() * grid).float()
+    grid = _bias_grid(scales, input_scale)
+    codes = (bias.double() / grid).round().clamp(-_LARGEST_BIAS, _LARGEST_BIAS)
+    return (codes * grid).float()
+
+
+def largest_bias(scales: torch.Tensor, input_scale: float) -> torch.Tensor:
+    """Return how large a bias may become, per channel, in float."""
+    return (_LARGEST_BIAS * _bias_grid(scales, input_scale)).float()
+
+
+def _bias_grid(scales: torch.Tensor, input_scale: float) -> torch.Tensor:
+    return (torch.tensor(input_scale, dtype=torch.float32) * scales).double()

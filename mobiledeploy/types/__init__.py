@@ -25,6 +25,7 @@ from mobiledeploy.types.difference import (
     Reproduction,
 )
 from mobiledeploy.types.networks import (
+    EMBEDDED,
     INPUT_NAME,
     OUTPUT_NAME,
     RECIPES,
@@ -73,6 +74,7 @@ from mobiledeploy.types.spec import (
 )
 
 __all__ = [
+    "EMBEDDED",
     "FAMILIES",
     "FAMILY_ALIASES",
     "FORMATS",

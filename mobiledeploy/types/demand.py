@@ -14,7 +14,7 @@ class FloatDemand:
     Attributes:
         names: Of layers.
         count: The noisiest.
-        min_sqnr_db: Of the logits against float, on the first images of the calibration.
+        min_sqnr_db: Of the logits against float, on some images of the calibration.
     """
 
     names: tuple[str, ...] = ()

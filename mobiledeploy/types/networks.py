@@ -18,6 +18,8 @@ Interpolation = Literal["bilinear", "bicubic", "nearest"]
 Factors = Literal["given", "even", "learned"]
 """What channels are scaled by: nothing, what makes them even, or from there what logits ask for."""
 
+EMBEDDED = "embedded"
+"""The source of the images that the package carries."""
 INPUT_NAME = "input"
 OUTPUT_NAME = "logits"
 
@@ -146,7 +148,7 @@ class CalibrationSet:
 
     Attributes:
         images: float32, (N, C, H, W).
-        source: Where they came from, for people: a folder, a file, "embedded".
+        source: Where they came from: a folder, a file, or `EMBEDDED`.
         sha256: Of the ordered list of the images' own sha256 (before preprocessing).
         labels: Class index per image where the source has them.
         names: One per image, for reports.
@@ -174,15 +176,6 @@ class CalibrationSet:
             images=self.images[chosen],
             labels=None if self.labels is None else tuple(self.labels[i] for i in chosen),
             names=tuple(self.names[i] for i in chosen) if self.names else (),
-        )
-
-    def first(self, count: int) -> CalibrationSet:
-        """Return the first images of the set; `sha256` goes on naming the whole."""
-        return replace(
-            self,
-            images=self.images[:count],
-            labels=None if self.labels is None else self.labels[:count],
-            names=self.names[:count],
         )
 
 

@@ -11,13 +11,15 @@ regression.
 
 from __future__ import annotations
 
+from collections import Counter
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.errors import DataError
 from mobiledeploy.finite import figure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     Document = Mapping[str, Any]
 
@@ -66,13 +68,35 @@ def regressions(baseline: Document, report: Document) -> tuple[str, ...]:
 
 
 def _all_regressions(baseline: Document, report: Document) -> Iterator[str]:
-    rungs = {(r["name"], _suffix(r)): r for r in report["rungs"]}
-    for before in baseline["rungs"]:
-        now = rungs.get((before["name"], _suffix(before)))
+    names = Counter(rung["name"] for rung in baseline["rungs"])
+    for before, now in _paired(baseline["rungs"], report["rungs"]):
+        of_several = f" ({_file_name(before)})" if names[before["name"]] > 1 else ""
+        said = before["name"] + of_several
         if now is None:
-            yield f"{before['name']}: the baseline has this rung, the report has not."
+            yield f"{said}: the baseline has this rung, the report has not."
         else:
-            yield from (f"{before['name']}: {text}" for text in _worse(before, now))
+            yield from (f"{said}: {text}" for text in _worse(before, now))
+
+
+def _paired(
+    before: Sequence[Document], now: Sequence[Document]
+) -> Iterator[tuple[Document, Document | None]]:
+    """Yield every rung of the baseline with that of the report; None where it has none.
+
+    Artifacts may have moved or been renamed: of one rung, those of one file name belong together;
+    what is left, in its order.
+    """
+    left = list(now)
+    partners: dict[int, Document] = {}
+    for same in (_file_name, _suffix):
+        for number, rung in enumerate(before):
+            wanted = (rung["name"], same(rung))
+            found = next((r for r in left if (r["name"], same(r)) == wanted), None)
+            if number not in partners and found is not None:
+                left.remove(found)
+                partners[number] = found
+    for number, rung in enumerate(before):
+        yield rung, partners.get(number)
 
 
 def _require_same_images(before: Document, now: Document) -> None:
@@ -121,6 +145,10 @@ def _number(name: str, value: float | str | None) -> float:
     """Return a figure as it is compared."""
     number = figure(value)
     return min(number, _ROUNDING_DB) if name == "sqnr_db" else number
+
+
+def _file_name(rung: Document) -> str:
+    return PurePath(str(rung["artifact"])).name
 
 
 def _suffix(rung: Document) -> str:

@@ -427,6 +427,17 @@ def test_the_package_carries_images(package, make_image, spec):
     assert found.sha256 == expected
 
 
+def test_a_folder_of_the_same_name_is_not_taken_for_the_package(
+    tmp_path, monkeypatch, make_image, spec
+):
+    (tmp_path / "embedded").mkdir()
+    make_image(tmp_path / "embedded" / "0.png")
+    monkeypatch.chdir(tmp_path)
+    source = load_calibration(Path("embedded"), preprocessing=PREPROCESSING, spec=spec).source
+    assert source == "./embedded"
+    assert load_calibration(Path(source), preprocessing=PREPROCESSING, spec=spec).count == 1
+
+
 def test_some_of_the_packages_images_may_be_taken(package, make_image, spec):
     for index in range(5):
         make_image(package / f"{index}.png", seed=index)

@@ -10,9 +10,10 @@ import torch
 
 from mobiledeploy.equalize import equalize
 from mobiledeploy.export import export_executorch, export_onnx
-from mobiledeploy.quantize import quantize
+from mobiledeploy.quantize import learn_factors, quantize
 from mobiledeploy.quantize.reference import IntegerReference
 from mobiledeploy.runtimes import open_runner
+from mobiledeploy.types import RECIPES
 
 EXPORTERS = {"onnx": export_onnx, "pte": export_executorch}
 
@@ -31,6 +32,62 @@ def silenced(layers, bias):
     return quantize(equalize(replace(model, module=module), images), images)
 
 
+def mute(recipe, count):
+    """Return an int8 V3-Small of which every logit is zero, whatever it sees."""
+    model = networks.folded("v3-small", short=True)
+    module = copy.deepcopy(model.module)
+    classifier = [each for each in module.modules() if isinstance(each, torch.nn.Linear)][-1]
+    with torch.no_grad():
+        classifier.weight.zero_()
+        classifier.bias.zero_()
+    images = networks.calibration(32, count)
+    learned = learn_factors(equalize(replace(model, module=module), images), images)
+    return quantize(learned, images, RECIPES[recipe])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "count"),
+    [
+        pytest.param("fast", 96, id="as many images as it takes to judge ranges"),
+        pytest.param("best", 12, id="as few as it takes to learn"),
+    ],
+)
+def test_logits_that_are_always_zero_stay_so(recipe, count):
+    """There is nothing to be near to: 0 / 0 was an error, or NaN in every weight."""
+    logits = IntegerReference(mute(recipe, count)).run({"input": networks.pixels(32)})["logits"]
+    np.testing.assert_array_equal(logits, np.zeros_like(logits))
+
+
+@pytest.fixture(scope="module")
+def pruned_and_learned():
+    """Return V2 with two channels of each linear bottleneck gone, quantized by `best`."""
+    model = networks.folded("v2", short=True)
+    module = copy.deepcopy(model.module)
+    layers = [each for each in module.modules() if isinstance(each, torch.nn.Conv2d)]
+    bottlenecks = [each for each in layers if each.out_channels < each.in_channels]
+    assert len(bottlenecks) == 2
+    with torch.no_grad():
+        for layer in bottlenecks:
+            layer.weight[:2] = 0
+            layer.bias[:2] = 0
+    images = networks.calibration(32, 24)
+    return quantize(equalize(replace(model, module=module), images), images, RECIPES["best"])
+
+
+@pytest.mark.parametrize("extension", EXPORTERS)
+def test_what_is_learned_of_a_dead_channel_fits_into_int32(pruned_and_learned, extension, tmp_path):
+    """Adam moves its bias as far as any other's, and its grid is 2**-40 wide."""
+    assert_exact(pruned_and_learned, tmp_path / f"network.{extension}")
+
+
+def assert_exact(model, path):
+    EXPORTERS[path.suffix[1:]](model, path)
+    inputs = {"input": networks.pixels(32, seed=1)}
+    with open_runner(path) as runner:
+        found = runner.run(inputs)["logits"]
+    np.testing.assert_array_equal(found, IntegerReference(model).run(inputs)["logits"])
+
+
 PRUNED = ("features.3.block.1.0", -10.0)
 
 
@@ -44,10 +101,4 @@ PRUNED = ("features.3.block.1.0", -10.0)
     ],
 )
 def test_what_is_dead_stays_exact(layers, bias, extension, tmp_path):
-    model = silenced(layers, bias)
-    path = tmp_path / f"network.{extension}"
-    EXPORTERS[extension](model, path)
-    inputs = {"input": networks.pixels(32, seed=1)}
-    with open_runner(path) as runner:
-        found = runner.run(inputs)["logits"]
-    np.testing.assert_array_equal(found, IntegerReference(model).run(inputs)["logits"])
+    assert_exact(silenced(layers, bias), tmp_path / f"network.{extension}")

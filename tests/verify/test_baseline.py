@@ -148,6 +148,38 @@ def test_artifacts_may_have_new_names():
     assert regressions(document(), report) == ()
 
 
+def of_two_artifacts(*paths, **metrics):
+    """Return a report of several `.onnx`; these are the metrics of the first."""
+    report = document()
+    rungs = [copy.deepcopy(report["rungs"][ONNX]) | {"artifact": path} for path in paths]
+    rungs[0]["comparisons"][1]["metrics"] |= metrics
+    return report | {"rungs": [*report["rungs"][:ONNX], *rungs]}
+
+
+FELL = "differing_logits against integers went from 0 to 7."
+
+
+@pytest.mark.parametrize(
+    ("now", "found"),
+    [
+        pytest.param(("exports/a.onnx", "exports/b.onnx"), f"onnx (a.onnx): {FELL}", id="the same"),
+        pytest.param(("b.onnx", "a.onnx"), f"onnx (b.onnx): {FELL}", id="another order"),
+        pytest.param(("x.onnx", "b.onnx"), f"onnx (a.onnx): {FELL}", id="one has a new name"),
+        pytest.param(("x.onnx", "y.onnx"), f"onnx (a.onnx): {FELL}", id="both have"),
+    ],
+)
+def test_each_of_several_artifacts_is_held_to_its_own(now, found):
+    """The last one of a suffix stood for all."""
+    before = of_two_artifacts("exports/a.onnx", "exports/b.onnx")
+    assert regressions(before, of_two_artifacts(*now, differing_logits=7)) == (found,)
+
+
+def test_one_of_several_artifacts_that_is_missing_is_a_regression():
+    before, now = of_two_artifacts("a.onnx", "b.onnx"), of_two_artifacts("b.onnx")
+    missing = "onnx (a.onnx): the baseline has this rung, the report has not."
+    assert regressions(before, now) == (missing,)
+
+
 @pytest.mark.parametrize(
     ("baseline", "said"),
     [
