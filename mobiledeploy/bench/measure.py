@@ -171,8 +171,8 @@ def _check(
     for name, number, least in (("threads", threads, 1), ("runs", runs, 2), ("warmup", warmup, 0)):
         if number < least:
             raise UsageError(f"{name} is {number}; expected at least {least}.")
-    if duration_s is not None and not duration_s > 0:
-        raise UsageError(f"The duration is {duration_s} s; expected more than 0.")
+    if duration_s is not None and not 0 < duration_s < math.inf:
+        raise UsageError(f"The duration is {duration_s} s; expected more than 0, and an end.")
 
 
 def _run_sessions(

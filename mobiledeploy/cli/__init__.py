@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import _thread
 import io
+import signal
 import sys
 import threading
 import traceback
@@ -43,6 +44,7 @@ app = typer.Typer(
 )
 _debug = False
 _INTERRUPTED = 130  # what shells expect of a command that Ctrl-C ended
+_stopped_by = signal.SIGINT
 
 
 def _show_version(wanted: bool) -> None:
@@ -90,12 +92,30 @@ app.add_typer(device_commands, name="device")
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the documented code (see `mobiledeploy.errors`)."""
     sys.unraisablehook = _interrupt_again
+    _clean_up_when_told_to_end()
     try:
         code = _run(arguments)
     except OSError:  # of stderr: there is nowhere left to say it
         silence(sys.stderr)
         code = RuntimeFailedError.exit_code
     sys.exit(code)
+
+
+def _clean_up_when_told_to_end() -> None:
+    """Let what `timeout`, a CI job's limit or a closed terminal send do what Ctrl-C does.
+
+    What was started to ignore one (`nohup`) goes on ignoring it.
+    """
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)  # Windows has no SIGHUP
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _interrupt)
+
+
+def _interrupt(number: int, _frame: object) -> None:
+    global _stopped_by  # noqa: PLW0603 - a process ends once
+    _stopped_by = signal.Signals(number)
+    raise KeyboardInterrupt
 
 
 def _interrupt_again(ignored: sys.UnraisableHookArgs) -> None:
@@ -148,6 +168,7 @@ def _run_command(arguments: Sequence[str] | None) -> int:
         return 4
     if code == _INTERRUPTED:  # Typer, too, turns Ctrl-C into this code, and says nothing
         console().print("Stopped. Nothing half-written was left behind.")
+        return 128 + _stopped_by
     return code if isinstance(code, int) else 0
 
 

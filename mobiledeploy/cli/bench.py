@@ -9,6 +9,8 @@ import typer
 
 from mobiledeploy.cli.device_options import DEVICE, PYTHON, RUNNER, TIMEOUT
 from mobiledeploy.cli.output import console, require_targets, showing_progress, write_json
+from mobiledeploy.cli.values import a_number, typed
+from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,7 +31,8 @@ def bench(
     ],
     *,
     threads: Annotated[
-        int, typer.Option("--threads", min=1, help="Threads that compute one inference.")
+        int,
+        typer.Option("--threads", min=1, max=1024, help="Threads that compute one inference."),
     ] = 1,
     runs: Annotated[
         int | None,
@@ -60,7 +63,8 @@ def bench(
         typer.Option("--cpu-affinity", metavar="CORES", help="Bind to these, e.g. 4-7 or 0,2."),
     ] = None,
     cool_down: Annotated[
-        float, typer.Option("--cool-down", metavar="S", min=0, help="Rest between sessions.")
+        float,
+        typer.Option("--cool-down", metavar="S", min=0, max=86400, help="Rest between sessions."),
     ] = 0,
     device_uri: Annotated[str, DEVICE] = "local",
     python: Annotated[str, PYTHON] = "",
@@ -74,7 +78,11 @@ def bench(
     ] = False,
     min_sqnr: Annotated[
         float,
-        typer.Option(metavar="DB", help="Least SQNR of a device's outputs against this machine's."),
+        typer.Option(
+            metavar="DB",
+            callback=a_number,
+            help="Least SQNR of a device's outputs against this machine's.",
+        ),
     ] = 60,
     baseline: Annotated[
         Path | None, typer.Option(metavar="PATH", help="An earlier --json to hold this against.")
@@ -123,6 +131,11 @@ def bench(
     from mobiledeploy.files import require_different_files
 
     before = None
+    if baseline is None and typed(context, "max_regress"):
+        raise UsageError(
+            "--max-regress is against a --baseline, which was not given: nothing is compared.",
+            remedy="Give --baseline PATH, what an earlier --json wrote, or leave it out.",
+        )
     if baseline is not None:
         before = read_result(baseline, INSTRUCTIONS if counting else TIMES)
     allowed = parse_percent(max_regress)

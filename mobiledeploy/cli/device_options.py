@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+_LONGEST = 7 * 24 * 3600  # seconds; a clock has an end
+
 DEVICE = typer.Option(
     "--device",
     metavar="URI",
@@ -21,5 +23,9 @@ RUNNER = typer.Option(
     help="An Android executor_runner or onnxruntime_perf_test (adb); may be given twice.",
 )
 TIMEOUT = typer.Option(
-    "--timeout", metavar="S", min=1, help="How long one session on the device may take."
+    "--timeout",
+    metavar="S",
+    min=1,
+    max=_LONGEST,
+    help="How long one session on the device may take.",
 )

@@ -14,6 +14,7 @@ import typer
 
 from mobiledeploy.cli import model_options as options
 from mobiledeploy.cli.output import console, print_json, showing_progress
+from mobiledeploy.cli.values import a_number
 from mobiledeploy.errors import UsageError
 from mobiledeploy.types import RECIPES, FloatDemand, family_named, require_int8
 
@@ -62,7 +63,9 @@ def export(
     min_sqnr: Annotated[
         float | None,
         typer.Option(
-            metavar="DB", help="Keep as few layers in float as reach this SQNR of the logits."
+            metavar="DB",
+            callback=a_number,
+            help="Keep as few layers in float as reach this SQNR of the logits.",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("exports"),

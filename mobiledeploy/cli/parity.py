@@ -12,6 +12,7 @@ import typer
 
 from mobiledeploy.cli.device_options import DEVICE, PYTHON, TIMEOUT
 from mobiledeploy.cli.output import console, print_json, showing_progress
+from mobiledeploy.cli.values import a_number
 
 if TYPE_CHECKING:
     from mobiledeploy.types import ParityReport
@@ -44,7 +45,11 @@ def parity(
     ] = None,
     min_sqnr: Annotated[
         float | None,
-        typer.Option(metavar="DB", help="Least SQNR against float. [default: the family's]"),
+        typer.Option(
+            metavar="DB",
+            callback=a_number,
+            help="Least SQNR against float. [default: the family's]",
+        ),
     ] = None,
     layers: Annotated[
         bool, typer.Option("--layers", help="Also say what quantization does to each layer.")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.cli.output import console, require_targets, showing_progress, write_json
+from mobiledeploy.cli.values import typed
 from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -32,12 +33,11 @@ def require_options(context: typer.Context) -> None:
     Raises:
         UsageError: which one.
     """
-    given = []
-    for parameter in context.command.params:
-        source = context.get_parameter_source(parameter.name or "")
-        typed = source is not None and source.name == "COMMANDLINE"
-        if typed and parameter.name not in _PARAMETERS:
-            given.append(parameter.opts[0])
+    given = [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if typed(context, parameter.name or "") and parameter.name not in _PARAMETERS
+    ]
     if given:
         raise UsageError(
             f"A profile times operators, alone: {', '.join(given)} would mean nothing.",

@@ -11,6 +11,7 @@ from mobiledeploy.models import mobilenet_v1, mobilenet_v2, mobilenet_v3
 from mobiledeploy.types import FAMILIES, ArchitectureOptions, Family, ModelSpec
 
 MIN_RESOLUTION = 32  # five halvings: below it, the last stage has less than one pixel
+MAX_RESOLUTION = 4096
 MAX_WIDTH = 10.0
 
 _COMMON = frozenset({"rows", "stem_width", "norm_eps", "padding"})
@@ -46,7 +47,7 @@ def validate(spec: ModelSpec) -> None:
         spec.width,
         f"a number above 0, at most {MAX_WIDTH:g}",
     )
-    _require_integer("resolution", spec.resolution, at_least=MIN_RESOLUTION)
+    _require_integer("resolution", spec.resolution, at_least=MIN_RESOLUTION, at_most=MAX_RESOLUTION)
     _require_integer("num_classes", spec.num_classes, at_least=0)
     _require_integer("in_channels", spec.in_channels, at_least=1)
     _require(

@@ -6,6 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import pytest
 from tiny import CONFIG, NAME, NETWORK
 
 NOISE = ("Traceback", "torchao", "torch/", "cpuinfo", "W1", "[W", "deprecated")
@@ -76,8 +77,16 @@ def test_a_float_export_ends_with_a_table_that_holds_in_80_columns(mobiledeploy,
     assert max(map(len, table.splitlines())) <= 80
 
 
-def test_ctrl_c_leaves_nothing_half_written(
-    console_script: Path, offline_environment, workplace: Path
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        pytest.param(signal.SIGINT, 130, id="Ctrl-C"),
+        pytest.param(signal.SIGTERM, 143, id="a CI job's limit"),
+        pytest.param(signal.SIGHUP, 129, id="a closed terminal"),
+    ],
+)
+def test_what_stops_it_leaves_nothing_half_written(
+    console_script: Path, offline_environment, workplace: Path, number, code
 ):
     command = [console_script, "export", "v2", "--int8", *map(str, NETWORK)]
     command += ["--calib-data", "pictures", "--out", "stopped"]
@@ -88,9 +97,9 @@ def test_ctrl_c_leaves_nothing_half_written(
             if "Converting to int8" in line:  # done; lowering, the longest step, has begun
                 break
         time.sleep(0.5)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         said = process.stderr.read()
-    assert process.returncode == 130
+    assert process.returncode == code
     assert "Stopped" in said
     assert "Traceback" not in said
     folder = workplace / "stopped"
