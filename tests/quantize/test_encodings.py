@@ -14,6 +14,7 @@ from mobiledeploy.export import export_onnx
 from mobiledeploy.quantize import quantize
 from mobiledeploy.quantize.ranges import encode, encode_input
 from mobiledeploy.quantize.reference import IntegerReference
+from mobiledeploy.quantize.weights import round_bias
 from mobiledeploy.runtimes import open_runner
 from mobiledeploy.types import FAMILIES, CalibrationSet, Encoding, Preprocessing, QuantRecipe
 
@@ -206,6 +207,11 @@ def test_a_dead_channel_overflows_no_bias_and_keeps_parity(weight_size, tmp_path
     with torch.no_grad():
         exact = with_a_dead_channel(weight_size).module(torch.from_numpy(images)).numpy()
     assert np.corrcoef(exact.ravel(), expected.ravel())[0, 1] > 0.95
+
+
+def test_a_bias_beyond_its_grid_is_the_largest_that_float32_and_int32_hold():
+    scales, corrected = torch.tensor([2.0**-40, 0.5]), torch.tensor([-3.0, 3.0])
+    assert round_bias(corrected, scales, 0.25).tolist() == [-(2.0**24) * 2.0**-42, 3.0]
 
 
 def test_the_same_inputs_give_the_same_network():

@@ -84,6 +84,27 @@ def test_learning_moves_integers_and_leaves_the_encodings(by_recipe):
     assert before.encodings_digest != after.encodings_digest
 
 
+def test_no_bias_is_learned_that_its_channels_grid_cannot_say(monkeypatch):
+    """What learning believes in is what is exported: a dead channel's grid is 2**-40 wide."""
+    biases = []
+
+    def learn(*given):
+        traced, units, encodings, scales, _images, start = given
+        student = learned._Student(traced, units, encodings, scales, start)
+        with torch.no_grad():
+            for bias in student.biases.values():
+                bias.fill_(1e30)
+        input_scales = {u.operator.name: encodings[u.activations[0].name].scale for u in units}
+        for name, rounded in student.rounded().items():
+            biases.append(rounded.bias / (input_scales[name] * scales[name]))
+        return start
+
+    monkeypatch.setattr(prepare, "learn", learn)
+    quantized("best")
+    assert len(biases) > 5
+    assert all(torch.allclose(codes, torch.tensor(2.0**24)) for codes in biases)
+
+
 def test_the_same_images_teach_the_same_integers(by_recipe):
     assert quantized("best").encodings_digest == by_recipe["best"].encodings_digest
 
