@@ -57,7 +57,11 @@ def moved_when_done(folder: Path) -> Iterator[Path]:
         RuntimeFailedError: a file cannot be moved: a folder has its name. None is moved then.
     """
     with TemporaryDirectory(dir=folder, prefix=".", suffix=".part") as hidden:
-        yield Path(hidden)
+        try:
+            yield Path(hidden)
+        except RuntimeFailedError as error:  # nobody will find the hidden folder
+            seen = error.message.replace(hidden, str(folder))
+            raise type(error)(seen, remedy=error.remedy) from error
         files = sorted(Path(hidden).iterdir())
         require_writable_files(*(folder / file.name for file in files))
         for file in files:

@@ -1,4 +1,4 @@
-"""What `deploy` checks its artifacts on."""
+"""What `deploy` checks its artifacts on, and what `build` needs to be told."""
 
 from dataclasses import replace
 
@@ -6,7 +6,7 @@ import networks
 import pytest
 
 from mobiledeploy import pipeline
-from mobiledeploy.errors import DataError
+from mobiledeploy.errors import DataError, UsageError
 
 
 def test_images_to_check_on_are_spread_over_the_set():
@@ -38,3 +38,9 @@ def test_unchecked_it_is_exported(of_two_channels, tmp_path):
         of_two_channels, formats=["onnx"], calibration=None, out=tmp_path, parity=False
     )
     assert done.artifacts[0].path.is_file()
+
+
+def test_an_empty_name_of_weights_is_no_folder():
+    """As a script gives it whose variable is unset."""
+    with pytest.raises(UsageError, match="their name is empty"):
+        pipeline.build("v2", weights="")

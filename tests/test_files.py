@@ -71,6 +71,14 @@ def test_an_export_whose_manifest_cannot_be_written_leaves_the_former_one_whole(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == former
 
 
+def test_what_cannot_be_written_is_named_as_it_would_be_found(tmp_path):
+    with (
+        pytest.raises(RuntimeFailedError, match=f"Could not write {tmp_path / 'aaa'}"),
+        moved_when_done(tmp_path) as folder,
+    ):
+        require_writable(folder / ("a" * 300))
+
+
 def test_a_file_that_cannot_be_moved_is_named(tmp_path):
     (tmp_path / "a" / "b").mkdir(parents=True)
     with (

@@ -24,6 +24,7 @@ from mobiledeploy.errors import DataError
 from mobiledeploy.types import Preprocessing
 
 _EXPECTED = "expected `images`, uint8 (N, H, W, C), and optionally `labels`, integers (N,)"
+_NUMPYS = (b"PK", b"\x93NUMPY")  # how an .npz begins, which is a zip, and an .npy
 # RuntimeError: an encrypted archive, or compressed in a way that zipfile does not know
 _UNREADABLE = (
     *(OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, OverflowError),
@@ -47,6 +48,9 @@ def read_arrays(path: Path, in_channels: int) -> ImageArrays:
     """
     try:
         with path.open("rb") as handle:  # np.load would leave it open when it fails
+            if not handle.read(len(_NUMPYS[1])).startswith(_NUMPYS):  # np.load: pickles
+                raise DataError(f"Could not read {path}: it is no .npz; {_EXPECTED}.")
+            handle.seek(0)
             file = np.load(handle, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise DataError(f"{path} is a single array, not an .npz; {_EXPECTED}.")

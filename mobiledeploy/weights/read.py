@@ -155,7 +155,9 @@ def _refused_pickle(path: Path, error: pickle.UnpicklingError) -> WeightsError:
 
 def _damaged(path: Path, reason: object) -> WeightsError:
     """Return the error for a file that is not what it should be."""
-    first = str(reason).strip().split("\n")[0].split(". ")[0] or type(reason).__name__
+    first = str(reason).strip().split("\n")[0].split(". ")[0]
+    if not any(map(str.isalpha, first)):  # a KeyError's text is the key
+        first = type(reason).__name__
     return WeightsError(
         f"{path} could not be read as a checkpoint; it is damaged or of another kind ({first}).",
         remedy="Copy or download it again.",

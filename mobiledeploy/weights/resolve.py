@@ -6,6 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from mobiledeploy.errors import UsageError
 from mobiledeploy.types import ModelSpec, Preprocessing
 from mobiledeploy.weights.infer import Build
 from mobiledeploy.weights.inspect import complete_spec, inspect_checkpoint
@@ -40,9 +41,14 @@ def resolve(spec: ModelSpec, given: Collection[str], build: Build) -> Resolution
             is not needed.
 
     Raises:
-        UsageError: nobody publishes ImageNet weights for this variant.
+        UsageError: no weights are named, or nobody publishes ImageNet's for this variant.
         WeightsError: the checkpoint cannot be read, or contradicts what was given.
     """
+    if not spec.weights:
+        raise UsageError(
+            "No weights are named: their name is empty.",
+            remedy="Say imagenet, random, or the path of a checkpoint; is a variable unset?",
+        )
     if spec.weights == "random":
         return Resolution(spec=spec)
     if spec.weights == "imagenet":

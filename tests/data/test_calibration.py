@@ -396,6 +396,15 @@ def test_an_npz_that_zipfile_cannot_unpack_is_refused(tmp_path, spec, method, ch
         load(path, spec)
 
 
+@pytest.mark.parametrize("content", [b"", b"hi", b"\x80\x04K\x01."])
+def test_what_is_called_npz_and_is_none_is_said_to_be_none(tmp_path, spec, content):
+    """numpy speaks of pickles, and of a setting that nobody can reach."""
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(DataError, match=r"a\.npz: it is no \.npz; expected") as error:
+        load(tmp_path / "a.npz", spec)
+    assert "pickle" not in str(error.value)
+
+
 def test_a_single_array_is_no_npz(tmp_path, spec):
     np.save(tmp_path / "a.npy", images())
     path = (tmp_path / "a.npy").rename(tmp_path / "a.npz")
