@@ -20,8 +20,11 @@ pytest_plugins = ("exported_networks", "small_artifacts")
 # tiny networks: several threads would only wait for one another
 torch.set_num_threads(1)
 
-# in the background of a script it is ignored, and would be by the commands that tests stop with it
+# in the background of a script, or under nohup, they are ignored, and would be by the commands that
+# tests stop with them
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
