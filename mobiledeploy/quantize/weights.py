@@ -7,9 +7,10 @@ The grid is decided here, once, and written back into the float tensors: whateve
 later (torchao for the weights, XNNPACK's serializer for the biases) recovers exactly these
 integers.
 
-Invariant: |q_b| <= 2**24, so that float32 holds it exactly and no accumulator overflows, also in
-dead channels, whose tiny weights would ask for a tiny scale (onnxruntime issue 21000). Scales are
-chosen for 2**21, which leaves room for what corrects a bias, or is learned of it, afterwards.
+Invariant: |q_b| <= 2**22, so that float32 holds the real number that it stands for to a quarter of
+a step, which tells the integer, and no accumulator overflows. Also in dead channels, whose tiny
+weights would ask for a tiny scale (onnxruntime issue 21000). Scales are chosen for 2**21, which
+leaves room for what corrects a bias, or is learned of it, afterwards.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import torch
 
 _BIAS_LIMIT = 2.0**21
-_LARGEST_BIAS = 2.0**24
+_LARGEST_BIAS = 2.0**22
 _SMALLEST_SCALE = 2.0**-40
 
 

@@ -11,6 +11,7 @@ import torch
 from onnx import numpy_helper
 
 from mobiledeploy.export import export_onnx
+from mobiledeploy.export.onnx_passes import int32_biases
 from mobiledeploy.quantize import quantize
 from mobiledeploy.quantize.ranges import encode, encode_input
 from mobiledeploy.quantize.reference import IntegerReference
@@ -211,7 +212,17 @@ def test_a_dead_channel_overflows_no_bias_and_keeps_parity(weight_size, tmp_path
 
 def test_a_bias_beyond_its_grid_is_the_largest_that_float32_and_int32_hold():
     scales, corrected = torch.tensor([2.0**-40, 0.5]), torch.tensor([-3.0, 3.0])
-    assert round_bias(corrected, scales, 0.25).tolist() == [-(2.0**24) * 2.0**-42, 3.0]
+    assert round_bias(corrected, scales, 0.25).tolist() == [-(2.0**22) * 2.0**-42, 3.0]
+
+
+def test_no_bias_is_so_large_that_float32_forgets_its_integer():
+    """Beyond 2**22 steps it is off by more than the exporter takes for float32's rounding."""
+    random = np.random.default_rng(0)
+    scales = torch.from_numpy(random.uniform(1e-9, 2e-9, 10_000).astype(np.float32))
+    corrected = torch.from_numpy(random.uniform(-7e-4, 7e-4, 10_000).astype(np.float32))
+    bias, grid = round_bias(corrected, scales, 0.03), np.float32(0.03) * scales.numpy()
+    steps = bias.numpy().astype(np.float64) / grid.astype(np.float64)
+    assert np.abs(steps - np.rint(steps)).max() < int32_biases._OFF_GRID
 
 
 def test_the_same_inputs_give_the_same_network():
