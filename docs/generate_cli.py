@@ -27,6 +27,7 @@ def reference() -> str:
         (
             "# Command reference",
             "Generated from the code by `python docs/generate_cli.py`; a test compares the two.",
+            "Where a file to write is asked for, `-` is stdout, for one of them.",
             "",
             *sections,
         )

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory, TemporaryFile, gettempdir
@@ -12,6 +13,7 @@ import platformdirs
 from mobiledeploy.errors import RuntimeFailedError, UsageError
 
 CACHE_VARIABLE = "MOBILEDEPLOY_CACHE"
+STDOUT = Path("-")  # where a file to write is asked for
 
 
 @contextlib.contextmanager
@@ -44,6 +46,21 @@ def write_whole(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
     except OSError as error:
         raise _not_written(path, error) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file, whole or not at all, as UTF-8; `-` is stdout.
+
+    Names of files may hold bytes that are no text: those are written as escapes.
+
+    Raises:
+        RuntimeFailedError: see `write_whole`.
+    """
+    if path == STDOUT:
+        sys.stdout.write(text)
+        return
+    with write_whole(path) as part:
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 @contextlib.contextmanager
@@ -114,10 +131,12 @@ def require_writable(folder: Path) -> None:
 
 
 def require_writable_files(*paths: Path | None) -> None:
-    """See that `write_whole` could write these; folders are made where they are missing.
+    """See that `write_text` could write these; folders are made where they are missing.
+
+    To be told before the work of minutes, not after it.
 
     Args:
-        paths: None is nothing to write.
+        paths: None is nothing to write, `-` is stdout.
 
     Raises:
         UsageError: two are the same file.
@@ -125,7 +144,7 @@ def require_writable_files(*paths: Path | None) -> None:
     """
     require_different_files(*paths)
     for path in filter(None, paths):
-        if _is_stream(path):
+        if path == STDOUT or _is_stream(path):
             continue
         if path.is_dir():
             raise RuntimeFailedError(

@@ -105,8 +105,10 @@ def build(
         WeightsError: the weights cannot be had, read or mapped onto the network.
     """
     given = _given(model, config) | fields | ({} if weights is None else {"weights": weights})
+    asked = ModelSpec(**given)
+    models.validate(asked)
     with step("Building the network"):
-        resolved = _weights.resolve(ModelSpec(**given), set(given), models.create_on_meta)
+        resolved = _weights.resolve(asked, set(given), models.create_on_meta)
         preprocessing = _preprocessing(preprocessing, resolved)
         module = models.create(resolved.spec)
         if resolved.spec.weights == "random":

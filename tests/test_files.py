@@ -11,10 +11,12 @@ import pytest
 from mobiledeploy import pipeline
 from mobiledeploy.errors import RuntimeFailedError, UsageError
 from mobiledeploy.files import (
+    STDOUT,
     moved_when_done,
     require_different_files,
     require_writable,
     require_writable_files,
+    write_text,
     write_whole,
 )
 
@@ -34,6 +36,16 @@ def test_a_whole_file_may_be_read_by_whom_the_umask_allows(tmp_path):
         part.write_text("")
     (tmp_path / "ordinary").touch()
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
+
+
+def test_a_hyphen_is_stdout_and_for_one_file_only(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    require_writable_files(STDOUT, Path("file"), None)
+    write_text(STDOUT, "told\n")
+    assert capsys.readouterr().out == "told\n"
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(UsageError, match="Two of the outputs are -"):
+        require_writable_files(STDOUT, Path("-"))
 
 
 def texts_in(folder):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobiledeploy.cli.device_options import DEVICE, PYTHON, RUNNER, TIMEOUT
-from mobiledeploy.cli.output import console, require_targets, showing_progress, write_json
+from mobiledeploy.cli.output import console, print_table, showing_progress, write_json
 from mobiledeploy.cli.values import a_number, typed
 from mobiledeploy.errors import UsageError
 
@@ -128,7 +128,7 @@ def bench(
     from mobiledeploy.bench.history import append, require_appendable
     from mobiledeploy.bench.outputs import require_outputs
     from mobiledeploy.devices.host import int8_caveat
-    from mobiledeploy.files import require_different_files
+    from mobiledeploy.files import require_different_files, require_writable_files
 
     before = None
     if baseline is None and typed(context, "max_regress"):
@@ -139,7 +139,7 @@ def bench(
     if baseline is not None:
         before = read_result(baseline, INSTRUCTIONS if counting else TIMES)
     allowed = parse_percent(max_regress)
-    require_targets(json_path)
+    require_writable_files(json_path)
     if history is not None:
         require_appendable(history)
         require_different_files(json_path, history)
@@ -229,7 +229,7 @@ def _print_counts(counts: Sequence[InstructionCount]) -> None:
             f"{max(c.instructions):,}",
             "" if c is first else f"{c.median / first.median:.4f}",
         )
-    console().print(table)
+    print_table(table)
 
 
 def _table(title: str, *numbers: str) -> Table:
@@ -273,4 +273,4 @@ def _print_times(measurements: Sequence[Measurement]) -> None:
             f"{m.first_ms:.1f}",
             "-" if m.peak_memory_bytes is None else f"{m.peak_memory_bytes / _MIB:.1f}",
         )
-    console().print(table)
+    print_table(table)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobiledeploy.cli.output import console, print_json, require_targets
+from mobiledeploy.cli.output import print_json, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,8 @@ def compare(
         Path | None, typer.Option(metavar="PATH", help="Write the table as Markdown.")
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Write a page with table and plot.")
+        Path | None,
+        typer.Option(metavar="PATH", help="Write a page with table and plot."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
@@ -33,14 +34,13 @@ def compare(
 
     from mobiledeploy.bench.baseline import read_result
     from mobiledeploy.bench.comparison import rows_of, to_html, to_markdown
-    from mobiledeploy.files import write_whole
+    from mobiledeploy.files import STDOUT, require_writable_files, write_text
 
-    require_targets(markdown, html)
+    require_writable_files(markdown, html, STDOUT if as_json else None)
     rows = rows_of([read_result(path) for path in results])
     for path, text in ((markdown, to_markdown(rows)), (html, to_html(rows))):
         if path is not None:
-            with write_whole(path) as part:
-                part.write_text(text, encoding="utf-8")
+            write_text(path, text)
     if as_json:
         print_json(
             {
@@ -66,4 +66,4 @@ def _print_table(rows: Sequence[Row]) -> None:
     for row in rows:
         artifact, device, runtime, *figures = row.cells
         table.add_row(f"{artifact}\n{device}\n{runtime}", *figures)
-    console().print(table)
+    print_table(table)

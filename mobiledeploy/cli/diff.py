@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobiledeploy.cli.output import console, print_json, showing_progress
+from mobiledeploy.cli.output import console, print_json, print_table, showing_progress
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -122,4 +122,4 @@ def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None
             table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*row)
-    console().print(table)
+    print_table(table)

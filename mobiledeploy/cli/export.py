@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mobiledeploy.cli import model_options as options
-from mobiledeploy.cli.output import console, print_json, showing_progress
+from mobiledeploy.cli.output import console, print_json, print_table, showing_progress
 from mobiledeploy.cli.values import a_number
 from mobiledeploy.errors import UsageError
 from mobiledeploy.types import RECIPES, FloatDemand, family_named, require_int8
@@ -193,7 +193,7 @@ def _print_table(deployment: Deployment) -> None:
             f"{artifact.size_bytes / 1e6:.2f} MB",
             *_figures(deployment, artifact),
         )
-    console().print(table)
+    print_table(table)
     say = partial(console().print, soft_wrap=True)
     report = deployment.parity
     if report is None:

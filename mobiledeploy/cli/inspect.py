@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobiledeploy.cli.output import console, print_json
+from mobiledeploy.cli.output import console, print_json, print_table
 from mobiledeploy.types import require_int8
 
 if TYPE_CHECKING:
@@ -108,4 +108,4 @@ def _print_group(group: OperatorGroup) -> None:
     for operator in group.operators:
         row = (operator.name, operator.datatype or "?", str(operator.count))
         table.add_row(*row, f"{operator.count / group.total:.1%}")
-    console().print(table)
+    print_table(table)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mobiledeploy.cli.output import console, print_json, showing_progress
+from mobiledeploy.cli.output import console, print_json, print_table, showing_progress
 from mobiledeploy.errors import UsageError
 from mobiledeploy.progress import track
 
@@ -135,7 +135,7 @@ def _print_models(summaries: Iterable[ModelSummary]) -> None:
             f"{summary.int8_bytes / 1e6:.2f}",
             " ".join(spec.architecture.tags),
         )
-    console().print(table)
+    print_table(table)
     console().print("Sizes are of the weights, BatchNorm folded; an artifact adds a little.")
 
 
@@ -160,4 +160,4 @@ def _print_layers(summary: ModelSummary) -> None:
         )
     table.add_section()
     table.add_row("total", "", "", f"{summary.params:,}", f"{summary.macs / 1e6:.2f}", "100.0%")
-    console().print(table)
+    print_table(table)

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from typing import NoReturn, TextIO
 
     from rich.console import Console
+    from rich.table import Table
 
     from mobiledeploy.errors import MobileDeployError
 
 T = TypeVar("T")
+
+_TABLE_WIDTH = 80  # at least: every table's figures have room
 
 UNREAD = 141  # what shells expect of a command whose reader went away: 128 + SIGPIPE
 
@@ -84,24 +87,17 @@ def silence(stream: TextIO) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
+def print_table(table: Table) -> None:
+    """Print a table to where people read; lines too long for a window, rather than cut figures."""
+    from rich.segment import Segments
+
+    options = console().options.update_width(max(console().width, _TABLE_WIDTH))
+    console().print(Segments(console().render(table, options)), end="", crop=False)
+
+
 def print_json(document: object) -> None:
     """Write one JSON document to stdout; the only thing that ever goes there under ``--json``."""
     sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
-
-
-def require_targets(*paths: Path | None) -> None:
-    """See that files can be written, before the work of minutes and not after it.
-
-    Args:
-        paths: None is nothing to write, `-` is stdout.
-
-    Raises:
-        UsageError: two are the same file.
-        RuntimeFailedError: one cannot be written.
-    """
-    from mobiledeploy.files import require_writable_files
-
-    require_writable_files(*(path for path in paths if str(path) != "-"))
 
 
 def write_json(path: Path, document: object, *, indent: int = 2) -> None:
@@ -110,13 +106,9 @@ def write_json(path: Path, document: object, *, indent: int = 2) -> None:
     Raises:
         RuntimeFailedError: the file cannot be written.
     """
-    from mobiledeploy.files import write_whole
+    from mobiledeploy.files import write_text
 
-    if str(path) == "-":
-        print_json(document)
-        return
-    with write_whole(path) as part:
-        part.write_text(json.dumps(document, indent=indent) + "\n")
+    write_text(path, json.dumps(document, indent=indent) + "\n")
 
 
 def explain(error: MobileDeployError) -> None:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobiledeploy.cli.device_options import DEVICE, PYTHON, TIMEOUT
-from mobiledeploy.cli.output import console, print_json, showing_progress
-from mobiledeploy.cli.values import a_number
+from mobiledeploy.cli.output import console, print_table, showing_progress
+from mobiledeploy.cli.values import a_number, typed
+from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
     from mobiledeploy.types import ParityReport
@@ -24,6 +25,7 @@ _COLOURS = {"passed": "green", "FAILED": "bold red"}
 
 
 def parity(
+    context: typer.Context,
     artifacts: Annotated[
         list[Path], typer.Argument(metavar="ARTIFACT...", help="Of one network, with manifests.")
     ],
@@ -66,7 +68,8 @@ def parity(
         typer.Option("--json", metavar="PATH", help="Write a JSON document; - is stdout."),
     ] = None,
     junit_path: Annotated[
-        Path | None, typer.Option("--junit", metavar="PATH", help="Write JUnit XML, for CI.")
+        Path | None,
+        typer.Option("--junit", metavar="PATH", help="Write JUnit XML, for CI."),
     ] = None,
     markdown_path: Annotated[
         Path | None,
@@ -85,8 +88,13 @@ def parity(
     from mobiledeploy.progress import step
     from mobiledeploy.report import write
 
+    if device_uri is None and (typed(context, "python") or typed(context, "timeout")):
+        raise UsageError(
+            "--python and --timeout are about a --device, which was not given.",
+            remedy="Give --device URI, or leave them out.",
+        )
     targets = write.Targets(
-        json=None if json_path is not None and str(json_path) == "-" else json_path,
+        json=json_path,
         junit=junit_path,
         markdown=markdown_path,
         summary=os.environ.get("GITHUB_STEP_SUMMARY", "") if markdown_path else "",
@@ -98,7 +106,6 @@ def parity(
             from mobiledeploy.check import check_parity
             from mobiledeploy.devices import open_device
             from mobiledeploy.export.manifest import read_manifest
-            from mobiledeploy.report.document import to_document
             from mobiledeploy.verify.ladder import require
         stored = None if baseline is None else write.read_document(baseline)
         with ExitStack() as stack:
@@ -123,8 +130,6 @@ def parity(
     if layers:
         _print_layers(report)
     write.write_all(report, targets, read_manifest(artifacts[0]).document)
-    if str(json_path) == "-":
-        print_json(to_document(report))
     require(report)
 
 
@@ -149,7 +154,7 @@ def _print_table(report: ParityReport) -> None:
         cells = [row.rung, row.against, row.figures, row.versus_float]
         accuracy = [row.accuracy] if report.data.labelled else []
         table.add_row(*cells, *accuracy, Text(row.verdict, _COLOURS.get(row.verdict, "")))
-    console().print(table)
+    print_table(table)
     for rung in report.rungs:
         for failure in rung.all_failures:
             say(f"{rung.title}: {failure}")
@@ -177,7 +182,7 @@ def _print_layers(report: ParityReport) -> None:
         figures = (layer.gained_db, layer.sqnr_db, layer.own_sqnr_db)
         table.add_row(layer.name, *(f"{figure:.1f}" for figure in figures))
     console().print(f"The layers that lose most, {len(worst)} of {len(report.layers)}:")
-    console().print(table)
+    print_table(table)
     if report.first_bad_layer:
         text = f"The first layer that loses too much by itself is {report.first_bad_layer}."
         console().print(text, soft_wrap=True)

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobiledeploy.cli.output import console, require_targets, showing_progress, write_json
+from mobiledeploy.cli.output import console, print_table, showing_progress, write_json
 from mobiledeploy.cli.values import typed
 from mobiledeploy.errors import UsageError
 
@@ -64,13 +64,9 @@ def profile_artifacts(
     from mobiledeploy.bench.device_profile import profile_on
     from mobiledeploy.bench.profile import profile
     from mobiledeploy.devices.host import int8_caveat
+    from mobiledeploy.files import require_writable_files
 
-    if json_path is not None and json_path == trace_path:
-        raise UsageError(
-            f"--json and --trace would both be written to {json_path}.",
-            remedy="Name two files.",
-        )
-    require_targets(json_path, trace_path)
+    require_writable_files(json_path, trace_path)
     with showing_progress(), device:
         profiles = [
             profile(path, runs=runs, threads=threads)
@@ -83,11 +79,10 @@ def profile_artifacts(
         _print(each)
     if note:
         console().print(f"Note: {note}")
-    documents = {json_path: _document(profiles)} if json_path is not None else {}
+    if json_path is not None:
+        write_json(json_path, _document(profiles), indent=1)
     if trace_path is not None:
-        documents[trace_path] = to_chrome_trace(profiles)
-    for path, document in documents.items():
-        write_json(path, document, indent=1)
+        write_json(trace_path, to_chrome_trace(profiles), indent=1)
 
 
 def _document(profiles: Sequence[Profile]) -> dict[str, Any]:
@@ -133,4 +128,4 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
         table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    console().print(table)
+    print_table(table)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobiledeploy.cli import model_options as options
-from mobiledeploy.cli.output import console, require_targets, showing_progress, write_json
+from mobiledeploy.cli.output import console, print_table, showing_progress, write_json
 from mobiledeploy.types import RECIPES, family_named
 
 if TYPE_CHECKING:
@@ -46,13 +46,16 @@ def sensitivity(
         typer.Option("--json", metavar="PATH", help="Write a JSON document; - is stdout."),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Write a plot (SVG) of all layers.")
+        Path | None,
+        typer.Option(metavar="PATH", help="Write a plot (SVG) of all layers."),
     ] = None,
 ) -> None:
     """Rank the layers by what each one costs in int8."""
     if model is not None:
         family_named(model)  # a misspelt name is told before PyTorch has loaded
-    require_targets(json_path, plot)
+    from mobiledeploy.files import require_writable_files
+
+    require_writable_files(json_path, plot)
     overrides = options.preprocessing_overrides(mean, std, crop_pct, interpolation)
     fields = {
         "width": width,
@@ -98,7 +101,7 @@ def _print_table(report: SensitivityReport) -> None:
             f"{layer.gain_db:+.2f} dB",
             f"{layer.macs_share:.1%}",
         )
-    console().print(table)
+    print_table(table)
     rest = len(report.layers) - _LISTED
     more = f" {rest} more layers: --json." if rest > 0 else ""
     console().print(
@@ -110,13 +113,12 @@ def _print_table(report: SensitivityReport) -> None:
 
 def _write(report: SensitivityReport, json_path: Path | None, plot: Path | None) -> None:
     """Write what was asked for."""
-    from mobiledeploy.files import write_whole
+    from mobiledeploy.files import write_text
 
     if json_path is not None:
         write_json(json_path, report.document())
     if plot is not None:
-        with write_whole(plot) as part:
-            part.write_text(_chart(report), encoding="utf-8")
+        write_text(plot, _chart(report))
 
 
 def _chart(report: SensitivityReport) -> str:

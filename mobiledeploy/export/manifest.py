@@ -188,9 +188,10 @@ def parse_manifest(path: Path) -> Manifest:
         raise ArtifactError(f"The manifest {path} is missing.", remedy=_REMEDY)
     try:
         document = json.loads(path.read_text())
-        if document["schema"] != SCHEMA:
+        schema = _schema(document)
+        if schema != SCHEMA:
             raise ArtifactError(
-                f"The manifest {path} has schema {document['schema']}; expected {SCHEMA}.",
+                f"The manifest {path} has schema {schema}; expected {SCHEMA}.",
                 remedy="Use the mobiledeploy that wrote it, or export the artifact again.",
             )
         check_fields(document)
@@ -206,6 +207,13 @@ def parse_manifest(path: Path) -> Manifest:
     except (ValueError, KeyError, TypeError, UsageError) as error:
         raise ArtifactError(f"The manifest {path} is damaged: {error}.", remedy=_REMEDY) from error
     return manifest
+
+
+def _schema(document: object) -> object:
+    """Return what a manifest says that it is."""
+    if not isinstance(document, dict):
+        raise TypeError("it is no JSON object")
+    return document["schema"]
 
 
 def _require_parts(manifest: Manifest) -> None:

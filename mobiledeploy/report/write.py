@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.errors import DataError, MobileDeployError, RuntimeFailedError
-from mobiledeploy.files import require_writable_files, write_whole
+from mobiledeploy.files import require_writable_files, write_text
 from mobiledeploy.report.document import to_document
 from mobiledeploy.report.html import to_html
 from mobiledeploy.report.junit import error_to_junit, to_junit
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """Where to write; None writes nothing.
+    """Where to write; None writes nothing, `-` is stdout.
 
     Attributes:
         summary: A file that Markdown is appended to as well; empty for none.
@@ -52,15 +52,15 @@ def write_all(report: ParityReport, targets: Targets, manifest: Mapping[str, Any
         RuntimeFailedError: a file cannot be written.
     """
     if targets.json is not None:
-        _write(targets.json, json.dumps(to_document(report), indent=2) + "\n")
+        write_text(targets.json, json.dumps(to_document(report), indent=2) + "\n")
     if targets.junit is not None:
-        _write(targets.junit, to_junit(report))
+        write_text(targets.junit, to_junit(report))
     if targets.markdown is not None:
         text = to_markdown(report)
-        _write(targets.markdown, text)
+        write_text(targets.markdown, text)
         _append(targets.summary, text)
     if targets.html is not None:
-        _write(targets.html, to_html(report, manifest))
+        write_text(targets.html, to_html(report, manifest))
 
 
 @contextmanager
@@ -74,7 +74,7 @@ def errors_reported(targets: Targets, artifacts: Sequence[Path]) -> Iterator[Non
         yield
     except MobileDeployError as error:
         if targets.junit is not None:
-            _write(targets.junit, error_to_junit([path.name for path in artifacts], error))
+            write_text(targets.junit, error_to_junit([path.name for path in artifacts], error))
         raise
 
 
@@ -91,12 +91,6 @@ def read_document(path: Path) -> object:
             f"Could not read the report {path}: {error}",
             remedy="Write one with `mobiledeploy parity --json PATH`.",
         ) from error
-
-
-def _write(path: Path, text: str) -> None:
-    with write_whole(path) as part:
-        # names of files may hold bytes that are no text
-        part.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def _append(path: str, text: str) -> None:

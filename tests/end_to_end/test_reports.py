@@ -27,6 +27,17 @@ def reports(mobiledeploy, pair, workplace: Path, tmp_path_factory) -> Path:
     return folder
 
 
+def test_a_report_can_go_to_stdout(mobiledeploy, pair, workplace: Path):
+    done = mobiledeploy("parity", pair[1], "--samples", 8, "--junit", "-", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert ET.fromstring(done.stdout).tag == "testsuites"
+
+
+def test_options_of_a_device_need_one(mobiledeploy, pair, workplace: Path):
+    done = mobiledeploy("parity", pair[1], "--timeout", 60, cwd=workplace)
+    refused(done, 2, "--python and --timeout are about a --device")
+
+
 def test_the_json_document_is_what_its_schema_says(reports: Path):
     schema = resources.files("mobiledeploy.report").joinpath("parity.schema.json").read_text()
     document = json.loads((reports / "a.json").read_text())

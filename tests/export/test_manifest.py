@@ -153,6 +153,11 @@ def test_a_damaged_manifest_is_refused(artifact, content):
     refused(artifact, "damaged")
 
 
+def test_a_manifest_that_is_a_list_is_no_object(artifact, manifest):
+    manifest.write_text("[1]")
+    refused(artifact, "no JSON object")
+
+
 @pytest.mark.parametrize("schema", [0, 2, "1", None])
 def test_an_unknown_schema_is_refused(artifact, manifest, schema):
     document = json.loads(manifest.read_text())

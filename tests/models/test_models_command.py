@@ -28,6 +28,13 @@ def test_a_table_for_people_goes_to_stderr(run):
     assert "slim head1280" in err
 
 
+def test_a_narrow_window_cuts_no_figure(run, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    _, _, err = run("v3-small")
+    assert "2,542,856" in err
+    assert max(map(len, err.splitlines())) <= 80
+
+
 def test_width_and_resolution_apply_to_every_family(run):
     code, out, _ = run("--width", "0.25", "--resolution", "64", "--json")
     assert code == 0
