@@ -13,15 +13,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mobiledeploy.errors import ExportError
 from mobiledeploy.graph import find_sites, find_units, trace, weight_and_bias
 from mobiledeploy.observe import known_or_observe
 from mobiledeploy.progress import step
 from mobiledeploy.quantize.descent import judges_and_others
+from mobiledeploy.quantize.float_layers import layer_name
 from mobiledeploy.quantize.in_sequence import Rounded, round_in_sequence
 from mobiledeploy.quantize.judge import best_encodings
 from mobiledeploy.quantize.learned import learn
 from mobiledeploy.quantize.products import WIDTHS, Products, find_products
-from mobiledeploy.quantize.ranges import choose_encodings, least_widths, narrowed, widest_ranges
+from mobiledeploy.quantize.ranges import (
+    REFUSED_REQUANTIZATION,
+    choose_encodings,
+    least_widths,
+    narrowed,
+    widest_ranges,
+)
 from mobiledeploy.quantize.rounding import round_to_cancel
 from mobiledeploy.quantize.search import search_factors
 from mobiledeploy.quantize.weights import round_bias, round_to_nearest, weight_scales
@@ -115,7 +123,11 @@ def round_parameters(
         images: Of the calibration, (N, C, H, W).
         floating: Names of the operators of the units that compute in float.
         alone: Round each layer as if it alone were int8; nothing is learned then.
+
+    Raises:
+        ExportError: a runtime would not load the network: the activations differ too much.
     """
+    _require_requantizable(plan, floating)
     given = (plan.traced, plan.units, plan.encodings, plan.scales)
     if recipe.rounding == "nearest":  # only biases ask for images
         some = _CORRECTED * max(1, 224**2 // images.shape[-1] ** 2)
@@ -134,6 +146,23 @@ def round_parameters(
     }
 
 
+def _require_requantizable(plan: Plan, floating: Collection[str]) -> None:
+    """Raise where no width was enough: a hard-swish's input has one that is given."""
+    for unit in plan.units:
+        if not unit.has_weight or unit.operator.name in floating:
+            continue
+        product = plan.encodings[unit.activations[0].name].scale * plan.scales[unit.operator.name]
+        factor = float(product.max()) / plan.encodings[unit.output.name].scale
+        if factor >= REFUSED_REQUANTIZATION:
+            raise ExportError(
+                f"The layer {layer_name(unit)} cannot be int8: the scale of its sums is"
+                f" {factor:.3g} times its output's; runtimes take less than"
+                f" {REFUSED_REQUANTIZATION:g}.",
+                remedy="Look there, or in front of it, for a channel whose weights are thousands of"
+                " times the others', perhaps because its BatchNorm's variance is nearly zero.",
+            )
+
+
 @dataclass(frozen=True, slots=True)
 class _Network:
     """What stays the same while encodings are being chosen."""
@@ -146,9 +175,22 @@ class _Network:
     least_widths: Mapping[str, float] = field(default_factory=dict)
 
     def held_to_runtimes(self) -> _Network:
-        """Return the network with the widths below which a runtime refuses an operator."""
-        widest = self.by_node(self.encode(self.narrowed({site.name: 1.0 for site in self.sites})))
-        return replace(self, least_widths=least_widths(self.traced, self.units, self.sites, widest))
+        """Return the network with the widths below which a runtime refuses an operator.
+
+        They travel on: what is widened is read at a coarser scale.
+        """
+        held, widest = self, self.widest_encodings()
+        for _ in self.units:
+            widths = least_widths(self.traced, self.units, self.sites, widest)
+            held = replace(self, least_widths=widths)
+            before, widest = widest, held.widest_encodings()
+            if widest == before:
+                break
+        return held
+
+    def widest_encodings(self) -> dict[str, Encoding]:
+        """Return the encodings of all that calibration saw, by node name."""
+        return self.by_node(self.encode(self.narrowed({site.name: 1.0 for site in self.sites})))
 
     def narrowed(self, factors: Mapping[str, float]) -> dict[str, tuple[float, float]]:
         """Return the widest ranges multiplied by these factors, by site name."""

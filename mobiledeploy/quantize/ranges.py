@@ -35,6 +35,7 @@ _HALF_STEP_MARGIN = 1e-3
 _FLOAT32_MARGIN = 4e-5
 _LEAST_SCALE = 1e-6 / 255
 # Runtimes refuse to multiply by 256 and more when they requantize.
+REFUSED_REQUANTIZATION = 256.0
 _LARGEST_REQUANTIZATION = 128.0
 
 
@@ -57,17 +58,17 @@ def choose_encodings(
         if u.kind == "hardswish"
     }
     before_hardswish = set(hardswished.values())
-    source = sites[0].name
+    pixels = sites[0].name
     encodings: dict[str, Encoding] = {}
     for site in sites:
         low, high = ranges[site.name]
-        if site.name == source:
+        if site.name == pixels:
             encodings[site.name] = encode_input(preprocessing)
         elif site.name in pools:
             (source_node,) = pools[site.name].activations
             height, width = source_node.meta["val"].shape[-2:]
-            source_scale = encodings[site_of[source_node].name].scale
-            encodings[site.name] = encode_pooled(low, high, source_scale, height * width)
+            source = encodings[site_of[source_node].name]
+            encodings[site.name] = encode_pooled(low, high, source, height * width)
         elif site.name in products:
             a, b = (encodings[site_of[node].name] for node in products[site.name].activations)
             encodings[site.name] = encode_product(low, high, a, b)
@@ -181,10 +182,14 @@ def _clear_of_half(
     return Encoding(scale=best, zero_point=encoding.zero_point)
 
 
-def encode_pooled(low: float, high: float, source_scale: float, count: int) -> Encoding:
-    """Return the encoding of the mean of `count` elements of a tensor with this scale."""
-    wanted = encode(low, high, source_scale / _LARGEST_REQUANTIZATION)
-    scale = scale_of_mean(wanted.scale, source_scale, count)
+def encode_pooled(low: float, high: float, source: Encoding, count: int) -> Encoding:
+    """Return the encoding of the mean of `count` elements of a tensor that is encoded as `source`.
+
+    What calibration saw may lie beyond what `source` clips to; no mean of its codes does.
+    """
+    low, high = max(low, source.low), min(high, source.high)
+    wanted = encode(low, high, source.scale / _LARGEST_REQUANTIZATION)
+    scale = scale_of_mean(wanted.scale, source.scale, count)
     return replace(wanted, scale=scale)
 
 
@@ -244,14 +249,14 @@ def least_widths(
 ) -> dict[str, float]:
     """Return, by site name, the width below which XNNPACK refuses the operator that writes it.
 
-    It requantizes by s_x s_w / s_y, which has to be below 256. Only an output that calibration saw
-    all but dead comes near that.
+    It requantizes by s_x s_w / s_y, which has to be below 256. What comes near that is an output
+    that calibration saw all but dead, or a channel whose weights are hundreds of times the others'.
 
     Args:
         traced: The float network.
         units: Of it.
         sites: Of it.
-        encodings: By node name, of the widest ranges.
+        encodings: By node name, of ranges that nothing will widen.
     """
     site_of = {node: site.name for site in sites for node in site.nodes}
     widths: dict[str, float] = {}

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from mobiledeploy.equalize import equalize
+from mobiledeploy.errors import ExportError
 from mobiledeploy.export import export_executorch, export_onnx
 from mobiledeploy.quantize import learn_factors, quantize
 from mobiledeploy.quantize.reference import IntegerReference
@@ -86,6 +87,28 @@ def assert_exact(model, path):
     with open_runner(path) as runner:
         found = runner.run(inputs)["logits"]
     np.testing.assert_array_equal(found, IntegerReference(model).run(inputs)["logits"])
+
+
+def with_a_strong_channel(family, factor):
+    """Return an int8 network of which each convolution has one channel `factor` times as strong."""
+    model = networks.folded(family, short=True)
+    module = copy.deepcopy(model.module)
+    with torch.no_grad():
+        for layer in module.modules():
+            if isinstance(layer, torch.nn.Conv2d):
+                layer.weight[0] *= factor
+    images = networks.calibration(32)
+    return quantize(equalize(replace(model, module=module), images), images, RECIPES["fast"])
+
+
+def test_a_range_that_is_widened_widens_the_next(tmp_path):
+    """Read at a coarser scale, it asked for more of the next output than XNNPACK takes."""
+    assert_exact(with_a_strong_channel("v2", 1000), tmp_path / "network.pte")
+
+
+def test_what_no_runtime_loads_is_not_exported():
+    with pytest.raises(ExportError, match=r"features\..* cannot be int8.* less than 256"):
+        with_a_strong_channel("v3-small", 1000)
 
 
 PRUNED = ("features.3.block.1.0", -10.0)

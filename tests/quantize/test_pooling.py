@@ -10,6 +10,8 @@ import pytest
 
 from mobiledeploy.errors import ExportError
 from mobiledeploy.quantize.pooling import scale_of_mean
+from mobiledeploy.quantize.ranges import encode_pooled
+from mobiledeploy.types import Encoding
 
 SIDES = [1, 2, 3, 4, 6, 7, 8, 10, 14, 16, 28, 32]
 NARROWER = [0.95, 1.0, 1.37, 2.0, 3.3, 7.1]
@@ -84,3 +86,11 @@ def test_means_of_too_many_codes_are_refused():
     with pytest.raises(ExportError, match="mean of 40000 codes") as refused:
         pooled_scale(200, 1.0)
     assert "--resolution" in refused.value.remedy
+
+
+def test_a_mean_is_encoded_within_what_its_source_clips_to():
+    """Calibration saw means beyond it: a scale coarser than the source's, which no count suits."""
+    source = Encoding(scale=0.01, zero_point=-128)
+    pooled = encode_pooled(-3.0, 40.0, source, 113 * 113)
+    assert pooled.zero_point == -128
+    assert pooled.scale == pytest.approx(source.scale, rel=0.02)
