@@ -49,7 +49,8 @@ def check_parity(
         artifacts: Of one network; each with its manifest beside it.
         source: Images; by default those of the calibration, where they can still be found.
         samples: How many images to compare; None takes all.
-        min_sqnr_db: Of the int8 network against float; by default what its family reaches.
+        min_sqnr_db: Against float. By default, of an int8 network, what its family reaches; what is
+            given holds for every artifact, of float networks and of random weights, too.
         min_top1_agreement: Likewise.
         weights: The checkpoint, where it is no longer where the manifest says.
         calib_data: The calibration images, likewise.
@@ -80,10 +81,8 @@ def check_parity(
     networks = rebuild(first, weights=weights, calib_data=calib_data)
     images = given or load_images(first, _calibrated_with(networks), samples)
     asked = {"min_sqnr_db": min_sqnr_db, "min_top1_agreement": min_top1_agreement}
-    tolerances = replace(
-        default_tolerances(first.spec.family),
-        **{name: limit for name, limit in asked.items() if limit is not None},
-    )
+    demanded = {name: limit for name, limit in asked.items() if limit is not None}
+    tolerances = replace(default_tolerances(first.spec.family), demanded=demanded, **demanded)
     report = climb(
         networks,
         artifacts,

@@ -175,11 +175,7 @@ class _Climber:
         if self.reference is not None:
             began = time.perf_counter()
             logits = _run(self.reference.run, self.inputs, "Running the integer reference")
-            demanded = {
-                "min_sqnr_db": self.limits.min_sqnr_db,
-                "min_top1_agreement": self.limits.min_top1_agreement,
-            }
-            held = (Held("equalize", {}), Held("float", demanded))
+            held = (Held("equalize", {}), Held("float", self.limits.of_quantization()))
             seconds = time.perf_counter() - began
             self.ladder.add("integers", logits, held, note=note, seconds=seconds)
 
@@ -237,7 +233,7 @@ class _Climber:
         self.ladder.add(
             name,
             logits,
-            [below, self._contract(), Held("float", {})],
+            [below, self._contract(), self._versus_float()],
             artifact=path.name,
             failures=failures,
             first_layer=layer,
@@ -250,7 +246,7 @@ class _Climber:
         logits = run(path, self.inputs)
         host: RungName = "onnx" if path.suffix == ".onnx" else "pte"
         contract = self._contract()
-        held = [Held(host, contract.limits, path.name), contract, Held("float", {})]
+        held = [Held(host, contract.limits, path.name), contract, self._versus_float()]
         seconds = time.perf_counter() - began
         self.ladder.add("device", logits, held, artifact=path.name, seconds=seconds)
 
@@ -286,6 +282,16 @@ class _Climber:
         if self.reference is not None:
             return Held("integers", {"min_sqnr_db": self.limits.min_mixed_sqnr_db})
         return Held("fold", {"min_sqnr_db": self.limits.min_float_sqnr_db})
+
+    def _versus_float(self) -> Held:
+        """Return what every artifact is held to against float.
+
+        One that has to equal the integers is judged with them. With layers in float it need not.
+        """
+        limits = dict(self.limits.demanded)
+        if self.reference is not None and not self.reference.exact and not self.random:
+            limits |= self.limits.of_quantization()
+        return Held("float", limits)
 
     def _as_written(self, path: Path) -> None:
         """Add the rung of an `.onnx` without graph optimizations."""

@@ -4,7 +4,7 @@ import contextlib
 import hashlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory, TemporaryFile, gettempdir
 
@@ -130,19 +130,21 @@ def require_writable(folder: Path) -> None:
         raise _not_written(folder, error) from error
 
 
-def require_writable_files(*paths: Path | None) -> None:
+def require_writable_files(*paths: Path | None, read: Iterable[Path | None] = ()) -> None:
     """See that `write_text` could write these; folders are made where they are missing.
 
     To be told before the work of minutes, not after it.
 
     Args:
         paths: None is nothing to write, `-` is stdout.
+        read: What the command reads; None is nothing.
 
     Raises:
-        UsageError: two are the same file.
+        UsageError: two are the same file, or one of them is read.
         RuntimeFailedError: a folder cannot be created or written, or a path is a folder.
     """
     require_different_files(*paths)
+    require_unread(paths, read)
     for path in filter(None, paths):
         if path == STDOUT or _is_stream(path):
             continue
@@ -175,6 +177,21 @@ def require_different_files(*paths: Path | None) -> None:
                 remedy="Give each its own file.",
             )
         taken.add(file)
+
+
+def require_unread(paths: Iterable[Path | None], read: Iterable[Path | None]) -> None:
+    """See that no output would overwrite what a command reads: an artifact, or its own baseline.
+
+    Raises:
+        UsageError: one would.
+    """
+    inputs = {os.path.realpath(path) for path in read if path is not None}
+    for path in filter(None, paths):
+        if os.path.realpath(path) in inputs and not _is_stream(path):
+            raise UsageError(
+                f"{path} is read by this command, which would then overwrite it.",
+                remedy="Write to another file.",
+            )
 
 
 def _is_stream(path: Path) -> bool:

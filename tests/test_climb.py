@@ -16,9 +16,10 @@ from mobiledeploy.climb import Networks, climb
 from mobiledeploy.devices import open_device, run_artifact
 from mobiledeploy.errors import RuntimeFailedError
 from mobiledeploy.quiet import quietly
-from mobiledeploy.types import CalibrationSet, FloatModel
+from mobiledeploy.types import CalibrationSet, FloatModel, WeightsProvenance
 from mobiledeploy.verify.tolerances import default_tolerances
 
+RANDOM = WeightsProvenance(source="random", origin="seed 0")
 LOOSE = replace(
     default_tolerances("v2"), min_sqnr_db=0, min_top1_agreement=0, min_equalized_sqnr_db=0
 )
@@ -104,7 +105,7 @@ def test_a_perturbed_weight_in_a_stage_is_found_at_its_rung(onnx_path, stage):
 def test_an_int8_network_that_lost_too_much_is_found_at_the_integers(onnx_path):
     strict = replace(LOOSE, min_sqnr_db=90)
     report = climb(stages(), [onnx_path], images(), tolerances=strict)
-    assert failed(report) == ["integers"]
+    assert failed(report) == ["integers"]  # the artifact is them
 
 
 @pytest.mark.parametrize(
@@ -199,6 +200,27 @@ def test_a_float_network_is_held_to_float_rounding(exported_to):
     assert report.precision == "fp32"
     other = stages(equalized=None, deployed=disturbed(folded), calibration=None)
     assert failed(climb(replace(other, folded=other.deployed), artifacts, images()))[0] == "fold"
+
+
+def demanding(**limits):
+    """Return loose limits, and these as somebody asked for them."""
+    return replace(LOOSE, demanded=limits, **limits)
+
+
+@pytest.mark.parametrize("limits", [{"min_sqnr_db": 500}, {"min_top1_agreement": 1.01}])
+def test_what_is_asked_for_holds_for_float_too(exported_to, limits):
+    folded = networks.folded("v2", short=True)
+    float_stages = stages(equalized=None, deployed=folded, calibration=None)
+    artifact = exported_to("onnx", "v2", precision="fp32").path
+    report = climb(float_stages, [artifact], images(), tolerances=demanding(**limits))
+    assert failed(report) == ["onnx"]
+
+
+def test_what_is_asked_for_holds_for_random_weights_too(onnx_path):
+    random = stages(original=replace(stages().original, provenance=RANDOM))
+    assert climb(random, [onnx_path], images(), tolerances=LOOSE).passed
+    report = climb(random, [onnx_path], images(), tolerances=demanding(min_sqnr_db=90))
+    assert failed(report) == ["onnx"]
 
 
 ODD_RUNTIME = """

@@ -48,6 +48,16 @@ def test_a_hyphen_is_stdout_and_for_one_file_only(tmp_path, monkeypatch, capsys)
         require_writable_files(STDOUT, Path("-"))
 
 
+def test_what_is_read_is_not_written_over(tmp_path):
+    baseline, link = tmp_path / "baseline.json", tmp_path / "link.json"
+    baseline.write_text("{}")
+    link.symlink_to(baseline)
+    require_writable_files(tmp_path / "other.json", STDOUT, read=(baseline, None))
+    for output in (baseline, link):
+        with pytest.raises(UsageError, match="is read by this command"):
+            require_writable_files(output, read=(None, baseline))
+
+
 def texts_in(folder):
     return {path.name: path.read_text() for path in folder.iterdir()}
 

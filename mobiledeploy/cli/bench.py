@@ -9,7 +9,7 @@ import typer
 
 from mobiledeploy.cli.device_options import DEVICE, PYTHON, RUNNER, TIMEOUT
 from mobiledeploy.cli.output import console, print_table, showing_progress, write_json
-from mobiledeploy.cli.values import a_number, typed
+from mobiledeploy.cli.values import a_number, typed, with_manifests
 from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -128,21 +128,19 @@ def bench(
     from mobiledeploy.bench.history import append, require_appendable
     from mobiledeploy.bench.outputs import require_outputs
     from mobiledeploy.devices.host import int8_caveat
-    from mobiledeploy.files import require_different_files, require_writable_files
+    from mobiledeploy.files import require_different_files, require_unread, require_writable_files
 
+    _require_meaning(context, baseline=baseline, device_uri=device_uri)
     before = None
-    if baseline is None and typed(context, "max_regress"):
-        raise UsageError(
-            "--max-regress is against a --baseline, which was not given: nothing is compared.",
-            remedy="Give --baseline PATH, what an earlier --json wrote, or leave it out.",
-        )
     if baseline is not None:
         before = read_result(baseline, INSTRUCTIONS if counting else TIMES)
     allowed = parse_percent(max_regress)
-    require_writable_files(json_path)
+    read = (*with_manifests(artifacts), baseline)
+    require_writable_files(json_path, read=read)
     if history is not None:
         require_appendable(history)
         require_different_files(json_path, history)
+        require_unread((history,), read)
     take = count_instructions if counting else measure
     with (
         showing_progress(),
@@ -184,6 +182,27 @@ def bench(
     if outcome is not None:
         _print_outcome(outcome)
         require(outcome)
+
+
+def _require_meaning(context: typer.Context, *, baseline: Path | None, device_uri: str) -> None:
+    """Raise where a gate was asked for that would compare nothing, or two lengths were given.
+
+    Raises:
+        UsageError: which one.
+    """
+    if baseline is None and typed(context, "max_regress"):
+        raise UsageError(
+            "--max-regress is against a --baseline, which was not given: nothing is compared.",
+            remedy="Give --baseline PATH, what an earlier --json wrote, or leave it out.",
+        )
+    if device_uri == "local" and typed(context, "min_sqnr"):
+        raise UsageError(
+            "--min-sqnr is for a device's outputs, held against this machine's: nothing is"
+            " compared.",
+            remedy="Give --device URI; int8 against float is what `mobiledeploy parity` judges.",
+        )
+    if typed(context, "duration") and typed(context, "runs"):
+        raise UsageError("--duration is in place of --runs.", remedy="Leave one of them out.")
 
 
 def _print_outcome(outcome: Outcome) -> None:

@@ -36,7 +36,7 @@ def compare(
     from mobiledeploy.bench.comparison import rows_of, to_html, to_markdown
     from mobiledeploy.files import STDOUT, require_writable_files, write_text
 
-    require_writable_files(markdown, html, STDOUT if as_json else None)
+    require_writable_files(markdown, html, STDOUT if as_json else None, read=results)
     rows = rows_of([read_result(path) for path in results])
     for path, text in ((markdown, to_markdown(rows)), (html, to_html(rows))):
         if path is not None:

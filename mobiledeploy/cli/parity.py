@@ -12,7 +12,7 @@ import typer
 
 from mobiledeploy.cli.device_options import DEVICE, PYTHON, TIMEOUT
 from mobiledeploy.cli.output import console, print_table, showing_progress
-from mobiledeploy.cli.values import a_number, typed
+from mobiledeploy.cli.values import a_number, typed, with_manifests
 from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def parity(
         html=html_path,
     )
     with write.errors_reported(targets, artifacts), showing_progress():
-        targets.require_writable()
+        targets.require_writable((*with_manifests(artifacts), data, weights, calib_data, baseline))
         with step("Loading PyTorch and the runtimes"):
             from mobiledeploy.check import check_parity
             from mobiledeploy.devices import open_device

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.cli.output import console, print_table, showing_progress, write_json
-from mobiledeploy.cli.values import typed
+from mobiledeploy.cli.values import typed, with_manifests
 from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def profile_artifacts(
     from mobiledeploy.devices.host import int8_caveat
     from mobiledeploy.files import require_writable_files
 
-    require_writable_files(json_path, trace_path)
+    require_writable_files(json_path, trace_path, read=with_manifests(artifacts))
     with showing_progress(), device:
         profiles = [
             profile(path, runs=runs, threads=threads)

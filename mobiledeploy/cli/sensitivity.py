@@ -55,7 +55,8 @@ def sensitivity(
         family_named(model)  # a misspelt name is told before PyTorch has loaded
     from mobiledeploy.files import require_writable_files
 
-    require_writable_files(json_path, plot)
+    checkpoint = None if weights is None else Path(weights)
+    require_writable_files(json_path, plot, read=(checkpoint, config, data, calib_data))
     overrides = options.preprocessing_overrides(mean, std, crop_pct, interpolation)
     fields = {
         "width": width,

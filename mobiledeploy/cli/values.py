@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import typer
 
@@ -22,3 +24,10 @@ def typed(context: typer.Context, name: str) -> bool:
     """Return whether an option was given, be it as its default."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def with_manifests(artifacts: Iterable[Path]) -> Iterator[Path]:
+    """Yield each artifact and its manifest: a command that reads the one reads the other."""
+    for artifact in artifacts:
+        yield artifact
+        yield Path(f"{artifact}.json")

@@ -16,7 +16,7 @@ from mobiledeploy.report.junit import error_to_junit, to_junit
 from mobiledeploy.report.markdown import to_markdown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from mobiledeploy.types import ParityReport
 
@@ -35,14 +35,17 @@ class Targets:
     summary: str = ""
     html: Path | None = None
 
-    def require_writable(self) -> None:
+    def require_writable(self, read: Iterable[Path | None]) -> None:
         """See that every file can be written, before the work and not after it.
 
+        Args:
+            read: What the command reads; None is nothing.
+
         Raises:
-            UsageError: two are the same.
+            UsageError: two are the same, or one is read.
             RuntimeFailedError: one cannot.
         """
-        require_writable_files(self.json, self.junit, self.markdown, self.html)
+        require_writable_files(self.json, self.junit, self.markdown, self.html, read=read)
 
 
 def write_all(report: ParityReport, targets: Targets, manifest: Mapping[str, Any]) -> None:

@@ -7,10 +7,12 @@ is good enough for an application has to be said by its owner.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mobiledeploy.types import Family
 
 
@@ -33,6 +35,8 @@ class Tolerances:
             codes. Fully int8 networks are held to every bit.
         max_half_way: How far from half-way, in steps, a number may lie that a runtime computing in
             float has rounded to the other side.
+        demanded: Against float, of every artifact, whatever it holds: what somebody asked for, by
+            name, where the others are what networks reach.
     """
 
     min_rewrite_sqnr_db: float = 80.0
@@ -42,6 +46,11 @@ class Tolerances:
     min_float_sqnr_db: float = 80.0
     min_mixed_sqnr_db: float = 18.0
     max_half_way: float = 0.001
+    demanded: Mapping[str, float] = field(default_factory=dict)
+
+    def of_quantization(self) -> dict[str, float]:
+        """Return the limits against float, by their names in a report."""
+        return {"min_sqnr_db": self.min_sqnr_db, "min_top1_agreement": self.min_top1_agreement}
 
 
 _SQNR_DB: dict[Family, float] = {"v1": 15.0, "v2": 13.0, "v3-large": 15.0, "v3-small": 12.0}
