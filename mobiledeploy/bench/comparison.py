@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.bench.plot import Bubble, bubble_chart
+from mobiledeploy.files import sha256_of
+from mobiledeploy.finite import figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -89,10 +91,18 @@ def _row(entry: Mapping[str, Any], host: Mapping[str, Any]) -> Row:
         median_ms=entry["median_ms"],
         p90_ms=entry["p90_ms"],
         ratio=entry["ratio_to_first"]["median"],
-        size_bytes=path.stat().st_size if path.is_file() else None,
+        size_bytes=_size(path, entry["artifact_sha256"]),
         sqnr_db=accuracy.get("sqnr_db"),
         agreement=accuracy.get("agreement"),
     )
+
+
+def _size(path: Path, sha256: str) -> int | None:
+    """Return the size of what was measured; None where it is not there any more."""
+    try:
+        return path.stat().st_size if sha256_of(path) == sha256 else None
+    except OSError:
+        return None
 
 
 def _accuracy(path: Path, sha256: str) -> Mapping[str, float]:
@@ -107,9 +117,12 @@ def _accuracy(path: Path, sha256: str) -> Mapping[str, float]:
             for comparison in rung["comparisons"]
             if rung["artifact"] == path.name and comparison["reference"] == "float"
         )
-    except (OSError, ValueError, KeyError, TypeError):
+        return {
+            "sqnr_db": figure(with_float["sqnr_db"]),
+            "agreement": float(with_float["top1_agreement"]),
+        }
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return {}
-    return {"sqnr_db": with_float["sqnr_db"], "agreement": with_float["top1_agreement"]}
 
 
 def to_markdown(rows: Sequence[Row]) -> str:

@@ -35,6 +35,7 @@ def compare(
     from mobiledeploy.bench.baseline import read_result
     from mobiledeploy.bench.comparison import rows_of, to_html, to_markdown
     from mobiledeploy.files import STDOUT, require_writable_files, write_text
+    from mobiledeploy.finite import finite
 
     require_writable_files(markdown, html, STDOUT if as_json else None, read=results)
     rows = rows_of([read_result(path) for path in results])
@@ -46,7 +47,7 @@ def compare(
             {
                 "schema": 1,
                 "kind": "mobiledeploy.compare",
-                "rows": [asdict(row) for row in rows],
+                "rows": finite([asdict(row) for row in rows]),
             }
         )
         return

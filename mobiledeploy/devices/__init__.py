@@ -111,23 +111,24 @@ def open_device(
 
 
 def parse_cores(text: str | None) -> tuple[int, ...]:
-    """Return the cores that "4-7" or "0,2" names; none for None.
+    """Return the cores that "4-7" or "0,2" names, each once, in order; none for None.
 
     Raises:
         UsageError: it does not name cores.
     """
-    cores: list[int] = []
-    try:
-        for part in (text or "").split(",") if text is not None else ():
-            first, _, last = part.partition("-")
-            cores += range(int(first), int(last or first) + 1)
-    except ValueError:
-        cores = []
-    if text is not None and not cores:
-        raise UsageError(
-            f"--cpu-affinity is {text!r}; expected cores.", remedy="For example 0,2 or 4-7."
-        )
-    return tuple(cores)
+    cores: set[int] = set()
+    for part in () if text is None else text.split(","):
+        first, _, last = part.partition("-")
+        try:
+            named = range(int(first), int(last or first) + 1)
+        except ValueError:
+            named = range(0)
+        if not named:
+            raise UsageError(
+                f"--cpu-affinity is {text!r}; expected cores.", remedy="For example 0,2 or 4-7."
+            )
+        cores.update(named)
+    return tuple(sorted(cores))
 
 
 def run_artifact(device: Device, artifact: Path, inputs: Samples, *, threads: int = 1) -> Samples:

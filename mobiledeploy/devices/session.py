@@ -240,7 +240,7 @@ def _messages(process: subprocess.Popen[bytes], log: IO[str]) -> Iterator[Messag
         noise, mark, record = line.decode(errors="replace").partition(_RECORD)
         if noise.strip():
             log.write(noise if noise.endswith("\n") else noise + "\n")
-        if mark:
+        if mark and record.endswith("\n"):  # else the connection was cut in the middle of it
             yield json.loads(record)
 
 

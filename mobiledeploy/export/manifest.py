@@ -204,7 +204,7 @@ def parse_manifest(path: Path) -> Manifest:
             document=document,
         )
         _require_parts(manifest)
-    except (ValueError, KeyError, TypeError, UsageError) as error:
+    except (ValueError, KeyError, TypeError, UsageError, RecursionError) as error:
         raise ArtifactError(f"The manifest {path} is damaged: {error}.", remedy=_REMEDY) from error
     return manifest
 

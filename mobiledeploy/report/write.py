@@ -89,7 +89,7 @@ def read_document(path: Path) -> object:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f"Could not read the report {path}: {error}",
             remedy="Write one with `mobiledeploy parity --json PATH`.",

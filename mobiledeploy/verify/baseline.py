@@ -5,8 +5,8 @@ In: both as documents (see `report.document`). Out: what got worse, one sentence
 Compared is what does not depend on the machine: what a limit is demanded of, and the loss against
 float of every rung. SQNRs above 60 dB are float rounding, which another processor does otherwise.
 
-Invariant: reports that cannot be compared are refused; a rung or a figure that is missing now is a
-regression.
+Invariant: reports that cannot be compared are refused, and those that compare no artifact with
+anything; a rung or a figure that is missing now is a regression.
 """
 
 from __future__ import annotations
@@ -59,10 +59,11 @@ def regressions(baseline: Document, report: Document) -> tuple[str, ...]:
     """
     try:
         _require_same_images(baseline["data"], report["data"])
+        _require_comparisons(baseline["rungs"])
         return tuple(_all_regressions(baseline, report))
     except (KeyError, TypeError, AttributeError) as error:
         raise DataError(
-            f"The baseline is damaged: {error!r}.",
+            f"The baseline is damaged: {error}.",
             remedy="Write a new one with `mobiledeploy parity --json PATH`.",
         ) from error
 
@@ -105,6 +106,15 @@ def _require_same_images(before: Document, now: Document) -> None:
             f"The baseline was made with other images ({before['count']} of {before['source']});"
             f" these are {now['count']} of {now['source']}.",
             remedy="Use the same --data and --samples, or write a new baseline.",
+        )
+
+
+def _require_comparisons(rungs: Sequence[Document]) -> None:
+    """Raise unless there is an artifact that is compared with something: nothing gets worse."""
+    if not any(rung["artifact"] and rung["comparisons"] for rung in rungs):
+        raise DataError(
+            "The baseline is damaged: it compares no artifact with anything.",
+            remedy="Write a new one with `mobiledeploy parity --json PATH`.",
         )
 
 

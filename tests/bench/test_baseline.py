@@ -18,13 +18,19 @@ def times(median, spread=0.02, count=60, seed=0):
     return [median * (1 + spread * random_.uniform(-1, 1)) for _ in range(count)]
 
 
-def document(*entries, host=HOST, threads=1):
+def document(*entries, host=HOST, threads=1, runtime="onnxruntime 1"):
     return {
         "schema": 1,
         "kind": "mobiledeploy.bench",
         "host": host,
         "measurements": [
-            {"artifact": f"exports/{n}", "artifact_sha256": sha, "threads": threads, "times_ms": t}
+            {
+                "artifact": f"exports/{n}",
+                "artifact_sha256": sha,
+                "runtime": runtime,
+                "threads": threads,
+                "times_ms": t,
+            }
             for n, sha, t in entries
         ],
     }
@@ -74,6 +80,25 @@ def test_the_same_yardstick_cancels_the_machine_s_mood():
     [verdict] = compare(slower, old, max_regress=0.05).verdicts
     assert not verdict.passed
     assert verdict.change == pytest.approx(1.1, abs=0.01)
+
+
+def test_a_yardstick_by_another_runtime_is_none():
+    """All may have become slower with it: by the first, the others would not have."""
+    before = (("float.onnx", "f", times(10)), ("a.onnx", "old", times(5)))
+    now = (("float.onnx", "f", times(30)), ("a.onnx", "new", times(15)))
+    old, new = document(*before), document(*now, runtime="onnxruntime 2")
+    verdicts = compare(new, old, max_regress=0.05).verdicts
+    assert [(v.artifact, v.passed) for v in verdicts] == [("float.onnx", False), ("a.onnx", False)]
+
+
+def test_what_the_baseline_s_own_spread_explains_passes():
+    """The medians are 30% apart, but the old one may have been as slow."""
+    old = document(("a.onnx", "old", [8.0] * 9 + [12.0] * 8))
+    new = document(("a.onnx", "new", [10.4] * 17))
+    [verdict] = compare(new, old, max_regress=0.05).verdicts
+    assert verdict.change == pytest.approx(1.3)
+    assert verdict.certain_change == pytest.approx(10.4 / 12)
+    assert verdict.passed
 
 
 def test_another_yardstick_is_none():

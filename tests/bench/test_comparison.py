@@ -1,5 +1,6 @@
 """Results side by side: rows, Markdown, a page, a plot."""
 
+import hashlib
 import json
 import xml.etree.ElementTree as ET
 
@@ -11,6 +12,9 @@ from mobiledeploy.cli import _run
 SVG = "{http://www.w3.org/2000/svg}"
 
 
+BYTES = {"float.onnx": bytes(4000), "int8.onnx": bytes(1000)}
+
+
 def document(folder, place, medians):
     return {
         "schema": 1,
@@ -19,7 +23,7 @@ def document(folder, place, medians):
         "measurements": [
             {
                 "artifact": str(folder / name),
-                "artifact_sha256": "ab" * 32,
+                "artifact_sha256": hashlib.sha256(BYTES[name]).hexdigest(),
                 "runtime": "onnxruntime 1",
                 "threads": 1,
                 "times_ms": [median, median],
@@ -45,10 +49,10 @@ def rung(artifact, comparisons):
 @pytest.fixture
 def documents(tmp_path):
     """Two artifacts on two devices; one of them has a manifest that says what int8 has cost."""
-    (tmp_path / "float.onnx").write_bytes(bytes(4000))
-    (tmp_path / "int8.onnx").write_bytes(bytes(1000))
+    for name, content in BYTES.items():
+        (tmp_path / name).write_bytes(content)
     manifest = {
-        "artifact": {"sha256": "ab" * 32},
+        "artifact": {"sha256": hashlib.sha256(BYTES["int8.onnx"]).hexdigest()},
         "parity": {
             "rungs": [
                 rung("", {"float": (1.0, 0.1)}),
@@ -77,8 +81,25 @@ def test_rows_hold_what_the_results_and_the_manifests_say(documents):
 
 def test_a_manifest_of_another_artifact_does_not_count(documents, tmp_path):
     path = tmp_path / "int8.onnx.json"
-    path.write_text(path.read_text().replace("ab" * 32, "cd" * 32))
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest | {"artifact": {"sha256": "cd" * 32}}))
     assert {row.sqnr_db for row in rows_of(documents)} == {None}
+
+
+def test_a_file_that_is_another_by_now_has_no_size(documents, tmp_path):
+    (tmp_path / "float.onnx").write_bytes(b"another")
+    assert [row.size_bytes for row in rows_of(documents)][:2] == [None, 1000]
+
+
+def test_figures_that_json_has_no_numbers_for(documents, tmp_path, capsys):
+    """An export from which nothing differs says null of its SQNR: that is infinite."""
+    path = tmp_path / "int8.onnx.json"
+    path.write_text(path.read_text().replace("19.25", "null"))
+    result = tmp_path / "result.json"
+    result.write_text(json.dumps(documents[0]))
+    assert "| inf |" in to_markdown(rows_of(documents))
+    assert _run(["compare", str(result), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"][1]["sqnr_db"] is None
 
 
 def test_markdown_is_one_table(documents):

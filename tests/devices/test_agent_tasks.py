@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from mobiledeploy.devices import LocalDevice, Request, arrays_of, run_artifact
+from mobiledeploy.devices import LocalDevice, Request, arrays_of, parse_cores, run_artifact
 from mobiledeploy.devices.agent import tasks, timing
 from mobiledeploy.devices.agent.errors import RefusalError
 from mobiledeploy.devices.agent.runtimes import open_runner
@@ -172,5 +172,19 @@ def test_a_session_can_be_bound_to_cores(float_onnx):
 
     core = max(os.sched_getaffinity(0))
     assert fresh(float_onnx, affinity=(core,))["load_ms"] > 0
-    with pytest.raises(UsageError, match=r"cannot be bound to the cores \[4096\]"):
-        fresh(float_onnx, affinity=(4096,))
+    for absent in ((4096,), (core, 4096)):
+        with pytest.raises(UsageError, match=r"cannot be bound to the cores \[.*4096\]"):
+            fresh(float_onnx, affinity=absent)
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"), [("4-7,4", (4, 5, 6, 7)), ("0,0", (0,)), ("7,0-1", (0, 1, 7)), (None, ())]
+)
+def test_each_core_is_named_once(text, cores):
+    assert parse_cores(text) == cores
+
+
+@pytest.mark.parametrize("text", ["", "x", "0,7-4", "1,", "-1"])
+def test_what_names_no_cores_is_refused(text):
+    with pytest.raises(UsageError, match="expected cores"):
+        parse_cores(text)

@@ -79,6 +79,12 @@ def test_what_others_print_is_quoted_when_it_fails(talk):
     assert "a banner" in caught.value.message
 
 
+def test_a_message_that_is_cut_is_no_message(talk):
+    script = SAY + "sys.stdout.write('\\x1e{\"result\": [1, 2'); sys.stdout.flush(); sys.exit(3)"
+    with pytest.raises(RuntimeFailedError, match="ended with code 3"):
+        list(talk(script))
+
+
 def test_an_error_of_the_agent_is_raised_in_its_own_class(talk):
     script = SAY + "say(error={'type': 'ArtifactError', 'message': 'No.', 'remedy': 'Mend it.'})"
     with pytest.raises(ArtifactError) as caught:

@@ -55,6 +55,12 @@ def document(**changes):
 FOLD, INTEGERS, ONNX = 0, 1, 2
 
 
+@pytest.mark.parametrize("rungs", [[], document()["rungs"][:2]])
+def test_a_baseline_that_compares_no_artifact_is_refused(rungs):
+    with pytest.raises(DataError, match="compares no artifact"):
+        regressions(document(rungs=rungs), document())
+
+
 def changed(rung, against, **metrics):
     report = document()
     report["rungs"][rung]["comparisons"][against]["metrics"] |= metrics

@@ -147,15 +147,16 @@ def _outlive(parent_life: int, folder: str) -> None:
 
 def _bind(cores: list[int]) -> None:
     try:
-        os.sched_setaffinity(0, cores)
+        usable = os.sched_getaffinity(0)
     except AttributeError:
         raise RefusalError("UsageError", "This system does not bind processes to cores.") from None
-    except (OSError, ValueError) as error:
+    if not usable.issuperset(cores):  # of several, the kernel takes those that there are
         raise RefusalError(
             "UsageError",
-            f"The process cannot be bound to the cores {cores}: {error}.",
-            f"This machine lets it use {sorted(os.sched_getaffinity(0))}.",
-        ) from error
+            f"The process cannot be bound to the cores {cores}: not all of them are there for it.",
+            f"This machine lets it use {sorted(usable)}.",
+        )
+    os.sched_setaffinity(0, cores)
 
 
 def _claim_stdout() -> TextIO:
