@@ -175,9 +175,9 @@ def _expected(manifest: Manifest) -> dict[str, object]:
 
 def _require_one_network(artifacts: Sequence[Path], manifests: Sequence[Manifest]) -> None:
     """Raise unless all manifests describe the same network."""
-    keys = ("spec", "weights", "precision", "encodings_sha256")
+    expected = _identity(manifests[0])
     for path, manifest in zip(artifacts, manifests, strict=True):
-        different = [k for k in keys if manifest.document.get(k) != manifests[0].document.get(k)]
+        different = [k for k, value in _identity(manifest).items() if value != expected[k]]
         if different:
             raise ArtifactError(
                 f"{path} and {artifacts[0]} hold different networks and cannot be compared: their"
@@ -185,3 +185,15 @@ def _require_one_network(artifacts: Sequence[Path], manifests: Sequence[Manifest
                 remedy="Check each with a `mobiledeploy parity` of its own; `mobiledeploy diff`"
                 " shows how they differ.",
             )
+
+
+def _identity(manifest: Manifest) -> dict[str, object]:
+    """Return what makes the network, wherever its weights lay."""
+    document = manifest.document
+    described = document["weights"]
+    return {
+        "spec": replace(manifest.spec, weights=""),
+        "weights": [described[name] for name in ("source", "sha256", "dialect")],
+        "precision": document["precision"],
+        "encodings_sha256": document.get("encodings_sha256"),
+    }

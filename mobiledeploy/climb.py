@@ -139,7 +139,7 @@ def _data_used(images: CalibrationSet, calibration: CalibrationSet | None) -> Da
         count=images.count,
         sha256=images.sha256,
         labelled=images.labels is not None,
-        calibration=calibration is not None and calibration.source == images.source,
+        calibration=calibration is not None and calibration.shares_source(images),
     )
 
 

@@ -40,7 +40,10 @@ def rebuild(
     """
     model = rebuild_float(manifest, find_checkpoint(manifest, weights))
     calibration = find_calibration(manifest, calib_data)
-    networks = take_through_stages(model, calibration, manifest.recipe)
+    try:
+        networks = take_through_stages(model, calibration, manifest.recipe)
+    except UsageError as error:  # a layer to keep in float that it has not
+        raise _no_network(manifest, error) from error
     if calibration is not None:
         _require_same_network(manifest, networks)
     return networks
@@ -71,11 +74,8 @@ def rebuild_float(manifest: Manifest, checkpoint: Path | None) -> FloatModel:
             preprocessing=manifest.preprocessing,
             **fields,
         )
-    except UsageError as error:  # nobody typed it: the manifest was edited
-        raise ArtifactError(
-            f"The manifest {manifest.path} describes no network: {error.message}",
-            remedy="Restore the manifest, or export the artifact again.",
-        ) from error
+    except UsageError as error:
+        raise _no_network(manifest, error) from error
     if model.provenance.sha256 != described["sha256"]:
         raise OtherInputsError(
             f"The weights of {model.provenance.origin} are not those of the artifact.",
@@ -89,12 +89,20 @@ def rebuild_float(manifest: Manifest, checkpoint: Path | None) -> FloatModel:
     return replace(model, labels=manifest.labels)
 
 
+def _no_network(manifest: Manifest, error: UsageError) -> ArtifactError:
+    """Return the error of a manifest that was edited: nobody typed what is wrong."""
+    return ArtifactError(
+        f"The manifest {manifest.path} describes no network: {error.message}",
+        remedy="Restore the manifest, or export the artifact again.",
+    )
+
+
 def _require_same_network(manifest: Manifest, networks: Networks) -> None:
     deployed = networks.deployed
     assert isinstance(deployed, QuantizedModel)
-    if deployed.encodings_digest == manifest.document["encodings_sha256"]:
-        return
     moved = _moved(manifest.document["encodings"], deployed.encodings)
+    if deployed.encodings_digest == manifest.document["encodings_sha256"] and not moved:
+        return
     differ = (
         f"{len(moved)} of {len(deployed.encodings)} activation encodings differ, first that of"
         f" {moved[0]}"

@@ -27,7 +27,7 @@ LOOSE = replace(
 
 def images(resolution=32, count=6):
     batch = networks.pixels(resolution, count=count, seed=7)
-    return CalibrationSet(images=batch, source="others", sha256="c0ffee")
+    return CalibrationSet(images=batch, source="others", sha256="0ther")
 
 
 def stages(family="v2", resolution=32, **replaced):

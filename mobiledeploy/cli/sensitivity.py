@@ -9,6 +9,7 @@ import typer
 
 from mobiledeploy.cli import model_options as options
 from mobiledeploy.cli.output import console, print_table, showing_progress, write_json
+from mobiledeploy.errors import DataError
 from mobiledeploy.types import RECIPES, family_named
 
 if TYPE_CHECKING:
@@ -74,10 +75,13 @@ def sensitivity(
             model, config=config, weights=weights, fields=fields, overrides=overrides
         )
         calibration = pipeline.load_images(built, calib_data, calib_samples)
-        if data is None:
-            images = calibration.spread(samples or min(_MEASURED, calibration.count))
-        else:
-            images = pipeline.load_images(built, data).spread(samples or _MEASURED)
+        known = calibration if data is None else pipeline.load_images(built, data)
+        if samples is not None and samples > known.count:
+            raise DataError(
+                f"--samples asks for {samples} images; there are {known.count} of {known.source}.",
+                remedy="Ask for fewer, or give more with --data.",
+            )
+        images = known.spread(samples or _MEASURED)
         report = pipeline.measure_sensitivity(
             built, calibration, images, RECIPES[(ptq or options.Ptq.BALANCED).value]
         )

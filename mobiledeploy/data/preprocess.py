@@ -50,10 +50,15 @@ def check_preprocessing(preprocessing: Preprocessing, spec: ModelSpec) -> None:
                 f"the network's input needs {channels}, one finite number per channel.",
                 remedy=f"Give --{name} one number per channel, separated by commas.",
             )
-    if not all(value > 0 for value in preprocessing.std):
+    if not all(0 <= value <= 1 for value in preprocessing.mean):
         raise UsageError(
-            f"The preprocessing's std is {preprocessing.std}; inputs are divided by it.",
-            remedy="Give --std values above 0.",
+            f"The preprocessing's mean is {preprocessing.mean}; it is of pixels in [0, 1].",
+            remedy="Divide what is meant for pixels up to 255 by 255, mean and std.",
+        )
+    if not all(0 < value <= 1 for value in preprocessing.std):
+        raise UsageError(
+            f"The preprocessing's std is {preprocessing.std}; pixels in [0, 1] are divided by it.",
+            remedy="Give --std values above 0, at most 1.",
         )
     if not 0 < preprocessing.crop_pct <= 1:
         raise UsageError(

@@ -230,7 +230,7 @@ class AdbDevice:
         )
         result = f"; r=$?; cat {RESULT_FILE} 2>/dev/null; rm -f {RESULT_FILE}; exit $r"
         said = self._shell(f"cd {there} && {_command(request, argv)}{result}")
-        return runner.timing(said, warmup=request.warmup)
+        return runner.timing(said, warmup=request.warmup, runs=runs)
 
     def _outputs_only(
         self, request: Request, runners: Mapping[str, NativeRunner], there: str

@@ -56,8 +56,8 @@ class NativeRunner:
         """Return the argv that times `runs` inferences, in the folder where the files lie."""
 
     @abstractmethod
-    def timing(self, said: str, *, warmup: int) -> Timing:
-        """Read what `timing_command` said; the first `warmup` inferences do not count.
+    def timing(self, said: str, *, warmup: int, runs: int) -> Timing:
+        """Read what `timing_command` said of `warmup` inferences, which do not count, and `runs`.
 
         Raises:
             RuntimeFailedError: it does not say what it should.
@@ -83,11 +83,11 @@ class ExecutorRunner(NativeRunner):
         files = [f"--inputs={inputs}", f"--output_file={outputs}"]
         return [*self._command(program, artifact, threads), *files]
 
-    def timing(self, said: str, *, warmup: int) -> Timing:
+    def timing(self, said: str, *, warmup: int, runs: int) -> Timing:
         """See `NativeRunner`."""
         load = re.findall(r"Model loaded in ([\d.]+) ms", said)
         times = [float(ms) for ms in re.findall(r"Iteration \d+ of \d+: ([\d.]+) ms", said)]
-        if len(load) != 1 or len(times) <= warmup:
+        if len(load) != 1 or len(times) != warmup + runs:
             raise _unreadable(self, said, "build it with -DEXECUTORCH_ENABLE_LOGGING=ON")
         return Timing(load_ms=float(load[0]), first_ms=times[0], times_ms=tuple(times[warmup:]))
 
@@ -115,12 +115,12 @@ class OnnxRuntimePerfTest(NativeRunner):
         flags = ["-e", "cpu", "-m", "times", "-r", str(runs), "-x", str(threads), "-y", "1"]
         return [program, *flags, "-I", "-Z", "-S", "0", artifact, RESULT_FILE]
 
-    def timing(self, said: str, *, warmup: int) -> Timing:
+    def timing(self, said: str, *, warmup: int, runs: int) -> Timing:
         """See `NativeRunner`; `said` ends with the result file, whose times are in seconds."""
         load = re.findall(r"Session creation time cost: ([\d.e+-]+) s", said)
         first = re.findall(r"First inference time cost: (\d+) ms", said)
         times = [1e3 * float(seconds) for seconds in self._ROWS.findall(said)]
-        if len(load) != 1 or len(first) != 1 or len(times) <= warmup:
+        if len(load) != 1 or len(first) != 1 or len(times) != warmup + runs:
             raise _unreadable(self, said, "build it from ONNX Runtime 1.20 or later")
         return Timing(
             load_ms=1e3 * float(load[0]),

@@ -21,12 +21,13 @@ def compare_encodings(a: Manifest, b: Manifest) -> EncodingsDiff | None:
     common = [name for name in mine if name in other]
     moved = [_pair(name, mine[name], other[name]) for name in common]
     moved = [pair for pair in moved if pair.a != pair.b]
+    digests = [side.document.get("encodings_sha256") for side in (a, b)]
     return EncodingsDiff(
         common=len(common),
         moved=tuple(sorted(moved, key=lambda pair: -pair.distance)),
         only_a=tuple(name for name in mine if name not in other),
         only_b=tuple(name for name in other if name not in mine),
-        same_network=a.document.get("encodings_sha256") == b.document.get("encodings_sha256"),
+        same_network=digests[0] == digests[1] and not moved and mine.keys() == other.keys(),
     )
 
 

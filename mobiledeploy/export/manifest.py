@@ -11,7 +11,7 @@ import os
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from mobiledeploy.errors import ArtifactError, UsageError
 from mobiledeploy.export.manifest_fields import check_fields
@@ -223,6 +223,10 @@ def _require_parts(manifest: Manifest) -> None:
         raise ValueError(f"precision is {document['precision']!r}")
     _ = (document["artifact"]["sha256"], document["artifact"]["format"])
     _ = document["artifact"]["size_bytes"]
+    if manifest.artifact.suffix != f".{document['artifact']['format']}":
+        raise ValueError(f"artifact.format is {document['artifact']['format']!r}")
+    if len(manifest.labels) not in (0, manifest.spec.num_classes):
+        raise ValueError(f"{len(manifest.labels)} labels for {manifest.spec.num_classes} classes")
     for name in ("mean", "std"):
         if len(document["preprocessing"][name]) != manifest.spec.in_channels:
             raise ValueError(f"preprocessing.{name} has not one number for each channel")
@@ -238,6 +242,9 @@ def _require_parts(manifest: Manifest) -> None:
 
 def _recipe(fields: dict[str, Any]) -> QuantRecipe:
     recipe = QuantRecipe(**{"factors": "even"} | fields)  # older ones learned none
+    for name, kind in get_type_hints(QuantRecipe).items():
+        if get_origin(kind) is Literal and getattr(recipe, name) not in get_args(kind):
+            raise ValueError(f"recipe.{name} is {getattr(recipe, name)!r}")
     return replace(recipe, float_layers=tuple(recipe.float_layers))
 
 

@@ -185,10 +185,12 @@ def _clear_of_half(
 def encode_pooled(low: float, high: float, source: Encoding, count: int) -> Encoding:
     """Return the encoding of the mean of `count` elements of a tensor that is encoded as `source`.
 
-    What calibration saw may lie beyond what `source` clips to; no mean of its codes does.
+    Calibration may have seen means far beyond what `source` clips to. No mean of its codes lies
+    there, and none needs a coarser scale.
     """
-    low, high = max(low, source.low), min(high, source.high)
     wanted = encode(low, high, source.scale / _LARGEST_REQUANTIZATION)
+    if wanted.scale > source.scale:
+        wanted = encode(max(low, source.low), min(high, source.high))
     scale = scale_of_mean(wanted.scale, source.scale, count)
     return replace(wanted, scale=scale)
 

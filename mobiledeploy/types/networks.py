@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
@@ -164,6 +165,13 @@ class CalibrationSet:
     def count(self) -> int:
         """Return the number of images."""
         return len(self.images)
+
+    def shares_source(self, other: CalibrationSet) -> bool:
+        """Return whether two sets are one, or parts of one: a folder may be spelt several ways."""
+        if self.sha256 == other.sha256 or self.source == other.source:
+            return True
+        places = [os.path.realpath(s.source) for s in (self, other) if s.source != EMBEDDED]
+        return len(places) == 2 and places[0] == places[1]
 
     def spread(self, count: int) -> CalibrationSet:
         """Return so many images, evenly spread, or all where there are no more.

@@ -70,6 +70,36 @@ def test_preprocessing_that_is_not_the_artifacts_is_told_field_by_field(
     )
 
 
+def edited(artifact: Path, *path: str, value: object) -> None:
+    """Change one field of an artifact's manifest."""
+    manifest = artifact.with_name(artifact.name + ".json")
+    document = json.loads(manifest.read_text())
+    *parents, last = path
+    node = document
+    for name in parents:
+        node = node[name]
+    node[last] = value
+    manifest.write_text(json.dumps(document))
+
+
+def test_an_encoding_that_was_edited_is_not_the_networks(mobiledeploy, copied: Path, workplace):
+    """The digest is still the old one; nobody looked at what it is of."""
+    edited(copied, "encodings", "x", "scale", value=0.5)
+    said = "activation encodings differ, first that of x"
+    refused(mobiledeploy("parity", copied, cwd=workplace), 3, said)
+
+
+def test_a_layer_kept_in_float_that_there_is_not(mobiledeploy, copied: Path, workplace):
+    edited(copied, "recipe", "float_layers", value=["nope"])
+    refused(mobiledeploy("parity", copied, cwd=workplace), 3, "describes no network", "'nope'")
+
+
+def test_a_format_that_the_artifact_has_not(mobiledeploy, copied: Path, workplace):
+    edited(copied, "artifact", "format", value="pte")
+    done = mobiledeploy("parity", copied, cwd=workplace)
+    refused(done, 3, "manifest", "is damaged: artifact.format is 'pte'")
+
+
 def test_a_stale_artifact_beside_a_new_manifest(mobiledeploy, copied: Path, workplace: Path):
     planted.plant(copied, copied, planted.perturbed_weight(0))
     refused(

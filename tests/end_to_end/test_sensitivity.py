@@ -32,6 +32,9 @@ def test_sensitivity_says_what_is_wrong_with_its_options(mobiledeploy, tmp_path)
     assert "There is no model 'v4'" in done.stderr
     done = mobiledeploy("sensitivity", "v2", *NETWORK, "--data", "none", cwd=tmp_path)
     assert done.returncode == 3
+    done = mobiledeploy("sensitivity", "v2", *NETWORK, "--samples", 9999, cwd=tmp_path)
+    assert done.returncode == 3
+    assert "--samples asks for 9999 images; there are" in done.stderr
     assert not list(tmp_path.iterdir())
 
 

@@ -158,6 +158,11 @@ def test_a_manifest_that_is_a_list_is_no_object(artifact, manifest):
     refused(artifact, "no JSON object")
 
 
+def test_a_manifest_nested_too_deep_is_damaged(artifact, manifest):
+    manifest.write_text("[" * 100_000)
+    refused(artifact, "damaged")
+
+
 @pytest.mark.parametrize("schema", [0, 2, "1", None])
 def test_an_unknown_schema_is_refused(artifact, manifest, schema):
     document = json.loads(manifest.read_text())
@@ -177,6 +182,8 @@ def test_an_unknown_schema_is_refused(artifact, manifest, schema):
         ("recipe", {"speed": 3}),
         ("recipe", "minmax"),
         ("recipe", {"float_layers": "features.0.0"}),
+        ("recipe", {"rounding": "magic"}),
+        ("labels", ["a"]),
         ("artifact", {}),
         ("artifact", None),
         ("labels", None),
