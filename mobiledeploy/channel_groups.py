@@ -33,12 +33,14 @@ class ChannelGroup:
 
     Attributes:
         ceiling: What no scaled channel may exceed: 6 behind a ReLU6, else infinity.
+        linear: Whether no ReLU makes any of them, also behind an addition: signs may change then.
     """
 
     nodes: tuple[Node, ...]
     producers: tuple[Unit, ...]
     consumers: tuple[Unit, ...]
     ceiling: float
+    linear: bool
 
 
 def find_groups(traced: GraphModule, units: Sequence[Unit]) -> tuple[ChannelGroup, ...]:
@@ -71,7 +73,7 @@ def _group(nodes: tuple[Node, ...], units: Sequence[Unit], source: Node) -> Chan
     ceiling = min((high for _, high in bounds), default=float("inf"))
     if source in nodes or leaves_network or gates or curved or not consumers:
         return None
-    return ChannelGroup(nodes, producers, consumers, ceiling)
+    return ChannelGroup(nodes, producers, consumers, ceiling, linear=not bounds)
 
 
 def _signal_and_gate(product: Unit) -> tuple[Node, Node]:

@@ -91,8 +91,7 @@ def _factors(
         s = np.minimum(largest * seen[0].margin / group.ceiling, 1.0)
         s **= 1.0 if free else _DENSE_RELU6_EXPONENT
     factors = np.where(live, np.clip(s, 1 / _LARGEST_FACTOR, _LARGEST_FACTOR), 1.0)
-    linear = all(unit.clamp is None for unit in group.producers)
-    return _turned(factors, low, high) if linear else factors
+    return _turned(factors, low, high) if group.linear else factors
 
 
 def _turned(

@@ -125,6 +125,26 @@ def test_channels_of_a_residual_stream_lean_to_one_side():
     assert np.mean(after) == 1
 
 
+class AddedAndClamped(torch.nn.Module):
+    """A residual stream with a ReLU behind its addition, as no MobileNet has it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.inner = torch.nn.Conv2d(3, 8, 1), torch.nn.Conv2d(8, 8, 1)
+        self.last = torch.nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        x = self.first(x)
+        return self.last(torch.relu(x + self.inner(x))).flatten(1)
+
+
+def test_channels_in_front_of_a_relu_behind_an_addition_keep_their_sign():
+    before = replace(networks.folded("v1", short=True), module=AddedAndClamped().eval())
+    after = equalize(before, networks.calibration(32))
+    networks.assert_same_outputs(before, after, networks.pixels(32))
+
+
 def leaning(model):
     """Return whether each channel of the last residual stream reaches further up than down."""
     traced = trace(model)
