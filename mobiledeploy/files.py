@@ -10,7 +10,7 @@ from tempfile import NamedTemporaryFile, TemporaryDirectory, TemporaryFile, gett
 
 import platformdirs
 
-from mobiledeploy.errors import RuntimeFailedError, UsageError
+from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
 
 CACHE_VARIABLE = "MOBILEDEPLOY_CACHE"
 STDOUT = Path("-")  # where a file to write is asked for
@@ -86,6 +86,19 @@ def moved_when_done(folder: Path) -> Iterator[Path]:
                 file.replace(folder / file.name)
             except OSError as error:
                 raise _not_written(folder / file.name, error) from error
+
+
+def require_artifact(path: Path) -> None:
+    """See that there is a file, of any kind.
+
+    Raises:
+        ArtifactError: there is none, or a folder.
+    """
+    if path.is_file():
+        return
+    found = f"{path} is a folder." if path.is_dir() else f"There is no file {path}."
+    remedy = "Check the path, or make the artifact with `mobiledeploy export`."
+    raise ArtifactError(found, remedy=remedy)
 
 
 def require_home_for_artifacts(folder: Path) -> None:

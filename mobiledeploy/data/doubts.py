@@ -95,8 +95,9 @@ def _unlike_training(shift: float, spread: float, count: int) -> str | None:
     return (
         "The calibration images are unlike those that the network was trained on: behind the"
         f" first convolution their mean is off by {shift:.2f} standard deviations (expected: at"
-        f" most {limit:.2f}) and their variance {np.exp(spread):.2g} times as large. Usually"
-        " the preprocessing is not that of training: look at --mean and --std."
+        f" most {limit:.2f}) and their variance {np.exp(spread):.2g} times as large (expected:"
+        f" {np.exp(-_LARGEST_SPREAD):.2g} to {np.exp(_LARGEST_SPREAD):.2g}). Usually the"
+        " preprocessing is not that of training: look at --mean and --std."
     )
 
 

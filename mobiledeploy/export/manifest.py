@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 from mobiledeploy.errors import ArtifactError, UsageError
 from mobiledeploy.export.manifest_fields import check_fields
-from mobiledeploy.files import sha256_of, write_whole
+from mobiledeploy.files import require_artifact, sha256_of, write_whole
 from mobiledeploy.types import (
     EMBEDDED,
     Artifact,
@@ -165,8 +165,7 @@ def read_manifest(artifact: Path) -> Manifest:
         ArtifactError: the artifact or its manifest is missing or damaged, the schema is unknown, or
             the artifact's bytes are not those that the manifest describes.
     """
-    if not artifact.is_file():
-        raise ArtifactError(f"There is no artifact at {artifact}.", remedy="Check the path.")
+    require_artifact(artifact)
     manifest = parse_manifest(manifest_path(artifact))
     expected, found = manifest.document["artifact"]["sha256"], sha256_of(artifact)
     if found != expected:
@@ -205,7 +204,8 @@ def parse_manifest(path: Path) -> Manifest:
         )
         _require_parts(manifest)
     except (ValueError, KeyError, TypeError, UsageError, RecursionError) as error:
-        raise ArtifactError(f"The manifest {path} is damaged: {error}.", remedy=_REMEDY) from error
+        found = f"it has no {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
+        raise ArtifactError(f"The manifest {path} is damaged: {found}.", remedy=_REMEDY) from error
     return manifest
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mobiledeploy.errors import ArtifactError, UsageError
-from mobiledeploy.files import require_utf8
+from mobiledeploy.files import require_artifact, require_utf8
 from mobiledeploy.runtimes.pte_file import check_pte
 from mobiledeploy.runtimes.runner import Runner
 
@@ -34,11 +34,7 @@ def open_runner(path: Path, *, threads: int = 1, optimize: bool = True) -> Runne
     """
     if threads < 1:
         raise UsageError(f"{threads} threads cannot run anything; expected at least 1.")
-    if not path.is_file():
-        raise ArtifactError(
-            f"There is no file {path}.",
-            remedy="Check the path, or make the artifact with `mobiledeploy export`.",
-        )
+    require_artifact(path)
     return runner_type(path)(path, threads=threads, optimize=optimize)
 
 
@@ -53,11 +49,7 @@ def check_artifact(path: Path) -> None:
     """
     if path.suffix not in (".onnx", ".pte"):
         raise _unknown(path)
-    if not path.is_file():
-        raise ArtifactError(
-            f"Could not read {path}: there is no such file.",
-            remedy="Check the path, or make the artifact with `mobiledeploy export`.",
-        )
+    require_artifact(path)
     require_utf8(path)
     if path.suffix == ".pte":
         check_pte(path)
@@ -83,5 +75,5 @@ def runner_type(path: Path) -> type[OnnxRuntimeRunner | ExecuTorchRunner]:
 def _unknown(path: Path) -> ArtifactError:
     return ArtifactError(
         f"{path} ends in {path.suffix or 'no suffix'!r}; expected .onnx or .pte.",
-        remedy="Rename the file to what it is.",
+        remedy="Name the artifact itself; what it was exported as is its suffix.",
     )

@@ -226,7 +226,7 @@ def test_a_manifest_will_do_where_nothing_is_run(side, pictures):
 
 
 def test_what_is_not_there_is_named(tmp_path):
-    for name, said in (("none.onnx", "no artifact at"), ("none.onnx.json", "no manifest at")):
+    for name, said in (("none.onnx", "no file"), ("none.onnx.json", "no manifest at")):
         with pytest.raises(ArtifactError, match=rf"{said} .*{name}"):
             compare_artifacts(tmp_path / name, tmp_path / name)
 

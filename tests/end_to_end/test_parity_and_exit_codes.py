@@ -107,7 +107,9 @@ def test_no_network_and_no_cache_names_the_ways_out(mobiledeploy, tmp_path: Path
 
 @pytest.mark.parametrize("command", ["parity", "inspect", "bench"])
 def test_an_artifact_that_is_missing(mobiledeploy, tmp_path: Path, command: str):
-    refused(mobiledeploy(command, "none.pte", cwd=tmp_path), 3, "none.pte")
+    refused(mobiledeploy(command, "none.pte", cwd=tmp_path), 3, "There is no file none.pte")
+    (tmp_path / "folder.pte").mkdir()
+    refused(mobiledeploy(command, "folder.pte", cwd=tmp_path), 3, "folder.pte is a folder")
 
 
 def test_a_corrupt_manifest(mobiledeploy, copied: Path, workplace: Path):

@@ -136,7 +136,7 @@ def test_a_missing_manifest_is_named(artifact):
 @pytest.mark.usefixtures("manifest")
 def test_a_missing_artifact_is_named(artifact):
     artifact.path.unlink()
-    refused(artifact, r"no artifact at .*a\.onnx")
+    refused(artifact, r"no file .*a\.onnx")
 
 
 def test_a_folder_in_place_of_the_manifest_is_no_manifest(artifact):

@@ -152,7 +152,7 @@ def test_a_file_that_is_not_there_is_refused(name, tmp_path):
 
 def test_a_folder_is_no_artifact(tmp_path):
     (tmp_path / "folder.pte").mkdir()
-    with pytest.raises(ArtifactError, match="There is no file"):
+    with pytest.raises(ArtifactError, match="is a folder"):
         open_runner(tmp_path / "folder.pte")
 
 

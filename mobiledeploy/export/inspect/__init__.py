@@ -8,6 +8,7 @@ from mobiledeploy.errors import ArtifactError
 from mobiledeploy.export.inspect.onnx import inspect_onnx
 from mobiledeploy.export.inspect.pte import inspect_pte
 from mobiledeploy.export.inspect.summary import ArtifactSummary
+from mobiledeploy.files import require_artifact
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,13 +22,12 @@ def inspect_artifact(path: Path) -> ArtifactSummary:
     Raises:
         ArtifactError: no such file, an unknown suffix, or a file that is damaged.
     """
-    if not path.is_file():
-        raise ArtifactError(f"There is no file {path}.", remedy="Check the path.")
+    require_artifact(path)
     if path.suffix == ".onnx":
         return inspect_onnx(path)
     if path.suffix == ".pte":
         return inspect_pte(path)
     raise ArtifactError(
         f"{path} ends in {path.suffix or 'no suffix'!r}; expected .onnx or .pte.",
-        remedy="Rename the file to what it is.",
+        remedy="Name the artifact itself; what it was exported as is its suffix.",
     )
