@@ -57,7 +57,7 @@ class Rounded:
 
     Attributes:
         weight: On its grid, in float.
-        bias: Corrected, (out,), not yet on its grid.
+        bias: Corrected, (out,), in float; `prepare.round_parameters` puts it on its grid.
     """
 
     weight: torch.Tensor

@@ -147,8 +147,8 @@ class ModelSpec:
     def name(self) -> str:
         """Return the stem of artifact names, for example ``mobilenet_v2_1.0_224``.
 
-        Whatever departs from the published network is part of it, so that two networks never
-        overwrite one another: ``mobilenet_v3_small_0.75_224-slim-head1280-10classes-random``.
+        Whatever departs from the published network is part of it, so that two architectures never
+        overwrite one another; of two checkpoints the later does: ``mobilenet_v3_small_0.75_224-slim-head1280-10classes-random``.
         """
         family = self.family.replace("-", "_")
         tags = [

@@ -145,6 +145,7 @@ def test_a_machine_that_says_nothing_is_not_accused():
         ({"throttle_count": 7}, {"throttle_count": 9}, "slowed down 2 times"),
         ({"throttled_now": 0}, {"throttled_now": 5}, "get_throttled: 0x5"),
         ({"frequency_mhz": 2400.0}, {"frequency_mhz": 1500.0}, "fell to 62%"),
+        ({"frequency_mhz": 2400.0}, {"frequency_mhz": 2100.0}, "fell to 88%"),
     ],
 )
 def test_throttling_is_reported_by_whoever_tells(before, after, says):

@@ -90,6 +90,19 @@ def test_an_sqnr_is_reached_with_no_layer_too_many():
             assert sqnrs_db(planned(), everything, CALIBRATION.images, [fewer])[0] < demanded + 0.1
 
 
+def test_what_was_chosen_is_rounded_anew_and_measured_again():
+    """Chosen by what each layer is alone: together with the others' rounding three fall short."""
+    demanded = reached(()) + 3.5
+    kept = chosen(min_sqnr_db=demanded)
+    assert reached(ranked()[:3]) < demanded + keep_float._MARGIN_DB <= reached(kept)
+
+
+def test_layers_that_turn_out_not_to_be_needed_stay_int8():
+    kept = chosen(min_sqnr_db=reached(()) + 5.75)
+    assert len(kept) == 5
+    assert set(kept) < set(ranked()[:6])
+
+
 def test_an_sqnr_that_int8_reaches_needs_no_layer():
     assert chosen(min_sqnr_db=reached(()) - 1) == ()
 

@@ -122,6 +122,14 @@ def test_what_another_machine_does_otherwise_is_not_compared(report):
     assert regressions(document(), report) == ()
 
 
+@pytest.mark.parametrize(("now", "count"), [(1.4, 0), (1.6, 1)])
+def test_a_flip_of_an_image_that_was_surer_counts(now, count):
+    before, report = document(), document()
+    for side, margin in ((before, 1.0), (report, now)):
+        side["rungs"][INTEGERS]["comparisons"][1]["metrics"]["worst_flip_margin"] = margin
+    assert len(regressions(before, report)) == count
+
+
 @pytest.mark.parametrize(("now", "count"), [(0.79, 1), (0.795, 0), (0.81, 0), (None, 1)])
 def test_lost_accuracy_counts(now, count):
     report = document()

@@ -18,7 +18,7 @@ from mobiledeploy.export.onnx_passes.qdq import (
     producer,
 )
 
-_OFF_GRID = 0.3  # float32 holds a bias of 2**21 steps to a quarter of a step
+_OFF_GRID = 0.3  # float32 holds a bias of 2**22 steps to a quarter of a step
 
 
 class Int32Biases(ir.passes.InPlacePass):
