@@ -58,7 +58,7 @@ def compare_outputs(
     flips: tuple[Flip, ...] = ()
     if logits[0].shape == logits[1].shape:
         found = figures(logits[0], logits[1])
-        flips = _flips(logits, images[0], a.manifest.labels)
+        flips = _flips(logits, images[0], (a.manifest.labels, b.manifest.labels))
     else:
         classes = " and ".join(str(answers.shape[1]) for answers in logits)
         notes.append(f"Networks of {classes} classes: their logits were not compared.")
@@ -175,17 +175,17 @@ def _float_network(side: Side) -> str:
 
 
 def _flips(
-    logits: Sequence[Logits], images: CalibrationSet, classes: Sequence[str]
+    logits: Sequence[Logits], images: CalibrationSet, classes: Sequence[Sequence[str]]
 ) -> tuple[Flip, ...]:
     a, b = logits
     first, other = a.argmax(1), b.argmax(1)
     flips = [
         Flip(
             image=images.names[i],
-            a=_label(classes, int(first[i])),
-            b=_label(classes, int(other[i])),
+            a=_label(classes[0], int(first[i])),
+            b=_label(classes[1], int(other[i])),
             margin=float(a[i, first[i]] - a[i, other[i]]),
-            truth="" if images.labels is None else _label(classes, images.labels[i]),
+            truth="" if images.labels is None else _label(classes[0], images.labels[i]),
         )
         for i in np.flatnonzero(first != other)
     ]

@@ -148,7 +148,8 @@ class ModelSpec:
         """Return the stem of artifact names, for example ``mobilenet_v2_1.0_224``.
 
         Whatever departs from the published network is part of it, so that two architectures never
-        overwrite one another; of two checkpoints the later does: ``mobilenet_v3_small_0.75_224-slim-head1280-10classes-random``.
+        overwrite one another: ``mobilenet_v3_small_0.75_224-slim-head1280-10classes-random``. Of
+        two checkpoints of one architecture, the later does.
         """
         family = self.family.replace("-", "_")
         tags = [
