@@ -4,8 +4,9 @@ In: two documents of `bench --json`, the older one the baseline. Out: an `Outcom
 per artifact that both have and the names of those that only one of them has.
 
 Two runs are hours or months apart: the machine may have been in another mood. Where both begin
-with the same artifact, byte for byte, that one is the yardstick: compared is by how much the others
-are slower than it, round by round, and the mood cancels. Otherwise the times themselves are.
+with the same artifact, byte for byte and in one version of its runtime, that one is the yardstick:
+compared is by how much the others are slower than it, round by round, and the mood cancels.
+Otherwise the times themselves are.
 A regression is one that the spread cannot explain: the lower end of the new figure's 95% interval
 lies above the upper end of the old one's by more than is allowed.
 
@@ -27,12 +28,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mobiledeploy.bench.damage import damage
-from mobiledeploy.bench.document import INSTRUCTIONS, SCHEMA, TIMES
+from mobiledeploy.bench.document import INSTRUCTIONS, SCHEMA, TIMES, host_document
 from mobiledeploy.bench.stats import median_interval
 from mobiledeploy.errors import ArtifactError, GateError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from mobiledeploy.devices.host import Host
 
     Document = Mapping[str, Any]
     Entry = Mapping[str, Any]
@@ -143,7 +146,7 @@ def compare(new: Document, baseline: Document, *, max_regress: float) -> Outcome
     Raises:
         UsageError: the two were not measured alike, or have no artifact in common.
     """
-    _require_alike(new, baseline)
+    require_alike(new, baseline)
     now, then = new["measurements"], baseline["measurements"]
     shared = (
         new["kind"] == TIMES
@@ -165,6 +168,11 @@ def compare(new: Document, baseline: Document, *, max_regress: float) -> Outcome
         added=tuple(_said(*key) for key in current if key not in old),
         max_regress=max_regress,
     )
+
+
+def expected(kind: str, host: Host, threads: int) -> Document:
+    """Return what a result will say of its circumstances, before anything is measured."""
+    return {"kind": kind, "host": host_document(host), "measurements": [{"threads": threads}]}
 
 
 def require(outcome: Outcome) -> None:
@@ -220,8 +228,16 @@ def _figures(entry: Entry, yardstick: Entry | None) -> list[float]:
     return [t / r for t, r in zip(times, yardstick["times_ms"], strict=True)]
 
 
-def _require_alike(new: Document, baseline: Document) -> None:
-    """Raise unless both are of the same kind, processor, place and number of threads."""
+def require_alike(new: Document, baseline: Document) -> None:
+    """Raise unless both are of the same kind, processor, place and number of threads.
+
+    Args:
+        new: As `read_result` returns; of what is about to be measured, `expected` is enough.
+        baseline: As `read_result` returns.
+
+    Raises:
+        UsageError: the first of these that differs.
+    """
     for what, found, expected in (
         ("kind", new["kind"], baseline["kind"]),
         ("device", _place(new), _place(baseline)),

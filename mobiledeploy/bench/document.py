@@ -20,6 +20,21 @@ TIMES = "mobiledeploy.bench"
 INSTRUCTIONS = "mobiledeploy.bench.instructions"
 
 
+def host_document(host: Host) -> dict[str, object]:
+    """Return a machine as `bench --json` writes it."""
+    return {
+        "architecture": host.architecture,
+        "model": host.model,
+        "cores": host.cores,
+        "features": None if host.features is None else sorted(host.features),
+        "place": host.place,
+        "os": host.os,
+        "emulated": host.emulated,
+        "runtimes": dict(host.runtimes),
+        "conditions": dict(host.conditions),
+    }
+
+
 def to_document(
     measurements: Sequence[Measurement] | Sequence[InstructionCount],
     host: Host,
@@ -36,17 +51,7 @@ def to_document(
     return {
         "schema": SCHEMA,
         "kind": TIMES if times else INSTRUCTIONS,
-        "host": {
-            "architecture": host.architecture,
-            "model": host.model,
-            "cores": host.cores,
-            "features": None if host.features is None else sorted(host.features),
-            "place": host.place,
-            "os": host.os,
-            "emulated": host.emulated,
-            "runtimes": dict(host.runtimes),
-            "conditions": dict(host.conditions),
-        },
+        "host": host_document(host),
         "notes": list(notes),
         "measurements": entries,
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -13,12 +13,13 @@ from mobiledeploy.cli.values import a_number, typed, with_manifests
 from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from rich.table import Table
     from rich.text import Text
 
     from mobiledeploy.bench.baseline import Outcome
+    from mobiledeploy.devices import Device
     from mobiledeploy.types import InstructionCount, Measurement
 
 _MIB = 2**20
@@ -152,6 +153,7 @@ def bench(
             counts_instructions=counting,
         ) as device,
     ):
+        _require_alike(before, device, threads)
         measurements = take(
             artifacts,
             device=device,
@@ -203,6 +205,14 @@ def _require_meaning(context: typer.Context, *, baseline: Path | None, device_ur
         )
     if typed(context, "duration") and typed(context, "runs"):
         raise UsageError("--duration is in place of --runs.", remedy="Leave one of them out.")
+
+
+def _require_alike(before: Mapping[str, Any] | None, device: Device, threads: int) -> None:
+    """Raise where a baseline is of other circumstances: before minutes of measuring, not after."""
+    from mobiledeploy.bench.baseline import expected, require_alike
+
+    if before is not None:
+        require_alike(expected(before["kind"], device.host, threads), before)
 
 
 def _print_outcome(outcome: Outcome) -> None:

@@ -39,6 +39,34 @@ def test_a_document_that_cannot_be_written_is_told_before_the_measurement(float_
         assert "ratio" not in told
 
 
+def test_a_baseline_of_other_circumstances_is_refused_before_anything_is_measured(
+    float_onnx, tmp_path, capsys
+):
+    kept = tmp_path / "kept.json"
+    command = ["bench", str(float_onnx), "--runs", "2"]
+    assert _run([*command, "--json", str(kept)]) == 0
+    capsys.readouterr()
+    assert _run([*command, "--baseline", str(kept), "--threads", "2"]) == 2
+    told = capsys.readouterr().err
+    assert "its threads is 1, here it is 2" in " ".join(told.split())
+    assert "Timing" not in told
+    assert _run([*command, "--baseline", str(kept), "--json", str(kept)]) == 2
+    assert "is read by this command" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--min-sqnr", "200"], "--min-sqnr is for a device's outputs"),
+        (["--max-regress", "5%"], "which was not given"),
+        (["--runs", "3", "--duration", "2"], "--duration is in place of --runs"),
+    ],
+)
+def test_options_that_would_mean_nothing_are_refused(float_onnx, options, said, capsys):
+    assert _run(["bench", str(float_onnx), *options]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())
+
+
 def test_names_are_shown_as_they_are(float_onnx, tmp_path, capsys):
     name = "a:x:[red]q.onnx"
     artifact = shutil.copy(float_onnx, tmp_path / name)
