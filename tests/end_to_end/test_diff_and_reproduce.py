@@ -94,7 +94,7 @@ def test_other_weights_as_json(mobiledeploy, pair, own: Path, workplace: Path):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (("none.onnx", "none.onnx"), 3, "no artifact at none.onnx"),
+        (("none.onnx", "none.onnx"), 3, "There is no file none.onnx"),
         (("only-one.onnx",), 2, "Missing argument"),
     ],
 )
