@@ -168,6 +168,8 @@ class _Climber:
         """Add the rungs before export."""
         self._float(quick=quick)
         note = _UNJUDGED if self.random else ""
+        if note and self.limits.demanded:
+            note += "; what was asked for is held against the artifacts"
         if not quick or self.reference is None:
             self._eager("fold", self.networks.folded, "float", self.limits.min_rewrite_sqnr_db)
         if self.networks.equalized is not None and not quick:

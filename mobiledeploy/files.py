@@ -56,11 +56,12 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         RuntimeFailedError: see `write_whole`.
     """
+    content = text.encode(errors="backslashreplace")
     if path == STDOUT:
-        sys.stdout.write(text)
+        sys.stdout.write(content.decode())
         return
     with write_whole(path) as part:
-        part.write_text(text, encoding="utf-8", errors="backslashreplace")
+        part.write_bytes(content)
 
 
 @contextlib.contextmanager
@@ -150,7 +151,7 @@ def require_writable_files(*paths: Path | None, read: Iterable[Path | None] = ()
 
     Args:
         paths: None is nothing to write, `-` is stdout.
-        read: What the command reads; None is nothing.
+        read: Files that the command line names as inputs; None is nothing.
 
     Raises:
         UsageError: two are the same file, or one of them is read.
@@ -193,7 +194,7 @@ def require_different_files(*paths: Path | None) -> None:
 
 
 def require_unread(paths: Iterable[Path | None], read: Iterable[Path | None]) -> None:
-    """See that no output would overwrite what a command reads: an artifact, or its own baseline.
+    """See that no output would overwrite an input: an artifact, or the command's own baseline.
 
     Raises:
         UsageError: one would.

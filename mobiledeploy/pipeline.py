@@ -115,12 +115,17 @@ def build(
             models.randomize_batch_norm(module, resolved.spec.seed)
     provenance = _weights.load_weights(module, resolved.spec)
     names = resolved.labels
+    notes = resolved.notes
+    if len(names) not in (0, resolved.spec.num_classes):
+        classes = resolved.spec.num_classes
+        notes += (f"{len(names)} labels came with it, for {classes} classes: none is taken.",)
+        names = ()
     if labels is not None or (resolved.spec.weights != "random" and not names):
         names = data.load_labels(labels, resolved.spec.num_classes)
     return FloatModel(
         spec=resolved.spec,
         module=module.eval(),
-        provenance=replace(provenance, notes=(*resolved.notes, *provenance.notes)),
+        provenance=replace(provenance, notes=(*notes, *provenance.notes)),
         preprocessing=preprocessing,
         labels=names,
     )

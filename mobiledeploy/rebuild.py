@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from mobiledeploy.climb import Networks
     from mobiledeploy.export.manifest import Manifest
-    from mobiledeploy.types import Encoding, FloatModel
+    from mobiledeploy.types import FloatModel
 
 
 def rebuild(
@@ -119,15 +119,9 @@ def _require_same_network(manifest: Manifest, networks: Networks) -> None:
 
 def _moved(stored: dict[str, Any], rebuilt: Any) -> list[str]:
     """Return the tensors whose encodings are not the stored ones."""
-
-    def values(encoding: Encoding | None) -> tuple[float, int] | None:
-        return None if encoding is None else (encoding.scale, encoding.zero_point)
-
-    return [
-        name
-        for name, encoding in stored.items()
-        if values(rebuilt.get(name)) != (encoding["scale"], encoding["zero_point"])
-    ]
+    known = {name: (e["scale"], e["zero_point"]) for name, e in stored.items()}
+    found = {name: (e.scale, e.zero_point) for name, e in rebuilt.items()}
+    return [name for name in found | known if found.get(name) != known.get(name)]
 
 
 def _versions(manifest: Manifest) -> str:

@@ -42,7 +42,8 @@ def test_a_hyphen_is_stdout_and_for_one_file_only(tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     require_writable_files(STDOUT, Path("file"), None)
     write_text(STDOUT, "told\n")
-    assert capsys.readouterr().out == "told\n"
+    write_text(STDOUT, "\udcff\n")
+    assert capsys.readouterr().out == "told\n\\udcff\n"
     assert not list(tmp_path.iterdir())
     with pytest.raises(UsageError, match="Two of the outputs are -"):
         require_writable_files(STDOUT, Path("-"))

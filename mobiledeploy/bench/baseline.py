@@ -170,7 +170,7 @@ def compare(new: Document, baseline: Document, *, max_regress: float) -> Outcome
     )
 
 
-def expected(kind: str, host: Host, threads: int) -> Document:
+def circumstances(kind: str, host: Host, threads: int) -> Document:
     """Return what a result will say of its circumstances, before anything is measured."""
     return {"kind": kind, "host": host_document(host), "measurements": [{"threads": threads}]}
 
@@ -232,7 +232,7 @@ def require_alike(new: Document, baseline: Document) -> None:
     """Raise unless both are of the same kind, processor, place and number of threads.
 
     Args:
-        new: As `read_result` returns; of what is about to be measured, `expected` is enough.
+        new: As `read_result` returns; of what is about to be measured, `circumstances` do.
         baseline: As `read_result` returns.
 
     Raises:

@@ -209,10 +209,10 @@ def _require_meaning(context: typer.Context, *, baseline: Path | None, device_ur
 
 def _require_alike(before: Mapping[str, Any] | None, device: Device, threads: int) -> None:
     """Raise where a baseline is of other circumstances: before minutes of measuring, not after."""
-    from mobiledeploy.bench.baseline import expected, require_alike
+    from mobiledeploy.bench.baseline import circumstances, require_alike
 
     if before is not None:
-        require_alike(expected(before["kind"], device.host, threads), before)
+        require_alike(circumstances(before["kind"], device.host, threads), before)
 
 
 def _print_outcome(outcome: Outcome) -> None:

@@ -100,8 +100,10 @@ def parity(
         summary=os.environ.get("GITHUB_STEP_SUMMARY", "") if markdown_path else "",
         html=html_path,
     )
+    # before errors are reported to a file that is an artifact
+    targets.require_unread((*with_manifests(artifacts), data, weights, calib_data, baseline))
     with write.errors_reported(targets, artifacts), showing_progress():
-        targets.require_writable((*with_manifests(artifacts), data, weights, calib_data, baseline))
+        targets.require_writable()
         with step("Loading PyTorch and the runtimes"):
             from mobiledeploy.check import check_parity
             from mobiledeploy.devices import open_device

@@ -23,7 +23,7 @@ from mobiledeploy.progress import step
 from mobiledeploy.quantize.factors import learn_factors
 from mobiledeploy.quantize.float_layers import float_units, require_layers
 from mobiledeploy.quantize.keep_float import choose_float_layers
-from mobiledeploy.quantize.prepare import plan, round_parameters
+from mobiledeploy.quantize.prepare import plan, require_requantizable, round_parameters
 from mobiledeploy.quantize.quantizer import MobileNetQuantizer
 from mobiledeploy.quiet import quietly
 from mobiledeploy.single_thread import on_one_thread
@@ -60,7 +60,8 @@ def quantize(
         demand: Which layers should compute in float; by default those that the recipe names.
 
     Raises:
-        ExportError: the network holds an operator without an int8 form.
+        ExportError: the network holds an operator without an int8 form, or a layer whose channels
+            are too unlike for one.
         DataError: the calibration set is empty, or drives an activation to infinity or NaN.
         UsageError: layers should be float that the network does not have, or all of them.
         GateError: no choice of float layers reaches the SQNR that is demanded.
@@ -74,6 +75,7 @@ def quantize(
         recipe = replace(recipe, float_layers=chosen)
     require_layers(planned.units, recipe)
     floating = float_units(planned.units, recipe.float_layers)
+    require_requantizable(planned, floating)
     images = calibration.images
     rounded = round_parameters(planned, recipe, images, floating)
     with step("Converting to int8"):

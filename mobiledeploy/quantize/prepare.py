@@ -123,11 +123,7 @@ def round_parameters(
         images: Of the calibration, (N, C, H, W).
         floating: Names of the operators of the units that compute in float.
         alone: Round each layer as if it alone were int8; nothing is learned then.
-
-    Raises:
-        ExportError: a runtime would not load the network: the activations differ too much.
     """
-    _require_requantizable(plan, floating)
     given = (plan.traced, plan.units, plan.encodings, plan.scales)
     if recipe.rounding == "nearest":  # only biases ask for images
         some = _CORRECTED * max(1, 224**2 // images.shape[-1] ** 2)
@@ -146,21 +142,31 @@ def round_parameters(
     }
 
 
-def _require_requantizable(plan: Plan, floating: Collection[str]) -> None:
-    """Raise where no width was enough: a hard-swish's input has one that is given."""
+def require_requantizable(plan: Plan, floating: Collection[str]) -> None:
+    """See that XNNPACK will load the network; no range is wide enough where it is given.
+
+    Args:
+        plan: What was chosen.
+        floating: Names of the operators of the units that compute in float.
+
+    Raises:
+        ExportError: it will not; all layers that it will refuse are named.
+    """
+    refused = []
     for unit in plan.units:
-        if not unit.has_weight or unit.operator.name in floating:
-            continue
-        product = plan.encodings[unit.activations[0].name].scale * plan.scales[unit.operator.name]
-        factor = float(product.max()) / plan.encodings[unit.output.name].scale
-        if factor >= REFUSED_REQUANTIZATION:
-            raise ExportError(
-                f"The layer {layer_name(unit)} cannot be int8: the scale of its sums is"
-                f" {factor:.3g} times its output's; runtimes take less than"
-                f" {REFUSED_REQUANTIZATION:g}.",
-                remedy="Look there, or in front of it, for a channel whose weights are thousands of"
-                " times the others', perhaps because its BatchNorm's variance is nearly zero.",
-            )
+        if unit.has_weight and unit.operator.name not in floating:
+            source = plan.encodings[unit.activations[0].name]
+            sums = source.scale * float(plan.scales[unit.operator.name].max())
+            if sums >= REFUSED_REQUANTIZATION * plan.encodings[unit.output.name].scale:
+                refused.append(layer_name(unit))
+    if refused:
+        raise ExportError(
+            f"{', '.join(refused)} cannot be int8: the scale of the sums there is"
+            f" {REFUSED_REQUANTIZATION:g} times the output's or more, which XNNPACK refuses.",
+            remedy="Look there, or in front, for a channel whose weights are thousands of times the"
+            " others', perhaps because its BatchNorm's variance is nearly zero; or keep them in"
+            f" float: --keep-float {','.join(refused)}.",
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,9 +188,10 @@ def encode_pooled(low: float, high: float, source: Encoding, count: int) -> Enco
     Calibration may have seen means far beyond what `source` clips to. No mean of its codes lies
     there, and none needs a coarser scale.
     """
-    wanted = encode(low, high, source.scale / _LARGEST_REQUANTIZATION)
+    least = source.scale / _LARGEST_REQUANTIZATION
+    wanted = encode(low, high, least)
     if wanted.scale > source.scale:
-        wanted = encode(max(low, source.low), min(high, source.high))
+        wanted = encode(max(low, source.low), min(high, source.high), least)
     scale = scale_of_mean(wanted.scale, source.scale, count)
     return replace(wanted, scale=scale)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.errors import DataError, MobileDeployError, RuntimeFailedError
-from mobiledeploy.files import require_writable_files, write_text
+from mobiledeploy.files import require_unread, require_writable_files, write_text
 from mobiledeploy.report.document import to_document
 from mobiledeploy.report.html import to_html
 from mobiledeploy.report.junit import error_to_junit, to_junit
@@ -35,17 +35,27 @@ class Targets:
     summary: str = ""
     html: Path | None = None
 
-    def require_writable(self, read: Iterable[Path | None]) -> None:
-        """See that every file can be written, before the work and not after it.
+    @property
+    def files(self) -> tuple[Path | None, ...]:
+        """Return what is written whole."""
+        return (self.json, self.junit, self.markdown, self.html)
 
-        Args:
-            read: What the command reads; None is nothing.
+    def require_unread(self, read: Iterable[Path | None]) -> None:
+        """See that nothing overwrites what the command reads.
 
         Raises:
-            UsageError: two are the same, or one is read.
+            UsageError: one would.
+        """
+        require_unread(self.files, read)
+
+    def require_writable(self) -> None:
+        """See that every file can be written, before the work and not after it.
+
+        Raises:
+            UsageError: two are the same.
             RuntimeFailedError: one cannot.
         """
-        require_writable_files(self.json, self.junit, self.markdown, self.html, read=read)
+        require_writable_files(*self.files)
 
 
 def write_all(report: ParityReport, targets: Targets, manifest: Mapping[str, Any]) -> None:

@@ -85,7 +85,7 @@ def run_profiled(
         events = json.loads(Path(session.end_profiling()).read_text())
     nodes = (event for event in events if event.get("cat") == "Node")
     operators = _operators(nodes, every=1 if before_each is None else 2)
-    if any(len(operator.times_us) != runs for operator in operators):
+    if any(len(operator.times_us) < runs for operator in operators):
         raise RuntimeFailedError(
             f"ONNX Runtime's profile of {path} does not hold all {runs} runs.",
             remedy="It has room for a million events: ask for fewer --runs.",

@@ -62,8 +62,9 @@ def regressions(baseline: Document, report: Document) -> tuple[str, ...]:
         _require_comparisons(baseline["rungs"])
         return tuple(_all_regressions(baseline, report))
     except (KeyError, TypeError, AttributeError) as error:
+        found = f"it has no {error}" if isinstance(error, KeyError) else error
         raise DataError(
-            f"The baseline is damaged: {error}.",
+            f"The baseline is damaged: {found}.",
             remedy="Write a new one with `mobiledeploy parity --json PATH`.",
         ) from error
 
@@ -113,7 +114,7 @@ def _require_comparisons(rungs: Sequence[Document]) -> None:
     """Raise unless there is an artifact that is compared with something: nothing gets worse."""
     if not any(rung["artifact"] and rung["comparisons"] for rung in rungs):
         raise DataError(
-            "The baseline is damaged: it compares no artifact with anything.",
+            "The baseline is damaged, or of a run that compared no artifact: nothing could be worse.",
             remedy="Write a new one with `mobiledeploy parity --json PATH`.",
         )
 

@@ -89,6 +89,20 @@ def test_an_encoding_that_was_edited_is_not_the_networks(mobiledeploy, copied: P
     refused(mobiledeploy("parity", copied, cwd=workplace), 3, said)
 
 
+def test_an_encoding_that_was_taken_out(mobiledeploy, copied: Path, workplace):
+    edited(copied, "encodings", value={})
+    said = "activation encodings differ, first that of x"
+    refused(mobiledeploy("parity", copied, cwd=workplace), 3, said)
+
+
+@pytest.mark.parametrize("option", ["--json", "--junit"])
+def test_an_artifact_is_not_written_over(mobiledeploy, copied: Path, workplace, option: str):
+    before = copied.read_bytes()
+    done = mobiledeploy("parity", copied, option, copied, cwd=workplace)
+    refused(done, 2, "is read by this command")
+    assert copied.read_bytes() == before
+
+
 def test_a_layer_kept_in_float_that_there_is_not(mobiledeploy, copied: Path, workplace):
     edited(copied, "recipe", "float_layers", value=["nope"])
     refused(mobiledeploy("parity", copied, cwd=workplace), 3, "describes no network", "'nope'")

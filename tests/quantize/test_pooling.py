@@ -94,3 +94,4 @@ def test_a_mean_is_encoded_within_what_its_source_clips_to():
     pooled = encode_pooled(-3.0, 40.0, source, 113 * 113)
     assert pooled.zero_point == -128
     assert pooled.scale == pytest.approx(source.scale, rel=0.02)
+    assert encode_pooled(-9.0, -5.0, source, 49).scale > 0  # all of it is clipped

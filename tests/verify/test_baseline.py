@@ -57,7 +57,7 @@ FOLD, INTEGERS, ONNX = 0, 1, 2
 
 @pytest.mark.parametrize("rungs", [[], document()["rungs"][:2]])
 def test_a_baseline_that_compares_no_artifact_is_refused(rungs):
-    with pytest.raises(DataError, match="compares no artifact"):
+    with pytest.raises(DataError, match="compared no artifact"):
         regressions(document(rungs=rungs), document())
 
 

@@ -156,7 +156,12 @@ def _bind(cores: list[int]) -> None:
             f"The process cannot be bound to the cores {cores}: not all of them are there for it.",
             f"This machine lets it use {sorted(usable)}.",
         )
-    os.sched_setaffinity(0, cores)
+    try:
+        os.sched_setaffinity(0, cores)
+    except OSError as error:
+        raise RefusalError(
+            "UsageError", f"The process cannot be bound to the cores {cores}: {error}."
+        ) from error
 
 
 def _claim_stdout() -> TextIO:
