@@ -114,7 +114,7 @@ def _require_comparisons(rungs: Sequence[Document]) -> None:
     """Raise unless there is an artifact that is compared with something: nothing gets worse."""
     if not any(rung["artifact"] and rung["comparisons"] for rung in rungs):
         raise DataError(
-            "The baseline is damaged, or of a run that compared no artifact: nothing could be worse.",
+            "The baseline is damaged, or of a run that compared no artifact with anything.",
             remedy="Write a new one with `mobiledeploy parity --json PATH`.",
         )
 
