@@ -5,11 +5,14 @@ import json
 import pytest
 
 from mobiledeploy.cli import main
+from mobiledeploy.cli.output import console
 
 
 @pytest.fixture
 def run(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
+
+    console.cache_clear()
 
     def run(*arguments):
         with pytest.raises(SystemExit) as end:
@@ -30,6 +33,7 @@ def test_a_table_for_people_goes_to_stderr(run):
 
 def test_a_narrow_window_cuts_no_figure(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
+    console.cache_clear()  # which has read how wide the window is
     _, _, err = run("v3-small")
     assert "2,542,856" in err
     assert max(map(len, err.splitlines())) <= 80
