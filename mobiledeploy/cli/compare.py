@@ -24,8 +24,7 @@ def compare(
         Path | None, typer.Option(metavar="PATH", help="Write the table as Markdown.")
     ] = None,
     html: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="Write a page with table and plot."),
+        Path | None, typer.Option(metavar="PATH", help="Write a page with table and plot.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:

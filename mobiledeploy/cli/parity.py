@@ -68,8 +68,7 @@ def parity(
         typer.Option("--json", metavar="PATH", help="Write a JSON document; - is stdout."),
     ] = None,
     junit_path: Annotated[
-        Path | None,
-        typer.Option("--junit", metavar="PATH", help="Write JUnit XML, for CI."),
+        Path | None, typer.Option("--junit", metavar="PATH", help="Write JUnit XML, for CI.")
     ] = None,
     markdown_path: Annotated[
         Path | None,

@@ -47,8 +47,7 @@ def sensitivity(
         typer.Option("--json", metavar="PATH", help="Write a JSON document; - is stdout."),
     ] = None,
     plot: Annotated[
-        Path | None,
-        typer.Option(metavar="PATH", help="Write a plot (SVG) of all layers."),
+        Path | None, typer.Option(metavar="PATH", help="Write a plot (SVG) of all layers.")
     ] = None,
 ) -> None:
     """Rank the layers by what each one costs in int8."""
