@@ -8,9 +8,11 @@ ONNX Runtime under QEMU as three ARM processors: plain NEON, dot products, matri
 about ten minutes on two cores.
 """
 
-from mobiledeploy.kernels import compute_alike
+from mobiledeploy.pipeline.build import build, load_images
+from mobiledeploy.pipeline.deploy import deploy
+from mobiledeploy.utils.cpu_isa import limit_to_avx2
 
-compute_alike()  # as the commands do; before torch and numpy are loaded
+limit_to_avx2()  # as the commands do; before torch and numpy are loaded
 
 # ruff: noqa: E402
 import argparse
@@ -19,10 +21,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mobiledeploy import pipeline
-from mobiledeploy.devices import Request, arrays_of, open_device
-from mobiledeploy.quantize.reference import IntegerReference
-from mobiledeploy.quiet import quietly
+from mobiledeploy.devices.agent_session import arrays_of
+from mobiledeploy.devices.open import open_device
+from mobiledeploy.devices.request import Request
+from mobiledeploy.quantization.integer_reference import IntegerReference
+from mobiledeploy.utils.quiet import quietly
 
 NETWORKS = (
     ("v1", 1.0, 224),
@@ -63,11 +66,9 @@ def export(
     family: str, width: float, resolution: int, data: Path | None, count: int, folder: Path
 ) -> tuple[Path, np.ndarray, np.ndarray]:
     """Return an int8 ONNX, images, and what the integers make of them."""
-    model = pipeline.build(family, weights="random", width=width, resolution=resolution)
-    images = pipeline.load_images(model, data, None if data is None else max(count, 32))
-    deployed = pipeline.deploy(
-        model, formats=["onnx"], calibration=images, out=folder, parity=False
-    )
+    model = build(family, weights="random", width=width, resolution=resolution)
+    images = load_images(model, data, None if data is None else max(count, 32))
+    deployed = deploy(model, formats=["onnx"], calibration=images, out=folder, parity=False)
     inputs = images.images[:count]
     parts = np.array_split(inputs, max(1, count // 4))
     reference = IntegerReference(deployed.model)

@@ -12,9 +12,11 @@ two that stand for float hard-swishes: of what the convolutions in front of them
 which no runtime offers; and of that rounded to int8 of its whole range, which is what they do.
 """
 
-from mobiledeploy.kernels import compute_alike
+from mobiledeploy.pipeline.build import build, load_images
+from mobiledeploy.pipeline.deploy import deploy
+from mobiledeploy.utils.cpu_isa import limit_to_avx2
 
-compute_alike()  # as the commands do; before torch and numpy are loaded
+limit_to_avx2()  # as the commands do; before torch and numpy are loaded
 
 # ruff: noqa: E402
 import argparse
@@ -27,17 +29,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from mobiledeploy import pipeline
-from mobiledeploy.bench import measure, paired_ratio
+from mobiledeploy.artifact.flatbuffer import Generated, bindings
+from mobiledeploy.bench.measure import measure
 from mobiledeploy.bench.profile import profile
-from mobiledeploy.quantize import reference
-from mobiledeploy.quantize.ranges import encode
-from mobiledeploy.quiet import quietly
-from mobiledeploy.runtimes import open_runner
-from mobiledeploy.runtimes.flatbuffer import Generated, bindings
-from mobiledeploy.runtimes.xnnpack_operators import as_program, delegate_graphs, read_graph
-from mobiledeploy.types import RECIPES, QuantizedModel
-from mobiledeploy.verify.metrics import differing_logits, sqnr_db, top1_accuracy
+from mobiledeploy.bench.stats import paired_ratio
+from mobiledeploy.bench.xnnpack_operators import as_program, delegate_graphs, read_graph
+from mobiledeploy.metrics import differing_logits, sqnr_db, top1_accuracy
+from mobiledeploy.network import RECIPES, QuantizedModel
+from mobiledeploy.quantization import integer_reference as reference
+from mobiledeploy.quantization.encodings import encode
+from mobiledeploy.runtimes.open import open_runner
+from mobiledeploy.utils.quiet import quietly
 
 SCHEMA = bindings("backends/xnnpack/serialization/schema.fbs")
 NODES = SCHEMA.XNodeUnion
@@ -265,9 +267,9 @@ def accuracy(family: str, checkpoint: Path, calib: Path, eval_set: Path, ptq: st
     """Print a row per form: top-1 and SQNR over the images of an `.npz`."""
     with tempfile.TemporaryDirectory() as folder:
         with quietly():
-            model = pipeline.build(family, weights=str(checkpoint), resolution=64)
-            calibration = pipeline.load_images(model, calib, 200)
-            deployed = pipeline.deploy(
+            model = build(family, weights=str(checkpoint), resolution=64)
+            calibration = load_images(model, calib, 200)
+            deployed = deploy(
                 model,
                 formats=("pte",),
                 calibration=calibration,
@@ -275,7 +277,7 @@ def accuracy(family: str, checkpoint: Path, calib: Path, eval_set: Path, ptq: st
                 out=Path(folder),
                 parity=False,
             )
-        images = pipeline.load_images(model, eval_set, 1000).images
+        images = load_images(model, eval_set, 1000).images
         truth = np.load(eval_set)["labels"][: len(images)]
         with torch.no_grad():
             expected = model.module(torch.from_numpy(images)).numpy()

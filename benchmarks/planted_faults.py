@@ -8,9 +8,9 @@ differ from those of the artifact as it was; then, of the ladder on 16 of the im
 rung that fails and the layer that it names.
 """
 
-from mobiledeploy.kernels import compute_alike
+from mobiledeploy.utils.cpu_isa import limit_to_avx2
 
-compute_alike()  # as the commands do; before torch and numpy are loaded
+limit_to_avx2()  # as the commands do; before torch and numpy are loaded
 
 # ruff: noqa: E402
 import argparse
@@ -23,13 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 import mobiledeploy
-from mobiledeploy.climb import climb
-from mobiledeploy.export.manifest import read_manifest
-from mobiledeploy.rebuild import rebuild
-from mobiledeploy.runtimes import Runner, open_runner
-from mobiledeploy.runtimes.eager import EagerRunner
-from mobiledeploy.types import INPUT_NAME, OUTPUT_NAME
-from mobiledeploy.verify.figures import figures
+from mobiledeploy.artifact.manifest import read_manifest
+from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME
+from mobiledeploy.parity.compare import figures
+from mobiledeploy.parity.run_ladder import run_ladder
+from mobiledeploy.pipeline.rebuild import rebuild
+from mobiledeploy.runtimes.open import open_runner
+from mobiledeploy.runtimes.pytorch import EagerRunner
+from mobiledeploy.runtimes.runner import Runner
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import planted
@@ -82,7 +83,7 @@ def main() -> None:
                 loss = figures(exact, logits)
                 cells = [f"{loss['sqnr_db']:.1f}", f"{loss['top1_agreement']:.3f}"]
             cells.append(f"{np.count_nonzero(logits != sound):,}")
-            failed = climb(networks, [path], few).first_failure
+            failed = run_ladder(networks, [path], few).first_failure
             cells += ["", ""] if failed is None else [f"`{failed.name}`", failed.first_layer]
             print(f"| {name} | {' | '.join(cells)} |", flush=True)
 

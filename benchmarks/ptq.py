@@ -15,9 +15,9 @@ mirrored, and moved four ways: six looks at each narrow down what is lost on ave
 which take them for independent, are too narrow then. V2 takes about twenty minutes on two cores.
 """
 
-from mobiledeploy.kernels import compute_alike
+from mobiledeploy.utils.cpu_isa import limit_to_avx2
 
-compute_alike()  # as the commands do; before torch and numpy are loaded
+limit_to_avx2()  # as the commands do; before torch and numpy are loaded
 
 # ruff: noqa: E402
 import argparse
@@ -36,21 +36,16 @@ from numpy.typing import NDArray
 from stock import stock_executorch, stock_onnxruntime
 
 import mobiledeploy
-from mobiledeploy.equalize import equalize
-from mobiledeploy.fold import fold
-from mobiledeploy.parallel import in_order, parts
-from mobiledeploy.quantize import learn_factors, quantize
-from mobiledeploy.quantize.reference import IntegerReference
-from mobiledeploy.quiet import quietly
-from mobiledeploy.runtimes import Runner
-from mobiledeploy.types import (
-    RECIPES,
-    CalibrationSet,
-    FoldedModel,
-    Preprocessing,
-    QuantRecipe,
-)
-from mobiledeploy.verify.metrics import bootstrap_interval, sqnr_db, top1_accuracy, wilson_interval
+from mobiledeploy.graph.fold_batch_norm import fold
+from mobiledeploy.metrics import bootstrap_interval, sqnr_db, top1_accuracy, wilson_interval
+from mobiledeploy.network import RECIPES, CalibrationSet, FoldedModel, Preprocessing, QuantRecipe
+from mobiledeploy.quantization.equalize import equalize
+from mobiledeploy.quantization.integer_reference import IntegerReference
+from mobiledeploy.quantization.learned_equalization import learn_equalization
+from mobiledeploy.quantization.ptq import quantize
+from mobiledeploy.runtimes.runner import Runner
+from mobiledeploy.utils.quiet import quietly
+from mobiledeploy.utils.threads import in_order, parts
 
 CHECKPOINTS = {
     "v1": "mobilenet_v1_0.5",
@@ -66,12 +61,16 @@ def ours(recipe: QuantRecipe, *, turned: bool = True) -> Flow:
     """Return a flow of this project's."""
 
     def flow(model: FoldedModel, images: CalibrationSet) -> IntegerReference:
-        if recipe.factors != "given":
-            kept = nullcontext() if turned else patch("mobiledeploy.equalize._turned", unturned)
+        if recipe.equalization != "none":
+            kept = (
+                nullcontext()
+                if turned
+                else patch("mobiledeploy.quantization.equalize._turned", unturned)
+            )
             with kept:
                 model = equalize(model, images)
-        if recipe.factors == "learned":
-            model = learn_factors(model, images, thorough=recipe.rounding == "learned")
+        if recipe.equalization == "learned":
+            model = learn_equalization(model, images, thorough=recipe.rounding == "learned")
         return IntegerReference(quantize(model, images, recipe))
 
     return flow
@@ -82,8 +81,8 @@ def unturned(factors: NDArray[np.float64], *_: NDArray[np.float64]) -> NDArray[n
     return factors
 
 
-PLAIN = QuantRecipe(factors="given", range_rule="minmax", rounding="nearest")
-EVEN = replace(PLAIN, factors="even")
+PLAIN = QuantRecipe(equalization="none", range_rule="minmax", rounding="nearest")
+EVEN = replace(PLAIN, equalization="cross-layer")
 FAST, BALANCED, BEST = (RECIPES[name] for name in ("fast", "balanced", "best"))
 FLOWS: dict[str, Flow] = {
     "ExecuTorch's XNNPACKQuantizer": stock_executorch,
@@ -92,13 +91,13 @@ FLOWS: dict[str, Flow] = {
     "+ equalized, no channel turned": ours(EVEN, turned=False),
     "+ channels turned": ours(EVEN),
     "+ ranges by the logits: **fast**": ours(FAST),
-    "+ cancelling rounding": ours(replace(BALANCED, factors="even")),
+    "+ cancelling rounding": ours(replace(BALANCED, equalization="cross-layer")),
     "+ factors and ranges learned: **balanced**": ours(BALANCED),
     "+ integers learned: **best**": ours(BEST),
-    "ranges by the logits alone": ours(replace(FAST, factors="given")),
-    "cancelling rounding alone": ours(replace(PLAIN, rounding="cancelling")),
-    "balanced, not equalized": ours(replace(BALANCED, factors="given")),
-    "best, factors not learned": ours(replace(BEST, factors="even")),
+    "ranges by the logits alone": ours(replace(FAST, equalization="none")),
+    "cancelling rounding alone": ours(replace(PLAIN, rounding="gptq")),
+    "balanced, not equalized": ours(replace(BALANCED, equalization="none")),
+    "best, factors not learned": ours(replace(BEST, equalization="cross-layer")),
 }
 
 

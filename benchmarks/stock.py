@@ -20,8 +20,9 @@ from onnxruntime.quantization import (
 )
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-from mobiledeploy.runtimes import Runner, open_runner
-from mobiledeploy.types import CalibrationSet, FoldedModel
+from mobiledeploy.network import CalibrationSet, FoldedModel
+from mobiledeploy.runtimes.open import open_runner
+from mobiledeploy.runtimes.runner import Runner
 
 
 def stock_executorch(model: FoldedModel, images: CalibrationSet) -> Runner:

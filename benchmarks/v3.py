@@ -10,9 +10,11 @@ minutes. `time` measures a family's six artifacts against one another on one thr
 the protocol of `mobiledeploy bench`, and prints a table in Markdown; 20 s each on a quiet machine.
 """
 
-from mobiledeploy.kernels import compute_alike
+from mobiledeploy.pipeline import build as stages
+from mobiledeploy.pipeline.deploy import deploy
+from mobiledeploy.utils.cpu_isa import limit_to_avx2
 
-compute_alike()  # as the commands do; before torch and numpy are loaded
+limit_to_avx2()  # as the commands do; before torch and numpy are loaded
 
 # ruff: noqa: E402
 import argparse
@@ -21,9 +23,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mobiledeploy import pipeline
-from mobiledeploy.bench import measure, paired_ratio
-from mobiledeploy.quiet import quietly
+from mobiledeploy.bench.measure import measure
+from mobiledeploy.bench.stats import paired_ratio
+from mobiledeploy.utils.quiet import quietly
 
 FAMILIES = ("v3-small", "v3-large", "v2", "v1")
 OURS = ("onnx", "pte")
@@ -74,11 +76,11 @@ def build(family: str, folder: Path) -> None:
     shared = Path(os.environ["MOBILEDEPLOY_SHARED"])
     if not all(ours(family, folder, format_).exists() for format_ in OURS):
         with quietly():
-            model = pipeline.build(family, weights="random")
-            images = pipeline.load_images(
+            model = stages.build(family, weights="random")
+            images = stages.load_images(
                 model, shared / "data/imagenet-sample/calib", 2 * CALIBRATION_IMAGES
             )
-            pipeline.deploy(model, formats=OURS, calibration=images, out=folder, parity=False)
+            deploy(model, formats=OURS, calibration=images, out=folder, parity=False)
     for format_, peers in PEERS.items():
         for _, script, options in peers:
             path = peer(family, folder, format_, options)

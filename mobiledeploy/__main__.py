@@ -7,9 +7,9 @@ from typing import NoReturn
 def main() -> NoReturn:
     """Run the command line; a Ctrl-C while it is still being loaded ends it like any other."""
     try:
-        from mobiledeploy.kernels import compute_alike
+        from mobiledeploy.utils.cpu_isa import limit_to_avx2
 
-        compute_alike()
+        limit_to_avx2()
         from mobiledeploy import cli
     except KeyboardInterrupt:
         sys.stderr.write("Stopped.\n")

@@ -22,7 +22,7 @@ from packaging.specifiers import SpecifierSet
 
 from mobiledeploy.devices.agent.machine import X86
 from mobiledeploy.devices.host import ARM64, Host, describe_host
-from mobiledeploy.progress import track
+from mobiledeploy.utils.progress import track
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from mobiledeploy.kernels import compute_alike
+from mobiledeploy.utils.cpu_isa import limit_to_avx2
 
-compute_alike()  # as the commands that tests start do; before torch and numpy are loaded
+limit_to_avx2()  # as the commands that tests start do; before torch and numpy are loaded
 
 import torch  # noqa: E402
 

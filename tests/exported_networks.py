@@ -3,7 +3,7 @@
 import pytest
 from networks import folded, quantized
 
-from mobiledeploy.export import artifact_name, export_executorch, export_onnx
+from mobiledeploy.export.write import artifact_name, export_executorch, export_onnx
 
 
 @pytest.fixture(scope="session")

@@ -4,23 +4,18 @@ Their BatchNorms are randomised and their inputs are 8-bit pixels, normalised: w
 """
 
 import functools
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import torch
 
-from mobiledeploy import models
-from mobiledeploy.equalize import equalize
-from mobiledeploy.fold import fold
-from mobiledeploy.quantize import quantize
-from mobiledeploy.types import (
-    ArchitectureOptions,
-    CalibrationSet,
-    FloatModel,
-    ModelSpec,
-    Preprocessing,
-    WeightsProvenance,
-)
+from mobiledeploy.graph.fold_batch_norm import fold
+from mobiledeploy.models.build import create
+from mobiledeploy.models.initialize import randomize_batch_norm
+from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
+from mobiledeploy.network import CalibrationSet, FloatModel, Preprocessing, WeightsProvenance
+from mobiledeploy.quantization.equalize import equalize
+from mobiledeploy.quantization.ptq import quantize
 
 CLASSES = 10
 LABELS = (*(f"class {i}" for i in range(CLASSES - 1)), "öre")
@@ -69,11 +64,24 @@ def folded(family, resolution=32, *, short=False, classes=CLASSES, **options):
         weights="random",
         architecture=ArchitectureOptions(rows=rows, **options),
     )
-    module = models.create(spec)
-    models.randomize_batch_norm(module, seed=1)
+    module = create(spec)
+    randomize_batch_norm(module, seed=1)
     provenance = WeightsProvenance(source="random", origin="seed 0")
     labels = LABELS[:classes]
-    return fold(FloatModel(spec=spec, module=module, provenance=provenance, labels=labels))
+    return fold(
+        FloatModel(info=spec.network_info(provenance, Preprocessing(), labels), module=module)
+    )
+
+
+def spec_of(model):
+    """Return the specification that a network was built from."""
+    return ModelSpec.from_document(model.info.source)
+
+
+def described(model, *, spec=None, **changes):
+    """Return a network of which other things are known."""
+    source = model.info.source if spec is None else asdict(spec)
+    return replace(model, info=replace(model.info, source=source, **changes))
 
 
 @functools.cache

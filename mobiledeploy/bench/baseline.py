@@ -27,9 +27,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mobiledeploy.bench.damage import damage
-from mobiledeploy.bench.document import INSTRUCTIONS, SCHEMA, TIMES, host_document
+from mobiledeploy.bench.json_report import INSTRUCTIONS, SCHEMA, TIMES, host_document
 from mobiledeploy.bench.stats import median_interval
+from mobiledeploy.bench.validate import validate_result
 from mobiledeploy.errors import ArtifactError, GateError, UsageError
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def read_result(path: Path, kind: str = TIMES) -> Document:
                 f"{path} is of the kind {document['kind']!r}; expected {kind!r}.",
                 remedy="Times and counts of instructions cannot be compared.",
             )
-        found = damage(document)
+        found = validate_result(document)
     except OSError as error:
         raise ArtifactError(f"Could not read {path}: {error.strerror}.") from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:

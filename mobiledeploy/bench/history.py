@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.errors import RuntimeFailedError
-from mobiledeploy.files import require_writable
+from mobiledeploy.utils.files import require_writable
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,18 +11,20 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mobiledeploy.bench.outputs import check_outputs
-from mobiledeploy.devices import LocalDevice, Request, arrays_of
+from mobiledeploy.bench.results import InstructionCount
+from mobiledeploy.devices.agent_session import arrays_of
+from mobiledeploy.devices.python_device import LocalDevice
+from mobiledeploy.devices.request import Request
 from mobiledeploy.errors import UsageError
-from mobiledeploy.files import sha256_of
-from mobiledeploy.progress import track
-from mobiledeploy.runtimes import check_artifact
-from mobiledeploy.types import InstructionCount
+from mobiledeploy.runtimes.open import check_artifact
+from mobiledeploy.utils.files import sha256_of
+from mobiledeploy.utils.progress import track
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from mobiledeploy.devices import Device
+    from mobiledeploy.devices.open import Device
 
 RUNS = 5
 WARMUP = 2

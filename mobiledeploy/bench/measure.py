@@ -17,19 +17,21 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.bench.outputs import check_outputs
-from mobiledeploy.bench.stats import doubts, slowed_down
-from mobiledeploy.devices import LocalDevice, Request, arrays_of
+from mobiledeploy.bench.results import Measurement
+from mobiledeploy.bench.stats import slowed_down, warnings_for
+from mobiledeploy.devices.agent_session import arrays_of
+from mobiledeploy.devices.python_device import LocalDevice
+from mobiledeploy.devices.request import Request
 from mobiledeploy.errors import UsageError
-from mobiledeploy.files import sha256_of
-from mobiledeploy.progress import step, track
-from mobiledeploy.runtimes import check_artifact
-from mobiledeploy.types import Measurement
+from mobiledeploy.runtimes.open import check_artifact
+from mobiledeploy.utils.files import sha256_of
+from mobiledeploy.utils.progress import step, track
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from mobiledeploy.devices import Device
+    from mobiledeploy.devices.open import Device
 
 RUNS = 100
 WARMUP = 10
@@ -123,7 +125,7 @@ def measure(
             first_ms=statistics.median(f["first_ms"] for f in fresh),
             peak_memory_bytes=_median_bytes([f["peak_memory_bytes"] for f in fresh]),
             warnings=(
-                *doubts(times, threads=threads, cores=len(affinity) or host.cores),
+                *warnings_for(times, threads=threads, cores=len(affinity) or host.cores),
                 *slowed_down(conditions),
                 *([] if told or expected is None else [UNCHECKED]),
             ),

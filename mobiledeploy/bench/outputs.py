@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mobiledeploy.bench.results import OutputCheck
 from mobiledeploy.errors import GateError, RuntimeFailedError
-from mobiledeploy.types import OutputCheck
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from mobiledeploy.types import InstructionCount, Measurement
+    from mobiledeploy.bench.results import InstructionCount, Measurement
 
 MIN_SQNR_DB = 60.0
 

@@ -19,14 +19,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mobiledeploy.bench.xnnpack_operators import SingleOperator, empty_operator, single_operators
+from mobiledeploy.devices.open import run_tracked
+from mobiledeploy.devices.request import OperatorProgram, Request
 from mobiledeploy.errors import ArtifactError, UsageError
-from mobiledeploy.progress import track
-from mobiledeploy.runtimes import open_runner
-from mobiledeploy.types import INPUT_NAME
+from mobiledeploy.network import INPUT_NAME
+from mobiledeploy.runtimes.open import check_artifact, open_runner
+from mobiledeploy.utils.progress import track
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from mobiledeploy.devices.open import Device
 
 _WARMUP = 5
 
@@ -154,7 +159,7 @@ def _profile_onnx(
     threads: int,
     time_whole: Callable[[], None],
 ) -> tuple[tuple[OperatorTime, ...], str]:
-    from mobiledeploy.runtimes.onnxruntime_profile import run_profiled
+    from mobiledeploy.runtimes.profiles import run_profiled
 
     profiled = run_profiled(
         path, batch, runs=runs + _WARMUP, threads=threads, before_each=time_whole
@@ -173,11 +178,14 @@ def _profile_onnx(
 def _profile_pte(
     path: Path, runs: int, threads: int, time_whole: Callable[[], None]
 ) -> tuple[tuple[OperatorTime, ...], str]:
+    from mobiledeploy.bench.xnnpack_operators import empty_operator, single_operators
     from mobiledeploy.runtimes.executorch import SingleOperatorRunner
-    from mobiledeploy.runtimes.xnnpack_operators import empty_operator, single_operators
 
     cut = (empty_operator(), *single_operators(path))
-    runners = [SingleOperatorRunner(operator, threads=threads) for operator in cut]
+    runners = [
+        SingleOperatorRunner(operator.name, operator.program, operator.inputs, threads=threads)
+        for operator in cut
+    ]
     times: list[list[float]] = [[] for _ in runners]
     for _ in track(range(runs), f"Timing the operators of {path.name}", runs):
         time_whole()
@@ -196,3 +204,70 @@ def _elapsed_us(run: Callable[[], object]) -> float:
     began = time.perf_counter_ns()
     run()
     return (time.perf_counter_ns() - began) / 1e3
+
+
+_WARMUP = 5
+
+
+def profile_on(device: Device, path: Path, *, runs: int = 50, threads: int = 1) -> Profile:
+    """Time every operator of an artifact on a device.
+
+    Args:
+        device: From `devices.open_device`, entered.
+        path: A `.onnx` or a `.pte`.
+        runs: How many count, of each operator.
+        threads: That compute one inference.
+
+    Raises:
+        UsageError: fewer than one run or thread, or a device whose runners do not tell.
+        ArtifactError: the artifact cannot be read, or holds no operator that could be timed.
+        RuntimeFailedError: the device or its runtime failed.
+    """
+    if runs < 1 or threads < 1:
+        raise UsageError(f"{runs} runs on {threads} threads; expected one of each at least.")
+    check_artifact(path)
+    cut = _operators(path) if path.suffix == ".pte" else ()
+    request = Request(
+        task="profile",
+        artifacts=(path,),
+        inputs=(None,),
+        threads=threads,
+        rounds=runs,
+        warmup=_WARMUP,
+        operators=tuple(
+            OperatorProgram(label=each.name, data=each.program, inputs=each.inputs) for each in cut
+        ),
+    )
+    description = f"Timing the operators of {path.name} on {device.uri}"
+    result = run_tracked(device, request, description)["result"]
+    medians = [statistics.median(each["times_us"]) for each in result["operators"]]
+    if cut:
+        call_us, *alone = medians
+        medians = [max(0.0, us - call_us) for us in alone]
+        method = f"each operator alone, less {call_us:.1f} us for the call"
+        names = [(operator.name, operator.kind) for operator in cut[1:]]
+    else:
+        method = "ONNX Runtime's profiler, within whole inferences"
+        names = [(each["name"], each["kind"]) for each in result["operators"]]
+    return Profile(
+        artifact=str(path),
+        runtime=f"{result['runtime']} on {device.host.label}",
+        method=method,
+        threads=threads,
+        whole_us=statistics.median(result["whole_us"]),
+        operators=tuple(
+            OperatorTime(name=name, kind=kind, median_us=us)
+            for (name, kind), us in zip(names, medians, strict=True)
+        ),
+    )
+
+
+def _operators(path: Path) -> tuple[SingleOperator, ...]:
+    """Return one that does nothing, and all of a `.pte`."""
+    operators = tuple(single_operators(path))
+    if not operators:
+        raise ArtifactError(
+            f"{path} holds no operator that could be timed.",
+            remedy="Of a .pte, only what an XNNPACK delegate runs can be.",
+        )
+    return empty_operator(), *operators

@@ -13,7 +13,7 @@ from mobiledeploy.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mobiledeploy.types import Measurement
+    from mobiledeploy.bench.results import Measurement
 
 MAX_SPREAD = 0.10
 MAX_DRIFT = 0.05
@@ -76,7 +76,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
     return ordered[rank], statistics.median(ordered), ordered[-1 - rank]
 
 
-def doubts(times_ms: Sequence[float], *, threads: int, cores: int) -> tuple[str, ...]:
+def warnings_for(times_ms: Sequence[float], *, threads: int, cores: int) -> tuple[str, ...]:
     """Return what makes a measurement doubtful, one sentence each.
 
     - spread: the middle half of the times (IQR) is wider than 10% of their median;

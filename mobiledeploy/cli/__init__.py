@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from typer.exceptions import TyperException
 
-from mobiledeploy import __version__, quiet
+from mobiledeploy import __version__
 from mobiledeploy.cli.bench import bench as bench_command
 from mobiledeploy.cli.compare import compare as compare_command
 from mobiledeploy.cli.device import device as device_commands
@@ -31,6 +31,7 @@ from mobiledeploy.cli.parity import parity as parity_command
 from mobiledeploy.cli.reproduce import reproduce as reproduce_command
 from mobiledeploy.cli.sensitivity import sensitivity as sensitivity_command
 from mobiledeploy.errors import MobileDeployError, RuntimeFailedError
+from mobiledeploy.utils import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

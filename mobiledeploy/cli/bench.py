@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from mobiledeploy.bench.baseline import Outcome
-    from mobiledeploy.devices import Device
-    from mobiledeploy.types import InstructionCount, Measurement
+    from mobiledeploy.bench.results import InstructionCount, Measurement
+    from mobiledeploy.devices.open import Device
 
 _MIB = 2**20
 
@@ -108,7 +108,7 @@ def bench(
 ) -> None:
     """Measure artifacts against one another: latency, load, memory."""
     from mobiledeploy.bench.measure import RUNS
-    from mobiledeploy.devices import open_device, parse_cores
+    from mobiledeploy.devices.open import open_device, parse_cores
 
     if profile or trace is not None:
         from mobiledeploy.cli.profile import profile_artifacts, require_options
@@ -123,13 +123,18 @@ def bench(
             trace_path=trace,
         )
         return
-    from mobiledeploy.bench import count_instructions, measure
     from mobiledeploy.bench.baseline import compare, parse_percent, read_result, require
-    from mobiledeploy.bench.document import INSTRUCTIONS, TIMES, to_document
     from mobiledeploy.bench.history import append, require_appendable
+    from mobiledeploy.bench.instructions import count_instructions
+    from mobiledeploy.bench.json_report import INSTRUCTIONS, TIMES, to_document
+    from mobiledeploy.bench.measure import measure
     from mobiledeploy.bench.outputs import require_outputs
     from mobiledeploy.devices.host import int8_caveat
-    from mobiledeploy.files import require_different_files, require_unread, require_writable_files
+    from mobiledeploy.utils.files import (
+        require_different_files,
+        require_unread,
+        require_writable_files,
+    )
 
     _require_meaning(context, baseline=baseline, device_uri=device_uri)
     before = None
@@ -228,7 +233,7 @@ def _print_outcome(outcome: Outcome) -> None:
 
 
 def _print(measurements: Sequence[Measurement] | Sequence[InstructionCount]) -> None:
-    from mobiledeploy.types import InstructionCount, Measurement
+    from mobiledeploy.bench.results import InstructionCount, Measurement
 
     times = [m for m in measurements if isinstance(m, Measurement)]
     counts = [m for m in measurements if isinstance(m, InstructionCount)]
@@ -280,7 +285,7 @@ def _named(result: Measurement | InstructionCount) -> Text:
 
 
 def _print_times(measurements: Sequence[Measurement]) -> None:
-    from mobiledeploy.bench import paired_ratio
+    from mobiledeploy.bench.stats import paired_ratio
 
     first = measurements[0]
     table = _table(

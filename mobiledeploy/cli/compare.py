@@ -12,7 +12,7 @@ from mobiledeploy.cli.output import print_json, print_table
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mobiledeploy.bench.comparison import Row
+    from mobiledeploy.bench.compare import Row
 
 
 def compare(
@@ -32,9 +32,9 @@ def compare(
     from dataclasses import asdict
 
     from mobiledeploy.bench.baseline import read_result
-    from mobiledeploy.bench.comparison import rows_of, to_html, to_markdown
-    from mobiledeploy.files import STDOUT, require_writable_files, write_text
-    from mobiledeploy.finite import finite
+    from mobiledeploy.bench.compare import rows_of, to_html, to_markdown
+    from mobiledeploy.utils.files import STDOUT, require_writable_files, write_text
+    from mobiledeploy.utils.json_numbers import finite
 
     require_writable_files(markdown, html, STDOUT if as_json else None, read=results)
     rows = rows_of([read_result(path) for path in results])
@@ -57,7 +57,7 @@ def _print_table(rows: Sequence[Row]) -> None:
     from rich import box
     from rich.table import Table
 
-    from mobiledeploy.bench.comparison import HEADINGS
+    from mobiledeploy.bench.compare import HEADINGS
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("artifact, device, runtime", overflow="fold")

@@ -34,7 +34,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Show what a device can run and what stands in the way; exit 4 if it can run nothing."""
-    from mobiledeploy.devices import open_device
+    from mobiledeploy.devices.open import open_device
     from mobiledeploy.doctor import examine_device
 
     given = tuple(runners or ())

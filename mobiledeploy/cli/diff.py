@@ -13,7 +13,7 @@ from mobiledeploy.cli.output import console, print_json, print_table, showing_pr
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mobiledeploy.types import Difference, EncodingsDiff, Flip, OperatorChange
+    from mobiledeploy.diff.types import Difference, EncodingsDiff, Flip, OperatorChange
 
 _NAME_WIDTH = 28
 _SIDE = "a .onnx or .pte with its manifest beside it, or the manifest."
@@ -33,14 +33,14 @@ def diff(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Explain how two artifacts differ; exit 0 if it can be told."""
-    from mobiledeploy.progress import step
+    from mobiledeploy.utils.progress import step
 
     with showing_progress():
         with step("Loading PyTorch and the runtimes"):
-            from mobiledeploy.difference import compare_artifacts
-            from mobiledeploy.difference.document import difference_document
-            from mobiledeploy.difference.text import headline
-        difference = compare_artifacts(a, b, data, samples)
+            from mobiledeploy.diff.json_report import difference_document
+            from mobiledeploy.diff.text import headline
+            from mobiledeploy.pipeline.diff import diff as compare
+        difference = compare(a, b, data, samples)
     if as_json:
         print_json(difference_document(difference))
         return
@@ -51,7 +51,7 @@ def diff(
 
 def print_difference(difference: Difference, listed: int) -> None:
     """Show all that differs, at most `listed` lines of each list."""
-    from mobiledeploy.difference import text
+    from mobiledeploy.diff import text
 
     say = partial(console().print, soft_wrap=True)
     say(f"A: {difference.a}")
@@ -73,13 +73,13 @@ def print_difference(difference: Difference, listed: int) -> None:
 
 
 def _print_parts(difference: Difference) -> None:
-    from mobiledeploy.difference.text import rows
+    from mobiledeploy.diff.text import rows
 
     _print_table(("", "A", "B"), rows(difference))
 
 
 def _print_encodings(encodings: EncodingsDiff, listed: int) -> None:
-    from mobiledeploy.difference.text import encoding_rows
+    from mobiledeploy.diff.text import encoding_rows
 
     _print_list(
         ("activation", "range in A", "range in B", "scale B/A"), encoding_rows(encodings), listed

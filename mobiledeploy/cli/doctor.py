@@ -45,9 +45,9 @@ def doctor(
 
 def _storage() -> tuple[Check, ...]:
     """Look at the cache; only where torch loads, for the weights' package imports it."""
+    from mobiledeploy.checkpoints.hub import cache_folder, cached
     from mobiledeploy.doctor import examine_storage
-    from mobiledeploy.types import FAMILIES, ModelSpec
-    from mobiledeploy.weights import cache_folder, cached
+    from mobiledeploy.models.spec import FAMILIES, ModelSpec
 
     weights: dict[str, Path | None] = {
         family: cached(ModelSpec(family=family)) for family in FAMILIES

@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mobiledeploy.artifact.coverage import require_int8
 from mobiledeploy.cli import model_options as options
 from mobiledeploy.cli.output import console, print_json, print_table, showing_progress
 from mobiledeploy.cli.values import a_number
 from mobiledeploy.errors import UsageError
-from mobiledeploy.types import RECIPES, FloatDemand, family_named, require_int8
+from mobiledeploy.models.spec import family_named
+from mobiledeploy.network import RECIPES
+from mobiledeploy.quantization.mixed_precision import MixedPrecision
 
 if TYPE_CHECKING:
-    from mobiledeploy.pipeline import Deployment
-    from mobiledeploy.types import Artifact
+    from mobiledeploy.artifact.artifact import Artifact
+    from mobiledeploy.pipeline.deploy import Deployment
 
 
 class Format(StrEnum):
@@ -88,7 +91,7 @@ def export(
             " which was not given.",
             remedy="Add --int8, or leave them out.",
         )
-    demand = FloatDemand.parse(keep_float, min_sqnr)
+    demand = MixedPrecision.parse(keep_float, min_sqnr)
     fields = {
         "width": width,
         "resolution": resolution,
@@ -97,7 +100,7 @@ def export(
         "seed": seed,
     }
     with showing_progress():
-        deployment, doubts = _deploy(
+        deployment, warnings_for = _deploy(
             model,
             weights=weights,
             fields=fields,
@@ -114,11 +117,11 @@ def export(
             parity=parity,
         )
     if as_json:
-        print_json(_document(deployment) | {"warnings": doubts})
+        print_json(_document(deployment) | {"warnings": warnings_for})
     else:
         _print_table(deployment)
     if deployment.parity is not None:
-        from mobiledeploy.verify.ladder import require
+        from mobiledeploy.parity.ladder import require
 
         require(deployment.parity)
     if min_int8_coverage is not None:
@@ -139,24 +142,26 @@ def _deploy(
     calib_data: Path | None,
     calib_samples: int | None,
     ptq: str,
-    demand: FloatDemand | None,
+    demand: MixedPrecision | None,
     out: Path,
     parity: bool,
 ) -> tuple[Deployment, tuple[str, ...]]:
     """Run the pipeline on what the flags say; return what it made, and what it warned of."""
-    from mobiledeploy.progress import step
+    from mobiledeploy.utils.progress import step
 
     with step("Loading PyTorch and the exporters"):
-        from mobiledeploy import data, pipeline
+        from mobiledeploy.data import sanity_checks
+        from mobiledeploy.pipeline.build import load_images
+        from mobiledeploy.pipeline.deploy import deploy
     built = options.build_network(
         model, config=config, weights=weights, labels=labels, fields=fields, overrides=overrides
     )
-    calibration = pipeline.load_images(built, calib_data, calib_samples) if int8 else None
-    doubts: tuple[str, ...] = ()
+    calibration = load_images(built, calib_data, calib_samples) if int8 else None
+    warnings: tuple[str, ...] = ()
     if calibration is not None and calib_data is not None:
-        doubts = data.doubts(built, calibration)
-    _warn(doubts)
-    deployment = pipeline.deploy(
+        warnings = sanity_checks.warnings_for(built, calibration)
+    _warn(warnings)
+    deployment = deploy(
         built,
         formats=[f.value for f in formats],
         calibration=calibration,
@@ -165,14 +170,14 @@ def _deploy(
         out=out,
         parity=parity,
     )
-    return deployment, doubts
+    return deployment, warnings
 
 
-def _warn(doubts: tuple[str, ...]) -> None:
+def _warn(warnings: tuple[str, ...]) -> None:
     """Say what looks wrong about the user's images, before minutes are spent on them."""
     from rich.text import Text
 
-    for doubt in doubts:
+    for doubt in warnings:
         console().print(Text("Warning:", "bold yellow"), doubt, soft_wrap=True)
 
 
@@ -238,7 +243,7 @@ def _coverage(artifact: Artifact) -> str:
 
 def _document(deployment: Deployment) -> dict[str, Any]:
     """Return the JSON document of `--json`."""
-    from mobiledeploy.report.document import summary
+    from mobiledeploy.parity.report.json_report import summary
 
     report = deployment.parity
     return {
@@ -252,5 +257,5 @@ def _document(deployment: Deployment) -> dict[str, Any]:
             for artifact, manifest in zip(deployment.artifacts, deployment.manifests, strict=True)
         ],
         "parity": None if report is None else summary(report),
-        "notes": list(deployment.model.provenance.notes),
+        "notes": list(deployment.model.info.provenance.notes),
     }

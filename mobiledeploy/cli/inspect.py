@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mobiledeploy.artifact.coverage import require_int8
 from mobiledeploy.cli.output import console, print_json, print_table
-from mobiledeploy.types import require_int8
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from mobiledeploy.export.inspect import ArtifactSummary
-    from mobiledeploy.export.inspect.summary import OperatorGroup, TensorSummary
+    from mobiledeploy.inspect.summary import ArtifactSummary, OperatorGroup, TensorSummary
 
 SCHEMA = 1
 
@@ -30,7 +29,7 @@ def inspect(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Show what an artifact holds: operators, encodings, metadata."""
-    from mobiledeploy.export.inspect import inspect_artifact
+    from mobiledeploy.inspect.inspect_artifact import inspect_artifact
 
     summary = inspect_artifact(artifact)
     if as_json:

@@ -13,7 +13,7 @@ from mobiledeploy.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mobiledeploy.types import FloatModel
+    from mobiledeploy.network import FloatModel
 
 MODEL = typer.Argument(metavar="MODEL", help="v1, v2, v3-large (v3), v3-small; or --config.")
 WEIGHTS = typer.Option(metavar="imagenet|random|PATH", help="Weights to load. [default: imagenet]")
@@ -44,7 +44,7 @@ class Interpolation(StrEnum):
 
 
 class Ptq(StrEnum):
-    """What `--ptq` takes: the names in `mobiledeploy.types.RECIPES`."""
+    """What `--ptq` takes: the names in `mobiledeploy.network.RECIPES`."""
 
     FAST = "fast"
     BALANCED = "balanced"
@@ -90,10 +90,10 @@ def build_network(
         fields: Of `ModelSpec`; those that are None were not given.
         overrides: Of `Preprocessing`.
     """
-    from mobiledeploy import pipeline
+    from mobiledeploy.pipeline.build import build
 
     given = {name: value for name, value in fields.items() if value is not None}
-    built = pipeline.build(
+    built = build(
         model, config=config, weights=weights, labels=labels, preprocessing=overrides, **given
     )
     _announce(built)
@@ -118,9 +118,9 @@ def _announce(model: FloatModel) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
-    for note in model.provenance.notes:
+    for note in model.info.provenance.notes:
         console().print(Padding(Text(note), (0, 0, 0, 2), expand=False))
-    if model.provenance.source == "random":
+    if model.info.provenance.source == "random":
         console().print(
             Text("Random weights:", "bold yellow"),
             "good for latency and size only; the network recognises nothing.",

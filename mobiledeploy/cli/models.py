@@ -10,13 +10,13 @@ import typer
 
 from mobiledeploy.cli.output import console, print_json, print_table, showing_progress
 from mobiledeploy.errors import UsageError
-from mobiledeploy.progress import track
+from mobiledeploy.utils.progress import track
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from mobiledeploy.models import ModelSummary
-    from mobiledeploy.types import ModelSpec
+    from mobiledeploy.models.spec import ModelSpec
+    from mobiledeploy.models.summary import ModelSummary
 
 
 def models(
@@ -55,7 +55,7 @@ def models(
     }
     given = {name: value for name, value in changes.items() if value is not None}
     specs = _specs(model, config, given, one=summary)
-    from mobiledeploy.models import summarize
+    from mobiledeploy.models.summary import summarize
 
     with showing_progress():
         summaries = [summarize(spec) for spec in track(specs, "Counting", total=len(specs))]
@@ -71,8 +71,9 @@ def _specs(
     model: str | None, config: Path | None, changes: dict[str, Any], *, one: bool
 ) -> list[ModelSpec]:
     """Return the networks that were asked for: from a file, by name, or all published ones."""
-    from mobiledeploy.models import published, read_config
-    from mobiledeploy.types import ModelSpec, family_named
+    from mobiledeploy.models.config import read_config
+    from mobiledeploy.models.spec import ModelSpec, family_named
+    from mobiledeploy.models.summary import published
 
     if config is not None:
         return [ModelSpec(**(read_config(config, model) | changes))]

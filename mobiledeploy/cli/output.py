@@ -11,7 +11,7 @@ from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 from mobiledeploy.errors import RuntimeFailedError
-from mobiledeploy.progress import reporting_to
+from mobiledeploy.utils.progress import reporting_to
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -106,7 +106,7 @@ def write_json(path: Path, document: object, *, indent: int = 2) -> None:
     Raises:
         RuntimeFailedError: the file cannot be written.
     """
-    from mobiledeploy.files import write_text
+    from mobiledeploy.utils.files import write_text
 
     write_text(path, json.dumps(document, indent=indent) + "\n")
 

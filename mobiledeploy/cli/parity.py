@@ -16,7 +16,7 @@ from mobiledeploy.cli.values import a_number, typed, with_manifests
 from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from mobiledeploy.types import ParityReport
+    from mobiledeploy.parity.types import ParityReport
 
 
 _WORST = 12
@@ -84,8 +84,8 @@ def parity(
     ] = None,
 ) -> None:
     """Judge every step from float to artifact; exit 1 if one fails."""
-    from mobiledeploy.progress import step
-    from mobiledeploy.report import write
+    from mobiledeploy.parity.report import write
+    from mobiledeploy.utils.progress import step
 
     if device_uri is None and (typed(context, "python") or typed(context, "timeout")):
         raise UsageError(
@@ -104,10 +104,10 @@ def parity(
     with write.errors_reported(targets, artifacts), showing_progress():
         targets.require_writable()
         with step("Loading PyTorch and the runtimes"):
-            from mobiledeploy.check import check_parity
-            from mobiledeploy.devices import open_device
-            from mobiledeploy.export.manifest import read_manifest
-            from mobiledeploy.verify.ladder import require
+            from mobiledeploy.artifact.manifest import read_manifest
+            from mobiledeploy.devices.open import open_device
+            from mobiledeploy.parity.ladder import require
+            from mobiledeploy.pipeline.check_parity import check_parity
         stored = None if baseline is None else write.read_document(baseline)
         with ExitStack() as stack:
             device = None
@@ -139,7 +139,7 @@ def _print_table(report: ParityReport) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from mobiledeploy.report.rows import headline, loss, rows, used
+    from mobiledeploy.parity.report.rows import headline, loss, rows, used
 
     say = partial(console().print, soft_wrap=True)
     say(f"Parity of {report.network}, {report.precision}, on {used(report)}")

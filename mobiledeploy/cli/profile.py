@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import typer
 
     from mobiledeploy.bench.profile import Profile
-    from mobiledeploy.devices import Device
+    from mobiledeploy.devices.open import Device
 
 SCHEMA = 1
 _SLOWEST = 15
@@ -61,10 +61,9 @@ def profile_artifacts(
         RuntimeFailedError: one of them could not be written; nothing is timed then.
     """
     from mobiledeploy.bench.chrome_trace import to_chrome_trace
-    from mobiledeploy.bench.device_profile import profile_on
-    from mobiledeploy.bench.profile import profile
+    from mobiledeploy.bench.profile import profile, profile_on
     from mobiledeploy.devices.host import int8_caveat
-    from mobiledeploy.files import require_writable_files
+    from mobiledeploy.utils.files import require_writable_files
 
     require_writable_files(json_path, trace_path, read=with_manifests(artifacts))
     with showing_progress(), device:

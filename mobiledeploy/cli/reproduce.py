@@ -32,12 +32,12 @@ def reproduce(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
 ) -> None:
     """Build an artifact again; exit 1 and say why if bytes differ."""
-    from mobiledeploy.progress import step
+    from mobiledeploy.utils.progress import step
 
     with showing_progress():
         with step("Loading PyTorch and the exporters"):
-            from mobiledeploy import reproduce as reproducing
-            from mobiledeploy.difference.document import reproduction_document
+            from mobiledeploy.diff.json_report import reproduction_document
+            from mobiledeploy.pipeline import reproduce as reproducing
         done = reproducing.reproduce(manifest, weights=weights, calib_data=calib_data, out=out)
     say = partial(console().print, soft_wrap=True)
     if as_json:

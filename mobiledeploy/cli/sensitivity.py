@@ -10,10 +10,11 @@ import typer
 from mobiledeploy.cli import model_options as options
 from mobiledeploy.cli.output import console, print_table, showing_progress, write_json
 from mobiledeploy.errors import DataError
-from mobiledeploy.types import RECIPES, family_named
+from mobiledeploy.models.spec import family_named
+from mobiledeploy.network import RECIPES
 
 if TYPE_CHECKING:
-    from mobiledeploy.types import SensitivityReport
+    from mobiledeploy.quantization.sensitivity import SensitivityReport
 
 _MEASURED = 32
 _LISTED = 15
@@ -53,7 +54,7 @@ def sensitivity(
     """Rank the layers by what each one costs in int8."""
     if model is not None:
         family_named(model)  # a misspelt name is told before PyTorch has loaded
-    from mobiledeploy.files import require_writable_files
+    from mobiledeploy.utils.files import require_writable_files
 
     checkpoint = None if weights is None else Path(weights)
     require_writable_files(json_path, plot, read=(checkpoint, config, data, calib_data))
@@ -66,22 +67,23 @@ def sensitivity(
         "seed": seed,
     }
     with showing_progress():
-        from mobiledeploy.progress import step
+        from mobiledeploy.utils.progress import step
 
         with step("Loading PyTorch"):
-            from mobiledeploy import pipeline
+            from mobiledeploy.pipeline.build import load_images
+            from mobiledeploy.pipeline.sensitivity import measure_sensitivity
         built = options.build_network(
             model, config=config, weights=weights, fields=fields, overrides=overrides
         )
-        calibration = pipeline.load_images(built, calib_data, calib_samples)
-        known = calibration if data is None else pipeline.load_images(built, data)
+        calibration = load_images(built, calib_data, calib_samples)
+        known = calibration if data is None else load_images(built, data)
         if samples is not None and samples > known.count:
             raise DataError(
                 f"--samples asks for {samples} images; there are {known.count} of {known.source}.",
                 remedy="Ask for fewer, or give more with --data.",
             )
         images = known.spread(samples or _MEASURED)
-        report = pipeline.measure_sensitivity(
+        report = measure_sensitivity(
             built, calibration, images, RECIPES[(ptq or options.Ptq.BALANCED).value]
         )
     _print_table(report)
@@ -117,7 +119,7 @@ def _print_table(report: SensitivityReport) -> None:
 
 def _write(report: SensitivityReport, json_path: Path | None, plot: Path | None) -> None:
     """Write what was asked for."""
-    from mobiledeploy.files import write_text
+    from mobiledeploy.utils.files import write_text
 
     if json_path is not None:
         write_json(json_path, report.document())
@@ -127,7 +129,7 @@ def _write(report: SensitivityReport, json_path: Path | None, plot: Path | None)
 
 def _chart(report: SensitivityReport) -> str:
     """Return a bubble per layer: its price in MACs, its gain, and by area its own noise."""
-    from mobiledeploy.bench.plot import Bubble, bubble_chart
+    from mobiledeploy.utils.bubble_chart import Bubble, bubble_chart
 
     return bubble_chart(
         [

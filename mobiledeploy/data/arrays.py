@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from mobiledeploy.data.preprocess import normalize
 from mobiledeploy.errors import DataError
-from mobiledeploy.types import Preprocessing
+from mobiledeploy.network import Preprocessing
 
 _EXPECTED = "expected `images`, uint8 (N, H, W, C), and optionally `labels`, integers (N,)"
 _NUMPYS = (b"PK", b"\x93NUMPY")  # how an .npz begins, which is a zip, and an .npy

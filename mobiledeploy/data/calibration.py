@@ -18,20 +18,13 @@ from mobiledeploy.data.folder import find_images, labels_of
 from mobiledeploy.data.images import SUFFIXES, ImageFile, decode_all, is_image
 from mobiledeploy.data.preprocess import check_preprocessing
 from mobiledeploy.errors import DataError
-from mobiledeploy.types import (
-    EMBEDDED,
-    CalibrationSet,
-    ModelSpec,
-    Preprocessing,
-    evenly_spread,
-)
+from mobiledeploy.network import EMBEDDED, CalibrationSet, NetworkInfo, evenly_spread
 
 
 def load_calibration(
     source: Path,
+    info: NetworkInfo,
     *,
-    preprocessing: Preprocessing,
-    spec: ModelSpec,
     samples: int | None = None,
 ) -> CalibrationSet:
     """Load images for a network: those of a folder, or of an `.npz`.
@@ -39,17 +32,17 @@ def load_calibration(
     Args:
         source: A folder (images at any depth, in the order of their paths; see `folder.labels_of`
             for labels) or an `.npz` (see `arrays`).
-        preprocessing: How an image becomes an input. An `.npz` has no crop.
-        spec: Gives the input's size and the number of classes.
+        info: Gives the input's size, its preprocessing (an `.npz` is not cropped) and the number
+            of classes.
         samples: How many images to take, evenly spread over the ordered set; None takes all.
 
     Raises:
         DataError: there are no images, fewer than `samples`, or one that cannot be read.
         UsageError: the preprocessing does not fit the network.
     """
-    check_preprocessing(preprocessing, spec)
+    check_preprocessing(info.preprocessing, info.input.channels)
     if source.is_dir():
-        return _from_folder(source, preprocessing, spec, samples)
+        return _from_folder(source, info, samples)
     if not source.exists():
         raise DataError(
             f"There is nothing at {source}.",
@@ -60,19 +53,18 @@ def load_calibration(
             f"{source} is neither a folder nor an .npz.",
             remedy="Give a folder of images, or an .npz with `images`, uint8 (N, H, W, C).",
         )
-    return _from_arrays(source, preprocessing, spec, samples)
+    return _from_arrays(source, info, samples)
 
 
 def embedded_calibration(
-    spec: ModelSpec,
-    preprocessing: Preprocessing,
+    info: NetworkInfo,
     samples: int | None = None,
 ) -> CalibrationSet:
     """Load the images that the package carries; nothing is downloaded.
 
     Args and Raises as `load_calibration`; also DataError where the package has no images.
     """
-    check_preprocessing(preprocessing, spec)
+    check_preprocessing(info.preprocessing, info.input.channels)
     folder = resources.files("mobiledeploy.data") / "embedded"
     entries = folder.iterdir() if folder.is_dir() else ()
     found = sorted(entry.name for entry in entries if is_image(entry.name))
@@ -83,13 +75,12 @@ def embedded_calibration(
         )
     files = [ImageFile(name, folder / name) for name in found]
     chosen = [files[i] for i in _spread(len(files), samples, "The embedded set")]
-    return _from_files(chosen, EMBEDDED, preprocessing, spec)
+    return _from_files(chosen, EMBEDDED, info)
 
 
 def _from_folder(
     source: Path,
-    preprocessing: Preprocessing,
-    spec: ModelSpec,
+    info: NetworkInfo,
     samples: int | None,
 ) -> CalibrationSet:
     """Load the images below a folder."""
@@ -101,13 +92,12 @@ def _from_folder(
         )
     chosen = _spread(len(paths), samples, str(source))
     names = [path.relative_to(source).as_posix() for path in paths]
-    labels = labels_of(source, names, spec.num_classes)
+    labels = labels_of(source, names, info.classes)
     files = [ImageFile(names[i], paths[i]) for i in chosen]
     return _from_files(
         files,
         _told_apart(source),
-        preprocessing,
-        spec,
+        info,
         labels=None if labels is None else tuple(labels[i] for i in chosen),
     )
 
@@ -120,13 +110,12 @@ def _told_apart(folder: Path) -> str:
 def _from_files(
     files: Sequence[ImageFile],
     source: str,
-    preprocessing: Preprocessing,
-    spec: ModelSpec,
+    info: NetworkInfo,
     *,
     labels: tuple[int, ...] | None = None,
 ) -> CalibrationSet:
     """Decode image files into a set."""
-    decoded = decode_all(files, preprocessing, spec.resolution)
+    decoded = decode_all(files, info.preprocessing, info.input.height)
     return CalibrationSet(
         images=np.stack([image.pixels for image in decoded]),
         source=source,
@@ -138,26 +127,25 @@ def _from_files(
 
 def _from_arrays(
     source: Path,
-    preprocessing: Preprocessing,
-    spec: ModelSpec,
+    info: NetworkInfo,
     samples: int | None,
 ) -> CalibrationSet:
     """Load the images of an `.npz`."""
-    arrays = read_arrays(source, spec.in_channels)
+    arrays = read_arrays(source, info.input.channels)
     chosen = _spread(len(arrays.images), samples, str(source))
     images = np.ascontiguousarray(arrays.images[chosen])
     labels = None
-    if arrays.labels is not None and spec.num_classes > 0:
+    if arrays.labels is not None and info.classes > 0:
         labels = tuple(int(label) for label in arrays.labels[chosen])
         for index, label in zip(chosen, labels, strict=True):
-            if not 0 <= label < spec.num_classes:
+            if not 0 <= label < info.classes:
                 raise DataError(
                     f"{source}: image {index} has label {label}; "
-                    f"the network has {spec.num_classes} classes, counted from 0.",
+                    f"the network has {info.classes} classes, counted from 0.",
                     remedy="Give data for this network's classes, or leave `labels` out.",
                 )
     return CalibrationSet(
-        images=inputs_of(images, preprocessing, spec.resolution),
+        images=inputs_of(images, info.preprocessing, info.input.height),
         source=str(source),
         sha256=_digest([hashlib.sha256(image.tobytes()).hexdigest() for image in images]),
         labels=labels,

@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from mobiledeploy import progress
 from mobiledeploy.data.preprocess import preprocess
 from mobiledeploy.errors import DataError
-from mobiledeploy.quiet import quietly
-from mobiledeploy.types import Preprocessing
+from mobiledeploy.network import Preprocessing
+from mobiledeploy.utils import progress
+from mobiledeploy.utils.quiet import quietly
 
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _WORKERS = 2  # PIL decodes and resizes outside the interpreter lock

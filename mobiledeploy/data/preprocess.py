@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mobiledeploy.errors import DataError, UsageError
-from mobiledeploy.types import Interpolation, ModelSpec, Preprocessing
+from mobiledeploy.network import Interpolation, Preprocessing
 
 _FILTERS: dict[Interpolation, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
@@ -36,13 +36,12 @@ def default_preprocessing(in_channels: int) -> Preprocessing:
     return Preprocessing(mean=(mean,) * in_channels, std=(std,) * in_channels)
 
 
-def check_preprocessing(preprocessing: Preprocessing, spec: ModelSpec) -> None:
-    """Check that `preprocessing` makes inputs of `spec`.
+def check_preprocessing(preprocessing: Preprocessing, channels: int) -> None:
+    """Check that `preprocessing` makes inputs of so many channels.
 
     Raises:
         UsageError: a number is missing, left over or out of its range.
     """
-    channels = spec.in_channels
     for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
         if len(values) != channels or not all(math.isfinite(value) for value in values):
             raise UsageError(

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from mobiledeploy.devices.agent import BOOTSTRAP
 from mobiledeploy.devices.python_device import TIMEOUT_S, PythonDevice
 from mobiledeploy.errors import MobileDeployError, RuntimeFailedError, UsageError
-from mobiledeploy.progress import step
+from mobiledeploy.utils.progress import step
 
 ENVIRONMENT = "~/.cache/mobiledeploy/venv"
 _LAST_WORDS = 5

@@ -24,8 +24,8 @@ from executorch.exir.passes import MemoryPlanningPass
 from torch.fx.traceback import NodeSource
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.export.paired_pixels import stem_reads_pairs
-from mobiledeploy.quiet import quietly
+from mobiledeploy.export.xnnpack_passes.space_to_depth_stem import stem_reads_pairs
+from mobiledeploy.utils.quiet import quietly
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -18,26 +18,26 @@ from onnx_ir.passes.common import (
 )
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.export.onnx_passes.aligned_channels import AlignDepthwise, AlignStem
-from mobiledeploy.export.onnx_passes.clamp_codes import ClampCodes
-from mobiledeploy.export.onnx_passes.flatten_codes import FlattenCodes
 from mobiledeploy.export.onnx_passes.float_layers import KeepFloatLayers
 from mobiledeploy.export.onnx_passes.fold_pads import FoldPads
 from mobiledeploy.export.onnx_passes.global_average_pool import UseGlobalAveragePool
 from mobiledeploy.export.onnx_passes.int32_biases import Int32Biases
 from mobiledeploy.export.onnx_passes.integer_hardswish import IntegerHardSwish
-from mobiledeploy.export.onnx_passes.own_zero_points import OwnZeroPoints
+from mobiledeploy.export.onnx_passes.pad_channels import PadDepthwiseChannels, PadStemChannels
+from mobiledeploy.export.onnx_passes.quantized_clip import QuantizedClip
+from mobiledeploy.export.onnx_passes.quantized_flatten import QuantizedFlatten
 from mobiledeploy.export.onnx_passes.symbolic_batch import SymbolicBatch
 from mobiledeploy.export.onnx_passes.uint8_activations import Uint8Activations
-from mobiledeploy.quiet import quietly
-from mobiledeploy.types import INPUT_NAME, OUTPUT_NAME
+from mobiledeploy.export.onnx_passes.unshare_zero_points import UnshareZeroPoints
+from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME
+from mobiledeploy.utils.quiet import quietly
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch.export import ExportedProgram
 
-    from mobiledeploy.types import Precision
+    from mobiledeploy.artifact.artifact import Precision
 
 OPSET = 20
 """The newest opset that the oldest supported ONNX Runtime (1.27) and phones' builds all run."""
@@ -46,15 +46,15 @@ _TIDY = (ClearMetadataAndDocStringPass(), UseGlobalAveragePool())
 _TO_INTEGERS = (
     FoldPads(),
     Uint8Activations(),
-    ClampCodes(),
+    QuantizedClip(),
     KeepFloatLayers(),
     Int32Biases(),
     IntegerHardSwish(),
-    AlignStem(),
-    AlignDepthwise(),
-    OwnZeroPoints(),
+    PadStemChannels(),
+    PadDepthwiseChannels(),
+    UnshareZeroPoints(),
 )
-_FREE_THE_BATCH = (FlattenCodes(), SymbolicBatch(), RemoveUnusedNodesPass())
+_FREE_THE_BATCH = (QuantizedFlatten(), SymbolicBatch(), RemoveUnusedNodesPass())
 
 
 def encode(program: ExportedProgram, precision: Precision, metadata: Mapping[str, str]) -> bytes:

@@ -116,10 +116,10 @@ class DepthwiseSeparable(nn.Sequential):
         layers: Layers,
     ) -> None:
         between = in_channels * kernels_per_layer
-        unit = partial(ConvNormActivation, activation=activation, layers=layers)
+        op = partial(ConvNormActivation, activation=activation, layers=layers)
         super().__init__(
-            unit(in_channels, between, stride=_checked(stride), groups=in_channels),
-            unit(between, out_channels, kernel=1),
+            op(in_channels, between, stride=_checked(stride), groups=in_channels),
+            op(between, out_channels, kernel=1),
         )
 
 
@@ -141,9 +141,9 @@ class SqueezeExcitation(nn.Module):
             self.fc2 = nn.Conv2d(squeezed, channels, 1)
             self.scale_activation = nn.Hardsigmoid()
         else:
-            unit = partial(ConvNormActivation, kernel=1, activation=None, layers=layers)
-            self.fc1 = unit(channels, squeezed)
-            self.fc2 = unit(squeezed, channels)
+            op = partial(ConvNormActivation, kernel=1, activation=None, layers=layers)
+            self.fc1 = op(channels, squeezed)
+            self.fc2 = op(squeezed, channels)
             self.scale_activation = nn.Sigmoid()
         self.activation = nn.ReLU()
 
@@ -174,8 +174,8 @@ def inverted_residual(
     Raises:
         UsageError: the stride is neither 1 nor 2.
     """
-    unit = partial(ConvNormActivation, layers=layers)
-    depthwise = unit(
+    op = partial(ConvNormActivation, layers=layers)
+    depthwise = op(
         expanded,
         expanded,
         kernel=kernel,
@@ -184,8 +184,8 @@ def inverted_residual(
         groups=expanded,
         activation=activation,
     )
-    expand = unit(in_channels, expanded, kernel=1, activation=activation)
-    project = unit(expanded, out_channels, kernel=1, activation=None)
+    expand = op(in_channels, expanded, kernel=1, activation=activation)
+    project = op(expanded, out_channels, kernel=1, activation=None)
     return [
         *([expand] if expanded != in_channels else []),
         depthwise,

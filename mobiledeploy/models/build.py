@@ -16,8 +16,8 @@ from torch import nn
 from mobiledeploy.models import mobilenet_v1, mobilenet_v2, mobilenet_v3
 from mobiledeploy.models.blocks import Layers, SamePaddingConv2d
 from mobiledeploy.models.initialize import initialize
+from mobiledeploy.models.spec import Family, ModelSpec
 from mobiledeploy.models.validate import validate
-from mobiledeploy.types import Family, ModelSpec
 
 # BatchNorm's epsilon and momentum, as the families' weights were trained: torchvision's V3 keeps
 # TensorFlow's, V1 and V2 have PyTorch's.

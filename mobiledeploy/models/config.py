@@ -19,8 +19,8 @@ from typing import Any
 import yaml
 
 from mobiledeploy.errors import LoadError, UsageError
+from mobiledeploy.models.spec import ModelSpec, family_named
 from mobiledeploy.models.validate import COLUMNS, validate
-from mobiledeploy.types import ModelSpec, family_named
 
 
 class _Loader(yaml.SafeLoader):

@@ -159,9 +159,9 @@ class MobileNetV3(nn.Module):
         if reduced_tail:
             rows, head = _with_halved_tail(rows), head // 2
         unscaled, channels = STEM, stem_width or scaled(STEM)
-        unit = partial(ConvNormActivation, activation=nn.Hardswish, layers=layers)
+        op = partial(ConvNormActivation, activation=nn.Hardswish, layers=layers)
         # (N, in, 224, 224) -> (N, 16, 112, 112)
-        features: list[nn.Module] = [unit(in_channels, channels, stride=2)]
+        features: list[nn.Module] = [op(in_channels, channels, stride=2)]
         for i, row in enumerate(rows):
             expanded = scaled(row.exp)
             if width_rule == "slim":  # by the ratio, from the width as rounded
@@ -182,7 +182,7 @@ class MobileNetV3(nn.Module):
         else:
             last, hidden = LAST_EXPANSION * channels, scaled(head)
         # (N, 160, 7, 7) -> (N, 960, 7, 7)
-        features.append(unit(channels, last, kernel=1))
+        features.append(op(channels, last, kernel=1))
         self.features = nn.Sequential(*features)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         classifier: list[nn.Module] = [nn.Linear(last, hidden), nn.Hardswish()]

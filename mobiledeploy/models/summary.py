@@ -14,7 +14,7 @@ from torch import nn
 
 from mobiledeploy.models.build import create_on_meta
 from mobiledeploy.models.initialize import BatchNorm
-from mobiledeploy.types import ArchitectureOptions, Family, ModelSpec
+from mobiledeploy.models.spec import ArchitectureOptions, Family, ModelSpec
 
 _BIAS_BYTES = 4  # int32 beside int8 weights
 _SCALE_BYTES = 4  # float32, one for each output channel

@@ -8,7 +8,7 @@ from typing import get_args, get_type_hints
 
 from mobiledeploy.errors import UsageError
 from mobiledeploy.models import mobilenet_v1, mobilenet_v2, mobilenet_v3
-from mobiledeploy.types import FAMILIES, ArchitectureOptions, Family, ModelSpec
+from mobiledeploy.models.spec import FAMILIES, ArchitectureOptions, Family, ModelSpec
 
 MIN_RESOLUTION = 32  # five halvings: below it, the last stage has less than one pixel
 MAX_RESOLUTION = 4096

@@ -14,28 +14,27 @@ import torch
 # the wrapper drags in (3 of 4 seconds), and with the thread pool, which the wrapper does not have.
 from executorch.extension.pybindings import _portable_lib
 
-from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
-from mobiledeploy.files import require_utf8
-from mobiledeploy.runtimes.native_output import captured_stderr
-from mobiledeploy.runtimes.pte_file import (
+from mobiledeploy.artifact.pte_file import (
     LABELS_METHOD,
     METADATA_METHOD,
     METHOD,
     check_pte,
     decode_description,
 )
+from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
+from mobiledeploy.network import OUTPUT_NAME
+from mobiledeploy.runtimes.native_output import captured_stderr
 from mobiledeploy.runtimes.runner import in_batches_of, single_input
-from mobiledeploy.types import OUTPUT_NAME
+from mobiledeploy.utils.files import require_utf8
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
     from types import TracebackType
     from typing import Self
 
     from numpy.typing import NDArray
 
-    from mobiledeploy.runtimes.xnnpack_operators import SingleOperator
 
 _FLOAT = 6  # executorch/runtime/core/portable_type/scalar_type.h
 
@@ -136,7 +135,9 @@ class SingleOperatorRunner:
     """One operator of a `.pte`, as a program of its own, with an input made of noise.
 
     Args:
-        operator: From `xnnpack_operators`.
+        name: Of the operator.
+        program: A `.pte` that holds it alone.
+        inputs: Datatype and shape of each input.
         threads: Size of the process's thread pool.
 
     Raises:
@@ -144,11 +145,18 @@ class SingleOperatorRunner:
         RuntimeFailedError: a runner is open with another number of threads.
     """
 
-    def __init__(self, operator: SingleOperator, *, threads: int) -> None:
+    def __init__(
+        self,
+        name: str,
+        program: bytes,
+        inputs: Iterable[tuple[str, tuple[int, ...]]],
+        *,
+        threads: int,
+    ) -> None:
         _set_threads(threads)
-        self._buffer = operator.program  # which the loaded program goes on reading
-        self._program, self._method = _load(operator.name, self._buffer)
-        self._inputs = tuple(_noise(*given) for given in operator.inputs)
+        self._buffer = program  # which the loaded program goes on reading
+        self._program, self._method = _load(name, self._buffer)
+        self._inputs = tuple(_noise(*given) for given in inputs)
         _open.add(self)
 
     def run(self) -> None:

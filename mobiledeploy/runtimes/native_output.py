@@ -9,7 +9,7 @@ import sys
 import tempfile
 from typing import TYPE_CHECKING
 
-from mobiledeploy import quiet
+from mobiledeploy.utils import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, cast
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from mobiledeploy.artifact.metadata import metadata_errors_explained
 from mobiledeploy.devices.agent.machine import sums_saturate
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError
-from mobiledeploy.files import require_utf8
+from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME
 from mobiledeploy.runtimes.native_output import captured_stderr
-from mobiledeploy.runtimes.runner import in_batches_of, metadata_errors_explained, single_input
-from mobiledeploy.types import INPUT_NAME, OUTPUT_NAME
+from mobiledeploy.runtimes.runner import in_batches_of, single_input
+from mobiledeploy.utils.files import require_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import zlib
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from mobiledeploy.errors import ArtifactError, RuntimeFailedError
-from mobiledeploy.types import INPUT_NAME
+from mobiledeploy.errors import RuntimeFailedError
+from mobiledeploy.network import INPUT_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
+    from collections.abc import Callable, Mapping
     from types import TracebackType
     from typing import Self
 
@@ -79,22 +76,6 @@ class Runner(Protocol):
         traceback: TracebackType | None,
     ) -> None:
         """Free the network."""
-
-
-@contextmanager
-def metadata_errors_explained(path: Path) -> Iterator[None]:
-    """Translate what decoding damaged metadata raises.
-
-    Raises:
-        ArtifactError: it is not JSON, not UTF-8, or not zlib.
-    """
-    try:
-        yield
-    except (ValueError, zlib.error, RuntimeError) as error:
-        raise ArtifactError(
-            f"{path}: the metadata within it is damaged: {error}.",
-            remedy="Export the model again.",
-        ) from error
 
 
 def single_input(

@@ -75,8 +75,8 @@ def test_names_are_shown_as_they_are(float_onnx, tmp_path, capsys):
 
 
 def test_an_x86_machine_says_that_it_is_no_phone(float_onnx, monkeypatch, capsys):
-    from mobiledeploy.devices import LocalDevice
     from mobiledeploy.devices.host import describe_host
+    from mobiledeploy.devices.python_device import LocalDevice
 
     def on(architecture):
         host = replace(describe_host(), architecture=architecture)

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from mobiledeploy.bench import measure, paired_ratio
-from mobiledeploy.bench.measure import load_order, sessions_for
-from mobiledeploy.devices import LocalDevice
+from mobiledeploy.bench.measure import load_order, measure, sessions_for
+from mobiledeploy.bench.stats import paired_ratio
+from mobiledeploy.devices.python_device import LocalDevice
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
 
 
@@ -136,7 +136,7 @@ def test_the_device_rests_between_sessions_and_not_before_the_first(sessions, fi
 
 
 def test_progress_advances_to_the_end_and_no_further(sessions, files):
-    from mobiledeploy import progress
+    from mobiledeploy.utils import progress
 
     class Reporter:
         steps = 0

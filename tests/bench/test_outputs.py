@@ -7,11 +7,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from mobiledeploy.bench import measure
+from mobiledeploy.bench.measure import measure
 from mobiledeploy.bench.outputs import check_outputs, require_outputs
-from mobiledeploy.devices.command import CommandDevice
+from mobiledeploy.bench.results import Measurement, OutputCheck
+from mobiledeploy.devices.python_device import CommandDevice
 from mobiledeploy.errors import GateError, RuntimeFailedError
-from mobiledeploy.types import Measurement, OutputCheck
 
 ROW = np.arange(1, 11, dtype=np.float32).reshape(2, 5)
 

@@ -12,19 +12,19 @@ import torch
 
 from mobiledeploy.bench.chrome_trace import to_chrome_trace
 from mobiledeploy.bench.profile import OperatorTime, Profile, profile
-from mobiledeploy.cli import main
-from mobiledeploy.errors import ArtifactError, UsageError
-from mobiledeploy.export.inspect import inspect_artifact
-from mobiledeploy.quiet import quietly
-from mobiledeploy.runtimes import open_runner
-from mobiledeploy.runtimes.executorch import SingleOperatorRunner
-from mobiledeploy.runtimes.xnnpack_operators import (
+from mobiledeploy.bench.xnnpack_operators import (
     as_program,
     delegate_graphs,
     empty_operator,
     read_graph,
     single_operators,
 )
+from mobiledeploy.cli import main
+from mobiledeploy.errors import ArtifactError, UsageError
+from mobiledeploy.inspect.inspect_artifact import inspect_artifact
+from mobiledeploy.runtimes.executorch import SingleOperatorRunner
+from mobiledeploy.runtimes.open import open_runner
+from mobiledeploy.utils.quiet import quietly
 
 
 def test_operators_one_after_the_other_are_the_network(exported_to):
@@ -36,7 +36,7 @@ def test_operators_one_after_the_other_are_the_network(exported_to):
     operators = list(single_operators(artifact.path))
     values = {operators[0].reads[0]: torch.from_numpy(image)}
     for operator in operators:
-        alone = SingleOperatorRunner(operator, threads=1)
+        alone = SingleOperatorRunner(operator.name, operator.program, operator.inputs, threads=1)
         results = alone._method(tuple(values[number] for number in operator.reads))
         values |= dict(zip(operator.writes, results, strict=True))
     (last,) = operators[-1].writes

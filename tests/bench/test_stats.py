@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from mobiledeploy.bench.stats import doubts, median_interval, paired_ratio, slowed_down
+from mobiledeploy.bench.results import Measurement
+from mobiledeploy.bench.stats import median_interval, paired_ratio, slowed_down, warnings_for
 from mobiledeploy.errors import UsageError
-from mobiledeploy.types import Measurement
 
 
 def measurement(times_ms):
@@ -87,14 +87,14 @@ def steady(count=30, level=10.0):
 
 
 def test_steady_times_raise_no_doubt():
-    assert doubts(steady(), threads=2, cores=2) == ()
+    assert warnings_for(steady(), threads=2, cores=2) == ()
 
 
 @pytest.mark.parametrize(("spread", "noisy"), [(0.9, False), (1.1, True)])
 def test_a_spread_of_more_than_a_tenth_of_the_median_is_noise(spread, noisy):
     # The quartiles are at the outer levels, the median at the middle one, in every third.
     times = [10 - spread / 2, 10 - spread / 2, 10.0, 10 + spread / 2, 10 + spread / 2] * 6
-    found = doubts(times, threads=1, cores=1)
+    found = warnings_for(times, threads=1, cores=1)
     assert len(found) == noisy
     assert not noisy or "noisy: the middle half of the times spreads over 11%" in found[0]
 
@@ -102,30 +102,30 @@ def test_a_spread_of_more_than_a_tenth_of_the_median_is_noise(spread, noisy):
 def test_single_outliers_are_not_noise():
     times = steady(40)
     times[7] = times[23] = 500.0
-    assert doubts(times, threads=1, cores=1) == ()
+    assert warnings_for(times, threads=1, cores=1) == ()
 
 
 @pytest.mark.parametrize(("late", "drift"), [(10.4, ""), (10.6, "+6%"), (9.6, ""), (9.4, "-6%")])
 def test_a_last_third_that_differs_by_more_than_a_twentieth_is_drift(late, drift):
-    found = doubts([10.0] * 20 + [late] * 10, threads=1, cores=1)
+    found = warnings_for([10.0] * 20 + [late] * 10, threads=1, cores=1)
     assert len(found) == bool(drift)
     assert not drift or f"drift: the last third takes {drift}" in found[0]
 
 
 def test_more_threads_than_cores_are_doubtful():
-    (found,) = doubts(steady(), threads=3, cores=2)
+    (found,) = warnings_for(steady(), threads=3, cores=2)
     assert "3 threads share 2 cores" in found
 
 
 @pytest.mark.parametrize(("count", "few"), [(19, True), (20, False)])
 def test_few_runs_are_doubtful(count, few):
-    found = doubts(steady(count), threads=1, cores=1)
+    found = warnings_for(steady(count), threads=1, cores=1)
     assert len(found) == few
     assert not few or found[0].startswith("19 runs are few (expected at least 20)")
 
 
 def test_two_times_are_enough_to_ask():
-    assert doubts([10.0, 10.0], threads=1, cores=1)[0].startswith("2 runs are few")
+    assert warnings_for([10.0, 10.0], threads=1, cores=1)[0].startswith("2 runs are few")
 
 
 def conditions(before=None, after=None):

@@ -7,12 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobiledeploy.types import ModelSpec
+from mobiledeploy.models.spec import ModelSpec
+from mobiledeploy.network import NetworkInfo, Preprocessing, WeightsProvenance
 
 
 @pytest.fixture
-def spec() -> ModelSpec:
-    return ModelSpec(family="v2", width=0.25, resolution=32, num_classes=10)
+def info() -> NetworkInfo:
+    spec = ModelSpec(family="v2", width=0.25, resolution=32, num_classes=10)
+    return spec.network_info(WeightsProvenance(source="random", origin="seed 0"), Preprocessing())
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@ import hashlib
 import io
 import os
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +10,21 @@ import pytest
 import torch
 from PIL import Image
 
-from mobiledeploy import data
-from mobiledeploy.data import calibration, default_preprocessing, load_calibration, preprocess
+from mobiledeploy.data import calibration
+from mobiledeploy.data.calibration import embedded_calibration, load_calibration
+from mobiledeploy.data.preprocess import default_preprocessing, preprocess
 from mobiledeploy.errors import DataError, UsageError
-from mobiledeploy.types import ModelSpec, Preprocessing, evenly_spread
+from mobiledeploy.network import NetworkInfo, Preprocessing, evenly_spread
 
 PREPROCESSING = Preprocessing()
 
 
-def load(source: Path, spec: ModelSpec, **options):
-    return load_calibration(source, preprocessing=PREPROCESSING, spec=spec, **options)
+def load(source: Path, info: NetworkInfo, **options):
+    return load_calibration(source, info, **options)
+
+
+def of_classes(info: NetworkInfo, count: int) -> NetworkInfo:
+    return replace(info, outputs=(replace(info.outputs[0], size=count),))
 
 
 def digest_of(contents: list[bytes]) -> str:
@@ -26,8 +32,8 @@ def digest_of(contents: list[bytes]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def test_a_folder_gives_its_images_in_the_order_of_their_names(folder, spec):
-    found = load(folder, spec)
+def test_a_folder_gives_its_images_in_the_order_of_their_names(folder, info):
+    found = load(folder, info)
     assert found.names == tuple(f"{i}.png" for i in range(10))
     assert found.count == 10
     assert found.labels is None
@@ -36,79 +42,79 @@ def test_a_folder_gives_its_images_in_the_order_of_their_names(folder, spec):
             np.testing.assert_array_equal(pixels, preprocess(image, PREPROCESSING, 32))
 
 
-def test_the_sha256_is_of_the_files_in_order(folder, spec):
+def test_the_sha256_is_of_the_files_in_order(folder, info):
     contents = [(folder / f"{i}.png").read_bytes() for i in range(10)]
-    assert load(folder, spec).sha256 == digest_of(contents)
+    assert load(folder, info).sha256 == digest_of(contents)
 
 
-def test_another_order_is_another_set(folder, spec):
-    before = load(folder, spec).sha256
+def test_another_order_is_another_set(folder, info):
+    before = load(folder, info).sha256
     (folder / "0.png").rename(folder / "a.png")
-    assert load(folder, spec).sha256 != before
+    assert load(folder, info).sha256 != before
 
 
-def test_samples_are_spread_evenly_over_the_ordered_set(folder, spec):
-    found = load(folder, spec, samples=4)
+def test_samples_are_spread_evenly_over_the_ordered_set(folder, info):
+    found = load(folder, info, samples=4)
     assert found.names == ("0.png", "2.png", "5.png", "7.png")
     assert found.sha256 == digest_of([(folder / name).read_bytes() for name in found.names])
 
 
-def test_all_samples_are_the_whole_set(folder, spec):
-    assert load(folder, spec, samples=10).sha256 == load(folder, spec).sha256
+def test_all_samples_are_the_whole_set(folder, info):
+    assert load(folder, info, samples=10).sha256 == load(folder, info).sha256
 
 
 @pytest.mark.parametrize("samples", [0, -1])
-def test_fewer_than_one_sample_is_refused(folder, spec, samples):
+def test_fewer_than_one_sample_is_refused(folder, info, samples):
     with pytest.raises(DataError, match=f"samples is {samples}; at least 1"):
-        load(folder, spec, samples=samples)
+        load(folder, info, samples=samples)
 
 
-def test_more_samples_than_images_are_refused(folder, spec):
+def test_more_samples_than_images_are_refused(folder, info):
     with pytest.raises(DataError, match="has 10 images, fewer than the 11 samples"):
-        load(folder, spec, samples=11)
+        load(folder, info, samples=11)
 
 
-def test_hidden_files_and_other_files_are_no_images(folder, spec):
+def test_hidden_files_and_other_files_are_no_images(folder, info):
     (folder / "._0.png").write_bytes(b"resource fork")
     (folder / "notes.txt").write_text("taken in May")
     (folder / ".thumbs").mkdir()
     (folder / ".thumbs" / "0.png").write_bytes(b"thumbnail")
-    assert load(folder, spec).count == 10
+    assert load(folder, info).count == 10
 
 
-def test_links_to_images_and_folders_are_followed(tmp_path, folder, spec, make_image):
+def test_links_to_images_and_folders_are_followed(tmp_path, folder, info, make_image):
     linked = tmp_path / "linked"
     make_image(linked / "0.png", seed=0)
     (linked / "1.png").symlink_to(folder / "1.png")
     (linked / "more").symlink_to(folder, target_is_directory=True)
     (linked / "again").symlink_to(folder, target_is_directory=True)
     twice = [f"{name}/{i}.png" for name in ("again", "more") for i in range(10)]
-    assert load(linked, spec).names == ("0.png", "1.png", *twice)
+    assert load(linked, info).names == ("0.png", "1.png", *twice)
 
 
 @pytest.mark.parametrize("target", [".", "..", "inner"])
-def test_a_loop_of_links_ends(folder, spec, make_image, target):
+def test_a_loop_of_links_ends(folder, info, make_image, target):
     make_image(folder / "inner" / "a.png")
     (folder / "inner" / "loop").symlink_to(folder / target, target_is_directory=True)
-    found = load(folder, spec).names
+    found = load(folder, info).names
     assert found == (*(f"{i}.png" for i in range(10)), "inner/a.png")
 
 
 @pytest.mark.parametrize("target", ["gone.png", "5.png"], ids=["to nothing", "to itself"])
-def test_an_image_that_is_a_dangling_link_is_named(folder, spec, target):
+def test_an_image_that_is_a_dangling_link_is_named(folder, info, target):
     (folder / "5.png").unlink()
     (folder / "5.png").symlink_to(target)
     with pytest.raises(DataError, match=r"Could not read the image 5\.png"):
-        load(folder, spec)
+        load(folder, info)
 
 
-def test_what_is_no_file_is_no_image(folder, spec):
+def test_what_is_no_file_is_no_image(folder, info):
     os.mkfifo(folder / "pipe.png")
     (folder / "link.png").symlink_to("pipe.png")
-    assert load(folder, spec).count == 10
+    assert load(folder, info).count == 10
 
 
-def test_a_folder_that_cannot_be_looked_into_is_named(folder, spec, monkeypatch):
+def test_a_folder_that_cannot_be_looked_into_is_named(folder, info, monkeypatch):
     (folder / "shut").mkdir()
     entries = Path.iterdir
 
@@ -119,36 +125,36 @@ def test_a_folder_that_cannot_be_looked_into_is_named(folder, spec, monkeypatch)
 
     monkeypatch.setattr(Path, "iterdir", iterdir)  # root may look into every real one
     with pytest.raises(DataError, match=r"Could not look for images in .*shut: Permission denied"):
-        load(folder, spec)
+        load(folder, info)
 
 
-def test_labels_come_from_labels_csv(folder, spec):
+def test_labels_come_from_labels_csv(folder, info):
     lines = [f"{i}.png,{9 - i}" for i in range(10)]
     (folder / "labels.csv").write_text("\n".join(["file,class_index", *lines]))
-    assert load(folder, spec).labels == tuple(range(9, -1, -1))
-    assert load(folder, spec, samples=4).labels == (9, 7, 4, 2)
+    assert load(folder, info).labels == tuple(range(9, -1, -1))
+    assert load(folder, info, samples=4).labels == (9, 7, 4, 2)
 
 
-def test_labels_come_from_one_subfolder_per_class(tmp_path, make_image):
+def test_labels_come_from_one_subfolder_per_class(tmp_path, make_image, info):
     for label in ("cat", "ant"):
         make_image(tmp_path / "images" / label / "1.png", seed=ord(label[0]))
     make_image(tmp_path / "elsewhere" / "1.png")
     (tmp_path / "images" / "bee").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
-    found = load(tmp_path / "images", ModelSpec(family="v2", resolution=32, num_classes=3))
+    found = load(tmp_path / "images", of_classes(info, 3))
     assert found.names == ("ant/1.png", "bee/1.png", "cat/1.png")
     assert found.labels == (0, 1, 2)
 
 
-def test_a_part_of_the_classes_gives_no_labels(tmp_path, make_image, spec):
+def test_a_part_of_the_classes_gives_no_labels(tmp_path, make_image, info):
     """Three of ten classes: whether `cat` is class 2 or 7, the folder does not say."""
     for label in ("cat", "ant", "bee"):
         make_image(tmp_path / label / "1.png")
-    assert load(tmp_path, spec).labels is None
+    assert load(tmp_path, info).labels is None
 
 
-def test_a_feature_extractor_has_no_use_for_labels(folder):
+def test_a_feature_extractor_has_no_use_for_labels(folder, info):
     (folder / "labels.csv").write_text("file,class_index\n0.png,1\n")
-    features = ModelSpec(family="v2", resolution=32, num_classes=0)
+    features = of_classes(info, 0)
     assert load(folder, features).labels is None
 
 
@@ -163,67 +169,69 @@ def test_a_feature_extractor_has_no_use_for_labels(folder):
         ("file,class_index\n0.png\n", "line 2: class_index is ''"),
     ],
 )
-def test_a_labels_csv_that_is_wrong_is_refused(folder, spec, content, message):
+def test_a_labels_csv_that_is_wrong_is_refused(folder, info, content, message):
     (folder / "labels.csv").write_text(content)
     with pytest.raises(DataError, match=message):
-        load(folder, spec)
+        load(folder, info)
 
 
-def test_a_labels_csv_that_is_no_text_is_refused(folder, spec):
+def test_a_labels_csv_that_is_no_text_is_refused(folder, info):
     (folder / "labels.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match=r"Could not read .*labels\.csv"):
-        load(folder, spec)
+        load(folder, info)
 
 
-def test_a_missing_folder_is_an_error(tmp_path, spec):
+def test_a_missing_folder_is_an_error(tmp_path, info):
     with pytest.raises(DataError, match=r"There is nothing at .*nowhere"):
-        load(tmp_path / "nowhere", spec)
+        load(tmp_path / "nowhere", info)
 
 
-def test_an_empty_folder_is_an_error(tmp_path, spec):
+def test_an_empty_folder_is_an_error(tmp_path, info):
     with pytest.raises(DataError, match="There are no images in"):
-        load(tmp_path, spec)
+        load(tmp_path, info)
 
 
-def test_a_folder_without_images_is_an_error(tmp_path, spec):
+def test_a_folder_without_images_is_an_error(tmp_path, info):
     (tmp_path / "notes.txt").write_text("none here")
     with pytest.raises(DataError, match="There are no images in"):
-        load(tmp_path, spec)
+        load(tmp_path, info)
 
 
-def test_a_single_image_is_no_calibration_set(tmp_path, make_image, spec):
+def test_a_single_image_is_no_calibration_set(tmp_path, make_image, info):
     with pytest.raises(DataError, match=r"neither a folder nor an \.npz"):
-        load(make_image(tmp_path / "a.png"), spec)
+        load(make_image(tmp_path / "a.png"), info)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
-def test_an_unreadable_image_is_named(folder, make_image, spec, damage, suffix):
+def test_an_unreadable_image_is_named(folder, make_image, info, validate_result, suffix):
     bad = make_image(folder / f"bad.{suffix}", size=(64, 64))
     content = bad.read_bytes()
     bad.write_bytes(
-        {"truncated": content[: len(content) // 2], "text": b"not an image", "empty": b""}[damage]
+        {"truncated": content[: len(content) // 2], "text": b"not an image", "empty": b""}[
+            validate_result
+        ]
     )
     with pytest.raises(DataError, match=rf"Could not read the image bad\.{suffix}"):
-        load(folder, spec)
+        load(folder, info)
 
 
-def test_a_file_of_no_known_format_is_said_to_be_one(folder, spec):
+def test_a_file_of_no_known_format_is_said_to_be_one(folder, info):
     (folder / "0.png").write_bytes(b"not an image")
     with pytest.raises(DataError, match=r"image 0\.png: it is in no known image format$"):
-        load(folder, spec)
+        load(folder, info)
 
 
-def test_a_png_with_a_broken_chunk_is_named(folder, make_image, spec):
+def test_a_png_with_a_broken_chunk_is_named(folder, make_image, info):
     path = make_image(folder / "0.png", size=(256, 256))  # noise: too large for one chunk
     chunks = path.read_bytes().split(b"IDAT")
     assert len(chunks) > 2
     path.write_bytes(b"IDAT".join(chunks[:2]) + b"\0\1\2\3" + b"IDAT".join(chunks[2:]))
     with pytest.raises(DataError, match=r"Could not read the image 0\.png: broken PNG"):
-        load(folder, spec)
+        load(folder, info)
 
 
-def test_a_damaged_image_of_another_format_than_its_name_says_is_named(folder, spec):
+def test_a_damaged_image_of_another_format_than_its_name_says_is_named(folder, info):
     """Pillow looks at the content; its decoders raise whatever they meet."""
     content = io.BytesIO()
     Image.new("RGB", (40, 40)).save(content, "DDS")
@@ -231,30 +239,30 @@ def test_a_damaged_image_of_another_format_than_its_name_says_is_named(folder, s
     damaged[80:84] = bytes(4)  # the flags of its pixel format
     (folder / "0.jpg").write_bytes(damaged)
     with pytest.raises(DataError, match=r"Could not read the image 0\.jpg: Unknown pixel format"):
-        load(folder, spec)
+        load(folder, info)
 
 
-def test_an_image_too_large_to_be_true_is_named(folder, spec, monkeypatch):
+def test_an_image_too_large_to_be_true_is_named(folder, info, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(DataError, match=r"Could not read the image 0\.png: Image size"):
-        load(folder, spec)
+        load(folder, info)
 
 
-def test_an_image_with_pixels_of_another_kind_is_named(folder, spec):
+def test_an_image_with_pixels_of_another_kind_is_named(folder, info):
     Image.new("I;16", (40, 40), 40000).save(folder / "x-ray.png")
     with pytest.raises(DataError, match=r"x-ray\.png: .* 8 bits per channel"):
-        load(folder, spec)
+        load(folder, info)
 
 
-def test_preprocessing_for_other_channels_is_refused_before_anything_is_read(folder):
-    grey = ModelSpec(family="v2", resolution=32, in_channels=1)
+def test_preprocessing_for_other_channels_is_refused_before_anything_is_read(folder, info):
+    grey = replace(info, input=replace(info.input, channels=1))
     with pytest.raises(UsageError, match=r"mean is .* needs 1"):
         load(folder, grey)
 
 
-def test_grey_networks_get_grey_images(folder):
-    grey = ModelSpec(family="v2", resolution=32, in_channels=1)
-    found = load_calibration(folder, preprocessing=default_preprocessing(1), spec=grey)
+def test_grey_networks_get_grey_images(folder, info):
+    one_channel = replace(info.input, channels=1, preprocessing=default_preprocessing(1))
+    found = load_calibration(folder, replace(info, input=one_channel))
     assert found.images.shape == (10, 1, 32, 32)
 
 
@@ -271,9 +279,9 @@ def images(count=10, side=16, channels=3) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
 
 
-def test_arrays_are_normalised_and_then_interpolated_as_torch_does(tmp_path, spec):
+def test_arrays_are_normalised_and_then_interpolated_as_torch_does(tmp_path, info):
     pixels = images()
-    found = load(write_npz(tmp_path / "a.npz", images=pixels), spec)
+    found = load(write_npz(tmp_path / "a.npz", images=pixels), info)
     mean = np.array([0.485, 0.456, 0.406], np.float32)
     std = np.array([0.229, 0.224, 0.225], np.float32)
     x = torch.from_numpy((pixels.astype(np.float32) / 255 - mean) / std).permute(0, 3, 1, 2)
@@ -282,27 +290,29 @@ def test_arrays_are_normalised_and_then_interpolated_as_torch_does(tmp_path, spe
     assert found.images.flags.c_contiguous
 
 
-def test_arrays_have_sha256_labels_and_names(tmp_path, spec):
+def test_arrays_have_sha256_labels_and_names(tmp_path, info):
     pixels = images()
     path = write_npz(tmp_path / "a.npz", images=pixels, labels=np.arange(10)[::-1])
-    found = load(path, spec, samples=4)
+    found = load(path, info, samples=4)
     chosen = [0, 2, 5, 7]
     assert found.names == tuple(f"a.npz[{i}]" for i in chosen)
     assert found.labels == (9, 7, 4, 2)
     assert found.sha256 == digest_of([pixels[i].tobytes() for i in chosen])
 
 
-def test_the_interpolation_of_arrays_is_honoured(tmp_path, spec):
+def test_the_interpolation_of_arrays_is_honoured(tmp_path, info):
     path = write_npz(tmp_path / "a.npz", images=images(side=8))
     nearest = Preprocessing(interpolation="nearest")
-    found = load_calibration(path, preprocessing=nearest, spec=spec).images
+    found = load_calibration(
+        path, replace(info, input=replace(info.input, preprocessing=nearest))
+    ).images
     np.testing.assert_array_equal(found[..., ::4, ::4], found[..., 3::4, 3::4])
-    assert not np.array_equal(found, load(path, spec).images)
+    assert not np.array_equal(found, load(path, info).images)
 
 
-def test_arrays_for_a_feature_extractor_have_no_labels(tmp_path):
+def test_arrays_for_a_feature_extractor_have_no_labels(tmp_path, info):
     path = write_npz(tmp_path / "a.npz", images=images(), labels=np.arange(10))
-    assert load(path, ModelSpec(family="v2", resolution=32, num_classes=0)).labels is None
+    assert load(path, of_classes(info, 0)).labels is None
 
 
 @pytest.mark.parametrize(
@@ -324,36 +334,36 @@ def test_arrays_for_a_feature_extractor_have_no_labels(tmp_path):
         ({"images": np.array([{}], dtype=object)}, "Could not read .*a.npz"),
     ],
 )
-def test_arrays_that_are_wrong_are_refused(tmp_path, spec, arrays, message):
+def test_arrays_that_are_wrong_are_refused(tmp_path, info, arrays, message):
     with pytest.raises(DataError, match=message):
-        load(write_npz(tmp_path / "a.npz", **arrays), spec)
+        load(write_npz(tmp_path / "a.npz", **arrays), info)
 
 
 @pytest.mark.parametrize("at", [60, 3000])
-def test_a_compressed_npz_with_a_flipped_byte_is_refused(tmp_path, spec, at):
+def test_a_compressed_npz_with_a_flipped_byte_is_refused(tmp_path, info, at):
     np.savez_compressed(tmp_path / "a.npz", images=images())
     content = bytearray((tmp_path / "a.npz").read_bytes())
     content[at] ^= 0xFF
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(DataError, match=r"Could not read .*a\.npz"):
-        load(tmp_path / "a.npz", spec)
+        load(tmp_path / "a.npz", info)
 
 
 @pytest.mark.parametrize("keep", [0, 10, 2000])
-def test_a_truncated_npz_is_refused(tmp_path, spec, keep):
+def test_a_truncated_npz_is_refused(tmp_path, info, keep):
     path = write_npz(tmp_path / "a.npz", images=images())
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(DataError, match=r"Could not read .*a\.npz"):
-        load(path, spec)
+        load(path, info)
 
 
-def test_an_npz_with_a_flipped_byte_is_refused(tmp_path, spec):
+def test_an_npz_with_a_flipped_byte_is_refused(tmp_path, info):
     path = write_npz(tmp_path / "a.npz", images=images())
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"Could not read .*a\.npz"):
-        load(path, spec)
+        load(path, info)
 
 
 def write_archive(path: Path, shape: tuple[int, ...], method: int = zipfile.ZIP_STORED) -> Path:
@@ -367,10 +377,10 @@ def write_archive(path: Path, shape: tuple[int, ...], method: int = zipfile.ZIP_
 
 
 @pytest.mark.parametrize("images_claimed", [10**13, 10**30])
-def test_an_npz_that_claims_more_than_fits_is_refused(tmp_path, spec, images_claimed):
+def test_an_npz_that_claims_more_than_fits_is_refused(tmp_path, info, images_claimed):
     path = write_archive(tmp_path / "a.npz", (images_claimed, 4, 4, 3))
     with pytest.raises(DataError, match=r"Could not read .*a\.npz"):
-        load(path, spec)
+        load(path, info)
 
 
 @pytest.mark.parametrize(
@@ -382,7 +392,7 @@ def test_an_npz_that_claims_more_than_fits_is_refused(tmp_path, spec, images_cla
     ],
     ids=["damaged LZMA", "unknown compression", "encrypted"],
 )
-def test_an_npz_that_zipfile_cannot_unpack_is_refused(tmp_path, spec, method, changes):
+def test_an_npz_that_zipfile_cannot_unpack_is_refused(tmp_path, info, method, changes):
     path = write_archive(tmp_path / "a.npz", (2, 4, 4, 3), method)
     content = bytearray(path.read_bytes())
     directory = content.index(b"PK\x01\x02")
@@ -393,23 +403,23 @@ def test_an_npz_that_zipfile_cannot_unpack_is_refused(tmp_path, spec, method, ch
             content[at] = value
     path.write_bytes(content)
     with pytest.raises(DataError, match=r"Could not read .*a\.npz"):
-        load(path, spec)
+        load(path, info)
 
 
 @pytest.mark.parametrize("content", [b"", b"hi", b"\x80\x04K\x01."])
-def test_what_is_called_npz_and_is_none_is_said_to_be_none(tmp_path, spec, content):
+def test_what_is_called_npz_and_is_none_is_said_to_be_none(tmp_path, info, content):
     """numpy speaks of pickles, and of a setting that nobody can reach."""
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.npz: it is no \.npz; expected") as error:
-        load(tmp_path / "a.npz", spec)
+        load(tmp_path / "a.npz", info)
     assert "pickle" not in str(error.value)
 
 
-def test_a_single_array_is_no_npz(tmp_path, spec):
+def test_a_single_array_is_no_npz(tmp_path, info):
     np.save(tmp_path / "a.npy", images())
     path = (tmp_path / "a.npy").rename(tmp_path / "a.npz")
     with pytest.raises(DataError, match=r"a single array, not an \.npz"):
-        load(path, spec)
+        load(path, info)
 
 
 # --- embedded -----------------------------------------------------------------------------------
@@ -423,12 +433,12 @@ def package(tmp_path, monkeypatch) -> Path:
     return tmp_path / "embedded"
 
 
-def test_the_package_carries_images(package, make_image, spec):
+def test_the_package_carries_images(package, make_image, info):
     for index in range(5):
         make_image(package / f"{index}.webp", seed=index)
     (package / "README.md").write_text("where they come from")
     (package / "._0.webp").write_bytes(b"resource fork")
-    found = data.embedded_calibration(spec, PREPROCESSING)
+    found = embedded_calibration(info)
     assert found.source == "embedded"
     assert found.names == tuple(f"{i}.webp" for i in range(5))
     assert found.images.shape == (5, 3, 32, 32)
@@ -437,44 +447,44 @@ def test_the_package_carries_images(package, make_image, spec):
 
 
 def test_a_folder_of_the_same_name_is_not_taken_for_the_package(
-    tmp_path, monkeypatch, make_image, spec
+    tmp_path, monkeypatch, make_image, info
 ):
     (tmp_path / "embedded").mkdir()
     make_image(tmp_path / "embedded" / "0.png")
     monkeypatch.chdir(tmp_path)
-    source = load_calibration(Path("embedded"), preprocessing=PREPROCESSING, spec=spec).source
+    source = load_calibration(Path("embedded"), info).source
     assert source == "./embedded"
-    assert load_calibration(Path(source), preprocessing=PREPROCESSING, spec=spec).count == 1
+    assert load_calibration(Path(source), info).count == 1
 
 
-def test_some_of_the_packages_images_may_be_taken(package, make_image, spec):
+def test_some_of_the_packages_images_may_be_taken(package, make_image, info):
     for index in range(5):
         make_image(package / f"{index}.png", seed=index)
-    assert data.embedded_calibration(spec, PREPROCESSING, 2).names == ("0.png", "2.png")
+    assert embedded_calibration(info, 2).names == ("0.png", "2.png")
     with pytest.raises(DataError, match="The embedded set has 5 images"):
-        data.embedded_calibration(spec, PREPROCESSING, 6)
+        embedded_calibration(info, 6)
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_package_without_images_is_an_error(package, spec, there):
+def test_a_package_without_images_is_an_error(package, info, there):
     if not there:
         package.rmdir()
     with pytest.raises(DataError, match="carries no calibration images") as refused:
-        data.embedded_calibration(spec, PREPROCESSING)
+        embedded_calibration(info)
     assert "--calib-data" in refused.value.remedy
 
 
 @pytest.mark.shared
-def test_the_measurement_images_load_with_their_labels(shared):
-    full = ModelSpec(family="v2")
+def test_the_measurement_images_load_with_their_labels(shared, info):
+    full = of_classes(info, 1000)
     found = load(shared / "data/imagenet-sample/eval", full, samples=20)
     assert found.labels is not None
     assert [int(name[:3]) for name in found.names] == list(found.labels)
 
 
-def test_a_set_is_spread_by_the_rule_that_loads_it(folder, spec):
+def test_a_set_is_spread_by_the_rule_that_loads_it(folder, info):
     """Number i is number floor(i count / N); in floats 11 (30 / 22) would be less than 15."""
     chosen = evenly_spread(30, 22)
     assert chosen == [i * 30 // 22 for i in range(22)]
     assert chosen[11] == 15
-    assert load(folder, spec).spread(4).names == load(folder, spec, samples=4).names
+    assert load(folder, info).spread(4).names == load(folder, info, samples=4).names

@@ -2,7 +2,7 @@ import re
 
 import pytest
 
-from mobiledeploy.data import load_labels
+from mobiledeploy.data.labels import load_labels
 from mobiledeploy.errors import DataError
 
 

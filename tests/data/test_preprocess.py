@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobiledeploy.data import check_preprocessing, default_preprocessing, preprocess
+from mobiledeploy.data.preprocess import check_preprocessing, default_preprocessing, preprocess
 from mobiledeploy.errors import DataError, UsageError
-from mobiledeploy.types import ModelSpec, Preprocessing
+from mobiledeploy.network import Preprocessing
 
 MEAN = np.array([0.485, 0.456, 0.406], np.float32)
 STD = np.array([0.229, 0.224, 0.225], np.float32)
@@ -115,4 +115,4 @@ def test_preprocessing_without_rgb_has_the_mean_of_the_three_channels():
 )
 def test_preprocessing_that_does_not_fit_the_network_is_refused(change, message):
     with pytest.raises(UsageError, match=message):
-        check_preprocessing(replace(Preprocessing(), **change), ModelSpec(family="v2"))
+        check_preprocessing(replace(Preprocessing(), **change), 3)

@@ -32,7 +32,7 @@ class Daemon:
         self.folder = folder
         self.state = state
         self.cut_after_bytes: int | None = None  # of what is pushed, before the connection is cut
-        self.damage = False  # whether a byte of what is pushed is flipped
+        self.validate_result = False  # whether a byte of what is pushed is flipped
         self.full = False  # whether the disk is
         self.environment: dict[str, str] = {}
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -242,7 +242,7 @@ class _Stream:
                 raise EOFError
         if self.connection.daemon.full:
             return self._fail("write failed: No space left on device")
-        if self.connection.daemon.damage:
+        if self.connection.daemon.validate_result:
             data = bytes([data[0] ^ 1]) + data[1:]
         Path(path).write_bytes(data)
         Path(path).chmod(int(mode) & 0o777)

@@ -6,12 +6,11 @@ import json
 import numpy as np
 import pytest
 
-from mobiledeploy.bench import measure
-from mobiledeploy.bench.measure import UNCHECKED
+from mobiledeploy.bench.measure import UNCHECKED, measure
 from mobiledeploy.cli import _run
-from mobiledeploy.devices import open_device, run_artifact
-from mobiledeploy.devices.adb_client import choose
-from mobiledeploy.devices.native import ExecutorRunner, OnnxRuntimePerfTest, runners_for
+from mobiledeploy.devices.android.adb import choose
+from mobiledeploy.devices.android.runners import ExecutorRunner, OnnxRuntimePerfTest, runners_for
+from mobiledeploy.devices.open import open_device, run_artifact
 from mobiledeploy.errors import RuntimeFailedError, UsageError
 
 

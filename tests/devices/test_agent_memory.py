@@ -44,10 +44,10 @@ def test_nothing_adds_next_to_nothing():
 
 
 @pytest.mark.parametrize(("platform", "unit"), [("linux", 1024), ("darwin", 1)])
-def test_without_proc_the_process_s_peak_is_taken(monkeypatch, tmp_path, platform, unit):
+def test_without_proc_the_process_s_peak_is_taken(monkeypatch, tmp_path, platform, op):
     peaks = iter([1000, 5000])
     monkeypatch.setattr(timing.sys, "platform", platform)
     monkeypatch.setattr(
         timing.resource, "getrusage", lambda _: SimpleNamespace(ru_maxrss=next(peaks))
     )
-    assert PeakMemory(str(tmp_path)).added_bytes() == 4000 * unit
+    assert PeakMemory(str(tmp_path)).added_bytes() == 4000 * op

@@ -9,12 +9,15 @@ import numpy as np
 import onnx
 import pytest
 
-from mobiledeploy.devices import LocalDevice, Request, arrays_of, parse_cores, run_artifact
 from mobiledeploy.devices.agent import tasks, timing
 from mobiledeploy.devices.agent.errors import RefusalError
 from mobiledeploy.devices.agent.runtimes import open_runner
+from mobiledeploy.devices.agent_session import arrays_of
+from mobiledeploy.devices.open import parse_cores, run_artifact
+from mobiledeploy.devices.python_device import LocalDevice
+from mobiledeploy.devices.request import Request
 from mobiledeploy.errors import ArtifactError, UsageError
-from mobiledeploy.runtimes import open_runner as open_here
+from mobiledeploy.runtimes.open import open_runner as open_here
 
 
 def artifact(path):

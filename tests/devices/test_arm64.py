@@ -9,12 +9,14 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from real_parts import ARM_PROCESSORS, missing
 
-from mobiledeploy.devices import Request, arrays_of, open_device
+from mobiledeploy.devices.agent_session import arrays_of
+from mobiledeploy.devices.open import open_device
+from mobiledeploy.devices.request import Request
 from mobiledeploy.errors import RuntimeFailedError
-from mobiledeploy.export import export_executorch, export_onnx
-from mobiledeploy.quantize.reference import IntegerReference
-from mobiledeploy.runtimes import open_runner
-from mobiledeploy.types import FAMILIES
+from mobiledeploy.export.write import export_executorch, export_onnx
+from mobiledeploy.models.spec import FAMILIES
+from mobiledeploy.quantization.integer_reference import IntegerReference
+from mobiledeploy.runtimes.open import open_runner
 
 RESOLUTION = 32
 IMAGES = 24

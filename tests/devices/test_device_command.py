@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from mobiledeploy.cli import _run
-from mobiledeploy.devices import open_device
 from mobiledeploy.devices import ssh as ssh_module
 from mobiledeploy.devices.host import describe_host
+from mobiledeploy.devices.open import open_device
 from mobiledeploy.doctor import check_speed, examine_device
 
 HERE = f"exec:{sys.executable}"

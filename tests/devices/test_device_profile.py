@@ -6,11 +6,10 @@ import sys
 import numpy as np
 import pytest
 
-from mobiledeploy.bench.device_profile import profile_on
-from mobiledeploy.bench.profile import profile
+from mobiledeploy.bench.profile import profile, profile_on
 from mobiledeploy.cli import _run
-from mobiledeploy.devices import open_device
 from mobiledeploy.devices.agent.operators import time_kernels
+from mobiledeploy.devices.open import open_device
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
 
 HERE = f"exec:{sys.executable}"

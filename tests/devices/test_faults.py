@@ -22,7 +22,8 @@ from real_parts import connections, missing, program
 from sshd import Server
 
 from mobiledeploy.cli import _run
-from mobiledeploy.devices import qemu_plugin, session
+from mobiledeploy.devices import agent_session as session
+from mobiledeploy.devices.qemu import plugin as qemu_plugin
 
 PATIENCE_S = 240  # of a machine that is four times slower than ours, and busy
 CORRUPTER = """
@@ -56,12 +57,12 @@ class Place:
     open: contextlib.ExitStack
     phones: Callable[..., Daemon]
 
-    def python(self, *sites: str, before: str = "", environment: str = "") -> str:
+    def python(self, *shared_encodings: str, before: str = "", environment: str = "") -> str:
         """Return an `exec:` device: our Python, in which these lines run first."""
-        site = self.tools / "site"
-        site.mkdir()
-        (site / "sitecustomize.py").write_text("\n".join(sites))
-        variables = f"TMPDIR={self.tmp} PYTHONPATH={site} {environment}"
+        shared = self.tools / "site"
+        shared.mkdir()
+        (shared / "sitecustomize.py").write_text("\n".join(shared_encodings))
+        variables = f"TMPDIR={self.tmp} PYTHONPATH={shared} {environment}"
         return f"exec:{before} env {variables} {sys.executable}"
 
     def script(self, name: str, text: str) -> Path:
@@ -415,7 +416,7 @@ def adb_disk_is_full(place):
 
 @fault(4, "arrived damaged on adb://: its sha256 is")
 def adb_file_is_damaged_on_the_way(place):
-    place.phones().damage = True
+    place.phones().validate_result = True
     return with_runner(place, "sleep 1")
 
 
@@ -458,9 +459,9 @@ def with_runner(place, script):
     return ["adb://", "--runner", str(runner)]
 
 
-def remote(place, *sites):
+def remote(place, *shared_encodings):
     """Return an ssh device whose Python has a few lines run first."""
-    command = place.python(*sites).removeprefix("exec:")
+    command = place.python(*shared_encodings).removeprefix("exec:")
     python = place.script("python", f'#!/bin/sh\nexec {command} "$@"\n')
     return [place.ssh.uri, "--python", str(python)]
 
@@ -549,8 +550,8 @@ def wait_until_empty(folder):
 def test_stopping_the_command_stops_the_device(over, end, place, console_script):
     running = place.tools / "running"
     wait = f"(open({str(running)!r}, 'w').close(), time.sleep(1000))"
-    site = when_running(wait)
-    device = [place.python(site)] if over == "exec" else remote(place, site)
+    shared = when_running(wait)
+    device = [place.python(shared)] if over == "exec" else remote(place, shared)
     with subprocess.Popen(
         [console_script, "bench", place.artifact, "--device", *device],
         stderr=subprocess.PIPE,

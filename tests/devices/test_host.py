@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-from mobiledeploy.devices import open_device, run_artifact
 from mobiledeploy.devices.agent import machine
 from mobiledeploy.devices.agent import runtimes as agent_runtimes
 from mobiledeploy.devices.host import (
@@ -16,6 +15,7 @@ from mobiledeploy.devices.host import (
     parse_cpuinfo,
     parse_sysctl,
 )
+from mobiledeploy.devices.open import open_device, run_artifact
 from mobiledeploy.runtimes import onnxruntime as onnxruntime_runner
 
 EPYC = """processor	: 0

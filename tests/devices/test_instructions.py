@@ -9,16 +9,16 @@ import networks
 import pytest
 from real_parts import program
 
-from mobiledeploy.bench import count_instructions
 from mobiledeploy.bench.baseline import compare, read_result
-from mobiledeploy.bench.document import INSTRUCTIONS
-from mobiledeploy.bench.instructions import _doubts
+from mobiledeploy.bench.instructions import _doubts, count_instructions
+from mobiledeploy.bench.json_report import INSTRUCTIONS
 from mobiledeploy.cli import _run
-from mobiledeploy.devices import LocalDevice, open_device, qemu_plugin
 from mobiledeploy.devices.agent import bundle
-from mobiledeploy.devices.command import split_command
+from mobiledeploy.devices.open import open_device
+from mobiledeploy.devices.python_device import LocalDevice, split_command
+from mobiledeploy.devices.qemu import plugin as qemu_plugin
 from mobiledeploy.errors import RuntimeFailedError, UsageError
-from mobiledeploy.export import export_onnx
+from mobiledeploy.export.write import export_onnx
 
 HERE = f"exec:{sys.executable}"  # no QEMU: nobody counts
 LOOPS = 1_000_000

@@ -6,8 +6,8 @@ import sys
 import numpy as np
 import pytest
 
-from mobiledeploy.bench import measure
-from mobiledeploy.devices import open_device, run_artifact
+from mobiledeploy.bench.measure import measure
+from mobiledeploy.devices.open import open_device, run_artifact
 from mobiledeploy.devices.ssh import target_of
 from mobiledeploy.errors import UsageError
 

@@ -11,15 +11,16 @@ import pytest
 import torch
 from golden_state import golden_state
 
-from mobiledeploy import models, pipeline
-from mobiledeploy.types import FAMILIES
+from mobiledeploy.models.spec import FAMILIES
+from mobiledeploy.models.summary import published
+from mobiledeploy.pipeline.build import build, load_images
+from mobiledeploy.pipeline.deploy import deploy
 
 pytestmark = pytest.mark.slow
 
 IMAGES = 8
 SMALLEST = {
-    family: min(spec.width for spec in models.published() if spec.family == family)
-    for family in FAMILIES
+    family: min(spec.width for spec in published() if spec.family == family) for family in FAMILIES
 }
 GOLDEN = Path(__file__).parents[1]
 CHECKPOINTS = {
@@ -29,16 +30,16 @@ CHECKPOINTS = {
     "models/golden/timm-mobilenetv3_large_075": "v3-large",
     "models/golden/timm-tf_mobilenetv3_large_100": "v3-large",
     "models/golden/torchvision-mobilenet_v3_small_0.5_dilated_tail": "v3-small",
-    "weights/golden/transformers-mobilenet_v1_0.5": "v1",
-    "weights/golden/transformers-mobilenet_v2_0.35": "v2",
+    "checkpoints/golden/transformers-mobilenet_v1_0.5": "v1",
+    "checkpoints/golden/transformers-mobilenet_v2_0.35": "v2",
 }
 
 
 def climbed(model, precision, out):
     """Deploy to both formats; return the rungs of the artifacts by name."""
-    images = pipeline.load_images(model, None, IMAGES)
+    images = load_images(model, None, IMAGES)
     calibration = images if precision == "int8" else None
-    done = pipeline.deploy(model, formats=("onnx", "pte"), calibration=calibration, out=out)
+    done = deploy(model, formats=("onnx", "pte"), calibration=calibration, out=out)
     return {rung.name: rung for rung in done.parity.rungs if rung.artifact}
 
 
@@ -52,7 +53,7 @@ def check_exactness(rungs, classes):
 
 def looks_at_its_input(model):
     """Return whether the logits of any two images differ: equality of constants proves nothing."""
-    images = pipeline.load_images(model, None, IMAGES).images
+    images = load_images(model, None, IMAGES).images
     with torch.no_grad():
         logits = model.module(torch.from_numpy(images)).numpy()
     return len(np.unique(logits, axis=0)) == IMAGES
@@ -67,7 +68,7 @@ def looks_at_its_input(model):
 def test_a_family_exports_to_both_formats_with_parity(
     family, width, resolution, precision, tmp_path
 ):
-    model = pipeline.build(family, weights="random", width=width, resolution=resolution)
+    model = build(family, weights="random", width=width, resolution=resolution)
     assert looks_at_its_input(model)
     rungs = climbed(model, precision, tmp_path)
     if precision == "int8":
@@ -84,6 +85,6 @@ def test_checkpoints_of_every_dialect_become_int8_in_both_formats(name, tmp_path
     shapes = {key: tuple(shape) for key, shape in golden["shapes"].items()}
     path = tmp_path / f"{Path(name).name.split('-', 1)[1]}.pth"
     torch.save(golden_state(shapes, 7), path)
-    model = pipeline.build(CHECKPOINTS[name], weights=str(path), resolution=64)
+    model = build(CHECKPOINTS[name], weights=str(path), resolution=64)
     assert looks_at_its_input(model)
     check_exactness(climbed(model, "int8", tmp_path), 10)

@@ -8,7 +8,7 @@ import planted
 import pytest
 from test_parity_and_exit_codes import refused
 
-from mobiledeploy.files import sha256_of
+from mobiledeploy.utils.files import sha256_of
 
 
 def as_if_exported(artifact: Path) -> None:

@@ -6,14 +6,14 @@ import pickle
 import pytest
 import torch
 
-from mobiledeploy import models
 from mobiledeploy.cli import main
-from mobiledeploy.types import ModelSpec
+from mobiledeploy.models.build import create
+from mobiledeploy.models.spec import ModelSpec
 
 
 @pytest.fixture(scope="module")
 def state():
-    return models.create(ModelSpec(family="v2", width=0.25, num_classes=7)).state_dict()
+    return create(ModelSpec(family="v2", width=0.25, num_classes=7)).state_dict()
 
 
 class Bomb:

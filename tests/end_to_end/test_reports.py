@@ -39,7 +39,9 @@ def test_options_of_a_device_need_one(mobiledeploy, pair, workplace: Path):
 
 
 def test_the_json_document_is_what_its_schema_says(reports: Path):
-    schema = resources.files("mobiledeploy.report").joinpath("parity.schema.json").read_text()
+    schema = (
+        resources.files("mobiledeploy.parity.report").joinpath("parity.schema.json").read_text()
+    )
     document = json.loads((reports / "a.json").read_text())
     jsonschema.validate(document, json.loads(schema))
     assert len(document["layers"]) > 12

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.export.inspect import inspect_artifact
-from mobiledeploy.quantize.reference import IntegerReference
-from mobiledeploy.quiet import quietly
-from mobiledeploy.runtimes import open_runner
+from mobiledeploy.inspect.inspect_artifact import inspect_artifact
+from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.runtimes.onnxruntime import save_optimized
+from mobiledeploy.runtimes.open import open_runner
+from mobiledeploy.utils.quiet import quietly
 
 
 def run(artifact, images, **options):

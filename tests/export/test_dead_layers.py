@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from mobiledeploy.equalize import equalize
 from mobiledeploy.errors import ExportError
-from mobiledeploy.export import export_executorch, export_onnx
-from mobiledeploy.quantize import learn_factors, quantize
-from mobiledeploy.quantize.reference import IntegerReference
-from mobiledeploy.runtimes import open_runner
-from mobiledeploy.types import RECIPES
+from mobiledeploy.export.write import export_executorch, export_onnx
+from mobiledeploy.network import RECIPES
+from mobiledeploy.quantization.equalize import equalize
+from mobiledeploy.quantization.integer_reference import IntegerReference
+from mobiledeploy.quantization.learned_equalization import learn_equalization
+from mobiledeploy.quantization.ptq import quantize
+from mobiledeploy.runtimes.open import open_runner
 
 EXPORTERS = {"onnx": export_onnx, "pte": export_executorch}
 
@@ -42,7 +43,7 @@ def mute(recipe, count):
         classifier.weight.zero_()
         classifier.bias.zero_()
     images = networks.calibration(32, count)
-    learned = learn_factors(equalize(replace(model, module=module), images), images)
+    learned = learn_equalization(equalize(replace(model, module=module), images), images)
     return quantize(learned, images, RECIPES[recipe])
 
 

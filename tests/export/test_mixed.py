@@ -8,14 +8,14 @@ import numpy as np
 import onnx
 import pytest
 
-from mobiledeploy.export import artifact_name, export_executorch, export_onnx
-from mobiledeploy.export.inspect import inspect_artifact
-from mobiledeploy.export.manifest import parse_manifest, write_manifest
-from mobiledeploy.quantize import quantize
-from mobiledeploy.quantize.reference import IntegerReference
-from mobiledeploy.runtimes import open_runner
-from mobiledeploy.types import QuantRecipe
-from mobiledeploy.verify.metrics import sqnr_db
+from mobiledeploy.artifact.manifest import parse_manifest, write_manifest
+from mobiledeploy.export.write import artifact_name, export_executorch, export_onnx
+from mobiledeploy.inspect.inspect_artifact import inspect_artifact
+from mobiledeploy.metrics import sqnr_db
+from mobiledeploy.network import QuantRecipe
+from mobiledeploy.quantization.integer_reference import IntegerReference
+from mobiledeploy.quantization.ptq import quantize
+from mobiledeploy.runtimes.open import open_runner
 
 IMAGES = networks.pixels(32, count=7, seed=1)
 EXPORTERS = {"onnx": export_onnx, "pte": export_executorch}
@@ -109,4 +109,4 @@ def test_a_manifest_from_before_a_field_of_the_recipe_still_reads(since_added, t
     document = json.loads(path.read_text())
     del document["recipe"][since_added]
     path.write_text(json.dumps(document))
-    assert parse_manifest(path).recipe == QuantRecipe(factors="even")
+    assert parse_manifest(path).recipe == QuantRecipe(equalization="cross-layer")

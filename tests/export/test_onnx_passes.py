@@ -11,10 +11,10 @@ import onnxruntime
 import pytest
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.export import export_onnx
-from mobiledeploy.export.onnx_passes.aligned_channels import AlignDepthwise
 from mobiledeploy.export.onnx_passes.fold_pads import FoldPads
-from mobiledeploy.quantize.reference import IntegerReference
+from mobiledeploy.export.onnx_passes.pad_channels import PadDepthwiseChannels
+from mobiledeploy.export.write import export_onnx
+from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.runtimes.onnxruntime import save_optimized
 
 PADDED = """
@@ -119,7 +119,7 @@ unaligned (float[1,24,6,5] x) => (float[1,24,6,5] y)
 def test_channels_that_are_the_networks_own_input_or_output_are_left_alone():
     model = onnx.parser.parse_model(DEPTHWISE)
     graph_ = ir.from_proto(model)
-    assert not AlignDepthwise()(graph_).modified
+    assert not PadDepthwiseChannels()(graph_).modified
     (convolution,) = (node for node in graph_.graph if node.op_type == "Conv")
     assert convolution.attributes["group"].as_int() == 24
 

@@ -1,4 +1,4 @@
-"""`models.create`: reproducible, in eval mode, and strict about what it is asked for."""
+"""`create`: reproducible, in eval mode, and strict about what it is asked for."""
 
 from dataclasses import replace
 
@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from mobiledeploy import models
 from mobiledeploy.errors import UsageError
 from mobiledeploy.models.blocks import SamePaddingConv2d
-from mobiledeploy.types import FAMILIES, ArchitectureOptions, ModelSpec
+from mobiledeploy.models.build import create
+from mobiledeploy.models.initialize import randomize_batch_norm
+from mobiledeploy.models.spec import FAMILIES, ArchitectureOptions, ModelSpec
+from mobiledeploy.models.validate import validate
 
 TINY = {"width": 0.25, "resolution": 32}
 
@@ -17,8 +19,8 @@ TINY = {"width": 0.25, "resolution": 32}
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(family):
     spec = ModelSpec(family=family, **TINY)
-    first, again = models.create(spec), models.create(spec)
-    other = models.create(replace(spec, seed=1))
+    first, again = create(spec), create(spec)
+    other = create(replace(spec, seed=1))
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name])
     assert not torch.equal(first.features[0][0].weight, other.features[0][0].weight)
@@ -27,14 +29,14 @@ def test_the_same_seed_gives_the_same_weights_and_another_seed_others(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_creating_leaves_the_global_random_state_alone(family):
     before = torch.random.get_rng_state()
-    module = models.create(ModelSpec(family=family, **TINY))
-    models.randomize_batch_norm(module, seed=1)
+    module = create(ModelSpec(family=family, **TINY))
+    randomize_batch_norm(module, seed=1)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_new_module_is_in_eval_mode_and_finite(family):
-    module = models.create(ModelSpec(family=family, **TINY))
+    module = create(ModelSpec(family=family, **TINY))
     assert not any(m.training for m in module.modules())
     assert all(bool(tensor.isfinite().all()) for tensor in module.state_dict().values())
 
@@ -42,7 +44,7 @@ def test_a_new_module_is_in_eval_mode_and_finite(family):
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("in_channels", [1, 4])
 def test_any_number_of_channels_and_classes_fits(family, in_channels):
-    module = models.create(ModelSpec(family=family, in_channels=in_channels, num_classes=7, **TINY))
+    module = create(ModelSpec(family=family, in_channels=in_channels, num_classes=7, **TINY))
     assert module(torch.zeros(2, in_channels, 32, 32)).shape == (2, 7)
 
 
@@ -50,8 +52,8 @@ def test_any_number_of_channels_and_classes_fits(family, in_channels):
     ("family", "features"), [("v1", 256), ("v2", 1280), ("v3-large", 320), ("v3-small", 256)]
 )
 def test_without_classes_the_network_ends_at_what_the_classifier_would_read(family, features):
-    classifier = models.create(ModelSpec(family=family, **TINY))
-    extractor = models.create(ModelSpec(family=family, num_classes=0, **TINY))
+    classifier = create(ModelSpec(family=family, **TINY))
+    extractor = create(ModelSpec(family=family, num_classes=0, **TINY))
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     extractor.load_state_dict(
         {key: classifier.state_dict()[key] for key in extractor.state_dict()}, strict=True
@@ -92,7 +94,7 @@ def test_same_padding_knows_that_dilation_widens_the_kernel():
     ],
 )
 def test_the_last_value_that_is_allowed_is_allowed(change):
-    models.validate(replace(ModelSpec(family="v3-small"), **change))
+    validate(replace(ModelSpec(family="v3-small"), **change))
 
 
 @pytest.mark.parametrize(
@@ -118,7 +120,7 @@ def test_the_last_value_that_is_allowed_is_allowed(change):
 )
 def test_an_invalid_specification_is_refused_by_name(change, message):
     with pytest.raises(UsageError, match=message):
-        models.create(replace(ModelSpec(family="v2", **TINY), **change))
+        create(replace(ModelSpec(family="v2", **TINY), **change))
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,7 @@ def test_an_invalid_specification_is_refused_by_name(change, message):
 def test_an_invalid_architecture_is_refused_by_name(family, options, message):
     spec = ModelSpec(family=family, architecture=ArchitectureOptions(**options), **TINY)
     with pytest.raises(UsageError, match=message):
-        models.create(spec)
+        create(spec)
 
 
 def test_the_name_tells_every_departure_from_the_published_network():

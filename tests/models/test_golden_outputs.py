@@ -7,8 +7,8 @@ import pytest
 import torch
 from golden_state import golden_images, golden_state
 
-from mobiledeploy import models
-from mobiledeploy.types import ModelSpec
+from mobiledeploy.models.build import create
+from mobiledeploy.models.spec import ModelSpec
 
 FILES = sorted((Path(__file__).parent / "golden").glob("*.json"))
 
@@ -25,12 +25,12 @@ def test_there_is_a_golden_file_for_every_reference():
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_the_outputs_are_those_of_the_reference_implementation(path):
     golden = json.loads(path.read_text())
-    module = models.create(ModelSpec.from_document(golden["spec"])).double()
+    module = create(ModelSpec.from_document(golden["spec"])).double()
     theirs = golden_state({key: tuple(shape) for key, shape in golden["shapes"].items()}, 7)
     ours = module.state_dict()
     if path.stem.startswith("torchvision"):
         assert list(ours) == list(theirs)
-    # timm has other names (mapped in `mobiledeploy.weights`) for the same tensors in the same
+    # timm has other names (mapped in `mobiledeploy.checkpoints`) for the same tensors in the same
     # order; its V3 head is a 1x1 convolution.
     renamed = {
         key: value.reshape(ours[key].shape)

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from mobiledeploy import models
-from mobiledeploy.types import ArchitectureOptions, ModelSpec
+from mobiledeploy.models import build
+from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
 
 
 def create(**options):
     architecture = ArchitectureOptions(**options)
-    return models.create(ModelSpec(family="v1", width=0.25, architecture=architecture))
+    return build.create(ModelSpec(family="v1", width=0.25, architecture=architecture))
 
 
 def test_the_last_feature_map_has_a_thirty_second_of_the_resolution():
@@ -32,6 +32,6 @@ def test_the_activation_is_the_one_asked_for_everywhere(activation, layer):
 
 
 def test_no_layer_has_fewer_than_eight_channels():
-    module = models.create(ModelSpec(family="v1", width=0.1))
+    module = build.create(ModelSpec(family="v1", width=0.1))
     channels = [m.out_channels for m in module.modules() if isinstance(m, nn.Conv2d)]
     assert min(channels) == 8

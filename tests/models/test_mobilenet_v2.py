@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from mobiledeploy import models
 from mobiledeploy.errors import UsageError
 from mobiledeploy.models.blocks import make_divisible
+from mobiledeploy.models.build import create, create_on_meta
 from mobiledeploy.models.mobilenet_v2 import InvertedResidual
-from mobiledeploy.types import ArchitectureOptions, ModelSpec
+from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_the_bottleneck_is_linear():
 
 def test_channels_are_multiples_of_round_nearest():
     options = ArchitectureOptions(round_nearest=4)
-    module = models.create(ModelSpec(family="v2", width=0.35, architecture=options))
+    module = create(ModelSpec(family="v2", width=0.35, architecture=options))
     channels = {m.out_channels for m in module.modules() if isinstance(m, nn.Conv2d)}
     assert all(count % 4 == 0 for count in channels)
     assert any(count % 8 for count in channels)
@@ -65,8 +65,8 @@ def test_channel_counts_round_as_in_the_reference(value, expected):
 
 
 def test_the_head_never_narrows():
-    narrow = models.create_on_meta(ModelSpec(family="v2", width=0.35))
-    wide = models.create_on_meta(ModelSpec(family="v2", width=1.4))
+    narrow = create_on_meta(ModelSpec(family="v2", width=0.35))
+    wide = create_on_meta(ModelSpec(family="v2", width=1.4))
     assert narrow.classifier[1].in_features == 1280
     assert wide.classifier[1].in_features == 1792
 
@@ -74,7 +74,7 @@ def test_the_head_never_narrows():
 def test_a_row_table_of_ones_own_builds():
     rows = ((1, 16, 1, 1), (3, 24, 2, 2))
     spec = ModelSpec(family="v2", num_classes=5, architecture=ArchitectureOptions(rows=rows))
-    module = models.create(spec)
+    module = create(spec)
     assert len(module.features) == 1 + 3 + 1
     assert module(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from mobiledeploy import models
+from mobiledeploy.models import build
 from mobiledeploy.models.blocks import STANDARD_LAYERS, SqueezeExcitation
-from mobiledeploy.types import ArchitectureOptions, ModelSpec
+from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
 
 
 def create(family="v3-small", *, width=0.5, **options):
     architecture = ArchitectureOptions(**options)
-    return models.create(ModelSpec(family=family, width=width, architecture=architecture))
+    return build.create(ModelSpec(family=family, width=width, architecture=architecture))
 
 
 def test_the_activations_are_the_tables():

@@ -2,9 +2,10 @@
 
 import pytest
 
-from mobiledeploy import models
 from mobiledeploy.errors import LoadError, UsageError
-from mobiledeploy.types import ArchitectureOptions, ModelSpec
+from mobiledeploy.models.build import create
+from mobiledeploy.models.config import load_config, read_config
+from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
 
 
 @pytest.fixture
@@ -32,45 +33,45 @@ def test_a_file_and_python_describe_the_same_network(write):
         """
     )
     rows = ((3, 16, 16, False, "RE", 1), (5, 64, 24, True, "HS", 2))
-    assert models.load_config(path) == ModelSpec(
+    assert load_config(path) == ModelSpec(
         family="v3-large",
         width=0.5,
         resolution=96,
         num_classes=10,
         architecture=ArchitectureOptions(rows=rows, width_rule="slim"),
     )
-    models.create(models.load_config(path))
+    create(load_config(path))
 
 
 def test_what_a_file_leaves_out_has_the_default(write):
-    assert models.load_config(write("family: v2")) == ModelSpec(family="v2")
+    assert load_config(write("family: v2")) == ModelSpec(family="v2")
 
 
 @pytest.mark.parametrize("number", ["1e-5", "1E-5", "1.0e-5", "1.e-5", "+.1e-4", "0.00001"])
 def test_numbers_may_be_written_as_the_documentation_writes_them(write, number):
     path = write(f"family: v2\narchitecture: {{norm_eps: {number}}}")
-    assert models.load_config(path).architecture.norm_eps == 1e-5
+    assert load_config(path).architecture.norm_eps == 1e-5
 
 
 @pytest.mark.parametrize("path", ["1e-5.pth", "e5", "./1e5", "'1e5'"])
 def test_what_is_no_number_stays_text(write, path):
-    found = models.load_config(write(f"family: v2\nweights: {path}")).weights
+    found = load_config(write(f"family: v2\nweights: {path}")).weights
     assert found == path.strip("'")
 
 
 def test_only_what_a_file_states_is_known(write):
     path = write("family: v3\nwidth: 1.0")  # the default, but stated
-    assert models.read_config(path) == {"family": "v3-large", "width": 1.0}
+    assert read_config(path) == {"family": "v3-large", "width": 1.0}
 
 
 @pytest.mark.parametrize("model", [None, "v3", "v3-large"])
 def test_the_family_may_be_named_twice(write, model):
-    assert models.read_config(write("family: v3"), model) == {"family": "v3-large"}
+    assert read_config(write("family: v3"), model) == {"family": "v3-large"}
 
 
 def test_two_families_are_refused(write):
     with pytest.raises(UsageError, match=r"yaml describes a v3-large; asked for was v3-small"):
-        models.read_config(write("family: v3"), "v3-small")
+        read_config(write("family: v3"), "v3-small")
 
 
 @pytest.mark.parametrize(
@@ -98,22 +99,22 @@ def test_two_families_are_refused(write):
 )
 def test_a_file_that_describes_no_network_is_refused_by_name(write, text, message):
     with pytest.raises(UsageError, match=message) as refusal:
-        models.load_config(write(text))
+        load_config(write(text))
     assert "model.yaml" in refusal.value.message
 
 
 @pytest.mark.parametrize("text", ["family: [v2", "family: !!python/object/apply:os.getpid []"])
 def test_a_file_that_is_not_plain_yaml_cannot_be_loaded(write, text):
     with pytest.raises(LoadError, match="is not YAML"):
-        models.load_config(write(text))
+        load_config(write(text))
 
 
 def test_binary_and_missing_files_and_folders_cannot_be_loaded(tmp_path):
     binary = tmp_path / "weights.pt"
     binary.write_bytes(b"\x80\xff\xfe\x00")
     with pytest.raises(LoadError, match="is not YAML"):
-        models.load_config(binary)
+        load_config(binary)
     with pytest.raises(LoadError, match="No such file"):
-        models.load_config(tmp_path / "absent.yaml")
+        load_config(tmp_path / "absent.yaml")
     with pytest.raises(LoadError, match="directory"):
-        models.load_config(tmp_path)
+        load_config(tmp_path)

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from mobiledeploy import models
-from mobiledeploy.types import ArchitectureOptions, ModelSpec
+from mobiledeploy.models.build import create
+from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
+from mobiledeploy.models.summary import published, summarize
 
 VARIANTS = {
     "large-slim": {"width_rule": "slim"},
@@ -27,7 +28,7 @@ VARIANTS = {
     ],
 )
 def test_the_standard_networks_have_their_published_size(family, params, macs_millions):
-    summary = models.summarize(ModelSpec(family=family))
+    summary = summarize(ModelSpec(family=family))
     assert summary.params == params
     assert round(summary.macs / 1e6, 2) == macs_millions
 
@@ -47,7 +48,7 @@ def test_every_row_of_the_oracle_is_met_exactly(shared):
             resolution=int(row["resolution"]),
             architecture=ArchitectureOptions(**VARIANTS.get(row["variant"], {})),
         )
-        summary = models.summarize(spec)
+        summary = summarize(spec)
         assert summary.params == int(row["params"]), row
         assert f"{summary.macs / 1e6:.2f}" == row["macs_millions"], row
 
@@ -55,8 +56,8 @@ def test_every_row_of_the_oracle_is_met_exactly(shared):
 @pytest.mark.parametrize("family", ["v1", "v2", "v3-large", "v3-small"])
 def test_the_counted_layers_hold_every_parameter(family):
     spec = ModelSpec(family=family, width=0.5, resolution=96)
-    module = models.create(spec)
-    summary = models.summarize(spec)
+    module = create(spec)
+    summary = summarize(spec)
     assert summary.params == sum(parameter.numel() for parameter in module.parameters())
     assert sum(summary.macs_share(layer) for layer in summary.layers) == pytest.approx(1)
     names = dict(module.named_modules())
@@ -72,7 +73,7 @@ def test_macs_are_counted_from_what_the_convolution_really_does():
         num_classes=0,
         architecture=ArchitectureOptions(rows=rows, stem_width=6),
     )
-    stem, _, depthwise, _, pointwise, _ = models.summarize(spec).layers
+    stem, _, depthwise, _, pointwise, _ = summarize(spec).layers
     assert stem.macs == 16 * 16 * 6 * 3 * 9  # output pixels x output channels x inputs x kernel
     assert depthwise.macs == 8 * 8 * 6 * 9
     assert pointwise.macs == 8 * 8 * 12 * 6
@@ -82,7 +83,7 @@ def test_macs_are_counted_from_what_the_convolution_really_does():
 
 
 def test_a_dense_convolution_of_grey_images_is_not_taken_for_a_depthwise_one():
-    stem, *_ = models.summarize(ModelSpec(family="v1", in_channels=1)).layers
+    stem, *_ = summarize(ModelSpec(family="v1", in_channels=1)).layers
     assert stem.kind == "conv 3x3 /2"
 
 
@@ -93,12 +94,12 @@ def test_sizes_count_weights_biases_and_scales_of_the_folded_network():
     )
     weights = 6 * 3 * 9 + 6 * 9 + 12 * 6 + 12 * 5
     channels = 6 + 6 + 12 + 5
-    summary = models.summarize(spec)
+    summary = summarize(spec)
     assert summary.fp32_bytes == 4 * (weights + channels)
     assert summary.int8_bytes == weights + 8 * channels
 
 
 def test_the_published_networks_are_all_different():
-    specs = models.published()
+    specs = published()
     assert len(specs) == 17
     assert len({spec.name for spec in specs}) == 17

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from mobiledeploy import models
-from mobiledeploy.types import ModelSpec
+from mobiledeploy.models.config import load_config
+from mobiledeploy.models.spec import ModelSpec
+from mobiledeploy.models.summary import published, summarize
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "models.md").read_text(encoding="utf-8")
 
@@ -17,8 +18,8 @@ def blocks(language):
 
 
 def test_the_table_of_sizes_is_what_the_code_counts():
-    for spec in models.published():
-        summary = models.summarize(spec)
+    for spec in published():
+        summary = summarize(spec)
         options = ", ".join(f"`{k}: {v}`" for k, v in spec.architecture.changed.items())
         row = (
             f"| {spec.family} | {spec.width} | {options} | {summary.params:,} "
@@ -37,7 +38,7 @@ def test_every_architecture_option_is_documented():
 def test_every_configuration_shown_builds(text, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(text)
-    assert models.summarize(models.load_config(path)).params > 0
+    assert summarize(load_config(path)).params > 0
 
 
 def test_there_is_a_configuration_of_each_kind():

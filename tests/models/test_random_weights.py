@@ -4,15 +4,16 @@ import pytest
 import torch
 from torch import nn
 
-from mobiledeploy import models
 from mobiledeploy.errors import UsageError
 from mobiledeploy.models import initialize
-from mobiledeploy.types import FAMILIES, ModelSpec
+from mobiledeploy.models.build import create
+from mobiledeploy.models.initialize import randomize_batch_norm
+from mobiledeploy.models.spec import FAMILIES, ModelSpec
 
 
 def randomized(family, *, width=0.25, seed=1):
-    module = models.create(ModelSpec(family=family, width=width))
-    models.randomize_batch_norm(module, seed)
+    module = create(ModelSpec(family=family, width=width))
+    randomize_batch_norm(module, seed)
     return module
 
 
@@ -65,13 +66,13 @@ def test_the_same_seed_gives_the_same_statistics_and_another_seed_others():
 
 def test_a_module_without_batch_norm_is_refused():
     with pytest.raises(UsageError, match="no BatchNorm"):
-        models.randomize_batch_norm(nn.Sequential(nn.Conv2d(3, 3, 1)), 0)
+        randomize_batch_norm(nn.Sequential(nn.Conv2d(3, 3, 1)), 0)
 
 
 def test_only_batch_norm_is_changed_and_no_hook_is_left():
-    module = models.create(ModelSpec(family="v2", width=0.25))
+    module = create(ModelSpec(family="v2", width=0.25))
     before = {key: value.clone() for key, value in module.state_dict().items()}
-    models.randomize_batch_norm(module, 1)
+    randomize_batch_norm(module, 1)
     norms = {name for name, layer in module.named_modules() if isinstance(layer, nn.BatchNorm2d)}
     for key, value in module.state_dict().items():
         assert key.rpartition(".")[0] in norms or torch.equal(value, before[key])

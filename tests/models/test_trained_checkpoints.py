@@ -5,8 +5,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from mobiledeploy import models
-from mobiledeploy.types import ModelSpec, Preprocessing
+from mobiledeploy.models.build import create
+from mobiledeploy.models.spec import ModelSpec
+from mobiledeploy.network import Preprocessing
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,7 @@ def test_a_trained_checkpoint_loads_and_classifies(
     shared, cifar10, *, family, width, file, published_top1
 ):
     images, labels = cifar10
-    module = models.create(ModelSpec(family=family, width=width, resolution=64, num_classes=10))
+    module = create(ModelSpec(family=family, width=width, resolution=64, num_classes=10))
     state = load_file(shared / "checkpoints" / f"{file}.safetensors")
     module.load_state_dict(state, strict=True)
     with torch.no_grad():

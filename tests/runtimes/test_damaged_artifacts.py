@@ -7,9 +7,9 @@ import zlib
 import pytest
 import small_artifacts
 
+from mobiledeploy.artifact.pte_file import read_pte, split_xnnpack_payload
 from mobiledeploy.errors import ArtifactError
-from mobiledeploy.runtimes import open_runner
-from mobiledeploy.runtimes.pte_file import read_pte, split_xnnpack_payload
+from mobiledeploy.runtimes.open import open_runner
 
 HEADER = 8
 LABELS = zlib.compress(small_artifacts.LABELS.encode())

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
-from mobiledeploy.runtimes import check_artifact, open_runner
-from mobiledeploy.runtimes.eager import EagerRunner
 from mobiledeploy.runtimes.executorch import ExecuTorchRunner
 from mobiledeploy.runtimes.onnxruntime import OnnxRuntimeRunner, save_optimized
+from mobiledeploy.runtimes.open import check_artifact, open_runner
+from mobiledeploy.runtimes.pytorch import EagerRunner
 
 FLOAT_ARTIFACTS = ["float_onnx", "fixed_batch_onnx", "float_pte", "portable_pte"]
 

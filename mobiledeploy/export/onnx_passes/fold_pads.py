@@ -12,7 +12,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.export.onnx_passes.qdq import (
+from mobiledeploy.export.onnx_passes.common import (
     constant,
     nodes_of,
     producer,

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.export.onnx_passes.qdq import (
+from mobiledeploy.export.onnx_passes.common import (
     add_constant,
     constant,
     is_dequantized,

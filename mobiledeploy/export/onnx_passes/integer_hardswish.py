@@ -20,7 +20,7 @@ what enters a hard-swish), and let y have scale s_y and zero-point z_y.
    there is no such s_y, the clearest that there is): XNNPACK's table, made in float, and ONNX
    Runtime's multiplication give the same codes.
 
-Tested for every m and every q, in both runtimes (tests/quantize/test_hardswish.py).
+Tested for every m and every q, in both runtimes (tests/quantization/test_hardswish.py).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ import numpy as np
 import onnx_ir as ir
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.export.onnx_passes.qdq import (
+from mobiledeploy.export.onnx_passes.common import (
     add_constant,
     constant,
     is_dequantized,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.export.onnx_passes.qdq import nodes_of
+from mobiledeploy.export.onnx_passes.common import nodes_of
 
 
 class SymbolicBatch(ir.passes.InPlacePass):

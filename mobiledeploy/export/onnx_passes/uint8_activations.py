@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.export.onnx_passes.qdq import add_constant, constant, nodes_of
+from mobiledeploy.export.onnx_passes.common import add_constant, constant, nodes_of
 
 
 class Uint8Activations(ir.passes.InPlacePass):

@@ -1,0 +1,88 @@
+"""What an artifact says about itself, so that an app can use it without the manifest.
+
+ONNX carries it in `metadata_props`, `.pte` in constant methods that return UTF-8 bytes:
+
+    mobiledeploy.metadata / mobiledeploy_metadata    one JSON document (schema below)
+    mobiledeploy.labels   / mobiledeploy_labels      class names, one a line, where they are known;
+                                                     in `.pte` compressed with zlib
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from mobiledeploy.errors import ArtifactError
+from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME, FoldedModel, QuantizedModel
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+SCHEMA = 1
+METADATA = "metadata"
+LABELS = "labels"
+
+
+def describe(model: QuantizedModel | FoldedModel) -> dict[str, object]:
+    """Return the JSON document that both formats carry."""
+    info, preprocessing = model.info, model.info.preprocessing
+    int8 = isinstance(model, QuantizedModel)
+    kept = model.recipe.float_layers if isinstance(model, QuantizedModel) else ()
+    document: dict[str, object] = {
+        "schema": SCHEMA,
+        "name": info.name,
+        "family": info.architecture,
+        "precision": "int8" if int8 else "fp32",
+        "input": {
+            "name": INPUT_NAME,
+            "layout": "NCHW",
+            "channels": info.input.channels,
+            "resize_short_side": info.input.resize_short_side,
+            "center_crop": info.input.height,
+            "interpolation": preprocessing.interpolation,
+            "mean": preprocessing.mean,
+            "std": preprocessing.std,
+        },
+        "output": {"name": OUTPUT_NAME, "classes": info.classes},
+        "weights": {
+            "source": info.provenance.source,
+            "sha256": info.provenance.sha256,
+        },
+        "encodings_sha256": model.encodings_digest if isinstance(model, QuantizedModel) else "",
+    }
+    return document | ({"float_layers": list(kept)} if kept else {})
+
+
+def for_onnx(model: QuantizedModel | FoldedModel) -> Mapping[str, str]:
+    """Return the entries of `metadata_props`."""
+    entries = {f"mobiledeploy.{METADATA}": json.dumps(describe(model))}
+    if model.info.labels:
+        entries[f"mobiledeploy.{LABELS}"] = "\n".join(model.info.labels)
+    return entries
+
+
+def for_executorch(model: QuantizedModel | FoldedModel) -> Mapping[str, bytes]:
+    """Return the constant methods and the bytes that they return."""
+    entries = {f"mobiledeploy_{METADATA}": json.dumps(describe(model)).encode()}
+    if model.info.labels:
+        entries[f"mobiledeploy_{LABELS}"] = zlib.compress("\n".join(model.info.labels).encode(), 9)
+    return entries
+
+
+@contextmanager
+def metadata_errors_explained(path: Path) -> Iterator[None]:
+    """Translate what decoding damaged metadata raises.
+
+    Raises:
+        ArtifactError: it is not JSON, not UTF-8, or not zlib.
+    """
+    try:
+        yield
+    except (ValueError, zlib.error, RuntimeError) as error:
+        raise ArtifactError(
+            f"{path}: the metadata within it is damaged: {error}.",
+            remedy="Export the model again.",
+        ) from error

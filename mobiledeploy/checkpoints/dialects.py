@@ -1,0 +1,271 @@
+"""The naming schemes that checkpoints speak, and what each implies.
+
+Input: the layers of a checkpoint. Output: the same layers in the order in which an image passes
+through them, and what the scheme's implementation does that tensors do not show.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+from mobiledeploy.checkpoints.layers import Layer
+from mobiledeploy.errors import WeightsError
+from mobiledeploy.models.spec import Family
+from mobiledeploy.network import Interpolation, Preprocessing
+
+Order = Callable[[Sequence[Layer]], list[Layer]]
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """One naming scheme.
+
+    Attributes:
+        name: What people call it.
+        orders: Ways to put the layers in order, the likeliest first.
+        same_padding: Whether its networks pad as TensorFlow does.
+        norm_eps: BatchNorm's epsilon in its networks; None is the family's own.
+    """
+
+    name: str
+    orders: tuple[Order, ...]
+    same_padding: bool = False
+    norm_eps: float | None = None
+
+
+def as_in_file(layers: Sequence[Layer]) -> list[Layer]:
+    """Keep the file's order: that of the modules' definition, as torch.save writes it."""
+    return list(layers)
+
+
+def natural(layers: Sequence[Layer]) -> list[Layer]:
+    """Order by name as a reader would: numbers by value, stem before body before classifier.
+
+    For safetensors, which sorts names as strings ("features.10" before "features.2").
+    """
+    return sorted(
+        layers, key=lambda layer: [_component_rank(part) for part in layer.name.split(".")]
+    )
+
+
+_ROLES = {
+    **dict.fromkeys(("stem", "conv_stem", "first_conv"), 0),
+    **dict.fromkeys(("conv_1x1", "conv_last", "conv_head", "last_conv"), 2),
+    **dict.fromkeys(("classifier", "fc", "linear", "head", "output"), 3),
+}
+_CONV_OR_NORM = re.compile(r"(conv|bn|norm)(\d*)")
+
+
+def _component_rank(part: str) -> tuple[int, int, int, str]:
+    """Rank one component of a name among its siblings: role, number, convolution before BN."""
+    if part.isdecimal():
+        return (1, int(part), 0, "")
+    if match := _CONV_OR_NORM.fullmatch(part):
+        number = int(match[2] or 2)
+        return (0 if number == 1 else 2, number, match[1] != "conv", "")
+    return (_ROLES.get(part, 1), 0, 0, part)
+
+
+def _timm(layers: Sequence[Layer]) -> list[Layer]:
+    """Order timm's layers (conv_stem, bn1, blocks.{stage}.{block}.*, conv_head, bn2, classifier).
+
+    In an inverted residual `conv_pw` expands and comes first; in a depthwise separable block, which
+    has no `conv_pwl`, it projects and comes last.
+    """
+    names = {layer.name for layer in layers}
+    top = {"conv_stem": 0, "bn1": 1, "conv_head": 3, "bn2": 4, "classifier": 5}
+    inverted = ("conv_pw", "bn1", "conv_dw", "bn2", "se.conv_reduce", "se.conv_expand", "conv_pwl")
+    separable = ("conv", "conv_dw", "bn1", "se.conv_reduce", "se.conv_expand", "conv_pw", "bn2")
+
+    def rank(layer: Layer) -> tuple[int, ...]:
+        if not (match := re.fullmatch(r"(blocks\.(\d+)\.(\d+))\.(.+)", layer.name)):
+            return (top.get(layer.name, len(top)),)
+        block, stage, number, part = match.groups()
+        parts = inverted if f"{block}.conv_pwl" in names else separable
+        position = parts.index(part) if part in parts else len(parts)
+        return (2, int(stage), int(number), position)
+
+    return sorted(layers, key=rank)
+
+
+def _transformers(layers: Sequence[Layer]) -> list[Layer]:
+    """Order Hugging Face's layers (conv_stem, layer.{i}, conv_1x1, classifier)."""
+    order = (
+        *("conv_stem", "layer", "conv_1x1", "classifier"),
+        *("first_conv", "expand_1x1", "conv_3x3", "reduce_1x1"),  # within the stem or a block
+        *("convolution", "normalization"),
+    )
+
+    def rank(layer: Layer) -> list[int]:
+        _, _, inside = layer.name.partition(".")  # behind "mobilenet_v1" or "mobilenet_v2"
+        parts = (inside or layer.name).split(".")
+        return [
+            int(part) if part.isdecimal() else order.index(part) if part in order else len(order)
+            for part in parts
+        ]
+
+    return sorted(layers, key=rank)
+
+
+TIMM = Dialect("timm", (_timm,), norm_eps=1e-5)
+TIMM_TF = Dialect("timm, ported from TensorFlow", (_timm,), same_padding=True, norm_eps=1e-3)
+TRANSFORMERS = Dialect("transformers", (_transformers,), same_padding=True, norm_eps=1e-3)
+SEQUENTIAL = Dialect("sequential", (as_in_file, natural))
+
+
+def recognize(layers: Sequence[Layer], architecture: str) -> Dialect:
+    """Tell a dialect by its names; `SEQUENTIAL` where they are nobody's in particular.
+
+    Args:
+        layers: Of the checkpoint.
+        architecture: What the file calls itself. timm's own networks and those that it ported from
+            TensorFlow have equal tensors: only their name tells (``tf_mobilenetv3_...``).
+    """
+    names = {layer.name for layer in layers}
+    if "conv_stem" in names:
+        return TIMM_TF if re.search(r"(^|[^a-z])tf_", architecture) else TIMM
+    if any(re.match(r"mobilenet_v[12]\.conv_stem\.", name) for name in names):
+        return TRANSFORMERS
+    return SEQUENTIAL
+
+
+_HALF = (0.5, 0.5, 0.5)  # pixels in [-1, 1], as TensorFlow's networks take them
+_LATER_TORCHVISION = re.compile(r"mobilenet_v2-7ebf99e0|mobilenet_v3_large-5c1a4163")
+
+
+def implied_options(
+    dialect: Dialect, family: Family, layers: Sequence[Layer], *, default_eps: float
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the architecture options that a dialect implies, by name, and a note on each.
+
+    Args:
+        dialect: Of a checkpoint that does not have our own names.
+        family: Of its network.
+        layers: Of the checkpoint.
+        default_eps: BN's epsilon where nothing is said.
+    """
+    options: dict[str, Any] = {}
+    notes = []
+    if dialect.same_padding:
+        options["padding"] = "same"
+        notes.append("Convolutions pad as TensorFlow's do: the weights come from there.")
+    if dialect.norm_eps not in (None, default_eps):
+        options["norm_eps"] = dialect.norm_eps
+        notes.append(f"BN's epsilon is {dialect.norm_eps:g}, as in {dialect.name}.")
+    if dialect is TIMM and family.startswith("v3"):
+        notes.append(
+            "timm's V3 ported from TensorFlow have the same tensors, other padding and epsilon: "
+            "only a file name with tf_ tells them apart."
+        )
+    if dialect is SEQUENTIAL:
+        notes.append(
+            "Layers were paired in the order of their definition. Strides and padding are the "
+            "published ones: tensors do not show them."
+        )
+        if family == "v1":
+            relu = any(re.fullmatch(r"model\.\d+\.\d+", layer.name) for layer in layers)
+            if relu:  # the implementation that has these names
+                options["activation"] = "relu"
+            notes.append(
+                f"The activation is {'ReLU' if relu else 'ReLU6'}: tensors do not show it."
+                " The architecture option `activation` changes it."
+            )
+    return options, notes
+
+
+def implied_preprocessing(
+    dialect: Dialect, family: Family, architecture: str, *, by_name: bool
+) -> Preprocessing | None:
+    """Return the preprocessing that a dialect's RGB weights expect; None where nothing is known.
+
+    Args:
+        dialect: Of the checkpoint.
+        family: Of its network.
+        architecture: What the checkpoint calls itself, for example its file's name: training
+            recipes differ in their preprocessing, and only that name tells which it was.
+        by_name: Whether the names are our own, which are torchvision's.
+    """
+    if by_name:
+        later = _LATER_TORCHVISION.search(architecture)
+        return Preprocessing(crop_pct=224 / 232) if later else None
+    if dialect is SEQUENTIAL:
+        return None
+    if dialect in (TIMM_TF, TRANSFORMERS):
+        return Preprocessing(mean=_HALF, std=_HALF)
+    return _of_timm(family, architecture)
+
+
+def _of_timm(family: Family, architecture: str) -> Preprocessing:
+    """Return the preprocessing of timm's own weights."""
+    if "miil" in architecture:
+        return Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    if family == "v1" or "ra4_e3600" in architecture:
+        crop_pct = 0.95 if family == "v3-large" else 0.9 if "v1_125" in architecture else 0.875
+        return Preprocessing(mean=_HALF, std=_HALF, crop_pct=crop_pct, interpolation="bicubic")
+    return Preprocessing(interpolation="bicubic")
+
+
+_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+
+
+@dataclass(frozen=True, slots=True)
+class HubConfig:
+    """What a config.json says.
+
+    Attributes:
+        architecture: timm's name of the network and of its training.
+        preprocessing: Of the weights' own evaluation.
+        labels: Names of the classes, where it has them.
+    """
+
+    architecture: str
+    preprocessing: Preprocessing
+    labels: tuple[str, ...] = ()
+
+
+def read_hub_config(checkpoint: Path) -> HubConfig | None:
+    """Read timm's config.json beside a checkpoint with a hub's file name; None without one.
+
+    Raises:
+        WeightsError: it is damaged, or says something that no preprocessing can be.
+    """
+    path = checkpoint.with_name("config.json")
+    if checkpoint.name not in _HUB_FILES or not path.is_file():
+        return None
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(document, Mapping) or "pretrained_cfg" not in document:
+            return None
+        config = document["pretrained_cfg"]
+        preprocessing = Preprocessing(
+            mean=tuple(float(value) for value in config["mean"]),
+            std=tuple(float(value) for value in config["std"]),
+            crop_pct=float(config["crop_pct"]),
+            interpolation=_interpolation(config["interpolation"]),
+        )
+        labels = tuple(str(name) for name in document.get("label_names") or ())
+        name = f"{document['architecture']}.{config.get('tag') or ''}"
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise WeightsError(
+            f"{path}, which describes {checkpoint.name}, is damaged: {error!r}.",
+            remedy="Copy it again, or move the checkpoint away from it.",
+        ) from error
+    return HubConfig(name, preprocessing, labels)
+
+
+def _interpolation(name: object) -> Interpolation:
+    """Return an interpolation that images can be resized with.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    for interpolation in get_args(Interpolation):
+        if name == interpolation:
+            found: Interpolation = interpolation
+            return found
+    raise ValueError(f"interpolation {name!r}")

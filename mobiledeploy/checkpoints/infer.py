@@ -1,0 +1,234 @@
+"""Which network a checkpoint belongs to, from its tensors alone.
+
+Input: a checkpoint, and a builder of networks without storage. Output: `CheckpointInfo`. Invariant:
+the network of the result has exactly the checkpoint's layers; nothing is guessed that the tensors,
+or a convention of their dialect, do not say.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from mobiledeploy.checkpoints.layers import Layer, layers_of, outlines
+from mobiledeploy.checkpoints.match import arrange, differences, has_names_of
+from mobiledeploy.checkpoints.read import Checkpoint
+from mobiledeploy.errors import UsageError, WeightsError
+from mobiledeploy.models.spec import FAMILIES, ArchitectureOptions, ModelSpec
+
+Build = Callable[[ModelSpec], nn.Module]
+
+_KINSHIP = 0.8  # share of layers in common from which a checkpoint counts as a MobileNet's
+
+_USUAL_WIDTHS = (1.0, 0.75, 0.5, 0.25, 0.35, 1.4, 1.25, 1.3, 1.5, 2.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
+_NEAR = 4  # of them are tried, those nearest to the estimate
+# The third norm from the end has the last block's widest channels in every family, and those grow
+# in proportion to the width.
+_WIDEST = -3
+
+
+class _Networks:
+    """The layers of networks, each built once."""
+
+    def __init__(self, build: Build) -> None:
+        self._build = build
+        self._layers: dict[ModelSpec, tuple[Layer, ...]] = {}
+
+    def layers(self, spec: ModelSpec) -> tuple[Layer, ...]:
+        """Return the layers of a specification's network.
+
+        Raises:
+            UsageError: there is no such network.
+        """
+        if spec not in self._layers:
+            self._layers[spec] = tuple(layers_of(self._build(spec).state_dict()))
+        return self._layers[spec]
+
+
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    """A network, and how a checkpoint's layers lie along its own.
+
+    Attributes:
+        aligned: For each of the network's layers the checkpoint's, or None where there is none.
+        kinship: Share of layers that have a counterpart, of both sides; 1 is all.
+        fit: Number of layers whose shapes agree, too.
+    """
+
+    spec: ModelSpec
+    target: tuple[Layer, ...]
+    aligned: tuple[Layer | None, ...]
+    kinship: float
+
+    @property
+    def fit(self) -> int:
+        return sum(
+            theirs is not None and theirs.signature == ours.signature
+            for theirs, ours in zip(self.aligned, self.target, strict=True)
+        )
+
+    @property
+    def is_exact(self) -> bool:
+        return self.kinship == 1 and self.fit == len(self.target)
+
+
+def find_spec(checkpoint: Checkpoint, build: Build, options: ArchitectureOptions) -> ModelSpec:
+    """Return the network whose layers are exactly those of a checkpoint.
+
+    Args:
+        checkpoint: As read.
+        build: Makes the network of a specification; storage is not needed.
+        options: What is known of the architecture already, for example a row table of one's own.
+
+    Raises:
+        WeightsError: no network has these layers; the text says what the closest one lacks.
+    """
+    networks = _Networks(build)
+    closest = _closest_family(checkpoint, networks, options)
+    if closest.kinship < _KINSHIP:
+        raise WeightsError(
+            f"{checkpoint.path} is no MobileNet: of its {len(checkpoint.layers)} layers and the "
+            f"{len(closest.target)} of the closest family, {closest.spec.family}, only "
+            f"{closest.kinship:.0%} correspond.",
+            remedy="Give a checkpoint of MobileNet V1, V2 or V3; for a row table of your own, "
+            "also the --config FILE that it was trained with.",
+        )
+    best = closest
+    for spec in _variants(closest, checkpoint, networks):
+        candidate = _align(spec, checkpoint, networks)
+        if candidate.is_exact:
+            return spec
+        best = max(best, candidate, key=lambda each: (each.kinship, each.fit))
+    raise WeightsError(
+        f"{checkpoint.path} fits no network. Compared with the closest, a {best.spec.family} of "
+        f"width {best.spec.width:g}, it has "
+        f"{differences(checkpoint.layers, best.target, checkpoint.dialect)}.",
+        remedy="Save the state dict of the network alone, and all of it: every tensor has to be "
+        "used. For a row table of your own, give the --config FILE that it was trained with.",
+    )
+
+
+def _closest_family(
+    checkpoint: Checkpoint, networks: _Networks, options: ArchitectureOptions
+) -> _Candidate:
+    """Return the family, with or without a classifier, that has most layers in common."""
+    best: _Candidate | None = None
+    for spec in _families(options):
+        try:
+            candidate = _align(spec, checkpoint, networks)
+        except UsageError:  # another family's options
+            continue
+        if best is None or candidate.kinship > best.kinship:
+            best = candidate
+        if best.kinship == 1:
+            break
+    if best is None:
+        raise UsageError(f"No family has the architecture options {', '.join(options.changed)}.")
+    return best
+
+
+def _families(options: ArchitectureOptions) -> Iterator[ModelSpec]:
+    """Yield each family, the usual forms of them first."""
+    for num_classes in (1000, 0):
+        for family in FAMILIES:
+            yield ModelSpec(family=family, num_classes=num_classes, architecture=options)
+    if options.se_gate == "hard-sigmoid":
+        for spec in _families(replace(options, se_gate="sigmoid")):
+            if spec.family.startswith("v3"):
+                yield spec
+
+
+def _variants(
+    closest: _Candidate, checkpoint: Checkpoint, networks: _Networks
+) -> Iterator[ModelSpec]:
+    """Yield networks of the closest family, the likeliest first.
+
+    What can be read off (input channels, classes) is taken as it is; what acts on every layer (the
+    width, V3's rule for it, its reduced tail) is tried; the first and the last width are taken as
+    they are where nothing else fits.
+    """
+    base = closest.spec
+    if (stem := closest.aligned[0]) and len(stem.shape) == 4:
+        base = replace(base, in_channels=stem.shape[1])
+    if base.num_classes and (classifier := closest.aligned[-1]) and classifier.is_map:
+        base = replace(base, num_classes=classifier.shape[0])
+    architectures = [base.architecture]
+    if base.family.startswith("v3"):
+        if base.architecture.width_rule == "torchvision":
+            architectures += [replace(each, width_rule="slim") for each in architectures]
+        if not base.architecture.reduced_tail:
+            architectures += [replace(each, reduced_tail=True) for each in architectures]
+    for architecture in architectures:
+        spec = replace(base, architecture=architecture)
+        unscaled = _align(spec, checkpoint, networks)
+        for width in _widths(unscaled):
+            scaled = _align(replace(spec, width=width), checkpoint, networks)
+            yield scaled.spec
+            yield from _with_own_ends(scaled)
+
+
+def _widths(unscaled: _Candidate) -> list[float]:
+    """Return widths to try, from the widest channels of the last block."""
+    norms = [
+        (theirs, ours)
+        for theirs, ours in zip(unscaled.aligned, unscaled.target, strict=True)
+        if ours.is_norm
+    ]
+    theirs, ours = norms[_WIDEST]
+    if theirs is None or not theirs.is_norm:
+        return [1.0]
+    estimate = theirs.shape[0] / ours.shape[0]
+    usual = sorted(_USUAL_WIDTHS, key=lambda width: abs(width - estimate))[:_NEAR]
+    return [*usual, *{round(estimate, 2), round(estimate, 3)} - {*usual, 0.0}]
+
+
+def _with_own_ends(scaled: _Candidate) -> Iterator[ModelSpec]:
+    """Yield the same network with the checkpoint's own first and last widths, where they differ.
+
+    They are their own options: timm never scales V3-Small's stem below 16 channels.
+    """
+    spec, options = scaled.spec, scaled.spec.architecture
+    stem = _other_width(scaled, 0) if options.stem_width is None else None
+    head = _other_width(scaled, _head_index(scaled)) if options.head_width is None else None
+    if stem:
+        yield replace(spec, architecture=replace(options, stem_width=stem))
+    if head:
+        yield replace(spec, architecture=replace(options, head_width=head))
+    if stem and head:
+        yield replace(spec, architecture=replace(options, stem_width=stem, head_width=head))
+
+
+def _other_width(candidate: _Candidate, index: int | None) -> int | None:
+    """Return the output channels that the checkpoint has at a layer, if they are not ours."""
+    theirs = None if index is None else candidate.aligned[index]
+    if index is None or theirs is None or not theirs.is_map:
+        return None
+    return theirs.shape[0] if theirs.shape[0] != candidate.target[index].shape[0] else None
+
+
+def _head_index(candidate: _Candidate) -> int | None:
+    """Return the index of the layer that the classifier reads; V1 has no head of its own."""
+    if candidate.spec.family == "v1":
+        return None
+    maps = [index for index, layer in enumerate(candidate.target) if layer.is_map]
+    return maps[-2] if candidate.spec.num_classes else maps[-1]
+
+
+def _align(spec: ModelSpec, checkpoint: Checkpoint, networks: _Networks) -> _Candidate:
+    """Lay a checkpoint's layers along those of a network."""
+    target = networks.layers(spec)
+    source = arrange(checkpoint.layers, target, checkpoint.dialect)
+    aligned: list[Layer | None]
+    if has_names_of(source, target):
+        by_name = {layer.name: layer for layer in source}
+        aligned = [by_name.get(layer.name) for layer in target]
+    else:
+        aligned = [None] * len(target)
+        matcher = difflib.SequenceMatcher(a=outlines(source), b=outlines(target), autojunk=False)
+        for a, b, size in matcher.get_matching_blocks():
+            aligned[b : b + size] = source[a : a + size]
+    common = sum(layer is not None for layer in aligned)
+    return _Candidate(spec, target, tuple(aligned), 2 * common / (len(source) + len(target)))

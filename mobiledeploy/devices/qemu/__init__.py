@@ -1,0 +1,1 @@
+"""Instruction counting under QEMU."""

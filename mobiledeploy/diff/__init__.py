@@ -1,0 +1,1 @@
+"""Why are two artifacts not the same?"""

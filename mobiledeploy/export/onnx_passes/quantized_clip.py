@@ -1,0 +1,86 @@
+"""Conv -> Clip -> Quantize becomes Conv -> Quantize -> Clip of the codes.
+
+A clamp is left in the graph only where saturation does not perform it: where a ReLU6 goes into a
+residual stream that reaches further. Rounding is monotone, so
+
+    round(min(x, 6) / s) = min(round(x / s), round(6 / s))
+
+and ONNX Runtime fuses the convolution with the Quantize behind it; with a Clip between the two it
+would compute both in float.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from mobiledeploy.errors import ExportError
+from mobiledeploy.export.onnx_passes.common import (
+    add_constant,
+    constant,
+    is_dequantized,
+    nodes_of,
+    producer,
+    the_user,
+)
+
+
+class QuantizedClip(ir.passes.InPlacePass):
+    """Move every clamp between an integer operator and its Quantize behind the Quantize."""
+
+    def call(self, model: ir.Model) -> ir.passes.PassResult:
+        clamps = _clamps(model)
+        for node in clamps:
+            _move(model.graph, node)
+        return ir.passes.PassResult(model, bool(clamps))
+
+    def ensures(self, model: ir.Model) -> None:
+        if _clamps(model):
+            raise ExportError("A clamp is left that would keep its operator in float.")
+
+
+def _clamps(model: ir.Model) -> list[ir.Node]:
+    """Return the clamps of what operators compute from codes alone."""
+    return [
+        node
+        for node in nodes_of(model, "Clip", "Relu")
+        if _is_computed(node.inputs[0])
+        and all(is_dequantized(value) for value in producer(node.inputs[0]).inputs[:2])
+    ]
+
+
+def _is_computed(value: ir.Value | None) -> bool:
+    """Return whether an operator of two operands makes a value."""
+    node = value.producer() if value is not None else None
+    return node is not None and node.op_type in ("Conv", "Gemm", "Add")
+
+
+def _move(graph: ir.Graph, node: ir.Node) -> None:
+    quantize = the_user(node.outputs[0])
+    source = node.inputs[0]
+    assert source is not None
+    scale, zero_point = (constant(value) for value in quantize.inputs[1:3])
+    least, most = (
+        add_constant(graph, f"code_{code}", np.array(code, np.uint8))
+        for code in (_code(bound, float(scale), int(zero_point)) for bound in _bounds(node))
+    )
+    quantize.replace_input_with(0, source)
+    codes = quantize.outputs[0]
+    clip = ir.node("Clip", [codes, least, most], name=f"{node.name}.clip")
+    # the clamped codes are what the network knows by this name
+    clip.outputs[0].name, codes.name = codes.name, f"{codes.name}.unclamped"
+    clip.outputs[0].dtype = ir.DataType.UINT8
+    ir.convenience.replace_all_uses_with(codes, clip.outputs[0])
+    clip.replace_input_with(0, codes)
+    graph.insert_after(quantize, clip)
+    graph.remove(node, safe=True)
+
+
+def _bounds(node: ir.Node) -> tuple[float, float]:
+    if node.op_type == "Relu":
+        return 0.0, float("inf")
+    return float(constant(node.inputs[1])), float(constant(node.inputs[2]))
+
+
+def _code(bound: float, scale: float, zero_point: int) -> int:
+    return int(np.clip(np.rint(bound / scale) + zero_point, 0, 255))

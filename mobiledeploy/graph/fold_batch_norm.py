@@ -1,0 +1,147 @@
+"""BatchNorm into the convolution before it.
+
+Input: `FloatModel`. Output: `FoldedModel`, a copy without BatchNorm and Dropout.
+Maths: BN(W * x + b) = W' * x + b' with g = gamma / sqrt(var + eps),
+       W' = g W (per output channel), b' = beta + g (b - mean).
+Invariant: the same function, to 1e-9 in float64; no BN is left.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+import torch
+from torch import fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+
+from mobiledeploy.errors import UsageError
+from mobiledeploy.network import FloatModel, FoldedModel
+
+Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
+
+
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """A convolution and the BN that alone reads it, by their qualified names."""
+
+    conv: str
+    norm: str
+
+
+def fold(model: FloatModel) -> FoldedModel:
+    """Fold every BN of `model` into its convolution; drop what is inert at inference.
+
+    `model` is left as it is. The fold is computed in float64 and rounded once, to the dtype of the
+    parameters. Names of the layers that stay do not change.
+
+    Raises:
+        UsageError: a BN does not directly follow a convolution that only it reads, has no running
+            statistics, or the module cannot be traced to find out.
+    """
+    module = copy.deepcopy(model.module).eval()
+    pairs = _conv_norm_pairs(module)
+    for pair in pairs:
+        conv, norm = module.get_submodule(pair.conv), module.get_submodule(pair.norm)
+        assert isinstance(conv, Conv)
+        assert isinstance(norm, _BatchNorm)
+        _fold_into(conv, norm)
+        _remove(module, pair.norm)
+    for name, layer in list(module.named_modules()):
+        if isinstance(layer, _DropoutNd):
+            _remove(module, name)
+    return FoldedModel(
+        info=model.info,
+        module=module,
+        folded_layers=tuple(pair.conv for pair in pairs),
+    )
+
+
+class _LayerTracer(fx.Tracer):
+    """Traces down to whole convolutions and norms, subclasses of torch's own included."""
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        """Return whether `m` is one node of the graph."""
+        return isinstance(m, Conv | _BatchNorm) or super().is_leaf_module(m, module_qualified_name)
+
+
+def _conv_norm_pairs(module: nn.Module) -> list[_Pair]:
+    """Pair every BN with the convolution that feeds it, in the order they run.
+
+    From the traced graph rather than from the order in a Sequential: only the graph knows who else
+    reads the convolution, and whether one layer runs twice.
+    """
+    try:
+        graph = _LayerTracer().trace(module)
+    except Exception as error:  # tracing runs the module's own code: it may raise anything
+        raise UsageError(
+            f"The module cannot be traced to find its convolutions and norms: {error}",
+            remedy="Use a module without control flow that depends on its input.",
+        ) from error
+    calls = [node for node in graph.nodes if node.op == "call_module"]
+    order = [str(node.target) for node in calls]
+    pairs = []
+    for node in calls:
+        norm = str(node.target)
+        if not isinstance(module.get_submodule(norm), _BatchNorm):
+            continue
+        source = node.args[0]
+        conv = str(source.target)
+        reason = _obstacle(module, source, conv, norm, order)
+        if reason:
+            raise UsageError(f"BatchNorm {norm!r} cannot be folded: {reason}.")
+        pairs.append(_Pair(conv, norm))
+    _refuse_what_is_left(module, graph, order)
+    return pairs
+
+
+def _refuse_what_is_left(module: nn.Module, graph: fx.Graph, order: list[str]) -> None:
+    """Raise for norms that no layer in the graph stands for: they could not be folded."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, _BatchNorm) and name not in order:
+            raise UsageError(f"BatchNorm {name!r} cannot be folded: it never runs.")
+    for node in graph.nodes:
+        if node.target in (torch.nn.functional.batch_norm, torch.batch_norm):
+            raise UsageError(
+                f"BatchNorm {node.name!r} cannot be folded: it is a function call, not a layer.",
+                remedy="Use nn.BatchNorm2d.",
+            )
+
+
+def _obstacle(module: nn.Module, source: fx.Node, conv: str, norm: str, order: list[str]) -> str:
+    """Return why `norm`, which reads `source`, cannot be folded; empty where it can."""
+    if source.op != "call_module" or not isinstance(module.get_submodule(conv), Conv):
+        return f"it reads {source.name!r}, which is not a convolution"
+    if len(source.users) > 1:
+        return f"something else reads {conv!r} too"
+    if order.count(conv) > 1 or order.count(norm) > 1:
+        return f"{conv!r} or the norm itself runs more than once"
+    if not any(name == "running_var" for name, _ in module.get_submodule(norm).named_buffers()):
+        return "it has no running statistics"
+    return ""
+
+
+@torch.no_grad()
+def _fold_into(conv: Conv, norm: _BatchNorm) -> None:
+    """Make `conv` compute norm(conv(x)); see the maths above. Any groups, with or without bias."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    mean, variance = norm.running_mean.double(), norm.running_var.double()
+    gamma = torch.ones_like(mean) if norm.weight is None else norm.weight.double()
+    beta = torch.zeros_like(mean) if norm.bias is None else norm.bias.double()
+    bias = torch.zeros_like(mean) if conv.bias is None else conv.bias.double()
+    gain = gamma / torch.sqrt(variance + norm.eps)
+    weight = conv.weight.double() * gain.reshape(-1, *[1] * (conv.weight.dim() - 1))
+    conv.weight = nn.Parameter(weight.to(conv.weight.dtype))
+    conv.bias = nn.Parameter((beta + gain * (bias - mean)).to(conv.weight.dtype))
+
+
+def _remove(module: nn.Module, name: str) -> None:
+    """Take one layer out: of a Sequential without a trace, elsewhere leaving an Identity."""
+    parent_name, _, child = name.rpartition(".")
+    parent = module.get_submodule(parent_name)
+    if isinstance(parent, nn.Sequential) and type(parent).forward is nn.Sequential.forward:
+        delattr(parent, child)
+    else:
+        setattr(parent, child, nn.Identity())

@@ -1,0 +1,1 @@
+"""Say what an artifact holds, whoever made it, without running it."""

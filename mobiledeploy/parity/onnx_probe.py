@@ -1,0 +1,135 @@
+"""One layer of an `.onnx` at a time: every layer computes from codes that it is given.
+
+In: a quantized `.onnx` and the names of its code tensors (the outputs of QuantizeLinear). The graph
+is cut at each of them: what a layer writes becomes an output, what the next one reads an input. So
+a difference stays in the layer where it arises, instead of being multiplied by all those behind it.
+
+A file may have more channels than the network: ONNX Runtime is faster at multiples of 16. What is
+read there is zero, and what is written there is nobody's.
+
+Invariant: apart from the cuts the graph is the file's, and it is the file's constants that compute.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from onnx import TensorProto, helper, numpy_helper, shape_inference
+
+from mobiledeploy.errors import ArtifactError, RuntimeFailedError
+from mobiledeploy.network import INPUT_NAME
+from mobiledeploy.runtimes.onnxruntime import ORT_ERRORS, open_session
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_GIVEN = "{}/given"
+_TO_UINT8 = 128
+"""Activations are int8 in the network and uint8 in the file: the same codes, shifted."""
+
+
+class OnnxProbe:
+    """An `.onnx`, cut into its layers.
+
+    Args:
+        path: The model.
+        names: Of code tensors; those that the graph does not have are left out.
+        optimize: False switches every graph optimization off.
+
+    Attributes:
+        names: Where the graph was cut, in its own order.
+
+    Raises:
+        ArtifactError: the file is not a model that ONNX Runtime accepts, or its graph has none of
+            these tensors.
+    """
+
+    def __init__(self, path: Path, names: Sequence[str], *, optimize: bool) -> None:
+        self._path = path
+        try:
+            model = onnx.load(path)
+        except (DecodeError, OSError, ValueError) as error:
+            raise ArtifactError(f"{path} is not an ONNX model: {error}.") from error
+        self._widths = _widths(model, names)
+        self.names = _cut(model, names)
+        if not self.names:
+            raise ArtifactError(
+                f"{path} has none of the network's {len(names)} tensors of codes: it holds another"
+                " network, or another tool wrote it."
+            )
+        content = model.SerializeToString()
+        self._session = open_session(content, path, threads=1, optimize=optimize)
+
+    def run(
+        self, images: NDArray[np.float32], codes: Mapping[str, NDArray[np.int8]]
+    ) -> dict[str, NDArray[np.int8]]:
+        """Return what each layer makes of the codes of the layers before it.
+
+        Args:
+            images: (N, C, H, W).
+            codes: By tensor name, what the layers are to read; at least those of `names`.
+
+        Raises:
+            RuntimeFailedError: the graph does not take inputs of these shapes.
+        """
+        given = {_GIVEN.format(name): self._widened(name, codes[name]) for name in self.names}
+        try:
+            found = self._session.run(self.names, {INPUT_NAME: images} | given)
+        except ORT_ERRORS as error:
+            raise RuntimeFailedError(
+                f"{self._path} does not take the network's codes: {error}"
+            ) from error
+        return {
+            name: (array.astype(np.int16) - _TO_UINT8).astype(np.int8)[:, : codes[name].shape[1]]
+            for name, array in zip(self.names, found, strict=True)
+        }
+
+    def _widened(self, name: str, codes: NDArray[np.int8]) -> NDArray[np.uint8]:
+        """Return codes as the file has them: uint8, with as many channels."""
+        shifted = (codes.astype(np.int16) + _TO_UINT8).astype(np.uint8)
+        width, zero_point = self._widths.get(name, (0, 0))
+        missing = width - codes.shape[1]
+        if missing <= 0:
+            return shifted
+        margins = [(0, missing if axis == 1 else 0) for axis in range(codes.ndim)]
+        return np.pad(shifted, margins, constant_values=zero_point)
+
+
+def _widths(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return how many channels tensors of codes have in the file, and which code is zero there."""
+    wanted = set(names)
+    graph = shape_inference.infer_shapes(model).graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    zeros = {}
+    for node in graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) == 3:
+            zero = constants.get(node.input[2])
+            for name in {node.input[0], node.output[0]} & wanted:
+                zeros[name] = int(numpy_helper.to_array(zero).flat[0]) if zero is not None else 0
+    return {
+        value.name: (value.type.tensor_type.shape.dim[1].dim_value, zeros.get(value.name, 0))
+        for value in graph.value_info
+        if value.name in wanted and len(value.type.tensor_type.shape.dim) > 1
+    }
+
+
+def _cut(model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
+    """Cut the graph in place; return where."""
+    wanted = set(names)
+    graph = model.graph
+    cuts = [name for node in graph.node for name in node.output if name in wanted]
+    for node in graph.node:
+        for position, name in enumerate(node.input):
+            if name in wanted and name in cuts:
+                node.input[position] = _GIVEN.format(name)
+    for name in cuts:
+        given = helper.make_tensor_value_info(_GIVEN.format(name), TensorProto.UINT8, None)
+        graph.input.append(given)
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.UINT8, None))
+    return cuts

@@ -1,0 +1,1 @@
+"""Parity reports: JSON, JUnit, Markdown, HTML."""

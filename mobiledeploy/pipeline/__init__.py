@@ -1,0 +1,1 @@
+"""The stages joined: build, deploy, check, rebuild, reproduce."""

@@ -1,1 +1,0 @@
-"""What the ladder found, for people and machines: JSON, JUnit, Markdown, HTML."""

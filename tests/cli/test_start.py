@@ -1,0 +1,192 @@
+"""What starting costs: neither the command line nor the package loads what it may not need."""
+
+import importlib
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mobiledeploy as package
+
+HEAVY = ("torch", "torchao", "executorch", "onnx", "onnxruntime", "onnx_ir", "numpy", "PIL", "rich")
+MODULES = sorted(
+    module.name for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}.")
+)
+
+
+def loaded_by(code: str) -> set[str]:
+    """Return the heavy packages that a fresh Python has loaded after `code`."""
+    report = f"\nimport sys; print([name for name in {HEAVY!r} if name in sys.modules])"
+    done = subprocess.run(
+        [sys.executable, "-c", code + report], capture_output=True, text=True, check=True
+    )
+    return set(eval(done.stdout.splitlines()[-1]))
+
+
+def test_importing_the_package_loads_nothing_heavy():
+    assert loaded_by("import mobiledeploy") == set()
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["export", "--help"], ["--version"]])
+def test_help_loads_nothing_heavy(arguments: list[str]):
+    code = f"""
+from mobiledeploy.cli import main
+try:
+    main({arguments!r})
+except SystemExit as stop:
+    assert stop.code == 0
+"""
+    assert loaded_by(code) <= {"rich"}
+
+
+def test_the_detector_sees_what_is_loaded():
+    assert "numpy" in loaded_by("import numpy")
+
+
+@pytest.mark.filterwarnings("ignore")  # torch and executorch warn while they are imported
+@pytest.mark.parametrize("name", MODULES)
+def test_every_module_can_be_imported(name: str):
+    importlib.import_module(name)
+
+
+def test_there_are_modules_to_import():
+    assert len(MODULES) > 50
+
+
+def test_the_public_names_are_those_that_are_documented():
+    assert package.__all__ == [
+        "ModelSpec",
+        "build",
+        "fold",
+        "load_images",
+        "equalize",
+        "learn_equalization",
+        "QuantRecipe",
+        "quantize",
+        "export_onnx",
+        "export_executorch",
+        "check_parity",
+        "measure",
+        "deploy",
+        "__version__",
+    ]
+    for name in set(package.__all__) - {"__version__"}:
+        assert callable(getattr(package, name)), f"{name} is the module, not the function"
+
+
+def test_a_module_imported_by_another_does_not_hide_the_function_of_its_name():
+    code = """
+import mobiledeploy, mobiledeploy.fold, mobiledeploy.equalize, mobiledeploy.quantization
+assert callable(mobiledeploy.graph.fold_batch_norm)
+assert callable(mobiledeploy.quantization.equalize)
+assert callable(mobiledeploy.quantization)
+"""
+    loaded_by(code)
+
+
+def test_an_unknown_public_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'prune'"):
+        package.prune  # noqa: B018
+
+
+def test_the_list_of_commands_is_whole_in_80_columns(mobiledeploy, tmp_path: Path):
+    listed = mobiledeploy("--help", cwd=tmp_path).stdout
+    _, _, commands = listed.partition("Commands:")
+    assert len(commands.splitlines()) >= 7
+    assert "..." not in commands
+    assert max(map(len, listed.splitlines())) <= 80
+
+
+def test_a_misspelt_model_is_told_without_loading_pytorch(mobiledeploy, tmp_path: Path):
+    done = mobiledeploy("export", "v9", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "There is no model 'v9'" in done.stderr
+    assert "Loading PyTorch" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", [["models", "v1", "--json"], ["--help"], ["--version"]])
+@pytest.mark.parametrize(
+    ("stdout", "code", "said"),
+    [
+        (">/dev/full", 4, "Error: Could not write to standard output: No space left on device."),
+        (">&-", 4, "Error: Could not write to standard output: it is closed."),
+        ("| true", 141, ""),
+    ],
+    ids=["full", "closed", "unread"],
+)
+def test_output_that_cannot_be_written_is_an_error(tmp_path, arguments, stdout, code, said):
+    """Neither a bug nor a gate's 1, whether or not the reader has gone when the writing begins."""
+    command = f"set -o pipefail; {sys.executable} -m mobiledeploy {' '.join(arguments)} {stdout}"
+    done = subprocess.run(
+        ["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "bug" not in done.stderr
+    assert "Exception ignored" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("stderr", "code"), [("2>/dev/full", 4), ("2>&-", 3), ("2>&1 | true", 141)]
+)
+def test_an_error_that_cannot_be_written_is_no_gate(tmp_path, stderr, code):
+    command = f"set -o pipefail; {sys.executable} -m mobiledeploy inspect absent.onnx {stderr}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, cwd=tmp_path, check=False)
+    assert done.returncode == code
+
+
+def test_a_closed_stdout_is_no_matter_where_nothing_is_written_to_it(tmp_path):
+    command = f"{sys.executable} -m mobiledeploy models v1 >&-"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, cwd=tmp_path, check=False)
+    assert done.returncode == 0
+
+
+def test_the_version_is_the_packages(mobiledeploy, tmp_path: Path):
+    done = mobiledeploy("--version", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, f"mobiledeploy {package.__version__}\n")
+
+
+def test_the_module_runs_like_the_command(mobiledeploy, tmp_path: Path):
+    module = [sys.executable, "-m", "mobiledeploy", "--version"]
+    done = subprocess.run(module, capture_output=True, text=True, check=True)
+    assert done.stdout == mobiledeploy("--version", cwd=tmp_path).stdout
+
+
+def test_ctrl_c_while_the_command_line_is_being_loaded_ends_it_without_a_traceback():
+    code = """
+import runpy, signal, sys
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "mobiledeploy.cli":
+            signal.raise_signal(signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+runpy.run_module("mobiledeploy", run_name="__main__")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Stopped.\n")
+
+
+def test_ctrl_c_within_a_destructor_still_stops_the_command():
+    code = """
+import signal, sys, time
+import mobiledeploy.cli as cli
+
+class Interrupted:
+    def __del__(self):
+        signal.raise_signal(signal.SIGINT)
+
+def command(**_):
+    Interrupted()
+    time.sleep(20)
+
+cli.app = command
+cli.main([])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 130, done.stderr
+    assert "Stopped" in done.stderr
+    assert "KeyboardInterrupt" not in done.stderr

@@ -1,0 +1,202 @@
+"""BatchNorm into convolutions: the same function, exactly, and no norm left."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+
+from mobiledeploy.errors import UsageError
+from mobiledeploy.graph.fold_batch_norm import fold
+from mobiledeploy.models.build import create
+from mobiledeploy.models.initialize import randomize_batch_norm
+from mobiledeploy.models.spec import FAMILIES, ArchitectureOptions, ModelSpec
+from mobiledeploy.network import FloatModel, Preprocessing, WeightsProvenance
+
+EXACT = 1e-9
+
+
+def as_float_model(module, spec=None):
+    spec = spec or ModelSpec(family="v2")
+    provenance = WeightsProvenance(source="random", origin="seed 0")
+    return FloatModel(
+        info=spec.network_info(provenance, Preprocessing(crop_pct=0.9), ("a", "b")),
+        module=module,
+    )
+
+
+def network(family, **options):
+    spec = ModelSpec(
+        family=family, width=0.25, resolution=64, architecture=ArchitectureOptions(**options)
+    )
+    module = create(spec)
+    randomize_batch_norm(module, seed=1)
+    return as_float_model(module.double(), spec)
+
+
+def images(*shape):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+
+
+def randomized(*layers):
+    """A Sequential in float64 whose norms are far from the identity."""
+    module = nn.Sequential(*layers).double().eval()
+    generator = torch.Generator().manual_seed(3)
+    for norm in module:
+        if isinstance(norm, nn.modules.batchnorm._BatchNorm):
+            for name, tensor in norm.state_dict().items():
+                if tensor.is_floating_point():
+                    low = 0.1 if name == "running_var" else -1.0
+                    tensor.uniform_(low, 2.0, generator=generator)
+    return module
+
+
+def norms_in(module):
+    return [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+
+
+def largest_difference(before, after, x):
+    with torch.no_grad():
+        reference = before(x)
+        assert float(reference.std()) > 1e-3
+        return float((after(x) - reference).abs().max())
+
+
+@pytest.mark.parametrize(
+    ("family", "options", "folded"),
+    [
+        ("v1", {}, 27),
+        ("v1", {"kernels_per_layer": 2, "padding": "same"}, 27),
+        ("v2", {}, 52),
+        ("v2", {"padding": "same"}, 52),
+        ("v3-large", {}, 46),
+        ("v3-small", {}, 34),
+        ("v3-small", {"se_gate": "sigmoid", "dilated": True}, 52),
+    ],
+)
+def test_the_folded_network_is_the_same_function_without_norms(family, options, folded):
+    model = network(family, **options)
+    result = fold(model)
+    assert largest_difference(model.module, result.module, images(2, 3, 64, 64)) < EXACT
+    assert norms_in(result.module) == []
+    assert len(result.folded_layers) == folded
+    assert all(isinstance(result.module.get_submodule(n), nn.Conv2d) for n in result.folded_layers)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("groups", [1, 2, 8])
+@pytest.mark.parametrize("eps", [1e-5, 0.1])
+def test_any_convolution_folds(bias, groups, eps):
+    module = randomized(
+        nn.Conv2d(8, 16, 3, stride=2, padding=1, groups=groups, bias=bias),
+        nn.BatchNorm2d(16, eps=eps),
+    )
+    result = fold(as_float_model(module)).module
+    assert largest_difference(module, result, images(2, 8, 9, 9)) < EXACT
+
+
+@pytest.mark.parametrize(
+    ("conv", "norm", "shape"),
+    [
+        (nn.Conv1d(4, 6, 3), nn.BatchNorm1d(6), (2, 4, 9)),
+        (nn.Conv3d(4, 6, 3), nn.BatchNorm3d(6), (2, 4, 5, 5, 5)),
+        (nn.Conv2d(4, 6, 3, padding=1, padding_mode="reflect"), nn.BatchNorm2d(6), (2, 4, 5, 5)),
+        (nn.Conv2d(4, 6, 3), nn.BatchNorm2d(6, affine=False), (2, 4, 5, 5)),
+    ],
+)
+def test_other_dimensions_paddings_and_norms_without_affine_fold(conv, norm, shape):
+    module = randomized(conv, norm)
+    result = fold(as_float_model(module)).module
+    assert largest_difference(module, result, images(*shape)) < EXACT
+
+
+def test_float32_is_rounded_once_from_float64():
+    module = randomized(nn.Conv2d(8, 16, 3), nn.BatchNorm2d(16)).float()
+    exact = fold(as_float_model(copy.deepcopy(module).double())).module
+    rounded = fold(as_float_model(module)).module
+    assert rounded[0].weight.dtype == rounded[0].bias.dtype == torch.float32
+    assert torch.equal(rounded[0].weight, exact[0].weight.float())
+    assert torch.equal(rounded[0].bias, exact[0].bias.float())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_input_is_left_as_it_was(family):
+    model = network(family)
+    before = {key: value.clone() for key, value in model.module.state_dict().items()}
+    fold(model)
+    after = model.module.state_dict()
+    assert list(before) == list(after)
+    assert all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_what_belongs_to_the_model_goes_with_it():
+    model = network("v2")
+    result = fold(model)
+    assert result.info == model.info
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_names_of_the_layers_stay(family):
+    model = network(family)
+    kept = dict(fold(model).module.named_parameters())
+    for name, parameter in model.module.named_parameters():
+        owner = model.module.get_submodule(name.rpartition(".")[0])
+        if isinstance(owner, nn.Conv2d | nn.Linear):
+            assert kept[name].shape == parameter.shape
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_exported_program_has_neither_norm_nor_dropout_nor_identity(family):
+    result = fold(network(family))
+    program = torch.export.export(result.module.float(), (torch.zeros(1, 3, 64, 64),))
+    operators = {str(n.target) for n in program.graph.nodes if n.op == "call_function"}
+    assert "aten.conv2d.default" in operators
+    for inert in ("batch_norm", "dropout", "identity", "alias", "clone"):
+        assert not any(inert in operator for operator in operators), operators
+
+
+class _Reader(nn.Module):
+    """A convolution and a norm, read in whatever way `read` says."""
+
+    def __init__(self, read):
+        super().__init__()
+        self.read = read
+        self.conv, self.other, self.norm = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
+
+    def forward(self, x):
+        return self.read(self, x, self.conv(x))
+
+
+def _functional(m, _, y):
+    return nn.functional.batch_norm(m.norm(y), torch.zeros(3), torch.ones(3))
+
+
+@pytest.mark.parametrize(
+    ("read", "message"),
+    [
+        (lambda m, _, y: m.norm(y) + y, "something else reads 'conv' too"),
+        (lambda m, x, y: m.norm(y) + m.conv(x + 1), "runs more than once"),
+        (lambda m, x, y: m.norm(y) + m.norm(m.other(x)), "runs more than once"),
+        (lambda m, _, y: m.norm(y + 1), "which is not a convolution"),
+        (lambda m, x, y: m.norm(y) if x.sum() > 0 else y, "cannot be traced"),
+        (lambda _m, _x, y: y, "it never runs"),
+        (_functional, "function call"),
+    ],
+)
+def test_a_norm_that_cannot_be_folded_is_refused(read, message):
+    with pytest.raises(UsageError, match=message):
+        fold(as_float_model(_Reader(read).eval()))
+
+
+@pytest.mark.parametrize("before", [nn.Linear(4, 4), nn.ReLU()])
+def test_a_norm_behind_anything_but_a_convolution_is_refused(before):
+    with pytest.raises(UsageError, match=r"'1'.* not a convolution"):
+        fold(as_float_model(nn.Sequential(before, nn.BatchNorm1d(4)).eval()))
+
+
+def test_a_norm_at_the_input_or_without_statistics_is_refused():
+    with pytest.raises(UsageError, match="not a convolution"):
+        fold(as_float_model(nn.Sequential(nn.BatchNorm2d(3)).eval()))
+    bare = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False))
+    with pytest.raises(UsageError, match="no running statistics"):
+        fold(as_float_model(bare.eval()))
