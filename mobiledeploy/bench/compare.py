@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.utils.bubble_chart import Bubble, bubble_chart
 from mobiledeploy.utils.files import sha256_of
-from mobiledeploy.utils.json_numbers import figure
+from mobiledeploy.utils.json_numbers import decode_float
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -118,7 +118,7 @@ def _accuracy(path: Path, sha256: str) -> Mapping[str, float]:
             if rung["artifact"] == path.name and comparison["reference"] == "float"
         )
         return {
-            "sqnr_db": figure(with_float["sqnr_db"]),
+            "sqnr_db": decode_float(with_float["sqnr_db"]),
             "agreement": float(with_float["top1_agreement"]),
         }
     except (OSError, ValueError, KeyError, TypeError, RecursionError):

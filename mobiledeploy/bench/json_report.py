@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mobiledeploy.bench.results import InstructionCount, Measurement
 from mobiledeploy.bench.stats import paired_ratio
-from mobiledeploy.utils.json_numbers import finite
+from mobiledeploy.utils.json_numbers import encode_floats
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,4 +79,4 @@ def _counted(count: InstructionCount, first: InstructionCount) -> dict[str, obje
 def _outputs(check: OutputCheck | None) -> dict[str, object] | None:
     if check is None:
         return None
-    return asdict(check) | {"sqnr_db": finite(check.sqnr_db)}
+    return asdict(check) | {"sqnr_db": encode_floats(check.sqnr_db)}

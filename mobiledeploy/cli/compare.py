@@ -34,7 +34,7 @@ def compare(
     from mobiledeploy.bench.baseline import read_result
     from mobiledeploy.bench.compare import rows_of, to_html, to_markdown
     from mobiledeploy.utils.files import STDOUT, require_writable_files, write_text
-    from mobiledeploy.utils.json_numbers import finite
+    from mobiledeploy.utils.json_numbers import encode_floats
 
     require_writable_files(markdown, html, STDOUT if as_json else None, read=results)
     rows = rows_of([read_result(path) for path in results])
@@ -46,7 +46,7 @@ def compare(
             {
                 "schema": 1,
                 "kind": "mobiledeploy.compare",
-                "rows": finite([asdict(row) for row in rows]),
+                "rows": encode_floats([asdict(row) for row in rows]),
             }
         )
         return

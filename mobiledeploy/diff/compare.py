@@ -14,7 +14,7 @@ from mobiledeploy.diff.inputs import compare_inputs
 from mobiledeploy.diff.open_artifact import open_artifact
 from mobiledeploy.diff.outputs import compare_outputs
 from mobiledeploy.diff.types import Difference, FloatComparison
-from mobiledeploy.utils.json_numbers import figure
+from mobiledeploy.utils.json_numbers import decode_float
 from mobiledeploy.utils.progress import step
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def _recorded(manifest: Manifest) -> FloatComparison | None:
             if rung["artifact"] == manifest.artifact.name and held["reference"] == "float"
         )
         return FloatComparison(
-            sqnr_db=figure(metrics["sqnr_db"]),
+            sqnr_db=decode_float(metrics["sqnr_db"]),
             agreement=float(metrics["top1_agreement"]),
             images=int(report["data"]["count"]),
             source=str(report["data"]["source"]),

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.diff.text import headline
-from mobiledeploy.utils.json_numbers import finite
+from mobiledeploy.utils.json_numbers import encode_floats
 
 if TYPE_CHECKING:
     from mobiledeploy.diff.types import Difference, Reproduction
@@ -48,5 +48,5 @@ def _difference(difference: Difference) -> dict[str, Any]:
             asdict(pair) | {"scale_ratio": pair.scale_ratio, "distance": pair.distance}
             for pair in difference.encodings.moved
         ]
-    written: dict[str, Any] = finite(document)
+    written: dict[str, Any] = encode_floats(document)
     return written

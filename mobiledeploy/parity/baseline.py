@@ -16,7 +16,7 @@ from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.errors import DataError
-from mobiledeploy.utils.json_numbers import figure
+from mobiledeploy.utils.json_numbers import decode_float
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -154,7 +154,7 @@ def _moved(
 
 def _number(name: str, value: float | str | None) -> float:
     """Return a figure as it is compared."""
-    number = figure(value)
+    number = decode_float(value)
     return min(number, _ROUNDING_DB) if name == "sqnr_db" else number
 
 

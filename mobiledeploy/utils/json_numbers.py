@@ -1,7 +1,7 @@
-"""Figures as JSON can hold them, which has neither infinities nor NaN.
+"""Floats in JSON, which has no infinities and no NaN.
 
-Null is plus infinity and nothing else, for of an SQNR it says that none differs: a reader takes it
-for the best there is. The others are told by name.
++inf is written as null: as an SQNR it means that the outputs are equal, which a reader may treat as
+"no limit". -inf and NaN are written as the strings "-Infinity" and "NaN".
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 
 
-def finite(value: Any) -> Any:
-    """Return a figure, or whatever holds figures, as `json.dumps` can write it."""
+def encode_floats(value: Any) -> Any:
+    """Return `value` with every float, at any depth, as JSON can hold it; tuples become lists."""
     if isinstance(value, Mapping):
-        return {key: finite(inner) for key, inner in value.items()}
+        return {key: encode_floats(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(inner) for inner in value]
+        return [encode_floats(inner) for inner in value]
     if not isinstance(value, float) or math.isfinite(value):
         return value
     if math.isnan(value):
@@ -24,10 +24,10 @@ def finite(value: Any) -> Any:
     return None if value > 0 else "-Infinity"
 
 
-def figure(value: float | str | None) -> float:
-    """Return what `finite` was given.
+def decode_float(value: float | str | None) -> float:
+    """Return the float that `encode_floats` wrote.
 
     Raises:
-        ValueError: `finite` has not written that.
+        ValueError: the value is none of those that `encode_floats` writes.
     """
     return math.inf if value is None else float(value)

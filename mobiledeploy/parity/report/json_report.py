@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from mobiledeploy.utils.json_numbers import finite
+from mobiledeploy.utils.json_numbers import encode_floats
 
 if TYPE_CHECKING:
     from mobiledeploy.parity.types import Comparison, ParityReport, Rung
@@ -26,7 +26,7 @@ def to_document(report: ParityReport) -> dict[str, Any]:
         "device": report.device,
         "regressions": None if report.regressions is None else list(report.regressions),
         "rungs": [_rung(rung) | {"seconds": round(rung.seconds, 3)} for rung in report.rungs],
-        "layers": [finite(asdict(layer)) for layer in report.layers],
+        "layers": [encode_floats(asdict(layer)) for layer in report.layers],
         "first_bad_layer": report.first_bad_layer,
         "worst_images": [
             {key: value for key, value in asdict(image).items() if key != "thumbnail"}
@@ -67,7 +67,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
     return {
         "reference": comparison.reference,
         "images": comparison.images,
-        "metrics": finite(comparison.metrics),
+        "metrics": encode_floats(comparison.metrics),
         "limits": dict(comparison.limits),
         "passed": not comparison.failures,
     }
