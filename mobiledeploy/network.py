@@ -183,7 +183,7 @@ class ActivationStats:
     def margin(self) -> float:
         """How much further, as a factor, images may reach that were not seen: 1 + 3 / sqrt(n).
 
-        Measured, not derived: docs/decisions/0007.
+        Measured, not derived: decision record 0007.
         """
         return float(1 + 3 / len(self.maxima) ** 0.5)
 

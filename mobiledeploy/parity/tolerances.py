@@ -31,7 +31,7 @@ class Tolerances:
         min_mixed_sqnr_db: An artifact with layers in float against the reference: a runtime rounds
             float sums its own way, a code behind them comes out one apart now and then, and the
             int8 layers behind multiply that until it is nearly as much as int8 itself costs
-            (docs/decisions/0006). Of an `.onnx` the layers are judged as well, each from the same
+            (decision record 0006). Of an `.onnx` the layers are judged as well, each from the same
             codes. Fully int8 networks are held to every bit.
         max_half_way: How far from half-way, in steps, a number may lie that a runtime computing in
             float has rounded to the other side.

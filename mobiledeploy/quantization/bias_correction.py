@@ -11,7 +11,7 @@ with x_q the input as the quantized network computes it, from layers that are ro
 already, and x the input in the same network if nothing were rounded, only clipped. Rounding an
 activation leaves its mean alone, mostly; rounding what was made of codes (a product, a hard-swish)
 may not. What clipping does is not corrected: that is what a few images with large activations lose,
-and a bias that made good for it would spoil all others (measured: docs/decisions/0005, 0012).
+and a bias that made good for it would spoil all others (measured: decision record 0005, 0012).
 
 Source: Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction"
 (2019), section 4.2, in its empirical form, made sequential.

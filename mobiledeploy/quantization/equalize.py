@@ -17,7 +17,7 @@ is exact wherever nothing between the two minds the factor:
 
 A depthwise convolution absorbs a factor per channel without loss, having a weight scale of its own
 for each. A dense one trades evener activations for less even weights: in front of one the factors
-are taken to a power below one (measured: docs/decisions/0005).
+are taken to a power below one (measured: decision record 0005).
 
 Invariant: on the calibration images the outputs are those of the input model, to float rounding.
 """

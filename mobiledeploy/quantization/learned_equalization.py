@@ -10,7 +10,7 @@ nearest to the float ones (see `descent`), with
 - ranges learned along with the factors, as factors of their widths: the two belong together, and
   `prepare` decides whether these or ranges searched once more are better;
 - weights in float, since what rounding does to them is mostly cancelled afterwards (measured:
-  docs/decisions/0008);
+  decision record 0008);
 - log s learned, by hundredths: a factor times or divided by 1.3 or so, over all steps.
 
 Invariant: on the calibration images the float network's outputs stay what they are, to float

@@ -4,7 +4,7 @@ torch, oneDNN and numpy choose their kernels by the processor. AVX512's add up i
 AVX2's, and a decision that hangs on a last bit (a range, the rounding of a weight) makes two
 networks of one command. Told so before they are loaded, they compute everywhere as they would with
 AVX2: same images, same integers. It costs no time that could be measured, and runtimes do not
-mind. What MKL chooses by itself stays, Intel's processors or AMD's (docs/decisions/0014).
+mind. What MKL chooses by itself stays, Intel's processors or AMD's (decision record 0014).
 
 What the environment says already is left alone.
 """

@@ -11,7 +11,7 @@ the kernel) where a dense convolution has a multiple of 4 input channels and a d
 multiple of 16; everything else takes a path that is two to three times as slow (onnxruntime,
 mlas/lib/convsym.cpp, MlasConvSymPackWSize). Of MobileNetV3's depthwise convolutions those with 72,
 88, 120, 184 and 200 channels are such. What it costs where it gains nothing (ARM64 asks for 8) is
-in docs/decisions/0004.
+in decision record 0004.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ graph, whose first convolution reads (H, W / 2, 2 C) with stride 1 along the wid
 where v is w at k = 2 j + i + p, and 0 where there is no such k. The same products are added in
 integers, and zeros: nothing differs.
 
-Why (docs/decisions/0004 has the figures): XNNPACK's int8 kernels take eight input channels at a
+Why (decision record 0004 has the figures): XNNPACK's int8 kernels take eight input channels at a
 time on x86-64 and on ARM with i8mm, so a tap of three costs as much as one of six, and six taps do
 what nine did. And the image, which arrives as planes, is made channels-last in elements of two
 bytes instead of one, in tiles of half as many columns.
