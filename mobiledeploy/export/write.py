@@ -61,7 +61,7 @@ def export_onnx(model: QuantizedModel | FoldedModel, path: Path) -> Artifact:
 
     with step("Exporting to ONNX"):
         data = onnx.encode(_program(model), _precision(model), metadata.for_onnx(model))
-    return _write(model, "onnx", path, data)
+        return _write(model, "onnx", path, data)
 
 
 def export_executorch(model: QuantizedModel | FoldedModel, path: Path) -> Artifact:
@@ -76,7 +76,7 @@ def export_executorch(model: QuantizedModel | FoldedModel, path: Path) -> Artifa
 
     with step("Lowering to ExecuTorch (XNNPACK)"):
         data = executorch.encode(_program(model), metadata.for_executorch(model))
-    return _write(model, "pte", path, data)
+        return _write(model, "pte", path, data)
 
 
 def _program(model: QuantizedModel | FoldedModel) -> ExportedProgram:
@@ -99,7 +99,7 @@ def _write(
 ) -> Artifact:
     with write_whole(path) as part:
         part.write_bytes(data)
-    with step(f"Counting what {path.name} computes in int8"):
+    with step("Measuring the share of int8"):
         coverage = _INSPECT[format](path).coverage
     return Artifact(
         format=format,

@@ -158,7 +158,8 @@ def take_through_stages(
     deployed: QuantizedModel | FoldedModel = folded
     if calibration is not None:
         equalized = rescaled(folded, calibration, recipe or QuantRecipe())
-        deployed = quantize(equalized, calibration, recipe, demand)
+        with step("Quantizing to int8"):
+            deployed = quantize(equalized, calibration, recipe, demand)
     return Stages(
         original=model,
         folded=folded,
@@ -172,7 +173,9 @@ def rescaled(folded: FoldedModel, calibration: CalibrationSet, recipe: QuantReci
     """Return the network with its channels rescaled as a recipe asks for."""
     if recipe.equalization == "none":
         return folded
-    even = equalize(folded, calibration)
+    with step("Equalizing across layers"):
+        even = equalize(folded, calibration)
     if recipe.equalization == "cross-layer":
         return even
-    return learn_equalization(even, calibration, thorough=recipe.rounding == "learned")
+    with step("Learning the equalization"):
+        return learn_equalization(even, calibration, thorough=recipe.rounding == "learned")

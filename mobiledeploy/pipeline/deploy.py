@@ -29,6 +29,7 @@ from mobiledeploy.parity.types import ParityReport
 from mobiledeploy.pipeline.build import take_through_stages
 from mobiledeploy.quantization.mixed_precision import MixedPrecision
 from mobiledeploy.utils.files import moved_when_done, require_home_for_artifacts
+from mobiledeploy.utils.progress import step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -98,7 +99,9 @@ def deploy(
         ]
         report = None
         if checked_on is not None:
-            report = _check(networks, [artifact.path for artifact in written], checked_on, demand)
+            with step("Checking parity"):
+                paths = [artifact.path for artifact in written]
+                report = _check(networks, paths, checked_on, demand)
         found = None if report is None else summary(report)
         manifests = [write_manifest(artifact, deployed, found, home=out) for artifact in written]
     return Deployment(
