@@ -1,20 +1,21 @@
-"""How far a candidate's logits are from a reference's.
+"""Metrics of how far a candidate's logits are from a reference's, and their confidence intervals.
 
-Reference first, candidate second; both (N, classes), compared in float64. Nothing can be said about
-nothing: an empty comparison, unlike shapes and NaN or infinite logits raise instead of returning a
-figure that a gate could mistake for a good one.
+Both arguments have shape (N, classes), reference first, and are compared in float64. An empty
+comparison, unlike shapes, and NaN or infinite logits raise an error: they never give a figure that
+a gate could take for a good one.
 
-    name                       perfect   better is
-    sqnr_db                    inf       higher
-    top1_agreement, topk_...   1         higher
-    top1_accuracy              1         higher
-    cosine_similarity          1         higher
-    differing_logits           0         lower
-    max_steps_apart, mean_...  0         lower
-    max_abs_difference, ...    0         lower
-    kl_divergence              0         lower
-    worst_flip_margin          0         lower
-    margin_weighted_flips      0         lower
+    name                                          perfect   better
+    sqnr_db                                       inf       higher
+    top1_agreement, topk_agreement                1         higher
+    top1_accuracy                                 1         higher
+    cosine_similarity                             1         higher
+    differing_logits                              0         lower
+    max_steps_apart, mean_steps_apart             0         lower
+    max_abs_difference, mean_abs_difference       0         lower
+    kl_divergence                                 0         lower
+    worst_flip_margin, margin_weighted_flips      0         lower
+
+SciPy loads its submodules on first use, so importing this module stays cheap.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import statistics
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import scipy
 
 from mobiledeploy.errors import DataError, GateError
 
@@ -43,34 +45,52 @@ def sqnr_db(reference: Logits, candidate: Logits) -> float:
     """
     reference, candidate = _checked(reference, candidate)
     noise = float(np.square(reference - candidate).sum())
-    signal = float(np.square(reference).sum())
+    return power_ratio_db(float(np.square(reference).sum()), noise)
+
+
+def power_ratio_db(signal: float, noise: float) -> float:
+    """Return 10 log10(signal / noise), for sums of squares.
+
+    Returns:
+        +inf without noise, -inf with noise but no signal, NaN where either is NaN.
+    """
     if noise == 0:
         return math.inf
-    return 10 * math.log10(signal / noise) if signal else -math.inf
+    ratio = signal / noise
+    if math.isnan(ratio):
+        return math.nan
+    return 10 * math.log10(ratio) if ratio > 0 else -math.inf
 
 
 def top1_agreement(reference: Logits, candidate: Logits) -> float:
-    """Return the share of samples whose largest logit is of the same class; higher is better.
+    """Return the share of samples with the same top-1 class; higher is better.
 
-    Among equal logits the first class counts, on both sides.
+    Among equal logits the lowest class index is the top-1, on both sides.
     """
     reference, candidate = _checked(reference, candidate)
     return float(np.mean(reference.argmax(axis=1) == candidate.argmax(axis=1)))
 
 
 def topk_agreement(reference: Logits, candidate: Logits, k: int = 5) -> float:
-    """Return the mean share of the reference's k first classes that are among the candidate's.
+    """Return the mean share of the reference's top-k classes that are in the candidate's top k.
 
-    Order within the k does not count; higher is better.
+    The order within the k does not matter; higher is better.
     """
     return float(topk_shares(reference, candidate, k).mean())
 
 
 def topk_shares(reference: Logits, candidate: Logits, k: int = 5) -> NDArray[np.float64]:
-    """Return for every sample the share that `topk_agreement` is the mean of, (N,)."""
+    """Return the share of kept top-k classes of each sample, (N,); its mean is `topk_agreement`.
+
+    Raises:
+        DataError: k is below 1 or above the number of classes.
+    """
     reference, candidate = _checked(reference, candidate)
     if not 1 <= k <= reference.shape[1]:
-        raise DataError(f"There is no top {k} of {reference.shape[1]} classes.")
+        raise DataError(
+            f"top {k} is undefined for {reference.shape[1]} classes; expected k from 1 to"
+            f" {reference.shape[1]}."
+        )
     kept = [
         len(np.intersect1d(r, c))
         for r, c in zip(_top(reference, k), _top(candidate, k), strict=True)
@@ -79,18 +99,22 @@ def topk_shares(reference: Logits, candidate: Logits, k: int = 5) -> NDArray[np.
 
 
 def top1_accuracy(logits: Logits, labels: Sequence[int]) -> float:
-    """Return the share of samples whose largest logit is that of the label; higher is better.
+    """Return the share of samples whose top-1 class is the label; higher is better.
+
+    Args:
+        logits: (N, classes).
+        labels: One class index per sample.
 
     Raises:
-        DataError: no samples, or not one label per sample, or a label outside the classes.
+        DataError: no samples, not one label per sample, or a label outside the classes.
     """
     logits, _ = _checked(logits, logits)
     truth = np.asarray(labels)
     if truth.shape != (len(logits),):
-        raise DataError(f"{len(logits)} samples came with labels of shape {truth.shape}.")
+        raise DataError(f"Expected {len(logits)} labels, one per sample; found {truth.shape}.")
     if truth.min() < 0 or truth.max() >= logits.shape[1]:
         raise DataError(
-            f"Labels reach from {truth.min()} to {truth.max()}; "
+            f"The labels range from {truth.min()} to {truth.max()}; "
             f"the network has classes 0 to {logits.shape[1] - 1}.",
             remedy="Check that the labels belong to this network.",
         )
@@ -106,8 +130,13 @@ def differing_logits(reference: Logits, candidate: Logits) -> int:
 def max_steps_apart(reference: Logits, candidate: Logits, step: float) -> float:
     """Return the largest difference in units of the output's scale; lower is better.
 
-    `step` is the scale with which the logits are quantized, > 0. For two encodings of one int8
-    network the result is a whole number but for float rounding.
+    Between two implementations of one int8 network the result is a whole number, but for float
+    rounding.
+
+    Args:
+        reference: (N, classes).
+        candidate: (N, classes).
+        step: The scale that the logits are quantized with, above 0.
     """
     return max_abs_difference(reference, candidate) / _positive(step)
 
@@ -132,53 +161,72 @@ def mean_abs_difference(reference: Logits, candidate: Logits) -> float:
 def cosine_similarity(reference: Logits, candidate: Logits) -> float:
     """Return the cosine of the angle between the two, over all logits; higher is better.
 
-    Blind to a wrong scale by construction: never a gate of its own.
+    It does not notice a wrong scale, so no gate rests on it alone.
 
     Raises:
-        DataError: one of them is all zeros, which has no direction.
+        DataError: all logits of one side are zero; the angle is undefined.
     """
     reference, candidate = _checked(reference, candidate)
     lengths = float(np.linalg.norm(reference) * np.linalg.norm(candidate))
     if lengths == 0:
-        raise DataError("All logits are zero: there is no direction to compare.")
+        raise DataError("All logits are zero: their cosine similarity is undefined.")
     return float(np.vdot(reference, candidate)) / lengths
 
 
 def kl_divergence(reference: Logits, candidate: Logits) -> float:
-    """Return the mean KL divergence of the candidate's softmax from the reference's, in nats.
-
-    sum_i p_i (log p_i - log q_i), p from the reference; lower is better.
-    """
-    reference, candidate = _checked(reference, candidate)
-    log_p, log_q = _log_softmax(reference), _log_softmax(candidate)
-    return float((np.exp(log_p) * (log_p - log_q)).sum(axis=1).mean())
+    """Return the mean of `kl_divergences`, in nats; lower is better."""
+    return float(kl_divergences(reference, candidate).mean())
 
 
-def flip_margins(reference: Logits, candidate: Logits) -> NDArray[np.float64]:
-    """Return the reference's margin of every sample whose top-1 class changed.
+def kl_divergences(reference: Logits, candidate: Logits) -> NDArray[np.float64]:
+    """Return the KL divergence of the candidate's softmax from the reference's, per sample.
 
-    The margin is how far the reference's first class was above the class that the candidate
-    prefers. A flip at 0.01 is a coin toss that fell differently; one at 5 is a bug.
+    sum_i p_i (log p_i - log q_i), with p from the reference.
 
     Returns:
-        float64 (flips,), in logits, largest first; empty where nothing flipped.
+        (N,), in nats.
+    """
+    reference, candidate = _checked(reference, candidate)
+    log_p, log_q = (scipy.special.log_softmax(side, axis=1) for side in (reference, candidate))
+    divergences: NDArray[np.float64] = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
+    return divergences
+
+
+def top1_margins(reference: Logits, candidate: Logits) -> NDArray[np.float64]:
+    """Return how far the reference's top-1 logit is above that of the candidate's top-1 class.
+
+    Returns:
+        (N,), in the reference's logits; 0 where both have the same top-1 class.
     """
     reference, candidate = _checked(reference, candidate)
     rows = np.arange(len(reference))
     first, preferred = reference.argmax(axis=1), candidate.argmax(axis=1)
-    margins = reference[rows, first] - reference[rows, preferred]
-    return np.sort(margins[first != preferred])[::-1]
+    margins: NDArray[np.float64] = reference[rows, first] - reference[rows, preferred]
+    return margins
+
+
+def flip_margins(reference: Logits, candidate: Logits) -> NDArray[np.float64]:
+    """Return the `top1_margins` of the samples whose top-1 class changed, largest first.
+
+    A change at a margin of 0.01 is within noise; one at 5 points to a bug.
+
+    Returns:
+        (flips,), in logits; empty where no class changed.
+    """
+    margins = top1_margins(reference, candidate)
+    changed = np.argmax(reference, axis=1) != np.argmax(candidate, axis=1)
+    return np.sort(margins[changed])[::-1]
 
 
 def worst_flip_margin(reference: Logits, candidate: Logits) -> float:
-    """Return the largest of `flip_margins`, 0 where nothing flipped; lower is better."""
+    """Return the largest of `flip_margins`, 0 where no class changed; lower is better."""
     return float(max(flip_margins(reference, candidate), default=0.0))
 
 
 def margin_weighted_flips(reference: Logits, candidate: Logits) -> float:
-    """Return the sum of `flip_margins` over the number of samples, in logits; lower is better.
+    """Return the sum of `flip_margins` divided by the number of samples; lower is better.
 
-    The mean regret: how much of the reference's logit is given up, per sample, by following the
+    This is the mean regret: how much of the reference's logit is lost, per sample, by following the
     candidate's choice.
     """
     return float(flip_margins(reference, candidate).sum() / len(reference))
@@ -187,42 +235,70 @@ def margin_weighted_flips(reference: Logits, candidate: Logits) -> float:
 def wilson_interval(successes: int, samples: int, confidence: float = 0.95) -> tuple[float, float]:
     """Return the Wilson score interval of a share, such as agreement or accuracy.
 
-    Unlike the normal approximation it stays within [0, 1] and does not shrink to nothing at 0
-    or 1 (Wilson 1927, "Probable inference, the law of succession, and statistical inference").
+    Unlike the normal approximation it stays within [0, 1] and keeps a width at shares of 0 and 1
+    (Wilson 1927, "Probable inference, the law of succession, and statistical inference").
+
+    Raises:
+        DataError: no samples, or successes outside 0 to samples.
     """
     if not 0 <= successes <= samples or samples == 0:
         raise DataError(f"{successes} of {samples} is not a share.")
-    z = statistics.NormalDist().inv_cdf(_confidence(confidence) / 2 + 0.5)
-    share = successes / samples
-    centre = share + z * z / (2 * samples)
-    spread = z * math.sqrt(share * (1 - share) / samples + z * z / (4 * samples * samples))
-    scale = 1 + z * z / samples
-    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+    found = scipy.stats.binomtest(successes, samples).proportion_ci(
+        _confidence(confidence), method="wilson"
+    )
+    return float(found.low), float(found.high)
+
+
+def sign_test(wins: int, losses: int) -> float:
+    """Return the two-sided p-value of so uneven a split of wins if both sides were equally good.
+
+    The exact binomial test at 1/2; ties are left out. On images that only one of two networks
+    classifies correctly it is McNemar's test (1947, "Note on the sampling error of the difference
+    between correlated proportions or percentages").
+    """
+    return _binomial_p_value(wins, losses, "two-sided")
+
+
+def one_sided_sign_test(wins: int, losses: int) -> float:
+    """Return the p-value of at least so many wins if both sides were equally good."""
+    return _binomial_p_value(wins, losses, "greater")
+
+
+def _binomial_p_value(wins: int, losses: int, alternative: str) -> float:
+    if wins + losses == 0:
+        return 1.0
+    test = scipy.stats.binomtest(wins, wins + losses, alternative=alternative)
+    return float(test.pvalue)
+
+
+def median_interval(
+    values: Sequence[float], confidence: float = 0.95
+) -> tuple[float, float, float]:
+    """Return the median of values between the ends of its confidence interval.
+
+    The interval comes from order statistics and assumes no distribution: the number of values below
+    the true median is binomial(N, 1/2) (David and Nagaraja, "Order Statistics", section 7.1). With
+    fewer than 6 values it is their whole range, which has less than 95% confidence.
+
+    Returns:
+        Lower end, median, upper end.
+    """
+    ordered = sorted(values)
+    tail = (1 - _confidence(confidence)) / 2
+    rank = max(1, int(scipy.stats.binom.ppf(tail, len(ordered), 0.5)))
+    return ordered[rank - 1], statistics.median(ordered), ordered[-rank]
 
 
 def mean_interval(
     values: NDArray[np.float64], *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
 ) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of a mean over samples, values (N,)."""
+    """Return the percentile bootstrap interval of the mean of values, (N,)."""
     if values.size == 0:
         raise DataError("Nothing was compared: there are no values.")
+    draws = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
     tail = (1 - _confidence(confidence)) / 2
-    random = np.random.default_rng(seed)
-    means = values[random.integers(0, len(values), (resamples, len(values)))].mean(axis=1)
-    low, high = np.quantile(means, [tail, 1 - tail])
+    low, high = np.quantile(values[draws].mean(axis=1), [tail, 1 - tail])
     return float(low), float(high)
-
-
-def sign_test(first: int, second: int) -> float:
-    """Return how likely so uneven a division of wins is where both sides are equally good.
-
-    The exact two-sided binomial test at 1/2; ties do not count. On images that only one of two
-    networks gets right it is McNemar's (1947, "Note on the sampling error of the difference between
-    correlated proportions or percentages").
-    """
-    wins, least = first + second, min(first, second)
-    tail: float = sum(math.comb(wins, k) for k in range(least + 1)) / 2**wins
-    return min(1.0, 2 * tail)
 
 
 def bootstrap_interval(
@@ -236,7 +312,7 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Return the percentile bootstrap interval of a metric over samples.
 
-    For metrics that are no shares, such as SQNR. Samples are drawn with replacement; a reference
+    For metrics that are not shares, such as SQNR. Samples are drawn with replacement; a reference
     and its candidate stay together (Efron 1979, "Bootstrap methods: another look at the
     jackknife").
     """
@@ -245,7 +321,7 @@ def bootstrap_interval(
     random = np.random.default_rng(seed)
     draws = random.integers(0, len(reference), size=(resamples, len(reference)))
     values = np.array([metric(reference[draw], candidate[draw]) for draw in draws])
-    # "lower" and "higher" do not interpolate: metrics may be infinite.
+    # "lower" and "higher" do not interpolate: between two infinite values that would give NaN
     low = np.quantile(values, tail, method="lower")
     high = np.quantile(values, 1 - tail, method="higher")
     return float(low), float(high)
@@ -254,12 +330,18 @@ def bootstrap_interval(
 def _checked(
     reference: Logits, candidate: Logits
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return both in float64, or raise because they cannot be compared."""
+    """Return both in float64.
+
+    Raises:
+        DataError: unlike shapes, not (N, classes), or nothing to compare.
+        GateError: NaN or infinite logits.
+    """
     if reference.shape != candidate.shape:
         raise DataError(
-            f"Logits of unlike shapes cannot be compared: reference {reference.shape}, "
+            f"Cannot compare logits of different shapes: reference {reference.shape}, "
             f"candidate {candidate.shape}.",
-            remedy="Check that both come from the same images and from networks of equal classes.",
+            remedy="Check that both come from the same images and from networks with as many"
+            " classes.",
         )
     if reference.ndim != 2:
         raise DataError(f"Expected logits of shape (N, classes), found {reference.shape}.")
@@ -276,23 +358,17 @@ def _checked(
 
 
 def _top(logits: NDArray[np.float64], k: int) -> NDArray[np.intp]:
-    """Return the k first classes per sample, the lower class first among equals."""
+    """Return the top-k classes of each sample; among equal logits the lower class comes first."""
     return np.argsort(-logits, axis=1, kind="stable")[:, :k]
-
-
-def _log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    normalised: NDArray[np.float64] = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    return normalised
 
 
 def _positive(step: float) -> float:
     if not (step > 0 and math.isfinite(step)):
-        raise DataError(f"An output step of {step} is no unit; expected a scale above 0.")
+        raise DataError(f"The output's step is {step}; expected a scale above 0.")
     return step
 
 
 def _confidence(confidence: float) -> float:
     if not 0 < confidence < 1:
-        raise DataError(f"A confidence of {confidence} is not between 0 and 1.")
+        raise DataError(f"The confidence is {confidence}; expected a number between 0 and 1.")
     return confidence

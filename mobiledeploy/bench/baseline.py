@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from mobiledeploy.bench.json_report import INSTRUCTIONS, SCHEMA, TIMES, host_document
-from mobiledeploy.bench.stats import median_interval
 from mobiledeploy.bench.validate import validate_result
 from mobiledeploy.errors import ArtifactError, GateError, UsageError
+from mobiledeploy.metrics import median_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

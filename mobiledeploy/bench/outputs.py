@@ -12,6 +12,7 @@ import numpy as np
 
 from mobiledeploy.bench.results import OutputCheck
 from mobiledeploy.errors import GateError, RuntimeFailedError
+from mobiledeploy.metrics import power_ratio_db
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,12 +44,10 @@ def check_outputs(
     differences = [array.astype(np.float64) - expected for array in found]
     noise = sum(float(np.sum(d**2)) for d in differences)
     signal = len(found) * float(np.sum(expected.astype(np.float64) ** 2))
-    with np.errstate(divide="ignore"):
-        sqnr_db = float(10 * np.log10(np.float64(signal) / noise)) if noise else np.inf
     return OutputCheck(
         values=len(found) * expected.size,
         differing=sum(int(np.count_nonzero(array != expected)) for array in found),
-        sqnr_db=sqnr_db,
+        sqnr_db=power_ratio_db(signal, noise),
     )
 
 

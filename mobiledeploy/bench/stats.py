@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
-import math
 import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.errors import UsageError
+from mobiledeploy.metrics import median_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -19,7 +18,6 @@ MAX_SPREAD = 0.10
 MAX_DRIFT = 0.05
 MAX_FALL = 0.10
 MIN_RUNS = 20
-_NEGLIGIBLE = 1e-25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,13 +65,6 @@ def paired_ratio(reference: Measurement, candidate: Measurement) -> Ratio:
     q1, _, q3 = statistics.quantiles(ratios, n=4, method="inclusive")
     low, median, high = median_interval(ratios)
     return Ratio(median=median, q1=q1, q3=q3, low=low, high=high)
-
-
-def median_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Return the median between the ends of its 95% interval (see `paired_ratio`)."""
-    ordered = sorted(values)
-    rank = _rank_below_median(len(ordered))
-    return ordered[rank], statistics.median(ordered), ordered[-1 - rank]
 
 
 def warnings_for(times_ms: Sequence[float], *, threads: int, cores: int) -> tuple[str, ...]:
@@ -152,22 +143,3 @@ def _counted(conditions: Sequence[Mapping[str, Any]]) -> int:
         (c["after"]["throttle_count"] or 0) - (c["before"]["throttle_count"] or 0)
         for c in conditions
     )
-
-
-def _rank_below_median(count: int, confidence: float = 0.95) -> int:
-    """Return k such that sorted[k] to sorted[-1 - k] holds the median with this confidence.
-
-    The number of values below the true median is binomial(count, 1/2). With few values even the
-    whole range has less confidence; then k is 0.
-    """
-    # Each number's probability as a share of the middle one's, from there down: that grows with
-    # no factorial, and what lies below _NEGLIGIBLE is less than a float can add to the sum.
-    rank = count // 2
-    shares = [1.0]
-    while rank > 0 and shares[-1] > _NEGLIGIBLE:
-        shares.append(shares[-1] * rank / (count - rank + 1))
-        rank -= 1
-    both_sides = 2 * math.fsum(shares) - (count % 2 == 0)  # an even count has one middle, not two
-    limit = (1 - confidence) / 2 * both_sides
-    rank += sum(tail <= limit for tail in itertools.accumulate(reversed(shares)))
-    return max(0, rank - 1)

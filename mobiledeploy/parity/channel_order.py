@@ -1,23 +1,22 @@
-"""Are the images' channels in the order that the network was trained with?
+"""Detect images whose colour channels are in the wrong order.
 
-Every rung is given the same images, so none of them can notice that all are BGR. The float network
-can: when their channels are in its order it is right more often, and where the classes are not
-known, its logits are larger. Whether that is chance is a sign test over the images.
+All rungs of the ladder get the same images, so none of them can notice that all images are BGR.
+The float network can. With channels in the order it was trained on it classifies more images
+correctly; without labels, its logits are larger. A sign test over the images decides.
 
-Larger: by log sum exp, which tells images like those of the training from others (Liu et al.,
-"Energy-based Out-of-distribution Detection" (2020), section 3); it is a better judge than the
-largest probability, which is high for both.
-
-In: float logits of the images as they are, and with their channels reversed. Out: what is wrong.
+"Larger" means by log-sum-exp, which separates images like those of the training from others (Liu et
+al., "Energy-based Out-of-distribution Detection" (2020), section 3). The largest probability
+separates less well: it is high for both.
 """
 
 from __future__ import annotations
 
-import math
-from fractions import Fraction
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy
+
+from mobiledeploy.metrics import one_sided_sign_test
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,40 +25,33 @@ if TYPE_CHECKING:
 
     Logits = NDArray[np.float32]
 
-_CHANCE = 1e-3
+_MAX_P_VALUE = 1e-3
 
 
 def reversed_channels(
     as_given: Logits, channels_reversed: Logits, labels: Sequence[int] | None
 ) -> str:
-    """Return a sentence if the network clearly prefers the reversed channels; else an empty one.
+    """Return a sentence if the network clearly prefers reversed channels, else an empty string.
 
     Args:
-        as_given: (N, classes).
-        channels_reversed: Likewise, of the same images.
-        labels: Class index per image, where known.
+        as_given: Float logits of the images, (N, classes).
+        channels_reversed: Float logits of the same images with reversed channels, (N, classes).
+        labels: Class index of each image; None where they are unknown.
     """
     if labels is None:
-        does, score = "has larger logits", _log_sum_exp
+        claim, score = "has larger logits", _log_sum_exp
     else:
-        does, score = "is right", lambda logits: (logits.argmax(1) == labels).astype(np.float64)
+        claim, score = "is right", lambda logits: (logits.argmax(1) == labels).astype(np.float64)
     given, other = score(as_given), score(channels_reversed)
     ahead, behind = int((given > other).sum()), int((other > given).sum())
-    if behind <= ahead or _sign_test(behind, ahead + behind) > _CHANCE:
+    if behind <= ahead or one_sided_sign_test(behind, ahead) > _MAX_P_VALUE:
         return ""
     return (
-        f"The float network {does} on {behind} images only when their channels are reversed, and on"
-        f" {ahead} only when they are not: the images look like BGR, the network takes RGB."
+        f"The float network {claim} on {behind} images only with reversed channels, and on {ahead}"
+        " only without: the images look like BGR, the network takes RGB."
     )
 
 
-def _sign_test(successes: int, trials: int) -> float:
-    """Return the probability of at least `successes` of `trials` tosses of a fair coin."""
-    outcomes = sum(math.comb(trials, k) for k in range(successes, trials + 1))
-    return float(Fraction(outcomes, 2**trials))
-
-
 def _log_sum_exp(logits: Logits) -> NDArray[np.float64]:
-    highest = logits.max(axis=1, keepdims=True).astype(np.float64)
-    result: NDArray[np.float64] = highest[:, 0] + np.log(np.exp(logits - highest).sum(axis=1))
+    result: NDArray[np.float64] = scipy.special.logsumexp(logits.astype(np.float64), axis=1)
     return result

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from mobiledeploy.graph.aten_graph import parameter
+from mobiledeploy.metrics import power_ratio_db
 from mobiledeploy.quantization.fake_quantize import FakeQuantizedNetwork
 from mobiledeploy.quantization.float_layers import float_ops, layer_name
 from mobiledeploy.utils.progress import track
@@ -150,7 +151,7 @@ def sqnrs_db(
     if said is not None:
         found = track(found, said, len(few))
     signal, *sums = (sum(values) for values in zip(*found, strict=True))
-    return [_ratio_db(signal, noise) for noise in sums]
+    return [power_ratio_db(signal, noise) for noise in sums]
 
 
 def _alone(planned: Plan) -> list[frozenset[str]]:
@@ -220,9 +221,3 @@ def _macs(planned: Plan, operator: Node) -> int:
     weight = parameter(planned.traced, operator.args[1])
     outputs = cast("Sequence[int]", operator.meta["val"].shape)
     return math.prod(outputs[1:]) * weight[0].numel()
-
-
-def _ratio_db(signal: float, noise: float) -> float:
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal else -math.inf

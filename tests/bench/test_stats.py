@@ -5,8 +5,9 @@ import math
 import pytest
 
 from mobiledeploy.bench.results import Measurement
-from mobiledeploy.bench.stats import median_interval, paired_ratio, slowed_down, warnings_for
+from mobiledeploy.bench.stats import paired_ratio, slowed_down, warnings_for
 from mobiledeploy.errors import UsageError
+from mobiledeploy.metrics import median_interval
 
 
 def measurement(times_ms):

@@ -14,7 +14,7 @@ def logits(sure):
 def test_a_clear_preference_for_the_reversed_channels_is_told_with_its_numbers():
     plain, swapped = logits([1] * 28 + [2] * 4), logits([2] * 28 + [1] * 4)
     said = reversed_channels(plain, swapped, None)
-    assert "larger logits on 28 images only when their channels are reversed, and on 4" in said
+    assert "larger logits on 28 images only with reversed channels, and on 4" in said
     assert "BGR" in said
 
 
@@ -23,7 +23,7 @@ def test_labels_decide_where_they_are_known():
     assert reversed_channels(plain, swapped, [0] * 32) == ""
     wrong = logits([-1] * 32)
     said = reversed_channels(wrong, plain, [0] * 32)
-    assert "is right on 32 images only when their channels are reversed, and on 0" in said
+    assert "is right on 32 images only with reversed channels, and on 0" in said
     assert reversed_channels(plain, wrong, [0] * 32) == ""
 
 
