@@ -1,0 +1,81 @@
+"""Pydantic models of the JSON documents that mobiledeploy writes and reads.
+
+Importing this module imports pydantic, so the command line imports it inside its commands.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+
+from mobiledeploy.utils.json_numbers import decode_float, encode_floats
+
+_SHOWN = 40  # characters of a wrong value
+
+
+class JsonModel(BaseModel):
+    """A frozen JSON object. Values are not converted to other types; unknown keys are ignored."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        strict=True,
+        json_schema_serialization_defaults_required=True,
+    )
+
+
+def _decode(value: Any) -> Any:
+    return decode_float(value) if value in (None, "NaN", "-Infinity") else value
+
+
+JsonFloat = Annotated[
+    float,
+    BeforeValidator(_decode),
+    PlainSerializer(encode_floats, return_type=float | Literal["NaN", "-Infinity"] | None),
+]
+"""A float that may be infinite or NaN, written as `json_numbers` says: null is +inf."""
+
+
+def schema_text(model: type[BaseModel]) -> str:
+    """Return the JSON schema of what a model writes, as the text of a file."""
+    return json.dumps(model.model_json_schema(mode="serialization"), indent=2) + "\n"
+
+
+def explain_invalid(error: ValidationError) -> str:
+    """Return the first problem of a document in plain words.
+
+    For example: `measurements.1.threads` is "two", expected a whole number
+    """
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(map(str, problem["loc"])) or "the document"
+    if problem["type"] == "missing":
+        return f"`{where}` is missing"
+    if problem["type"] == "json_invalid":
+        return f"it is not JSON ({problem['ctx']['error']})"
+    if problem["type"] == "value_error":
+        return str(problem["ctx"]["error"])
+    shown = json.dumps(problem["input"], default=str)
+    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
+    text = _EXPECTED.get(problem["type"], problem["msg"].removeprefix("Input should be "))
+    return f"`{where}` is {shown}, expected {text.format(**problem.get('ctx', {}))}"
+
+
+# pydantic's name of an error -> what was expected
+_EXPECTED = {
+    "bool_type": "true or false",
+    "dict_type": "an object",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "greater_than": "a number above {gt:g}",
+    "greater_than_equal": "a number of at least {ge:g}",
+    "int_from_float": "a whole number",
+    "int_type": "a whole number",
+    "list_type": "a list",
+    "literal_error": "{expected}",
+    "model_type": "an object",
+    "string_type": "text",
+    "too_short": "a list with at least {min_length} entry",
+    "tuple_type": "a list",
+}
