@@ -1,4 +1,9 @@
-"""The network on its way: float, folded, quantized; and the images that it meets."""
+"""The values that pass from stage to stage: network, images, encodings, recipe.
+
+    FloatModel -> fold -> FoldedModel -> equalize -> FoldedModel -> quantize -> QuantizedModel
+
+They hold data and no algorithms; all are frozen.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from pathlib import Path
 
     import numpy as np
@@ -24,10 +27,10 @@ if TYPE_CHECKING:
 
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
 Equalization = Literal["none", "cross-layer", "learned"]
-"""Whether channels were rescaled: not at all, across layers, or learned from the logits."""
+"""How channels were rescaled: not at all, by cross-layer equalization, or by learned scales."""
 
 EMBEDDED = "embedded"
-"""The source of the images that the package carries."""
+"""`CalibrationSet.source` of the images that are bundled with the package."""
 INPUT_NAME = "input"
 OUTPUT_NAME = "logits"
 
@@ -37,10 +40,10 @@ class Preprocessing:
     """How an image becomes an input: resize, centre crop, scale to [0, 1], normalise.
 
     Attributes:
-        mean: Per channel, of pixels in [0, 1].
-        std: Per channel, of pixels in [0, 1].
-        crop_pct: Crop side / resized short side (224 / 256 = 0.875 for ImageNet).
-        interpolation: Of the resize.
+        mean: Mean per channel of pixels in [0, 1].
+        std: Standard deviation per channel of pixels in [0, 1].
+        crop_pct: Side of the crop / short side after the resize (224 / 256 = 0.875 for ImageNet).
+        interpolation: Interpolation of the resize.
     """
 
     mean: tuple[float, ...] = (0.485, 0.456, 0.406)
@@ -55,9 +58,9 @@ class WeightsProvenance:
 
     Attributes:
         source: "imagenet", "random" or "file".
-        origin: The URL, package or path that they were read from; the seed for random ones.
-        sha256: Of the checkpoint file; None for random weights.
-        dialect: The naming scheme that the checkpoint spoke, for example "torchvision".
+        origin: URL, package or path that the weights were read from; the seed of random weights.
+        sha256: sha256 of the checkpoint file; None for random weights.
+        dialect: Naming scheme of the checkpoint's parameters, for example "torchvision".
         notes: What was inferred from the tensors, one sentence each.
     """
 
@@ -73,11 +76,11 @@ class InputSpec:
     """The network's input: an image, float32 in NCHW.
 
     Attributes:
-        channels: Of the image.
-        height: In pixels.
-        width: In pixels.
+        channels: Number of channels.
+        height: Height in pixels.
+        width: Width in pixels.
         preprocessing: How an image file becomes this input.
-        name: Of the graph's input.
+        name: Name of the graph's input.
     """
 
     channels: int
@@ -93,7 +96,7 @@ class InputSpec:
 
     @property
     def resize_short_side(self) -> int:
-        """Return the length in pixels to which an image's short side is resized before the crop."""
+        """Return the short side of an image before the centre crop, in pixels."""
         return round(self.height / self.preprocessing.crop_pct)
 
 
@@ -102,9 +105,9 @@ class OutputSpec:
     """One output of the network: float32, (N, size).
 
     Attributes:
-        size: Numbers per image: classes of a classifier, features where there is none.
-        labels: Names of the classes; empty where they are not known.
-        name: Of the graph's output.
+        size: Values per image: the classes of a classifier, the features of a headless network.
+        labels: Class names; empty if unknown.
+        name: Name of the graph's output.
     """
 
     size: int
@@ -114,16 +117,17 @@ class OutputSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkInfo:
-    """Everything that the stages after `build` know about a network, whatever its architecture.
+    """What the stages after `build` know about a network, independent of its architecture.
 
     Attributes:
         name: The stem of artifact names, for example ``mobilenet_v2_1.0_224``.
-        architecture: What metadata calls the architecture, for example "v2".
-        input: The image that it takes.
-        outputs: In the order of the graph's outputs.
+        architecture: Name of the architecture in metadata, for example "v2".
+        input: The input image.
+        outputs: The outputs, in the graph's order.
         provenance: Where the weights came from.
-        source: What `build` needs to make the network again, as manifests keep it.
-        expected_sqnr_db: What int8 networks of this architecture reach against float at least.
+        source: The specification that `build` needs to build the network again, as in manifests.
+        expected_sqnr_db: Lowest SQNR in dB that a sound int8 network of this architecture reaches
+            against float.
     """
 
     name: str
@@ -136,7 +140,7 @@ class NetworkInfo:
 
     @property
     def preprocessing(self) -> Preprocessing:
-        """Return how an image file becomes the input."""
+        """Return the preprocessing of the input."""
         return self.input.preprocessing
 
     @property
@@ -146,22 +150,22 @@ class NetworkInfo:
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Return the class names of the first output; empty where they are not known."""
+        """Return the class names of the first output; empty if unknown."""
         return self.outputs[0].labels
 
     def with_labels(self, labels: tuple[str, ...]) -> NetworkInfo:
-        """Return this with other class names for the first output."""
+        """Return a copy with these class names for the first output."""
         return replace(self, outputs=(replace(self.outputs[0], labels=labels), *self.outputs[1:]))
 
     @property
     def has_random_weights(self) -> bool:
-        """Return whether the weights are random: there is no accuracy to lose."""
+        """Return whether the weights are random, so that accuracy means nothing."""
         return self.provenance.source == "random"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FloatModel:
-    """A built network with its weights, in eval mode."""
+    """A network as built: with BatchNorm and its weights, in eval mode."""
 
     info: NetworkInfo
     module: nn.Module
@@ -169,11 +173,11 @@ class FloatModel:
 
 @dataclass(frozen=True, slots=True)
 class ActivationStats:
-    """What one tensor showed.
+    """Minimum and maximum of one activation, per image and channel.
 
     Attributes:
-        minima: (images, channels), over height and width.
-        maxima: Likewise.
+        minima: (images, channels), taken over height and width.
+        maxima: (images, channels), taken over height and width.
     """
 
     minima: NDArray[np.float32]
@@ -181,28 +185,28 @@ class ActivationStats:
 
     @property
     def margin(self) -> float:
-        """How much further, as a factor, images may reach that were not seen: 1 + 3 / sqrt(n).
+        """Return the factor by which unseen images may exceed these extremes, 1 + 3 / sqrt(n).
 
-        Measured, not derived: decision record 0007.
+        Measured, not derived; see decision record 0007.
         """
         return float(1 + 3 / len(self.maxima) ** 0.5)
 
-    def divided(self, factors: NDArray[np.float32]) -> ActivationStats:
-        """Return what the tensor shows whose channels are x / s, s being `factors`."""
-        import numpy as np  # noqa: PLC0415 - who has seen something has loaded it
+    def divided_by(self, scales: NDArray[np.float32]) -> ActivationStats:
+        """Return the statistics of x / s for scales s (channels,), which may be negative."""
+        import numpy as np  # noqa: PLC0415 - keeps this module free of numpy at import time
 
-        ends = (self.minima / factors, self.maxima / factors)
+        ends = (self.minima / scales, self.maxima / scales)
         return ActivationStats(np.minimum(*ends), np.maximum(*ends))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedActivations:
-    """What calibration saw of a traced network's activations.
+    """The activation statistics of one traced network on one calibration set.
 
     Attributes:
-        module: Of this very graph.
-        images: On these very ones.
-        by_node: By the name of the node.
+        module: The graph that was run; compared by identity.
+        images: The images that it was run on; compared by identity.
+        by_node: Statistics by node name.
     """
 
     module: nn.Module
@@ -212,13 +216,16 @@ class ObservedActivations:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoldedModel:
-    """A network without BatchNorm: every BN has become part of the convolution before it.
+    """A network without BatchNorm: every BN is folded into the convolution before it.
 
     Attributes:
-        equalization: How its channels have been rescaled since.
-        ranges: Of activations, by site, as they were learned with the factors (empty: they were
-            not); `quantize` takes them where they are better than those that it searches.
-        observations: Of its activations, if images have been through it.
+        info: What is known about the network.
+        module: The network, in eval mode; a flat ATen graph once it is equalized.
+        folded_layers: Names of the convolutions that a BN was folded into.
+        equalization: How the channels were rescaled after folding.
+        ranges: Activation ranges that were learned with the equalization scales, by the name of
+            the shared encoding; empty if none were. `quantize` uses them if they beat its own.
+        observations: Statistics of the activations, if calibration images were run.
     """
 
     info: NetworkInfo
@@ -230,7 +237,10 @@ class FoldedModel:
 
 
 def evenly_spread(count: int, wanted: int) -> list[int]:
-    """Return at most `wanted` indices below `count`, evenly spread: sets are ordered by class."""
+    """Return at most `wanted` indices below `count`, evenly spaced.
+
+    Image sets are ordered by class, so the first images alone would miss most classes.
+    """
     taken = min(count, wanted)
     return [i * count // taken for i in range(taken)]
 
@@ -241,10 +251,10 @@ class CalibrationSet:
 
     Attributes:
         images: float32, (N, C, H, W).
-        source: Where they came from: a folder, a file, or `EMBEDDED`.
-        sha256: Of the ordered list of the images' own sha256 (before preprocessing).
-        labels: Class index per image where the source has them.
-        names: One per image, for reports.
+        source: The folder or file that they came from, or `EMBEDDED`.
+        sha256: sha256 of the ordered list of the images' own sha256, before preprocessing.
+        labels: Class index per image, if the source has labels.
+        names: One name per image, for reports.
     """
 
     images: NDArray[np.float32]
@@ -259,17 +269,14 @@ class CalibrationSet:
         return len(self.images)
 
     def shares_source(self, other: CalibrationSet) -> bool:
-        """Return whether two sets are one, or parts of one: a folder may be spelt several ways."""
+        """Return whether both sets come from the same folder or file, however its path is spelt."""
         if self.sha256 == other.sha256 or self.source == other.source:
             return True
         places = [os.path.realpath(s.source) for s in (self, other) if s.source != EMBEDDED]
         return len(places) == 2 and places[0] == places[1]
 
     def spread(self, count: int) -> CalibrationSet:
-        """Return so many images, evenly spread, or all where there are no more.
-
-        Sets are ordered by class. `sha256` goes on naming the whole.
-        """
+        """Return at most `count` images, evenly spaced; `sha256` stays that of the whole set."""
         chosen = evenly_spread(self.count, count)
         return replace(
             self,
@@ -281,9 +288,11 @@ class CalibrationSet:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Encoding:
-    """Affine int8: real = (q - zero_point) * scale, with q in [-128, 127].
+    """Affine int8 encoding of a tensor: real = (q - zero_point) * scale, q in [-128, 127].
 
-    `scale` is exactly representable in float32, as the runtimes store it.
+    Attributes:
+        scale: Step size, above 0 and exactly representable in float32, as runtimes store it.
+        zero_point: The code of zero, in [-128, 127].
     """
 
     scale: float
@@ -291,33 +300,33 @@ class Encoding:
 
     @property
     def low(self) -> float:
-        """Return the smallest real number that can be encoded."""
+        """Return the smallest representable real number."""
         return (-128 - self.zero_point) * self.scale
 
     @property
     def high(self) -> float:
-        """Return the largest real number that can be encoded."""
+        """Return the largest representable real number."""
         return (127 - self.zero_point) * self.scale
 
-    def performs(self, clamp: tuple[float, float]) -> bool:
-        """Return whether codes cannot say what lies outside these bounds: saturation clamps."""
+    def enforces(self, clamp: tuple[float, float]) -> bool:
+        """Return whether saturation already clamps to these bounds (low, high)."""
         half_step = self.scale / 2
         return clamp[0] - half_step < self.low and self.high < clamp[1] + half_step
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantRecipe:
-    """How the network was quantized: with the spec and the data, all that the result depends on.
+    """How a network is quantized: with weights and images, all that the int8 network depends on.
 
     Attributes:
-        equalization: How the channels were rescaled before `quantize`, which records what it got.
-        range_rule: How activation ranges follow from calibration: everything that was seen, or
-            searched for the least error of the logits.
-        rounding: Of the weights: each to its nearest, so that a layer's errors cancel, or, from
-            there, learned from the float network's logits.
+        equalization: How the channels are rescaled before `quantize`, which takes no other model.
+        range_rule: How activation ranges follow from calibration: "minmax" takes everything that
+            was observed, "searched" minimises the error of the logits.
+        rounding: How weights are rounded: to nearest, by GPTQ, or by GPTQ and then learned from
+            the float network's logits.
         weight_scheme: Fixed: int8, symmetric, per output channel.
         activation_scheme: Fixed: int8, affine, per tensor.
-        float_layers: Names of layers that compute in float, in the network's order.
+        float_layers: Names of the layers that compute in float, in the network's order.
     """
 
     equalization: Equalization = "learned"
@@ -333,20 +342,23 @@ RECIPES: Mapping[str, QuantRecipe] = {
     "balanced": QuantRecipe(),
     "best": QuantRecipe(rounding="learned"),
 }
-"""By what `--ptq` calls them: seconds, tens of seconds, minutes (V2 at 224 pixels, two cores)."""
+"""The presets of `--ptq`. They take seconds, tens of seconds, minutes (V2, 224 pixels, 2 cores)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizedModel:
-    """The one int8 network. ONNX and `.pte` are two encodings of `program`.
+    """The int8 network; ONNX and `.pte` artifacts are two encodings of `program`.
 
     Attributes:
-        program: The PT2E-converted graph (quantize/dequantize around float operators).
-        encodings: Of every activation, by the name of the operator that produces it.
-        recipe: How it was made.
-        calibration_sha256: What it was calibrated on.
-        encodings_digest: sha256 over all activation encodings and quantized weights.
-        layers: The module of each operator that `encodings` names; "" for the input.
+        info: What is known about the network.
+        program: The PT2E-converted graph: quantize and dequantize around float operators.
+        encodings: Encoding of every activation, by the name of the operator that produces it.
+        recipe: How the network was quantized.
+        calibration_sha256: sha256 of the calibration images.
+        calibration_source: Where the calibration images came from.
+        calibration_count: Number of calibration images.
+        encodings_digest: sha256 over all activation encodings, quantized weights and biases.
+        layers: Module of each operator that `encodings` names; "" for the input.
     """
 
     info: NetworkInfo
@@ -362,14 +374,14 @@ class QuantizedModel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stages:
-    """One network in all its stages.
+    """One network after each stage of the pipeline.
 
     Attributes:
         original: As built, with BatchNorm.
-        folded: Without.
-        equalized: None where the network is deployed in float.
+        folded: Without BatchNorm.
+        equalized: After equalization; None if the network is deployed in float.
         deployed: What the artifacts encode: `folded`, or the int8 network.
-        calibration: The images that it was equalized and quantized with.
+        calibration: Images for equalization and quantization; None if deployed in float.
     """
 
     original: FloatModel

@@ -97,7 +97,7 @@ def rescale_all(
     shown = dict(observed)
     for group, factor in scaled:
         rescale(traced, group, factor)
-        shown |= {node.name: observed[node.name].divided(factor.numpy()) for node in group.nodes}
+        shown |= {node.name: observed[node.name].divided_by(factor.numpy()) for node in group.nodes}
     return shown
 
 

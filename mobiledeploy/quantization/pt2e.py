@@ -148,7 +148,7 @@ def _drop_subsumed_clamps(converted: GraphModule, in_float: set[str]) -> None:
         if user.target is not _QUANTIZE:
             raise ExportError(f"The activation {node.name} was not quantized.")
         _, scale, zero_point, *_ = user.args
-        if Encoding(scale=scale, zero_point=zero_point).performs(bounds):
+        if Encoding(scale=scale, zero_point=zero_point).enforces(bounds):
             node.replace_all_uses_with(node.args[0])
             converted.graph.erase_node(node)
     converted.recompile()

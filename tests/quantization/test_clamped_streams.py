@@ -101,4 +101,4 @@ def test_six_is_not_half_way_between_two_codes():
 )
 def test_an_encoding_performs_the_clamps_at_its_ends(zero_point, clamp, performed):
     encoding = Encoding(scale=float(np.float32(6 / 255)), zero_point=zero_point)
-    assert encoding.performs(clamp) is performed
+    assert encoding.enforces(clamp) is performed

@@ -126,7 +126,7 @@ def test_no_activation_is_left_outside_its_quantization(family):
     for clamp in left:
         (reader,) = clamp.users
         scale, zero_point = encoding_of(reader)
-        assert not Encoding(scale=scale, zero_point=zero_point).performs(clamp.args[1:])
+        assert not Encoding(scale=scale, zero_point=zero_point).enforces(clamp.args[1:])
 
 
 @EVERY_FAMILY
