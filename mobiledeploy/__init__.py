@@ -1,7 +1,7 @@
-"""Take a trained MobileNet to an ARM phone without losing it on the way.
+"""Deploy a trained MobileNet to an ARM phone as one int8 network.
 
 The public API, in pipeline order. Importing this package does not import torch: each name is loaded
-when it is first used.
+on first use.
 """
 
 from __future__ import annotations
@@ -62,6 +62,9 @@ def __getattr__(name: str) -> object:
     """Load a public name from its home module on first use (PEP 562)."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"mobiledeploy.{_HOME[name]}"), name)
+    from mobiledeploy.utils.quiet import quietly
+
+    with quietly():  # torchao and executorch warn while they are imported
+        value = getattr(import_module(f"mobiledeploy.{_HOME[name]}"), name)
     globals()[name] = value
     return value

@@ -6,7 +6,6 @@ torch, onnx and executorch are imported inside the commands, never at start: `--
 from __future__ import annotations
 
 import _thread
-import io
 import signal
 import sys
 import threading
@@ -26,7 +25,7 @@ from mobiledeploy.cli.doctor import doctor as doctor_command
 from mobiledeploy.cli.export import export as export_command
 from mobiledeploy.cli.inspect import inspect as inspect_command
 from mobiledeploy.cli.models import models as models_command
-from mobiledeploy.cli.output import UNREAD, console, deliver, explain, silence
+from mobiledeploy.cli.output import UNREAD, Stdout, console, explain, reserve_stdout, silence
 from mobiledeploy.cli.parity import parity as parity_command
 from mobiledeploy.cli.reproduce import reproduce as reproduce_command
 from mobiledeploy.cli.sensitivity import sensitivity as sensitivity_command
@@ -133,12 +132,13 @@ def _interrupt_again(ignored: sys.UnraisableHookArgs) -> None:
 
 
 def _run(arguments: Sequence[str] | None) -> int:
-    """Run one command and hand over what it wrote to stdout; return its exit code."""
-    written = io.StringIO()
-    with redirect_stdout(written):
+    """Run one command; return its exit code, or that of stdout if it could not be written."""
+    reserve_stdout()
+    stdout = Stdout(sys.stdout)
+    with redirect_stdout(stdout):
         code = _run_command(arguments)
     try:
-        deliver(written.getvalue(), sys.stdout)
+        stdout.require_written()
     except BrokenPipeError:
         return code or UNREAD
     except RuntimeFailedError as error:

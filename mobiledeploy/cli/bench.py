@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mobiledeploy.cli.device_options import DEVICE, PYTHON, RUNNER, TIMEOUT
-from mobiledeploy.cli.output import console, print_table, showing_progress, write_json
+from mobiledeploy.cli.output import console, print_table, write_json
+from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.cli.values import a_number, typed, with_manifests
 from mobiledeploy.errors import UsageError
 

@@ -10,7 +10,8 @@ import typer
 
 from mobiledeploy.cli.device_options import PYTHON, RUNNER, TIMEOUT
 from mobiledeploy.cli.doctor import print_checks
-from mobiledeploy.cli.output import console, print_json, showing_progress
+from mobiledeploy.cli.output import console, print_json
+from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.errors import RuntimeFailedError, UsageError
 
 SCHEMA = 1

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobiledeploy.cli.output import console, print_json, showing_progress
+from mobiledeploy.cli.output import console, print_json
+from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.errors import RuntimeFailedError
 
 if TYPE_CHECKING:

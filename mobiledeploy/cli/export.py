@@ -14,7 +14,8 @@ import typer
 
 from mobiledeploy.artifact.coverage import require_int8
 from mobiledeploy.cli import model_options as options
-from mobiledeploy.cli.output import console, print_json, print_table, showing_progress
+from mobiledeploy.cli.output import console, print_json, print_table
+from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.cli.values import a_number
 from mobiledeploy.errors import UsageError
 from mobiledeploy.models.spec import family_named

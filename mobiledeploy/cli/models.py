@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mobiledeploy.cli.output import console, print_json, print_table, showing_progress
+from mobiledeploy.cli.output import console, print_json, print_table
+from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.errors import UsageError
 from mobiledeploy.utils.progress import track
 

@@ -1,102 +1,105 @@
-"""What people see: progress, tables and errors on stderr; one JSON document on stdout."""
+"""What a command prints: results to stdout; progress, notes and errors to stderr.
+
+Results are tables and sentences that answer the command. Where a document goes to stdout
+(`--json`, or `-` as a path), results go to stderr, so that stdout holds the document and nothing
+else.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import sys
-import time
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from functools import cache
-from typing import TYPE_CHECKING, TypeVar
+from io import TextIOBase
+from typing import TYPE_CHECKING
 
 from mobiledeploy.errors import RuntimeFailedError
-from mobiledeploy.utils.progress import reporting_to
+from mobiledeploy.utils.files import STDOUT, write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import NoReturn, TextIO
 
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from mobiledeploy.errors import MobileDeployError
 
-T = TypeVar("T")
-
-_TABLE_WIDTH = 80  # at least: every table's figures have room
+_TABLE_WIDTH = 80  # tables are laid out for at least this width, so that no figure is cut
 
 UNREAD = 141  # what shells expect of a command whose reader went away: 128 + SIGPIPE
+
+_stdout_is_reserved = False
 
 
 @cache
 def console() -> Console:
-    """Return the console that people read: stderr, so that stdout stays machine-readable.
+    """Return the console for progress, notes and errors: stderr.
 
-    A string is shown as it is: `[red]` and `:x:` may stand in a file's name. What has a style is
+    Strings are printed as they are: `[red]` and `:x:` may be part of a file's name. Styled text is
     a `rich.text.Text`.
     """
     from rich.console import Console
 
     class Terminal(Console):
         def on_broken_pipe(self) -> NoReturn:
-            """End the command; rich's own exit code, 1, is a gate's."""
+            """End the command with `UNREAD`; rich would exit with 1, the code of a failed gate."""
             self.quiet = True
             silence(sys.stderr)
             raise SystemExit(UNREAD)
 
-    return Terminal(stderr=True, highlight=False, soft_wrap=False, markup=False, emoji=False)
+    return Terminal(stderr=True, highlight=False, markup=False, emoji=False)
 
 
-def deliver(text: str, stream: TextIO | None) -> None:
-    """Write to stdout what a command had to say there, to the last byte.
+@cache
+def _stdout_console() -> Console:
+    from rich.console import Console
 
-    Args:
-        text: May be empty: then it makes no difference whether there is a stdout.
-        stream: None where it was closed before the command began.
-
-    Raises:
-        BrokenPipeError: nobody reads it any more.
-        RuntimeFailedError: it cannot be written.
-    """
-    if not text:
-        return
-    if stream is None:
-        raise _undelivered("it is closed")
-    try:
-        stream.write(text)
-        stream.flush()
-    except (OSError, ValueError) as error:
-        silence(stream)
-        if isinstance(error, BrokenPipeError):
-            raise
-        raise _undelivered(getattr(error, "strerror", None) or error) from error
+    return Console(highlight=False, markup=False, emoji=False)
 
 
-def _undelivered(reason: object) -> RuntimeFailedError:
-    return RuntimeFailedError(
-        f"Could not write to standard output: {reason}.",
-        remedy="Send it to a file on a disk with room for it.",
-    )
+def results() -> Console:
+    """Return the console for results: stdout, or stderr while stdout is reserved."""
+    return console() if _stdout_is_reserved else _stdout_console()
 
 
-def silence(stream: TextIO) -> None:
-    """Lead a stream to nowhere: what it still holds would be tried again when Python ends."""
-    with suppress(OSError, ValueError):  # closed, or none with a descriptor
-        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+def reserve_stdout(*documents: Path | None) -> None:
+    """Send results to stderr from now on if one of `documents` is stdout (`-`)."""
+    global _stdout_is_reserved  # noqa: PLW0603 - one command per process, reset when one starts
+    _stdout_is_reserved = STDOUT in documents
+
+
+def print_result(*texts: str | Text) -> None:
+    """Print one line of results; long lines are not wrapped."""
+    results().print(*texts, soft_wrap=True)
 
 
 def print_table(table: Table) -> None:
-    """Print a table to where people read; lines too long for a window, rather than cut figures."""
-    from rich.segment import Segments
+    """Print a table of results; in a narrow window lines overflow rather than lose figures."""
+    width = max(results().width, _TABLE_WIDTH)
+    with results().capture() as captured:
+        results().print(table, width=width, crop=False, soft_wrap=False)
+    for line in captured.get().splitlines():
+        results().out(line.rstrip(), highlight=False)
 
-    options = console().options.update_width(max(console().width, _TABLE_WIDTH))
-    console().print(Segments(console().render(table, options)), end="", crop=False)
+
+def print_note(text: str) -> None:
+    """Print a note about the results to stderr."""
+    console().print(f"Note: {text}", soft_wrap=True)
+
+
+def print_warning(text: str, *, title: str = "Warning") -> None:
+    """Print a warning to stderr."""
+    from rich.text import Text
+
+    console().print(Text(f"{title}:", "bold yellow"), text, soft_wrap=True)
 
 
 def print_json(document: object) -> None:
-    """Write one JSON document to stdout; the only thing that ever goes there under ``--json``."""
+    """Print one JSON document to stdout."""
     sys.stdout.write(json.dumps(document, indent=2, default=str) + "\n")
 
 
@@ -106,13 +109,11 @@ def write_json(path: Path, document: object, *, indent: int = 2) -> None:
     Raises:
         RuntimeFailedError: the file cannot be written.
     """
-    from mobiledeploy.utils.files import write_text
-
     write_text(path, json.dumps(document, indent=indent) + "\n")
 
 
 def explain(error: MobileDeployError) -> None:
-    """Print an error the way users meet it: what failed, then how to mend it."""
+    """Print an error: what failed, then how to mend it."""
     from rich.text import Text
 
     console().print(Text("Error:", "bold red"), error.message, soft_wrap=True)
@@ -120,47 +121,77 @@ def explain(error: MobileDeployError) -> None:
         console().print(Text("Try:", "bold"), error.remedy, soft_wrap=True)
 
 
-class RichReporter:
-    """Shows progress with rich: a spinner or bar while it runs, one line with the time after."""
-
-    @contextmanager
-    def step(self, description: str) -> Iterator[None]:
-        """Show a spinner until the block ends, then a line with the seconds it took."""
-        from rich.text import Text
-
-        began = time.perf_counter()
-        with console().status(Text(f"{description}...")):
-            yield
-        self._done(description, began)
-
-    def track(self, items: Iterable[T], description: str, total: int) -> Iterator[T]:
-        """Yield `items` under a bar with the time left, then a line with the seconds it took."""
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
-
-        began = time.perf_counter()
-        said = TextColumn("{task.description}", markup=False)
-        columns = (said, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        # a bar that cannot be erased again leaves an empty line in logs and pipes
-        hidden = not console().is_terminal
-        with Progress(*columns, console=console(), transient=True, disable=hidden) as progress:
-            yield from progress.track(items, total=total, description=description)
-        self._done(description, began)
-
-    def _done(self, description: str, began: float) -> None:
-        from rich.text import Text
-
-        took = Text(f"{time.perf_counter() - began:.1f} s", "dim")
-        console().print(f"  {description}", took)
+def silence(stream: TextIO) -> None:
+    """Redirect a stream to nowhere, so that Python does not flush the rest of it at exit."""
+    with suppress(OSError, ValueError):  # closed, or without a descriptor
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-@contextmanager
-def showing_progress() -> Iterator[None]:
-    """Show the progress of everything inside the context on stderr."""
-    with reporting_to(RichReporter()):
-        yield
+class Stdout(TextIOBase):
+    """The process's stdout, which remembers that it could not be written instead of raising.
+
+    A command whose reader has gone (`| head`) still writes its reports and judges its gates.
+
+    Args:
+        stream: None if stdout was closed before the command began.
+    """
+
+    def __init__(self, stream: TextIO | None) -> None:
+        super().__init__()
+        self._stream = stream
+        self._failure: OSError | ValueError | None = None
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]  # a property of TextIOBase, too
+        """Return the encoding of the stream, which decides whether tables are drawn in ASCII."""
+        return getattr(self._stream, "encoding", None) or "utf-8"
+
+    def isatty(self) -> bool:
+        """Return whether the stream is a terminal."""
+        return self._stream is not None and not self._stream.closed and self._stream.isatty()
+
+    def fileno(self) -> int:
+        """Return the descriptor of the stream.
+
+        Raises:
+            OSError: it has none.
+        """
+        if self._stream is None:
+            raise OSError("stdout is closed")
+        return self._stream.fileno()
+
+    def write(self, text: str) -> int:
+        """Write and flush `text`; characters that the stream cannot encode become escapes."""
+        if not isinstance(text, str):
+            raise TypeError(f"expected text, found {type(text).__name__}")
+        if text and self._failure is None:
+            try:
+                self._write(text)
+            except (OSError, ValueError) as error:
+                self._failure = error
+                if self._stream is not None:
+                    silence(self._stream)
+        return len(text)
+
+    def _write(self, text: str) -> None:
+        if self._stream is None:
+            raise ValueError("it is closed")
+        encoded = text.encode(self.encoding, errors="backslashreplace")
+        self._stream.write(encoded.decode(self.encoding))
+        self._stream.flush()
+
+    def require_written(self) -> None:
+        """Raise if something could not be written.
+
+        Raises:
+            BrokenPipeError: the reader has gone.
+            RuntimeFailedError: stdout is closed, or its disk is full.
+        """
+        if isinstance(self._failure, BrokenPipeError):
+            raise self._failure
+        if self._failure is not None:
+            reason = getattr(self._failure, "strerror", None) or self._failure
+            raise RuntimeFailedError(
+                f"Could not write to standard output: {reason}.",
+                remedy="Redirect it to a file on a disk with free space.",
+            ) from self._failure

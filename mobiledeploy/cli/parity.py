@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobiledeploy.cli.device_options import DEVICE, PYTHON, TIMEOUT
-from mobiledeploy.cli.output import console, print_table, showing_progress
+from mobiledeploy.cli.output import console, print_table
+from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.cli.values import a_number, typed, with_manifests
 from mobiledeploy.errors import UsageError
 

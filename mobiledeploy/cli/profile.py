@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobiledeploy.cli.output import console, print_table, showing_progress, write_json
+from mobiledeploy.cli.output import console, print_table, write_json
+from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.cli.values import typed, with_manifests
 from mobiledeploy.errors import UsageError
 

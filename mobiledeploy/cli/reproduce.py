@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from mobiledeploy.cli.output import console, print_json, showing_progress
+from mobiledeploy.cli.output import console, print_json
+from mobiledeploy.cli.progress import showing_progress
 
 _NOT_THE_SAME = 1  # as documented in `mobiledeploy.errors`: a gate said no
 _LISTED = 10

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobiledeploy.cli import model_options as options
-from mobiledeploy.cli.output import console, print_table, showing_progress, write_json
+from mobiledeploy.cli.output import console, print_table, write_json
+from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.errors import DataError
 from mobiledeploy.models.spec import family_named
 from mobiledeploy.network import RECIPES

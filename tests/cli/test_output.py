@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from mobiledeploy.cli import output
-from mobiledeploy.cli.output import RichReporter
+from mobiledeploy.cli.progress import RichReporter
 from mobiledeploy.errors import DataError
 
 NAMES = ["net[red].onnx", "q[/x].onnx", "a:x:[/].onnx"]
