@@ -45,7 +45,7 @@ from mobiledeploy.quantization.learned_equalization import learn_equalization
 from mobiledeploy.quantization.ptq import quantize
 from mobiledeploy.runtimes.runner import Runner
 from mobiledeploy.utils.quiet import quietly
-from mobiledeploy.utils.threads import in_order, parts
+from mobiledeploy.utils.threads import batch_slices, parallel_map
 
 CHECKPOINTS = {
     "v1": "mobilenet_v1_0.5",
@@ -139,7 +139,7 @@ def measure(subject: Subject, rows: Iterator[Row]) -> None:
         with quietly():
             network = make(subject.model, images)
         seconds = time.perf_counter() - began
-        logits = [network.run({"input": unseen[part]})["logits"] for part in parts(unseen)]
+        logits = [network.run({"input": unseen[part]})["logits"] for part in batch_slices(unseen)]
         row = figures(exact, np.concatenate(logits), subject.evaluation.labels)
         print(f"| {title} | {row} | {seconds:.0f} |", flush=True)
 
@@ -203,7 +203,7 @@ def with_copies(subject: Subject) -> Subject:
 
 def float_logits(subject: Subject) -> NDArray[np.float32]:
     images = subject.evaluation.images
-    logits = in_order(
+    logits = parallel_map(
         lambda image: subject.model.module(torch.from_numpy(image[None])).numpy(), images
     )
     return np.concatenate(list(logits))

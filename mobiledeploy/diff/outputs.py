@@ -19,7 +19,7 @@ from mobiledeploy.parity.compare import figures
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.runtimes.pytorch import EagerRunner
 from mobiledeploy.utils.progress import track
-from mobiledeploy.utils.threads import parts
+from mobiledeploy.utils.threads import batch_slices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -108,7 +108,7 @@ def _broken(sides: tuple[OpenArtifact, OpenArtifact], logits: Sequence[Logits]) 
 
 
 def _run(run: Run, images: CalibrationSet, description: str) -> Logits:
-    few = parts(images.images)
+    few = batch_slices(images.images)
     answers = (run({INPUT_NAME: images.images[part]})[OUTPUT_NAME] for part in few)
     return np.concatenate(list(track(answers, description, len(few))))
 

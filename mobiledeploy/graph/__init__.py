@@ -1,1 +1,1 @@
-"""The network as a flat graph of aten operators, and what is done to it in float."""
+"""The float network as a flat ATen graph: BatchNorm folding, fused operators, channel groups."""

@@ -1,10 +1,13 @@
-"""The folded network as a flat graph of ATen operators, and what in it becomes one int8 operator.
+"""The folded network as a flat graph of ATen operators, grouped into int8 operators.
 
-In: a `FoldedModel`. Out: an `fx.GraphModule` that owns its weights, its `FusedOp`s (an operator
-with the activation that its requantization performs) and its `SharedEncoding`s (activations that
-share one encoding). `equalize` and `quantize` both work on this form.  Invariant: the traced
-graph computes what the module computes, on any batch size; every operator in it belongs to
-exactly one unit, so nothing can stay float unnoticed.
+Input: a `FoldedModel`. Output: an `fx.GraphModule` that owns its weights, its `FusedOp`s (one
+operator and the activation that its saturation performs) and its `SharedEncoding`s (activations
+that share one scale and zero-point). Equalization and quantization both work on this form.
+Maths: hard-sigmoid(W x + b) = clamp((W / 6) x + b / 6 + 1/2, 0, 1), so the gate of
+squeeze-and-excitation becomes a convolution with a clamp (Howard et al., "Searching for
+MobileNetV3" (2019), section 5.2).
+Invariant: the graph computes what the module computes, at any batch size, and every operator
+belongs to exactly one `FusedOp`, so that no operator stays in float unnoticed.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from mobiledeploy.errors import ExportError
 from mobiledeploy.utils.quiet import quietly
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from torch.fx import GraphModule, Node
 
@@ -40,7 +43,8 @@ _KINDS: dict[object, Kind] = {
     aten.pad.default: "pad",
     aten.flatten.using_ints: "reshape",
 }
-# Operators that overwrite their operand, which somebody may still want to look at.
+# Operators that overwrite their operand. They become out-of-place, so that every value of the graph
+# can be observed.
 _IN_PLACE: dict[object, torch._ops.OpOverload] = {
     aten.add_.Tensor: aten.add.Tensor,
     aten.relu_.default: aten.relu.default,
@@ -54,11 +58,13 @@ _HARDTANH = (aten.hardtanh.default, aten.relu6.default)
 
 @dataclass(frozen=True, slots=True)
 class FusedOp:
-    """One int8 operator: `operator`, followed by the clamp that its saturation can perform.
+    """One int8 operator: an ATen operator and the activation that its saturation performs.
 
     Attributes:
-        output: The node whose value leaves the unit: `operator` itself, or the activation after it.
-        clamp: (low, high) of that activation; None where there is none.
+        kind: What the operator computes.
+        operator: The node of the operator.
+        output: The node whose value is quantized: `operator`, or the activation behind it.
+        clamp: Bounds (low, high) of that activation; None if there is no activation.
     """
 
     kind: Kind
@@ -67,30 +73,40 @@ class FusedOp:
     clamp: tuple[float, float] | None
 
     @property
+    def name(self) -> str:
+        """Return the name of the operator's node, the key of weights and scales."""
+        return self.operator.name
+
+    @property
+    def layer(self) -> str:
+        """Return the layer's name: its module, for example "features.3.conv.2", or its `name`."""
+        return module_of(self.operator) or self.name
+
+    @property
     def has_weight(self) -> bool:
-        """Return whether the unit multiplies by a constant weight."""
+        """Return whether the operator multiplies by a constant weight."""
         return self.kind in {"convolution", "linear"}
 
     @property
     def activations(self) -> tuple[Node, ...]:
-        """Return the operands that are activations, in order."""
+        """Return the nodes of the operands that are activations, in order."""
         count = 2 if self.kind in {"add", "multiply"} else 1
         return cast("tuple[Node, ...]", self.operator.args[:count])
 
     @property
     def moves_values(self) -> bool:
-        """Return whether the unit computes nothing: its output is its input's values, and zeros."""
+        """Return whether the output holds only input values and zeros."""
         return self.kind in {"pad", "reshape"}
 
 
 @dataclass(frozen=True, slots=True)
 class SharedEncoding:
-    """Activations that share one encoding: a residual stream, or a single tensor.
+    """Activations with one scale and zero-point: a residual stream, or a single tensor.
 
     Attributes:
-        name: The name of its last node; the key of its encoding.
-        nodes: In topological order.
-        clamp: The tightest bounds that hold for all of them.
+        name: Name of the last node; the key of the encoding.
+        nodes: The activations, in topological order.
+        clamp: The tightest bounds (low, high) that hold for all of them.
     """
 
     name: str
@@ -99,13 +115,13 @@ class SharedEncoding:
 
 
 def trace(model: FoldedModel) -> GraphModule:
-    """Return the folded module as a flat ATen graph with weights of its own.
+    """Return the folded module as a flat ATen graph with its own copy of the weights.
 
-    Dropout is gone, nothing is computed in place, and hard-sigmoids have become part of the
-    convolutions before them. A module that is such a graph already is copied.
+    Removes dropout, replaces in-place operators and folds every hard-sigmoid into the convolution
+    before it. A module that already is such a graph is copied.
 
     Raises:
-        ExportError: a hard-sigmoid does not follow a convolution that only it reads.
+        ExportError: a hard-sigmoid does not follow a convolution that has no other user.
     """
     with quietly():  # copying a graph warns about torch's own pytree
         module = copy.deepcopy(model.module).eval()
@@ -114,7 +130,7 @@ def trace(model: FoldedModel) -> GraphModule:
     with quietly():
         program = torch.export.export(module, (torch.zeros(model.info.input.shape),))
         unlifted = program.module(check_guards=False)
-    # a graph module of our own, without the hook that holds the input to a batch of one
+    # A new graph module, without the exported program's hook that fixes the batch size to one.
     traced = torch.fx.GraphModule(unlifted, unlifted.graph)
     for node in traced.graph.find_nodes(op="call_function", target=aten.dropout.default):
         node.replace_all_uses_with(cast("Node", node.args[0]))
@@ -122,33 +138,33 @@ def trace(model: FoldedModel) -> GraphModule:
     for node in traced.graph.nodes:
         node.target = _IN_PLACE.get(node.target, node.target)
     for node in traced.graph.find_nodes(op="call_function", target=aten.hardsigmoid.default):
-        _absorb_hard_sigmoid(traced, node)
+        _fold_hard_sigmoid(traced, node)
     traced.recompile()
     return traced
 
 
 def find_fused_ops(traced: GraphModule) -> tuple[FusedOp, ...]:
-    """Return the graph's units in topological order.
+    """Return the int8 operators of a traced graph, in topological order.
 
     Raises:
-        ExportError: an operator belongs to no unit, so it has no int8 form.
+        ExportError: an operator has no int8 form.
     """
     ops: list[FusedOp] = []
-    inside: set[Node] = set()
+    fused: set[Node] = set()
     for node in traced.graph.nodes:
-        if node.op != "call_function" or node in inside:
+        if node.op != "call_function" or node in fused:
             continue
         kind = _kind_of(node)
         if kind is None:
             raise ExportError(
-                f"The operator {node.target} (node {node.name}) has no int8 form here.",
-                remedy="Export without --int8, or express it by convolution, linear, add, multiply,"
-                " zero padding, global average pooling, ReLU, ReLU6, hard-swish or hard-sigmoid.",
+                f"The operator {node.target} (node {node.name}) has no int8 form.",
+                remedy="Export without --int8, or use only convolution, linear, add, multiply, zero"
+                " padding, global average pooling, ReLU, ReLU6, hard-swish and hard-sigmoid.",
             )
         activation = _only_user(node) if kind in {"convolution", "linear", "add"} else None
         clamp = clamp_of(activation) if activation is not None else None
         output = activation if clamp is not None and activation is not None else node
-        inside.update((node, output))
+        fused.update((node, output))
         ops.append(FusedOp(kind, node, output, clamp))
     return tuple(ops)
 
@@ -156,34 +172,52 @@ def find_fused_ops(traced: GraphModule) -> tuple[FusedOp, ...]:
 def find_shared_encodings(
     traced: GraphModule, ops: Sequence[FusedOp]
 ) -> tuple[SharedEncoding, ...]:
-    """Group activations that share an encoding; return the groups in topological order.
+    """Group the activations that must share one encoding, in topological order of their first node.
 
-    Residual adds, pads and reshapes are exact in any runtime when their operands and result share
-    one encoding: the add is integer addition with saturation, the others move bytes (what a pad
-    adds is the zero-point's code).
+    An addition, a pad or a reshape is exact in every runtime if its operands and its result share
+    one encoding: the addition is an integer addition with saturation, the others copy codes, and a
+    pad adds the code of zero, the zero-point.
+
+    Args:
+        traced: From `trace`.
+        ops: From `find_fused_ops`.
     """
     (source,) = traced.graph.find_nodes(op="placeholder")
     outputs = [source, *(op.output for op in ops)]
-    group: dict[Node, list[Node]] = {node: [node] for node in outputs}
-    for op in ops:
-        if op.kind == "add" or op.moves_values:
-            merged: list[Node] = []
-            for node in (*op.activations, op.output):
-                merged.extend(n for n in group[node] if n not in merged)
-            for node in merged:
-                group[node] = merged
-    moved = {op.output for op in ops if op.moves_values}  # without bounds of their own
+    tied = ((*op.activations, op.output) for op in ops if op.kind == "add" or op.moves_values)
     clamps = {op.output: op.clamp for op in ops}
-    shared_encodings: dict[int, SharedEncoding] = {}
-    for node in outputs:
-        members = tuple(sorted(group[node], key=outputs.index))
-        makers = [n for n in members if n not in moved]
-        bounds = [clamps.get(n) or (-float("inf"), float("inf")) for n in makers]
+    unbounded = {op.output for op in ops if op.moves_values}  # they keep their input's bounds
+    found = []
+    for members in connected_components(outputs, tied):
+        bounds = [
+            clamps.get(node) or (-float("inf"), float("inf"))
+            for node in members
+            if node not in unbounded
+        ]
         clamp = (min(low for low, _ in bounds), max(high for _, high in bounds))
-        shared_encodings.setdefault(
-            id(group[node]), SharedEncoding(members[-1].name, members, clamp)
-        )
-    return tuple(shared_encodings.values())
+        found.append(SharedEncoding(members[-1].name, members, clamp))
+    return tuple(found)
+
+
+def connected_components(
+    nodes: Sequence[Node], tied: Iterable[Sequence[Node]]
+) -> list[tuple[Node, ...]]:
+    """Partition nodes into the connected components of a relation.
+
+    Args:
+        nodes: The nodes to partition, in order.
+        tied: Groups of nodes that belong to one component.
+
+    Returns:
+        Components in the order of their first node, each in the order of `nodes`.
+    """
+    component = {node: [node] for node in nodes}
+    for group in tied:
+        merged = list(dict.fromkeys(n for node in group for n in component[node]))
+        component.update(dict.fromkeys(merged, merged))
+    position = {node: number for number, node in enumerate(nodes)}
+    unique = {id(members): members for members in component.values()}
+    return [tuple(sorted(members, key=position.__getitem__)) for members in unique.values()]
 
 
 def parameter(traced: GraphModule, node: object) -> torch.nn.Parameter:
@@ -194,14 +228,15 @@ def parameter(traced: GraphModule, node: object) -> torch.nn.Parameter:
 
 
 def weight_and_bias(traced: GraphModule, op: FusedOp) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a unit's weight (out, in / groups, kH, kW) or (out, in), and its bias (out,).
+    """Return an operator's weight (out, in / groups, kH, kW) or (out, in), and its bias (out,).
 
-    A missing bias is added to the graph as zeros first, so that corrections have a place to go.
+    Both are the graph's own tensors. If the operator has no bias, zeros are added to the graph
+    first, because bias correction needs one.
     """
     node = op.operator
     if len(node.args) < 3 or node.args[2] is None:
         weight_node = cast("torch.fx.Node", node.args[1])
-        name = f"{op.operator.name}_bias"
+        name = f"{op.name}_bias"
         zeros = torch.zeros(parameter(traced, weight_node).shape[0])
         traced.register_parameter(name, torch.nn.Parameter(zeros, requires_grad=False))
         with traced.graph.inserting_after(weight_node):
@@ -212,19 +247,19 @@ def weight_and_bias(traced: GraphModule, op: FusedOp) -> tuple[torch.Tensor, tor
 
 
 def groups_of(node: Node) -> int:
-    """Return the groups of a convolution; 1 of a linear layer."""
+    """Return the number of groups of a convolution, and 1 for a linear operator."""
     return cast("int", node.args[6]) if len(node.args) > 6 else 1
 
 
 def _kind_of(node: Node) -> Kind | None:
-    """Return what an operator is in integers; None where it is nothing that we know."""
+    """Return the int8 kind of an operator; None if it has none."""
     kind = _KINDS.get(node.target)
     return kind if kind != "pad" or _is_zero_padding(node) else None
 
 
 def _is_zero_padding(node: Node) -> bool:
-    """Return whether a pad adds zeros: it neither mirrors nor crops."""
-    amounts, settings = cast("list[int]", node.args[1]), node.args[2:]  # mode and value, if given
+    """Return whether a pad adds zeros, instead of reflecting, cropping or adding another value."""
+    amounts, settings = cast("list[int]", node.args[1]), node.args[2:]  # mode and value, if any
     return min(amounts) >= 0 and all(each in ("constant", None, 0.0) for each in settings)
 
 
@@ -233,7 +268,7 @@ def _only_user(node: Node) -> Node | None:
 
 
 def clamp_of(node: Node) -> tuple[float, float] | None:
-    """Return the bounds of a ReLU-like activation, or None if the node is none."""
+    """Return the bounds (low, high) of a ReLU-like activation; None for any other node."""
     if node.target is aten.relu.default:
         return (0.0, float("inf"))
     if node.target in _HARDTANH:
@@ -242,19 +277,17 @@ def clamp_of(node: Node) -> tuple[float, float] | None:
     return None
 
 
-def _absorb_hard_sigmoid(traced: GraphModule, node: Node) -> None:
-    """Turn a convolution + hard-sigmoid into a convolution clamped to [0, 1], in place.
+def _fold_hard_sigmoid(traced: GraphModule, node: Node) -> None:
+    """Replace convolution + hard-sigmoid by a convolution clamped to [0, 1], in place.
 
-    hard-sigmoid(y) = relu6(y + 3) / 6 = clamp(y / 6 + 1/2, 0, 1)
-
-    so it is the convolution with W / 6 and b / 6 + 1/2, clamped: one int8 operator whose saturation
-    is the activation (MobileNetV3, section 5.2; the gate of squeeze-and-excitation is its one use).
+    hard-sigmoid(y) = relu6(y + 3) / 6 = clamp(y / 6 + 1/2, 0, 1): the convolution takes W / 6 and
+    b / 6 + 1/2, and its saturation performs the clamp.
     """
     convolution = cast("Node", node.args[0])
     if convolution.target is not aten.conv2d.default or len(convolution.users) != 1:
         raise ExportError(
-            f"The hard-sigmoid {node.name} follows {convolution.target}, not a convolution of its"
-            " own, and has no int8 form.",
+            f"The hard-sigmoid {node.name} has no int8 form: it follows {convolution.target};"
+            " expected a convolution without other users.",
             remedy="Export without --int8.",
         )
     weight, bias = weight_and_bias(traced, FusedOp("convolution", convolution, node, None))
@@ -266,6 +299,6 @@ def _absorb_hard_sigmoid(traced: GraphModule, node: Node) -> None:
 
 
 def module_of(node: Node) -> str:
-    """Return the module that an operator was traced in, such as "features.3.conv"; "" if none."""
+    """Return the module that a node was traced in, for example "features.3.conv"; "" for none."""
     modules = [name for name, _ in node.meta.get("nn_module_stack", {}).values()]
     return modules[-1] if modules else ""

@@ -1,12 +1,12 @@
-"""Which tensors' channels can be rescaled without changing the network, and how it is done.
+"""Groups of tensors whose channels can be rescaled without changing the network's function.
 
-A linear operator in front of a tensor x can produce x / s (its rows divided by s), and the
-operators behind it can read it so (their columns multiplied by s):
-
-    W2 x = (W2 diag(s)) (diag(1/s) x)
-
-In: a traced graph and its units. Out: groups of tensors that have to be scaled together. Which s
-is a good one is for others to say (`equalize`, `quantize.factors`).
+Input: a traced graph and its fused operators. Output: groups of tensors that have to be scaled
+together, and the rescaling itself. Which scales are good is decided elsewhere
+(`quantization.equalize`, `quantization.learned_equalization`).
+Maths: W2 x = (W2 diag(s)) (diag(1/s) x): the operators that write x divide their rows by s, the
+operators that read it multiply their columns by s.
+Invariant: the network's outputs stay equal, to float rounding, as long as no scaled channel is
+clipped at the group's ceiling.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mobiledeploy.graph.aten_graph import groups_of, weight_and_bias
+from mobiledeploy.graph.aten_graph import connected_components, groups_of, weight_and_bias
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -29,11 +29,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ChannelGroup:
-    """Tensors whose channels must be scaled together, and the operators on both sides of them.
+    """Tensors whose channels must be scaled together.
 
     Attributes:
-        ceiling: What no scaled channel may exceed: 6 behind a ReLU6, else infinity.
-        linear: Whether no ReLU makes any of them, also behind an addition: signs may change then.
+        nodes: The tensors, in topological order.
+        producers: Operators with weights that write one of them.
+        consumers: Operators with weights that read one of them.
+        ceiling: Upper bound of the activation in front: 6 for ReLU6, else infinity.
+        linear: Whether no activation writes any of the tensors, so that s may be negative.
     """
 
     nodes: tuple[Node, ...]
@@ -44,78 +47,88 @@ class ChannelGroup:
 
 
 def find_groups(traced: GraphModule, ops: Sequence[FusedOp]) -> tuple[ChannelGroup, ...]:
-    """Return the groups of tensors that may be rescaled, in topological order."""
+    """Return the groups of tensors that may be rescaled, in topological order.
+
+    Args:
+        traced: From `trace`.
+        ops: From `find_fused_ops`.
+    """
     (source,) = traced.graph.find_nodes(op="placeholder")
-    tied: dict[Node, list[Node]] = {node: [node] for node in [source, *(u.output for u in ops)]}
-    for op in ops:
-        if op.kind in {"add", "pool", "multiply"} or op.moves_values:
-            ends = _signal_and_gate(op)[:1] if op.kind == "multiply" else op.activations
-            merged: list[Node] = []
-            for node in (*ends, op.output):
-                merged.extend(n for n in tied[node] if n not in merged)
-            for node in merged:
-                tied[node] = merged
-    groups = {id(nodes): tuple(nodes) for nodes in tied.values()}
-    found = (_group(nodes, ops, source) for nodes in groups.values())
-    return tuple(group for group in found if group is not None)
+    outputs = [source, *(op.output for op in ops)]
+    groups = (
+        _group(nodes, ops, source) for nodes in connected_components(outputs, map(_tied_nodes, ops))
+    )
+    return tuple(group for group in groups if group is not None)
+
+
+def _tied_nodes(op: FusedOp) -> tuple[Node, ...]:
+    """Return the nodes around an operator whose channels must have the same scale."""
+    if op.kind == "multiply":
+        signal, _ = _signal_and_gate(op)
+        return (signal, op.output)
+    if op.kind in {"add", "pool"} or op.moves_values:
+        return (*op.activations, op.output)
+    return (op.output,)
 
 
 def _group(nodes: tuple[Node, ...], ops: Sequence[FusedOp], source: Node) -> ChannelGroup | None:
-    """Return the group that these tensors form, or None where something minds the factor."""
+    """Return the group that these tensors form; None if rescaling would change the function."""
     makers = [op for op in ops if op.output in nodes]
     readers = [op for op in ops if any(a in nodes for a in op.activations)]
     producers = tuple(op for op in makers if op.has_weight)
     consumers = tuple(op for op in readers if op.has_weight)
     leaves_network = any(user.op == "output" for node in nodes for user in node.users)
-    gates = any(op.kind == "multiply" and _signal_and_gate(op)[1] in nodes for op in readers)
-    curved = any(op.kind == "hardswish" for op in (*makers, *readers))
+    is_gate = any(op.kind == "multiply" and _signal_and_gate(op)[1] in nodes for op in readers)
+    nonlinear = any(op.kind == "hardswish" for op in (*makers, *readers))
     bounds = [op.clamp for op in makers if op.clamp is not None]
     ceiling = min((high for _, high in bounds), default=float("inf"))
-    if source in nodes or leaves_network or gates or curved or not consumers:
+    if source in nodes or leaves_network or is_gate or nonlinear or not consumers:
         return None
     return ChannelGroup(nodes, producers, consumers, ceiling, linear=not bounds)
 
 
-def _signal_and_gate(product: FusedOp) -> tuple[Node, Node]:
-    """Return a product's factors: the tensor, and what each of its channels is multiplied by."""
-    gate, signal = sorted(product.activations, key=lambda node: node.meta["val"].numel())
+def _signal_and_gate(multiplication: FusedOp) -> tuple[Node, Node]:
+    """Return the two operands of a multiplication: the tensor, and the gate per channel."""
+    gate, signal = sorted(multiplication.activations, key=lambda node: node.meta["val"].numel())
     return signal, gate
 
 
 def rescale_all(
     traced: GraphModule,
-    scaled: Iterable[tuple[ChannelGroup, torch.Tensor]],
+    scales: Iterable[tuple[ChannelGroup, torch.Tensor]],
     observed: Mapping[str, ActivationStats],
 ) -> dict[str, ActivationStats]:
-    """Rescale groups, in place; return what the network's tensors show now, by node name.
+    """Rescale groups in place; return the activation statistics of the result, by node name.
 
     Args:
         traced: The graph that owns the weights.
-        scaled: Groups of it, each with its s.
-        observed: What the tensors showed before.
+        scales: Groups, each with its scales s (channels,), float32.
+        observed: Activation statistics before rescaling, by node name.
     """
-    shown = dict(observed)
-    for group, factor in scaled:
-        rescale(traced, group, factor)
-        shown |= {node.name: observed[node.name].divided_by(factor.numpy()) for node in group.nodes}
-    return shown
+    rescaled = dict(observed)
+    for group, scale in scales:
+        rescale(traced, group, scale)
+        rescaled |= {
+            node.name: observed[node.name].divided_by(scale.numpy()) for node in group.nodes
+        }
+    return rescaled
 
 
-def rescale(traced: GraphModule, group: ChannelGroup, factor: torch.Tensor) -> None:
-    """Make a group's channels x / s, in place.
+def rescale(traced: GraphModule, group: ChannelGroup, scale: torch.Tensor) -> None:
+    """Replace a group's channels x by x / s, in place.
 
     Args:
         traced: The graph that owns the weights.
-        group: Of it.
-        factor: s, (channels,), float32.
+        group: One of its groups.
+        scale: The scales s, (channels,), float32.
     """
     for op in group.producers:
         weight, bias = weight_and_bias(traced, op)
-        weight.copy_(weight / factor.view(-1, *[1] * (weight.dim() - 1)))
-        bias.copy_(bias / factor)
+        weight.copy_(weight / scale.view(-1, *[1] * (weight.dim() - 1)))
+        bias.copy_(bias / scale)
     for op in group.consumers:
         weight, _ = weight_and_bias(traced, op)
         groups = groups_of(op.operator)
-        read = factor.view(groups, 1, -1)  # the factors of what each group's outputs read
-        read = read.expand(-1, weight.shape[0] // groups, -1).reshape(weight.shape[:2])
-        weight.copy_(weight * read.view(*weight.shape[:2], *[1] * (weight.dim() - 2)))
+        per_input = scale.view(groups, 1, -1)  # scales of the input channels of each group
+        per_input = per_input.expand(-1, weight.shape[0] // groups, -1).reshape(weight.shape[:2])
+        weight.copy_(weight * per_input.view(*weight.shape[:2], *[1] * (weight.dim() - 2)))

@@ -1,13 +1,13 @@
-"""Watch activations while images pass through the float graph.
+"""Observers: run images through the float graph and record its activations.
 
-In: a traced graph and a `CalibrationSet`. Out: per tensor, every image's minimum and maximum in
-every channel. Nothing is decided here: equalization and the choice of ranges draw their
-conclusions.
+Input: a traced graph and a `CalibrationSet`. Output: `ActivationStats` per tensor, the minimum and
+maximum of every image and channel.
+Invariant: nothing is decided here; equalization and the choice of ranges draw the conclusions.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -15,28 +15,57 @@ import torch
 from mobiledeploy.errors import DataError
 from mobiledeploy.network import ActivationStats
 from mobiledeploy.utils.progress import track
-from mobiledeploy.utils.threads import channels_last, in_order, parts
+from mobiledeploy.utils.threads import batch_slices, channels_last, parallel_map
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import NDArray
     from torch.fx import GraphModule, Node
 
     from mobiledeploy.network import CalibrationSet, FoldedModel
 
+T = TypeVar("T")
 Extremes: TypeAlias = "tuple[NDArray[np.float32], NDArray[np.float32]]"
 
 
-def known_or_observe(
-    model: FoldedModel, traced: GraphModule, nodes: Iterable[Node], calibration: CalibrationSet
-) -> Mapping[str, ActivationStats]:
-    """Return what the model's activations showed on these images, watching them if need be.
+class Recorder(torch.fx.Interpreter, Generic[T]):
+    """Runs a graph and keeps something of the values of chosen nodes.
 
     Args:
-        model: What `traced` was traced from.
         traced: The graph.
-        nodes: Of it.
+        nodes: The nodes to record.
+        keep: What to keep of a value (N, C, ...), for example its extremes.
+
+    Attributes:
+        records: What was kept in the last run, by node.
+    """
+
+    def __init__(
+        self, traced: GraphModule, nodes: Iterable[Node], keep: Callable[[torch.Tensor], T]
+    ) -> None:
+        super().__init__(traced)
+        self._nodes = frozenset(nodes)
+        self._keep = keep
+        self.records: dict[Node, T] = {}
+
+    def run_node(self, n: Node) -> object:
+        """Return a node's value, recording it if the node was chosen."""
+        value = super().run_node(n)
+        if n in self._nodes:
+            self.records[n] = self._keep(value)
+        return value
+
+
+def observe_cached(
+    model: FoldedModel, traced: GraphModule, nodes: Iterable[Node], calibration: CalibrationSet
+) -> Mapping[str, ActivationStats]:
+    """Return the statistics that the model carries for these images, or observe them.
+
+    Args:
+        model: The model that `traced` was traced from.
+        traced: The graph.
+        nodes: The nodes to observe.
         calibration: The images.
 
     Raises:
@@ -51,54 +80,42 @@ def known_or_observe(
 def observe(
     traced: GraphModule, nodes: Iterable[Node], calibration: CalibrationSet
 ) -> Mapping[str, ActivationStats]:
-    """Run the calibration images and return what the nodes showed, by node name.
+    """Run the calibration images and return the statistics of nodes, by node name.
 
     Raises:
         DataError: there are no images, or an activation is not finite.
     """
     if calibration.count == 0:
-        raise DataError("The calibration set is empty.", remedy="Give --calib-data some images.")
-    few = [calibration.images[part] for part in parts(calibration.images)]
-    watched = dict.fromkeys(nodes)  # in order, each once
-    extremes = in_order(lambda images: _extremes(traced, watched, images), few)
-    seen = list(track(extremes, "Calibrating", len(few)))
+        raise DataError(
+            "The calibration set is empty; expected at least one image.",
+            remedy="Give --calib-data a folder or file with images.",
+        )
+    nodes = dict.fromkeys(nodes)  # each node once, in order
+    batches = [calibration.images[batch] for batch in batch_slices(calibration.images)]
+
+    def extremes(images: NDArray[np.float32]) -> dict[Node, Extremes]:
+        recorder = Recorder(traced, nodes, _extremes)
+        recorder.run(channels_last(images))
+        return recorder.records
+
+    records = list(track(parallel_map(extremes, batches), "Calibrating", len(batches)))
     observed = {
         node.name: ActivationStats(
-            np.concatenate([part[node][0] for part in seen]),
-            np.concatenate([part[node][1] for part in seen]),
+            np.concatenate([record[node][0] for record in records]),
+            np.concatenate([record[node][1] for record in records]),
         )
-        for node in watched
+        for node in nodes
     }
-    for name, tensor in observed.items():
-        if not np.isfinite([tensor.minima.min(), tensor.maxima.max()]).all():
+    for name, stats in observed.items():
+        if not np.isfinite([stats.minima.min(), stats.maxima.max()]).all():
             raise DataError(
-                f"The activation {name} is not finite on the calibration images.",
+                f"The activation {name} is infinite or NaN on the calibration images.",
                 remedy="Check the weights for NaN, and the preprocessing (--mean, --std).",
             )
     return observed
 
 
-def _extremes(
-    traced: GraphModule, watched: Collection[Node], images: NDArray[np.float32]
-) -> dict[Node, Extremes]:
-    """Return the watched nodes' minima and maxima, each (images, channels)."""
-    watcher = _Observer(traced, watched)
-    watcher.run(channels_last(images))
-    return watcher.extremes
-
-
-class _Observer(torch.fx.Interpreter):
-    """Runs the graph and keeps each watched node's extremes, not its values."""
-
-    def __init__(self, traced: GraphModule, watched: Collection[Node]) -> None:
-        super().__init__(traced)
-        self._watched = watched
-        self.extremes: dict[Node, Extremes] = {}
-
-    def run_node(self, n: Node) -> object:
-        value = super().run_node(n)
-        if n in self._watched:
-            tensor = cast("torch.Tensor", value)
-            pixels = tensor.movedim(1, -1).reshape(len(tensor), -1, tensor.shape[1])
-            self.extremes[n] = (pixels.amin(1).numpy(), pixels.amax(1).numpy())
-        return value
+def _extremes(value: torch.Tensor) -> Extremes:
+    """Return minima and maxima over height and width, each (images, channels)."""
+    pixels = value.movedim(1, -1).reshape(len(value), -1, value.shape[1])
+    return pixels.amin(1).numpy(), pixels.amax(1).numpy()

@@ -25,7 +25,7 @@ from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.runtimes.pytorch import EagerRunner
 from mobiledeploy.utils.files import sha256_of
 from mobiledeploy.utils.progress import step, track
-from mobiledeploy.utils.threads import in_order, on_one_thread
+from mobiledeploy.utils.threads import on_one_thread, parallel_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -358,5 +358,5 @@ def _run(
     def logits(batch: Images) -> Logits:
         return run({INPUT_NAME: batch})[OUTPUT_NAME]
 
-    answers = in_order(logits, batches) if in_parallel else map(logits, batches)
+    answers = parallel_map(logits, batches) if in_parallel else map(logits, batches)
     return np.concatenate(list(track(answers, description, len(batches))))

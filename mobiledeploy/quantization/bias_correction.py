@@ -26,7 +26,7 @@ import torch
 
 from mobiledeploy.network import evenly_spread
 from mobiledeploy.quantization.fake_quantize import FakeQuantizedNetwork, Rounded
-from mobiledeploy.utils.threads import channels_last, in_order, parts
+from mobiledeploy.utils.threads import batch_slices, channels_last, parallel_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -76,7 +76,7 @@ def round_with_bias_correction(
     """
     rounded: dict[str, Rounded] = {}
     images = images[_spread_first(len(images), _shown(images.shape[-1]))]
-    waiting = deque(parts(images))
+    waiting = deque(batch_slices(images))
     under_way: list[ImageBatch] = []
     layers = {u.operator for u in ops if u.has_weight and u.operator.name not in floating}
     passed: list[Node] = []
@@ -121,7 +121,7 @@ def _advance(under_way: Sequence[ImageBatch], nodes: Sequence[Node]) -> None:
             run.advance(node)
 
     runs = [run for images in under_way for run in images.runs]
-    deque(in_order(advance, runs), maxlen=0)
+    deque(parallel_map(advance, runs), maxlen=0)
 
 
 @torch.no_grad()
@@ -133,10 +133,12 @@ def _round_layer(
     inputs = [given[0] for given in operands]
     _, weight, bias, *_ = operands[0]
     on_grid = rounding(node, weight, scales, inputs)
-    sums = in_order(lambda images: images.lost(node, on_grid), under_way)
+    sums = parallel_map(lambda images: images.lost(node, on_grid), under_way)
     shift = torch.stack(list(sums)).sum(0) / sum(len(x) for x in inputs)
     rounded = Rounded(on_grid, bias + shift)
-    deque(in_order(lambda images: images.pass_on(node, bias, rounded.bias), under_way), maxlen=0)
+    deque(
+        parallel_map(lambda images: images.pass_on(node, bias, rounded.bias), under_way), maxlen=0
+    )
     return rounded
 
 

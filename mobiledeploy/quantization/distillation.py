@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 import torch
 
-from mobiledeploy.utils.threads import channels_last, in_order, parts
+from mobiledeploy.utils.threads import batch_slices, channels_last, parallel_map
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,8 +61,8 @@ def split_hold_out(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 
 def float_logits(traced: GraphModule, images: NDArray[np.float32]) -> torch.Tensor:
     """Return what the float network says, (N, classes)."""
-    few = parts(images, at_once=1)
-    logits = in_order(lambda part: traced(torch.from_numpy(images[part])), few)
+    few = batch_slices(images, size=1)
+    logits = parallel_map(lambda part: traced(torch.from_numpy(images[part])), few)
     return torch.cat(list(logits))
 
 
@@ -79,8 +79,8 @@ def shuffled_batches(numbers: NDArray[np.intp], epochs: int) -> list[NDArray[np.
 
 def loss(network: Quantized, images: NDArray[np.float32], targets: torch.Tensor) -> float:
     """Return |logits - targets|^2 / |targets|^2."""
-    few = parts(images)
-    errors = in_order(
+    few = batch_slices(images)
+    errors = parallel_map(
         lambda part: float(
             (network.run(channels_last(images[part])) - targets[part]).square().sum()
         ),
@@ -107,7 +107,7 @@ def distill(
 
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
-    for of_few in in_order(gradients, parts(images)):
+    for of_few in parallel_map(gradients, batch_slices(images)):
         for parameter, gradient in zip(parameters, of_few, strict=True):
             cast("torch.Tensor", parameter.grad).add_(gradient)
     adam.step()

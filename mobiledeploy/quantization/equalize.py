@@ -32,7 +32,7 @@ import torch
 
 from mobiledeploy.graph.aten_graph import find_fused_ops, trace, weight_and_bias
 from mobiledeploy.graph.channel_groups import find_groups, rescale_all
-from mobiledeploy.graph.observers import known_or_observe
+from mobiledeploy.graph.observers import observe_cached
 from mobiledeploy.network import ObservedActivations
 from mobiledeploy.utils.threads import on_one_thread
 
@@ -64,7 +64,7 @@ def equalize(model: FoldedModel, calibration: CalibrationSet) -> FoldedModel:
     groups = find_groups(traced, ops)
     (source,) = traced.graph.find_nodes(op="placeholder")
     nodes = [source, *(op.output for op in ops)]  # more than are needed here: all that are
-    observed = known_or_observe(model, traced, nodes, calibration)
+    observed = observe_cached(model, traced, nodes, calibration)
     factors = [torch.from_numpy(_factors(traced, g, observed)).float() for g in groups]
     shown = rescale_all(traced, zip(groups, factors, strict=True), observed)
     observations = ObservedActivations(module=traced, images=calibration, by_node=shown)

@@ -28,7 +28,7 @@ import torch
 from torch.nn import functional as F
 
 from mobiledeploy.graph.aten_graph import groups_of
-from mobiledeploy.utils.threads import in_order
+from mobiledeploy.utils.threads import parallel_map
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,7 +74,7 @@ def _moments(node: Node, weight: torch.Tensor, inputs: Sequence[torch.Tensor]) -
         return columns.shape[1], columns.sum(1), columns.transpose(1, 2) @ columns
 
     count, first, second = 0, torch.zeros(()), torch.zeros(())
-    for positions, sum_of, sum_of_squares in in_order(sums, inputs):
+    for positions, sum_of, sum_of_squares in parallel_map(sums, inputs):
         count += positions
         first = first + sum_of.double()
         second = second + sum_of_squares.double()

@@ -18,9 +18,11 @@ of Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization" 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import torch
+
+from mobiledeploy.graph.observers import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -62,10 +64,10 @@ def probe(
         probes: How many v to draw.
         seed: Of the draw.
     """
-    watcher = _Observer(traced, nodes)
+    recorder = Recorder(traced, nodes, keep=lambda value: value)
     with torch.enable_grad():
-        logits = watcher.run(images.clone().requires_grad_(True))
-    values = [watcher.values[node] for node in nodes]
+        logits = recorder.run(images.clone().requires_grad_(True))
+    values = [recorder.records[node] for node in nodes]
     random = torch.Generator().manual_seed(seed)
     gradients = [
         torch.autograd.grad(
@@ -75,21 +77,6 @@ def probe(
     ]
     for node, value, *of_node in zip(nodes, values, *gradients, strict=True):
         yield Probe(node, value.detach(), tuple(of_node))
-
-
-class _Observer(torch.fx.Interpreter):
-    """Runs the graph and keeps some nodes' values."""
-
-    def __init__(self, traced: GraphModule, nodes: Sequence[Node]) -> None:
-        super().__init__(traced)
-        self._watched = set(nodes)
-        self.values: dict[Node, torch.Tensor] = {}
-
-    def run_node(self, n: Node) -> Any:
-        value = super().run_node(n)
-        if n in self._watched:
-            self.values[n] = value
-        return value
 
 
 def _inner_products(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

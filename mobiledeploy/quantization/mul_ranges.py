@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from mobiledeploy.quantization.fake_quantize import fake_quantize
 from mobiledeploy.quantization.hutchinson import Probe, probe
 from mobiledeploy.utils.progress import track
-from mobiledeploy.utils.threads import channels_last, in_order, parts
+from mobiledeploy.utils.threads import batch_slices, channels_last, parallel_map
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,7 +68,7 @@ class MulRanges:
             return costs.index(min(costs))
 
         outputs = [op.output for op in self.ops]
-        return dict(zip(outputs, in_order(cheapest, self.ops), strict=True))
+        return dict(zip(outputs, parallel_map(cheapest, self.ops), strict=True))
 
     def _cost(self, op: FusedOp, encodings: Mapping[str, Encoding]) -> float:
         """Return how far the logits move, squared and summed over the images."""
@@ -121,6 +121,6 @@ def find_mul_ranges(
         # gradients are four times the values, and only a product's are needed
         return {p.node: p if p.node in made else replace(p, gradients=()) for p in probed}
 
-    few = parts(images, at_once=1) if products else []
-    seen = tuple(track(in_order(look, few), "Judging products", len(few))) if few else ()
+    few = batch_slices(images, size=1) if products else []
+    seen = tuple(track(parallel_map(look, few), "Judging products", len(few))) if few else ()
     return MulRanges(products, hardswished, seen)

@@ -20,7 +20,7 @@ from mobiledeploy.graph.aten_graph import (
     trace,
     weight_and_bias,
 )
-from mobiledeploy.graph.observers import known_or_observe
+from mobiledeploy.graph.observers import observe_cached
 from mobiledeploy.network import evenly_spread
 from mobiledeploy.quantization.bias_correction import round_with_bias_correction
 from mobiledeploy.quantization.distillation import split_hold_out
@@ -98,7 +98,7 @@ def plan(model: FoldedModel, calibration: CalibrationSet, recipe: QuantRecipe) -
         ops = find_fused_ops(traced)
         shared_encodings = find_shared_encodings(traced, ops)
     nodes = [node for shared in shared_encodings for node in shared.nodes]
-    observed = known_or_observe(model, traced, nodes, calibration)
+    observed = observe_cached(model, traced, nodes, calibration)
     network = _Network(
         traced,
         ops,

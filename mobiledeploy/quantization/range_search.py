@@ -23,7 +23,7 @@ import torch
 from mobiledeploy.quantization.fake_quantize import fake_quantize
 from mobiledeploy.quantization.hutchinson import probe
 from mobiledeploy.utils.progress import track
-from mobiledeploy.utils.threads import channels_last, in_order, parts
+from mobiledeploy.utils.threads import batch_slices, channels_last, parallel_map
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -75,8 +75,8 @@ def search_factors(
                 table[row[name], column] += probed.cost(error)
         return table
 
-    all_of_them = parts(images, at_once=1)
-    tracked = track(in_order(costs, all_of_them), "Choosing ranges", len(all_of_them))
+    all_of_them = batch_slices(images, size=1)
+    tracked = track(parallel_map(costs, all_of_them), "Choosing ranges", len(all_of_them))
     best = np.argmin(sum(tracked, start=np.zeros(1)), axis=1)
     return {
         shared.name: _FACTORS[choice] if shared is not shared_encodings[-1] else 1.0

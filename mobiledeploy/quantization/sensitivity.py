@@ -13,7 +13,7 @@ from mobiledeploy.metrics import power_ratio_db
 from mobiledeploy.quantization.fake_quantize import FakeQuantizedNetwork
 from mobiledeploy.quantization.float_layers import float_ops, layer_name
 from mobiledeploy.utils.progress import track
-from mobiledeploy.utils.threads import channels_last, in_order, parts
+from mobiledeploy.utils.threads import batch_slices, channels_last, parallel_map
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -146,8 +146,8 @@ def sqnrs_db(
         noise = Noise(planned, rounded, channels_last(images[part]))
         return [noise.signal, *(noise.of(floating) for floating in choices)]
 
-    few = parts(images, at_once=1)  # every activation of theirs is kept
-    found = in_order(noises, few)
+    few = batch_slices(images, size=1)  # every activation of theirs is kept
+    found = parallel_map(noises, few)
     if said is not None:
         found = track(found, said, len(few))
     signal, *sums = (sum(values) for values in zip(*found, strict=True))

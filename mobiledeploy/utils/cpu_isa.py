@@ -1,12 +1,12 @@
-"""Floats that come out the same with AVX512 and without.
+"""Limit torch, oneDNN and numpy to AVX2, so that AVX512 does not change their results.
 
-torch, oneDNN and numpy choose their kernels by the processor. AVX512's add up in another order than
-AVX2's, and a decision that hangs on a last bit (a range, the rounding of a weight) makes two
-networks of one command. Told so before they are loaded, they compute everywhere as they would with
-AVX2: same images, same integers. It costs no time that could be measured, and runtimes do not
-mind. What MKL chooses by itself stays, Intel's processors or AMD's (decision record 0014).
+The three libraries choose their kernels by the processor. AVX512 kernels add floats in another
+order than AVX2 kernels, and a choice that depends on the last bit (a range, the rounding of a
+weight) would build two networks from one command. Limited to AVX2, they compute the same
+everywhere: same images, same integers. No slowdown could be measured, and the runtimes' own kernels
+are not affected. What MKL chooses by processor vendor is not covered (decision record 0014).
 
-What the environment says already is left alone.
+Variables that are already set in the environment are kept.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-_AS_WITH_AVX2 = {
+_AVX2_LIMITS = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
@@ -22,9 +22,9 @@ _AS_WITH_AVX2 = {
 
 
 def limit_to_avx2() -> None:
-    """Set what torch, oneDNN and numpy read when they are loaded: call it before."""
+    """Set the variables that torch, oneDNN and numpy read at import. Call it before they load."""
     if _has_avx512():
-        for name, value in _AS_WITH_AVX2.items():
+        for name, value in _AVX2_LIMITS.items():
             os.environ.setdefault(name, value)
 
 

@@ -1,8 +1,9 @@
-"""Results that do not depend on how many cores a machine has.
+"""Parallel computation whose results do not depend on the number of cores.
 
-In float the order of a sum decides its last bits, and the number of threads decides the order.
-Where a decision hangs on such bits (a range, the rounding of a weight), two machines would come to
-two networks from one command. On one thread they come to one.
+In float, the order of a sum decides its last bits, and torch's number of threads decides the order.
+Where a choice depends on such bits (a range, the rounding of a weight), two machines would build
+two networks from one command. So every piece of work runs on one torch thread, pieces run in
+parallel, and their results come in order.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ R = TypeVar("R")
 
 
 def on_one_thread(function: Callable[P, T]) -> Callable[P, T]:
-    """Decorate a function so that torch computes on one thread while it runs."""
+    """Decorate a function so that torch uses one thread while it runs."""
 
     @functools.wraps(function)
     def wrapped(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -41,38 +42,38 @@ def on_one_thread(function: Callable[P, T]) -> Callable[P, T]:
     return wrapped
 
 
-def parts(images: NDArray[np.float32], at_once: int = 4) -> list[slice]:
-    """Return slices of a few images each, as many on every machine.
+def batch_slices(images: NDArray[np.float32], size: int = 4) -> list[slice]:
+    """Return slices that cut images into batches, the same ones on every machine.
 
-    Four of 224x224 stay inside the caches (three times faster than sixteen); of smaller ones as
-    many more as have the same pixels, so that Python's own time does not count.
+    Four images of 224x224 stay inside the caches (three times faster than sixteen). Batches of
+    smaller images hold as many pixels, so that Python's overhead stays small.
 
     Args:
-        images: To be cut, (N, C, H, W).
-        at_once: How many, if they were of 224x224.
+        images: The images, (N, C, H, W).
+        size: Images per batch if they were 224x224.
     """
-    each = at_once * max(1, 224**2 // images.shape[-1] ** 2)
-    return [slice(first, first + each) for first in range(0, len(images), each)]
+    count = size * max(1, 224**2 // images.shape[-1] ** 2)
+    return [slice(first, first + count) for first in range(0, len(images), count)]
 
 
 def channels_last(images: NDArray[np.float32]) -> torch.Tensor:
-    """Return images (N, C, H, W) with their channels side by side in memory."""
+    """Return images (N, C, H, W) as a tensor in channels-last memory format."""
     return torch.from_numpy(images).to(memory_format=torch.channels_last)
 
 
-def in_order(function: Callable[[T], R], pieces: Iterable[T]) -> Iterator[R]:
-    """Yield function(piece) for every piece, in order, while others are being computed."""
+def parallel_map(function: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+    """Yield function(item) for every item, in order, computing without gradients on all cores."""
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
-    def alone(piece: T) -> R:
-        with torch.no_grad():  # the mode belongs to the thread
-            return function(piece)
+    def without_gradients(item: T) -> R:
+        with torch.no_grad():  # the mode is per thread
+            return function(item)
 
     with ThreadPoolExecutor(workers) as pool:
         running: deque[Future[R]] = deque()
         try:
-            for piece in pieces:
-                running.append(pool.submit(alone, piece))
+            for item in items:
+                running.append(pool.submit(without_gradients, item))
                 if len(running) > 2 * (workers or 1):
                     yield running.popleft().result()
             while running:

@@ -140,7 +140,7 @@ def test_a_layer_alone_makes_good_for_its_own_weights_only():
 def test_images_in_parts_make_the_same_biases(alone, monkeypatch):
     whole = whole_sequence(25.0, round_to_nearest, 8, alone=alone)[-1]
     cut = [slice(0, 3), slice(3, 4), slice(4, len(IMAGES))]
-    monkeypatch.setattr(in_sequence, "parts", lambda _: cut)
+    monkeypatch.setattr(in_sequence, "batch_slices", lambda _: cut)
     in_parts = whole_sequence(25.0, round_to_nearest, 8, alone=alone)[-1]
     for name, one in whole.items():
         torch.testing.assert_close(in_parts[name].bias, one.bias, atol=1e-5, rtol=1e-5)
@@ -165,7 +165,7 @@ def test_later_layers_are_shown_more_images(monkeypatch):
     monkeypatch.setattr(in_sequence, "_FIRST_SHOWN", 8)
     monkeypatch.setattr(in_sequence, "_FIRST_SIDE", 16)
     cut = [slice(first, first + 4) for first in range(0, 32, 4)]
-    monkeypatch.setattr(in_sequence, "parts", lambda _: cut)
+    monkeypatch.setattr(in_sequence, "batch_slices", lambda _: cut)
     seen = {}
 
     def watch(node, weight, scales, inputs):

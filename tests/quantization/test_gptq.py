@@ -43,7 +43,7 @@ def test_the_columns_times_the_weights_are_the_convolution(
 @pytest.mark.parametrize(("positions", "side"), [(10_000, 12), (5 * 16, 4), (5 * 20, 4), (1, 1)])
 def test_moments_are_of_few_positions_of_many_images(kernel, positions, side, monkeypatch):
     monkeypatch.setattr(rounding, "_POSITIONS", positions)
-    monkeypatch.setattr(rounding, "in_order", map)
+    monkeypatch.setattr(rounding, "parallel_map", map)
     seen = []
     columns = rounding._columns
     monkeypatch.setattr(

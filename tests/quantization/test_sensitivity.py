@@ -16,7 +16,7 @@ from mobiledeploy.quantization.float_layers import float_ops, layer_name
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.quantization.plan import plan, round_parameters
 from mobiledeploy.quantization.sensitivity import Noise, measure_layers, sqnrs_db
-from mobiledeploy.utils.threads import parts
+from mobiledeploy.utils.threads import batch_slices
 
 IMAGES = networks.pixels(32, 4, seed=5)
 CALIBRATION = networks.calibration(32)
@@ -74,7 +74,7 @@ def test_what_is_not_computed_again_is_what_it_would_have_been(kept):
 
 def test_every_image_of_every_part_counts():
     images = networks.pixels(32, 60, seed=5)
-    assert len(parts(images, at_once=1)) == 2
+    assert len(batch_slices(images, size=1)) == 2
     everything = {op.operator.name for op in planned().ops}
     exact, int8 = simulated(everything, images=images), simulated(images=images)
     (found,) = sqnrs_db(planned(), rounded(), images, [frozenset()])
