@@ -1,6 +1,6 @@
-"""The command line: parse, call the API, print, exit. One module per command; no logic here.
+"""The command line: parse options, call the API, print results, exit. One module per command.
 
-torch, onnx and executorch are imported inside the commands, never at start: `--help` is instant.
+torch, onnx and executorch are imported inside the commands, so that `--help` is fast.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from mobiledeploy.cli.output import UNREAD, Stdout, console, explain, reserve_st
 from mobiledeploy.cli.parity import parity as parity_command
 from mobiledeploy.cli.reproduce import reproduce as reproduce_command
 from mobiledeploy.cli.sensitivity import sensitivity as sensitivity_command
+from mobiledeploy.cli.usage import usage_error
 from mobiledeploy.errors import MobileDeployError, RuntimeFailedError
 from mobiledeploy.utils import quiet
 
@@ -43,7 +44,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _debug = False
-_INTERRUPTED = 130  # what shells expect of a command that Ctrl-C ended
+_INTERRUPTED = 130  # what shells expect of a command that Ctrl-C ended: 128 + SIGINT
 _stopped_by = signal.SIGINT
 
 
@@ -57,22 +58,22 @@ def _show_version(wanted: bool) -> None:
 def _options(
     context: typer.Context,
     verbose: Annotated[
-        bool, typer.Option("--verbose", help="Show the warnings of torch, onnx and executorch.")
+        bool, typer.Option("--verbose", help="Show warnings of torch, onnx and executorch.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[  # noqa: ARG001 - the callback answers
         bool,
         typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
     ] = False,
 ) -> None:
-    """Take a trained MobileNet to an ARM phone.
+    """Deploy a trained MobileNet to an ARM phone.
 
-    One int8 network, as ONNX and as ExecuTorch .pte, equal bit for bit.
+    The result is one int8 network, as ONNX and as ExecuTorch .pte: both give the same logits, bit
+    for bit.
     """
     global _debug  # noqa: PLW0603 - one switch for the process, set once at start-up
     _debug = debug
     quiet.be_verbose(verbose)
-    # torch, torchao and executorch already complain while they are imported: for the whole command
     context.with_resource(quiet.quietly())
 
 
@@ -92,19 +93,19 @@ app.add_typer(device_commands, name="device")
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run the command line and exit with the documented code (see `mobiledeploy.errors`)."""
     sys.unraisablehook = _interrupt_again
-    _clean_up_when_told_to_end()
+    _handle_signals()
     try:
         code = _run(arguments)
-    except OSError:  # of stderr: there is nowhere left to say it
+    except OSError:  # stderr cannot be written, so the error cannot be reported
         silence(sys.stderr)
         code = RuntimeFailedError.exit_code
     sys.exit(code)
 
 
-def _clean_up_when_told_to_end() -> None:
-    """Let what `timeout`, a CI job's limit or a closed terminal send do what Ctrl-C does.
+def _handle_signals() -> None:
+    """Stop on SIGTERM (`timeout`, a CI limit) and SIGHUP (a closed terminal) as on Ctrl-C.
 
-    What was started to ignore one (`nohup`) goes on ignoring it.
+    A signal that the parent process ignores, as under `nohup`, stays ignored.
     """
     for name in ("SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)  # Windows has no SIGHUP
@@ -119,12 +120,13 @@ def _interrupt(number: int, _frame: object) -> None:
 
 
 def _interrupt_again(ignored: sys.UnraisableHookArgs) -> None:
-    """Deliver a Ctrl-C anew that came while a destructor or weakref callback ran.
+    """Repeat a Ctrl-C that arrived while a destructor or weakref callback ran.
 
     Python drops exceptions there, and torch's tracing spends much of its time in such callbacks.
     """
     if ignored.exc_type is KeyboardInterrupt:
-        again = threading.Timer(0.05, _thread.interrupt_main)  # not at once: it would land in here
+        # a little later, because at once it would arrive in this hook
+        again = threading.Timer(0.05, _thread.interrupt_main)
         again.daemon = True
         again.start()
     else:
@@ -150,27 +152,38 @@ def _run(arguments: Sequence[str] | None) -> int:
 def _run_command(arguments: Sequence[str] | None) -> int:
     """Run one command; return its exit code."""
     try:
-        code = app(args=arguments, standalone_mode=False)
+        code = app(args=arguments, prog_name="mobiledeploy", standalone_mode=False)
     except MobileDeployError as error:
         explain(error)
         _traceback_if_debugging()
         return error.exit_code
     except TyperException as error:
-        error.show()  # type: ignore[attr-defined]  # all that Typer raises have it
+        _explain_usage(error)
         return error.exit_code
-    except SystemExit:  # nobody reads stderr any more; Typer would make that 1, which is a gate's
+    except SystemExit:  # stderr was closed by its reader; Typer's code, 1, is that of a failed gate
         return UNREAD
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except Exception as error:
         console().print(f"Unexpected {type(error).__name__}: {error}")
-        console().print("This is a bug in mobiledeploy. `mobiledeploy --debug ...` shows where.")
+        console().print(
+            "This is a bug in mobiledeploy. Please report it with the output of"
+            " `mobiledeploy --debug ...`."
+        )
         _traceback_if_debugging()
         return 4
-    if code == _INTERRUPTED:  # Typer, too, turns Ctrl-C into this code, and says nothing
-        console().print("Stopped. Nothing half-written was left behind.")
+    if code == _INTERRUPTED:  # Typer turns Ctrl-C into this code as well
+        console().print("Stopped. No incomplete file was left behind.")
         return 128 + _stopped_by
     return code if isinstance(code, int) else 0
+
+
+def _explain_usage(error: TyperException) -> None:
+    """Print a usage error; if no command was given at all, Typer's message is the help."""
+    if error.message.startswith("Usage: "):
+        console().print(error.message, soft_wrap=True)
+    else:
+        explain(usage_error(error))
 
 
 def _traceback_if_debugging() -> None:

@@ -10,7 +10,7 @@ import typer
 from mobiledeploy.cli.device_options import DEVICE, PYTHON, RUNNER, TIMEOUT
 from mobiledeploy.cli.output import console, print_table, write_json
 from mobiledeploy.cli.progress import showing_progress
-from mobiledeploy.cli.values import a_number, typed, with_manifests
+from mobiledeploy.cli.values import not_nan, was_given, with_manifests
 from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ def bench(
         float,
         typer.Option(
             metavar="DB",
-            callback=a_number,
+            callback=not_nan,
             help="Least SQNR of a device's outputs against this machine's.",
         ),
     ] = 60,
@@ -198,18 +198,18 @@ def _require_meaning(context: typer.Context, *, baseline: Path | None, device_ur
     Raises:
         UsageError: which one.
     """
-    if baseline is None and typed(context, "max_regress"):
+    if baseline is None and was_given(context, "max_regress"):
         raise UsageError(
             "--max-regress is against a --baseline, which was not given: nothing is compared.",
             remedy="Give --baseline PATH, what an earlier --json wrote, or leave it out.",
         )
-    if device_uri == "local" and typed(context, "min_sqnr"):
+    if device_uri == "local" and was_given(context, "min_sqnr"):
         raise UsageError(
             "--min-sqnr is for a device's outputs, held against this machine's: nothing is"
             " compared.",
             remedy="Give --device URI; int8 against float is what `mobiledeploy parity` judges.",
         )
-    if typed(context, "duration") and typed(context, "runs"):
+    if was_given(context, "duration") and was_given(context, "runs"):
         raise UsageError("--duration is in place of --runs.", remedy="Leave one of them out.")
 
 

@@ -1,10 +1,10 @@
-"""Options that several commands have, because each of them can run on a device."""
+"""Options of the commands that can run on a device."""
 
 from __future__ import annotations
 
 import typer
 
-_LONGEST = 7 * 24 * 3600  # seconds; a clock has an end
+_LONGEST_S = 7 * 24 * 3600
 
 DEVICE = typer.Option(
     "--device",
@@ -14,18 +14,18 @@ DEVICE = typer.Option(
 PYTHON = typer.Option(
     "--python",
     metavar="PATH",
-    help="The interpreter over there (ssh). [default: that of `device setup`, or python3]",
+    help="Python on the device (ssh). [default: from `device setup`, else python3]",
     show_default=False,
 )
 RUNNER = typer.Option(
     "--runner",
     metavar="PATH",
-    help="An Android executor_runner or onnxruntime_perf_test (adb); may be given twice.",
+    help="An executor_runner or onnxruntime_perf_test built for Android (adb). Can be repeated.",
 )
 TIMEOUT = typer.Option(
     "--timeout",
-    metavar="S",
+    metavar="SECONDS",
     min=1,
-    max=_LONGEST,
-    help="How long one session on the device may take.",
+    max=_LONGEST_S,
+    help="Time limit of one session on the device.",
 )

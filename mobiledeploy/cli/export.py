@@ -16,7 +16,7 @@ from mobiledeploy.artifact.coverage import require_int8
 from mobiledeploy.cli import model_options as options
 from mobiledeploy.cli.output import console, print_json, print_table
 from mobiledeploy.cli.progress import showing_progress
-from mobiledeploy.cli.values import a_number
+from mobiledeploy.cli.values import not_nan
 from mobiledeploy.errors import UsageError
 from mobiledeploy.models.spec import family_named
 from mobiledeploy.network import RECIPES
@@ -68,7 +68,7 @@ def export(
         float | None,
         typer.Option(
             metavar="DB",
-            callback=a_number,
+            callback=not_nan,
             help="Keep as few layers in float as reach this SQNR of the logits.",
         ),
     ] = None,

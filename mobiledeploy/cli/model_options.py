@@ -1,4 +1,4 @@
-"""Options of the commands that build a network, and what they mean."""
+"""Options of the commands that build a network: `export` and `sensitivity`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from mobiledeploy.cli.output import console
+from mobiledeploy.cli.completion import model_names, weights_names
+from mobiledeploy.cli.output import console, print_warning
 from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -15,28 +16,46 @@ if TYPE_CHECKING:
 
     from mobiledeploy.network import FloatModel
 
-MODEL = typer.Argument(metavar="MODEL", help="v1, v2, v3-large (v3), v3-small; or --config.")
-WEIGHTS = typer.Option(metavar="imagenet|random|PATH", help="Weights to load. [default: imagenet]")
-WIDTH = typer.Option(help="Width multiplier. [default: 1.0]")
-RESOLUTION = typer.Option(help="Side of the square input. [default: 224]")
-NUM_CLASSES = typer.Option(help="Outputs of the classifier. [default: the weights']")
-IN_CHANNELS = typer.Option(help="Channels of the input image. [default: 3]")
-CONFIG = typer.Option(help="YAML file that describes a network of your own (docs/models.md).")
-CALIB_DATA = typer.Option(help="Images to calibrate with: a folder, or .npz. [default: built in]")
-CALIB_SAMPLES = typer.Option(min=1, help="How many of them to use. [default: all]")
-PTQ = typer.Option(
-    help="How hard to try to keep the logits: seconds, tens of seconds, minutes."
-    " [default: balanced]"
+MODEL = typer.Argument(
+    metavar="MODEL",
+    help="v1, v2, v3-large (or v3), v3-small. Not needed with --config.",
+    autocompletion=model_names,
+    show_default=False,
 )
-MEAN = typer.Option(metavar="R,G,B", help="Of pixels in [0, 1].")
-STD = typer.Option(metavar="R,G,B", help="Of pixels in [0, 1].")
-CROP_PCT = typer.Option(help="Crop / resized short side. [default: 0.875]")
-INTERPOLATION = typer.Option(help="Of the resize. [default: bilinear]")
-SEED = typer.Option(help="For random weights. [default: 0]")
+WEIGHTS = typer.Option(
+    metavar="imagenet|random|PATH",
+    help="Weights to load: a name, or the path of a checkpoint. [default: imagenet]",
+    autocompletion=weights_names,
+    show_default=False,
+)
+WIDTH = typer.Option(metavar="FACTOR", help="Width multiplier. [default: 1.0]")
+RESOLUTION = typer.Option(
+    metavar="PIXELS", help="Height and width of the input image. [default: 224]"
+)
+NUM_CLASSES = typer.Option(metavar="N", help="Number of classes. [default: as in the weights]")
+IN_CHANNELS = typer.Option(metavar="N", help="Channels of the input image. [default: 3]")
+CONFIG = typer.Option(metavar="PATH", help="YAML file that describes a custom architecture.")
+CALIB_DATA = typer.Option(
+    metavar="PATH",
+    help="Calibration images: a folder or a .npz file. [default: the bundled images]",
+)
+CALIB_SAMPLES = typer.Option(
+    metavar="N", min=1, help="Number of calibration images to use. [default: all]"
+)
+PTQ = typer.Option(
+    help="Quantization effort: seconds, tens of seconds, or minutes. [default: balanced]"
+)
+MEAN = typer.Option(metavar="R,G,B", help="Mean per channel, for pixels in [0, 1].")
+STD = typer.Option(metavar="R,G,B", help="Standard deviation per channel, for pixels in [0, 1].")
+CROP_PCT = typer.Option(
+    metavar="FRACTION", help="Center crop as a fraction of the resized short side. [default: 0.875]"
+)
+INTERPOLATION = typer.Option(help="Interpolation when resizing images. [default: bilinear]")
+SEED = typer.Option(metavar="N", help="Seed of random weights. [default: 0]")
 
 
 class Interpolation(StrEnum):
-    """What `--interpolation` takes."""
+    """Values of `--interpolation`."""
 
     BILINEAR = "bilinear"
     BICUBIC = "bicubic"
@@ -44,7 +63,7 @@ class Interpolation(StrEnum):
 
 
 class Ptq(StrEnum):
-    """What `--ptq` takes: the names in `mobiledeploy.network.RECIPES`."""
+    """Values of `--ptq`: the names in `mobiledeploy.network.RECIPES`."""
 
     FAST = "fast"
     BALANCED = "balanced"
@@ -57,10 +76,10 @@ def preprocessing_overrides(
     crop_pct: float | None,
     interpolation: Interpolation | None,
 ) -> dict[str, Any]:
-    """Return the fields of `Preprocessing` that flags set.
+    """Return the fields of `Preprocessing` that options set.
 
     Raises:
-        UsageError: numbers that are none.
+        UsageError: a mean or a standard deviation is not a list of numbers.
     """
     given = {
         "mean": _numbers("--mean", mean),
@@ -80,15 +99,15 @@ def build_network(
     fields: dict[str, Any],
     overrides: dict[str, Any],
 ) -> FloatModel:
-    """Build what the flags say, and tell what the weights brought with them.
+    """Build the network that the options describe, and print what was inferred from its weights.
 
     Args:
-        model: The family's name.
-        config: A file in its place.
-        weights: Name or path.
-        labels: Class names.
-        fields: Of `ModelSpec`; those that are None were not given.
-        overrides: Of `Preprocessing`.
+        model: Name of the family.
+        config: YAML file, instead of a name.
+        weights: Name or path of the weights.
+        labels: File of class names.
+        fields: Fields of `ModelSpec`; None where an option was not given.
+        overrides: Fields of `Preprocessing`.
     """
     from mobiledeploy.pipeline.build import build
 
@@ -96,11 +115,11 @@ def build_network(
     built = build(
         model, config=config, weights=weights, labels=labels, preprocessing=overrides, **given
     )
-    _announce(built)
+    _print_provenance(built)
     return built
 
 
-def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
+def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
     """Parse "0.485,0.456,0.406"."""
     if text is None:
         return None
@@ -108,20 +127,20 @@ def _numbers(flag: str, text: str | None) -> tuple[float, ...] | None:
         return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise UsageError(
-            f"{flag} is {text!r}; expected one number per channel, separated by commas.",
-            remedy=f"For example: {flag} 0.485,0.456,0.406",
+            f"{option} is {text!r}; expected one number per channel, separated by commas.",
+            remedy=f"For example: {option} 0.485,0.456,0.406",
         ) from None
 
 
-def _announce(model: FloatModel) -> None:
-    """Say what the weights brought with them, and loudly if they are random."""
+def _print_provenance(model: FloatModel) -> None:
+    """Print what was inferred from the weights, and warn if they are random."""
     from rich.padding import Padding
     from rich.text import Text
 
     for note in model.info.provenance.notes:
         console().print(Padding(Text(note), (0, 0, 0, 2), expand=False))
     if model.info.provenance.source == "random":
-        console().print(
-            Text("Random weights:", "bold yellow"),
+        print_warning(
             "good for latency and size only; the network recognises nothing.",
+            title="Random weights",
         )

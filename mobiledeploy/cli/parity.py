@@ -13,7 +13,7 @@ import typer
 from mobiledeploy.cli.device_options import DEVICE, PYTHON, TIMEOUT
 from mobiledeploy.cli.output import console, print_table
 from mobiledeploy.cli.progress import showing_progress
-from mobiledeploy.cli.values import a_number, typed, with_manifests
+from mobiledeploy.cli.values import not_nan, was_given, with_manifests
 from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def parity(
         float | None,
         typer.Option(
             metavar="DB",
-            callback=a_number,
+            callback=not_nan,
             help="Least SQNR against float. [default: the family's]",
         ),
     ] = None,
@@ -88,7 +88,7 @@ def parity(
     from mobiledeploy.parity.report import write
     from mobiledeploy.utils.progress import step
 
-    if device_uri is None and (typed(context, "python") or typed(context, "timeout")):
+    if device_uri is None and (was_given(context, "python") or was_given(context, "timeout")):
         raise UsageError(
             "--python and --timeout are about a --device, which was not given.",
             remedy="Give --device URI, or leave them out.",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.cli.output import console, print_table, write_json
 from mobiledeploy.cli.progress import showing_progress
-from mobiledeploy.cli.values import typed, with_manifests
+from mobiledeploy.cli.values import was_given, with_manifests
 from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def require_options(context: typer.Context) -> None:
     given = [
         parameter.opts[0]
         for parameter in context.command.params
-        if typed(context, parameter.name or "") and parameter.name not in _PARAMETERS
+        if was_given(context, parameter.name or "") and parameter.name not in _PARAMETERS
     ]
     if given:
         raise UsageError(

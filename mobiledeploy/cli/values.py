@@ -1,33 +1,90 @@
-"""What was typed: whether an option was, and numbers that ranges let through."""
+"""Helpers for option values."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
+from mobiledeploy.errors import UsageError
 
-def a_number(value: float | None) -> float | None:
+if TYPE_CHECKING:
+    from mobiledeploy.quantization.mixed_precision import MixedPrecision
+
+
+def not_nan(value: float | None) -> float | None:
     """Return the value of an option.
 
     Raises:
-        typer.BadParameter: it is NaN, which is neither more nor less than anything: no gate.
+        typer.BadParameter: it is NaN, which a gate could not compare with anything.
     """
     if value is not None and math.isnan(value):
         raise typer.BadParameter("nan is not a number.")
     return value
 
 
-def typed(context: typer.Context, name: str) -> bool:
-    """Return whether an option was given, be it as its default."""
+def was_given(context: typer.Context, name: str) -> bool:
+    """Return whether an option was given on the command line, even with its default value."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
 
 
 def with_manifests(artifacts: Iterable[Path]) -> Iterator[Path]:
-    """Yield each artifact and its manifest: a command that reads the one reads the other."""
+    """Yield each artifact, followed by its manifest."""
     for artifact in artifacts:
         yield artifact
         yield Path(f"{artifact}.json")
+
+
+def parse_keep_float(text: str | None, min_sqnr_db: float | None) -> int | tuple[str, ...] | None:
+    """Return the value of `--keep-float`: a number of layers, or their names.
+
+    Args:
+        text: None if the option was not given.
+        min_sqnr_db: The value of `--min-sqnr`.
+
+    Raises:
+        UsageError: `text` is neither a number from 1 nor a list of names, or both options were
+            given.
+    """
+    if text is None:
+        return None
+    if min_sqnr_db is not None:
+        raise UsageError(
+            "--keep-float and --min-sqnr exclude one another: --keep-float names the layers that"
+            " stay in float, --min-sqnr has them chosen.",
+            remedy="Give one of the two.",
+        )
+    text = text.strip()
+    if text.lstrip("-").isdigit():
+        if int(text) >= 1:
+            return int(text)
+    elif names := tuple(name.strip() for name in text.split(",") if name.strip()):
+        return names
+    raise UsageError(
+        f"--keep-float is {text!r}; expected a number of layers from 1, or names of layers.",
+        remedy="For example: --keep-float 2, or --keep-float features.0.0,classifier.1",
+    )
+
+
+def mixed_precision(
+    keep_float: int | tuple[str, ...] | None, min_sqnr_db: float | None
+) -> MixedPrecision | None:
+    """Return what `--keep-float` and `--min-sqnr` ask for; None if neither was given.
+
+    Args:
+        keep_float: From `parse_keep_float`.
+        min_sqnr_db: The value of `--min-sqnr`.
+    """
+    from mobiledeploy.quantization.mixed_precision import MixedPrecision
+
+    if min_sqnr_db is not None:
+        return MixedPrecision(min_sqnr_db=min_sqnr_db)
+    if keep_float is None:
+        return None
+    if isinstance(keep_float, int):
+        return MixedPrecision(count=keep_float)
+    return MixedPrecision(names=keep_float)
