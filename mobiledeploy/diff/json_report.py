@@ -27,7 +27,7 @@ def reproduction_document(reproduction: Reproduction) -> dict[str, Any]:
     difference = reproduction.difference
     return {
         "schema": SCHEMA,
-        "kind": "mobiledeploy.pipeline.reproduce",
+        "kind": "mobiledeploy.reproduce",
         "same": reproduction.same,
         "manifest": reproduction.manifest,
         "expected_sha256": reproduction.expected_sha256,
