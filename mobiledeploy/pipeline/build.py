@@ -80,7 +80,7 @@ def build(
         module = create(resolved.spec)
         if resolved.spec.weights == "random":
             randomize_batch_norm(module, resolved.spec.seed)
-    provenance = load_weights(module, resolved.spec)
+        provenance = load_weights(module, resolved.spec)
     names = resolved.labels
     notes = resolved.notes
     if len(names) not in (0, resolved.spec.num_classes):

@@ -118,8 +118,11 @@ def _images_to_check_on(model: FloatModel, calibration: CalibrationSet | None) -
     Raises:
         DataError: the package's do not fit the network.
     """
+    if calibration is not None:
+        return calibration.spread(_PARITY_IMAGES)
     try:
-        images = calibration or embedded_calibration(model.info)
+        with step("Reading images for the parity check"):
+            images = embedded_calibration(model.info)
     except DataError as error:
         raise DataError(
             f"The images of this package cannot check the artifacts: {error.message}",
