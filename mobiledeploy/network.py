@@ -35,6 +35,16 @@ INPUT_NAME = "input"
 OUTPUT_NAME = "logits"
 
 
+def describe_images(count: int, source: str) -> str:
+    """Return "32 bundled images" or "200 images from photos".
+
+    Args:
+        count: Number of images.
+        source: As in `CalibrationSet`.
+    """
+    return f"{count} bundled images" if source == EMBEDDED else f"{count} images from {source}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Preprocessing:
     """How an image becomes an input: resize, centre crop, scale to [0, 1], normalise.

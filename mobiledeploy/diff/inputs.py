@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.diff.types import Change, InputComparison
-from mobiledeploy.network import RECIPES
+from mobiledeploy.network import RECIPES, describe_images
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,7 +114,7 @@ def _calibration_in_words(manifest: Manifest) -> str:
     if not described:
         return "none"
     where = Path(described["source"]).name
-    return f"{described['count']} images of {where}, {short(described['sha256'])}"
+    return f"{describe_images(described['count'], where)}, {short(described['sha256'])}"
 
 
 def _recipe(manifest: Manifest) -> Fields:

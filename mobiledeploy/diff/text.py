@@ -11,6 +11,8 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mobiledeploy.network import describe_images
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -125,7 +127,7 @@ def _recorded(loss: FloatComparison | None) -> str:
     if loss is None:
         return "not measured"
     where = Path(loss.source).name
-    return f"{loss_in_words(loss)} with float, on {loss.images} images of {where}"
+    return f"{loss_in_words(loss)} with float, on {describe_images(loss.images, where)}"
 
 
 def encoding_rows(encodings: EncodingsDiff) -> list[tuple[str, str, str, str]]:
@@ -165,7 +167,7 @@ def files_in_words(files: FilesDiff) -> Iterator[str]:
 
 def outputs_in_words(outputs: OutputsDiff) -> Iterator[str]:
     """Yield how B's outputs differ from A's."""
-    where = f"{outputs.count} images of {outputs.source}"
+    where = describe_images(outputs.count, outputs.source)
     found = outputs.figures
     if not found:
         yield f"Outputs on {where}: not compared with one another."

@@ -125,7 +125,7 @@ def test_fields_that_differ_stand_below_their_part():
     assert table[-1] == ("  2 more", "", "")
     loss = FloatComparison(sqnr_db=float("inf"), agreement=1.0, images=3, source="photos")
     (*_, last) = rows(difference(a_recorded=loss))
-    assert last == ("as exported", "equal, 1.000 with float, on 3 images of photos", "not measured")
+    assert last == ("as exported", "equal, 1.000 with float, on 3 images from photos", "not measured")
 
 
 def test_ranges_and_sizes_are_told():

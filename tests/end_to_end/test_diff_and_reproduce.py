@@ -67,7 +67,7 @@ def test_other_calibration(mobiledeploy, pair, recalibrated: Path, workplace: Pa
     assert done.returncode == 0, done.stderr
     said = " ".join(done.stderr.split())
     assert "differs in one thing, calibration" in said
-    assert "8 images of pictures" in said
+    assert "8 images from pictures" in said
     assert "activations moved. Scale of B over A" in said
     assert "range in A range in B" in said
     assert "of 80 logits differ" in said

@@ -13,6 +13,7 @@ from html import escape
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from mobiledeploy.network import describe_images
 from mobiledeploy.parity.report.plot import layer_plot
 from mobiledeploy.parity.report.rows import headline, loss, rows, title, used
 from mobiledeploy.parity.report.table import figures_table
@@ -187,7 +188,7 @@ def _provenance(report: ParityReport, manifest: Mapping[str, Any]) -> str:
         ("weights", f"{weights.get('source')}, {weights.get('origin')}", weights.get("sha256")),
         (
             "calibration",
-            calibration and f"{calibration['count']} images of {calibration['source']}",
+            calibration and describe_images(calibration["count"], calibration["source"]),
             calibration.get("sha256"),
         ),
         ("recipe", recipe, None),

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from mobiledeploy.network import describe_images
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -76,7 +78,7 @@ def used(report: ParityReport) -> str:
     suits = ", which the network was calibrated with" if data.calibration else ""
     labelled = "" if data.labelled else " (without labels)"
     device = f"; device: {report.device}" if report.device else ""
-    return f"{data.count} images of {data.source}{suits}{labelled}{device}"
+    return f"{describe_images(data.count, data.source)}{suits}{labelled}{device}"
 
 
 def title(rung: Rung, report: ParityReport) -> str:
