@@ -5,42 +5,47 @@ from __future__ import annotations
 import os
 import shlex
 from dataclasses import asdict
-from enum import StrEnum
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mobiledeploy.artifact.coverage import require_int8
+from mobiledeploy.artifact.artifact import Format
 from mobiledeploy.cli import model_options as options
-from mobiledeploy.cli.output import console, print_json, print_table
+from mobiledeploy.cli.output import (
+    console,
+    print_json,
+    print_result,
+    print_table,
+    print_warning,
+    reserve_stdout,
+)
 from mobiledeploy.cli.progress import showing_progress
-from mobiledeploy.cli.values import not_nan
+from mobiledeploy.cli.values import mixed_precision, not_nan, parse_keep_float
 from mobiledeploy.errors import UsageError
-from mobiledeploy.models.spec import family_named
-from mobiledeploy.network import RECIPES
-from mobiledeploy.quantization.mixed_precision import MixedPrecision
+from mobiledeploy.utils.files import STDOUT
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mobiledeploy.artifact.artifact import Artifact
+    from mobiledeploy.network import CalibrationSet, FloatModel, QuantRecipe
     from mobiledeploy.pipeline.deploy import Deployment
-
-
-class Format(StrEnum):
-    """What `--format` takes."""
-
-    PTE = "pte"
-    ONNX = "onnx"
 
 
 def export(
     model: Annotated[str | None, options.MODEL] = None,
     *,
-    int8: Annotated[bool, typer.Option("--int8", help="Quantize to int8; else float.")] = False,
+    int8: Annotated[
+        bool, typer.Option("--int8", help="Quantize to int8. Without it the artifacts are float.")
+    ] = False,
     formats: Annotated[
         list[Format] | None,
-        typer.Option("--format", help="Artifact to write; may be given twice. [default: pte]"),
+        typer.Option(
+            "--format",
+            metavar="pte|onnx",
+            help="Format of the artifact. Can be repeated. [default: pte]",
+        ),
     ] = None,
     weights: Annotated[str | None, options.WEIGHTS] = None,
     width: Annotated[float | None, options.WIDTH] = None,
@@ -48,7 +53,9 @@ def export(
     num_classes: Annotated[int | None, options.NUM_CLASSES] = None,
     in_channels: Annotated[int | None, options.IN_CHANNELS] = None,
     config: Annotated[Path | None, options.CONFIG] = None,
-    labels: Annotated[Path | None, typer.Option(help="Class names, one a line.")] = None,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Text file with one class name per line.")
+    ] = None,
     calib_data: Annotated[Path | None, options.CALIB_DATA] = None,
     calib_samples: Annotated[int | None, options.CALIB_SAMPLES] = None,
     ptq: Annotated[options.Ptq | None, options.PTQ] = None,
@@ -61,7 +68,7 @@ def export(
         str | None,
         typer.Option(
             metavar="N|NAMES",
-            help="Layers that stay float: so many, noisiest first, or by name.",
+            help="Layers that stay in float: the N noisiest ones, or a list of names.",
         ),
     ] = None,
     min_sqnr: Annotated[
@@ -69,30 +76,43 @@ def export(
         typer.Option(
             metavar="DB",
             callback=not_nan,
-            help="Keep as few layers in float as reach this SQNR of the logits.",
+            help="Keep the fewest layers in float that bring the logits to this SQNR.",
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("exports"),
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to.")] = Path("exports"),
     parity: Annotated[
-        bool, typer.Option("--parity/--no-parity", help="Check the artifacts against PyTorch.")
+        bool,
+        typer.Option("--parity/--no-parity", help="Check the artifacts against the network."),
     ] = True,
     min_int8_coverage: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Least share of MACs and of activations in int8."),
+        typer.Option(
+            metavar="FRACTION",
+            min=0,
+            max=1,
+            help="Fail if a smaller fraction of MACs or of activations is in int8.",
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document to stdout.")
+    ] = False,
 ) -> None:
     """Export a MobileNet to .pte and ONNX, and check the result."""
+    from mobiledeploy.models.spec import family_named
+    from mobiledeploy.network import RECIPES
+    from mobiledeploy.utils.progress import step
+
     if model is not None:
-        family_named(model)  # a misspelt name is told before PyTorch has loaded
+        family_named(model)  # an unknown name is an error before PyTorch is loaded
     for_int8 = (calib_data, calib_samples, ptq, keep_float, min_sqnr)
     if not int8 and any(given is not None for given in for_int8):
         raise UsageError(
-            "--calib-data, --calib-samples, --ptq, --keep-float and --min-sqnr are for --int8,"
-            " which was not given.",
-            remedy="Add --int8, or leave them out.",
+            "--calib-data, --calib-samples, --ptq, --keep-float and --min-sqnr need --int8, which"
+            " was not given.",
+            remedy="Add --int8, or leave these options out.",
         )
-    demand = MixedPrecision.parse(keep_float, min_sqnr)
+    kept = parse_keep_float(keep_float, min_sqnr)
+    overrides = options.preprocessing_overrides(mean, std, crop_pct, interpolation)
     fields = {
         "width": width,
         "resolution": resolution,
@@ -100,95 +120,94 @@ def export(
         "in_channels": in_channels,
         "seed": seed,
     }
-    with showing_progress():
-        deployment, warnings_for = _deploy(
-            model,
-            weights=weights,
-            fields=fields,
-            config=config,
-            labels=labels,
-            overrides=options.preprocessing_overrides(mean, std, crop_pct, interpolation),
-            int8=int8,
-            formats=list(dict.fromkeys(formats or [Format.PTE])),
-            calib_data=calib_data,
-            calib_samples=calib_samples,
-            ptq=(ptq or options.Ptq.BALANCED).value,
-            demand=demand,
+    reserve_stdout(STDOUT if as_json else None)
+    recipe = RECIPES[(ptq or options.Ptq.BALANCED).value]
+    wanted = list(dict.fromkeys(formats or [Format.PTE]))
+    with showing_progress(count_steps(recipe if int8 else None, wanted, parity=parity)):
+        with step("Loading PyTorch and the exporters"):
+            from mobiledeploy.pipeline.deploy import deploy
+        built = options.build_network(
+            model, config=config, weights=weights, labels=labels, fields=fields, overrides=overrides
+        )
+        calibration: CalibrationSet | None = None
+        warnings: tuple[str, ...] = ()
+        if int8:
+            calibration, warnings = _calibration(built, calib_data, calib_samples)
+        deployment = deploy(
+            built,
+            formats=wanted,
+            calibration=calibration,
+            recipe=recipe,
+            demand=mixed_precision(kept, min_sqnr),
             out=out,
             parity=parity,
         )
     if as_json:
-        print_json(_document(deployment) | {"warnings": warnings_for})
+        print_json(_document(deployment) | {"warnings": warnings})
     else:
-        _print_table(deployment)
-    if deployment.parity is not None:
-        from mobiledeploy.parity.ladder import require
+        _print_deployment(deployment)
+    _require(deployment, min_int8_coverage)
 
+
+def count_steps(recipe: QuantRecipe | None, formats: Sequence[Format], *, parity: bool) -> int:
+    """Return the number of steps that an export reports.
+
+    Args:
+        recipe: None for a float export.
+        formats: Formats of the artifacts.
+        parity: Whether the artifacts are checked.
+    """
+    loading = 2  # PyTorch, the network
+    folding = 1
+    reading = 1 if recipe is not None or parity else 0  # calibration images, or images for parity
+    quantizing = 0
+    if recipe is not None:
+        rescaling = {"none": 0, "cross-layer": 1, "learned": 2}
+        quantizing = 1 + rescaling[recipe.equalization]
+    return loading + reading + folding + quantizing + len(formats) + parity
+
+
+def _calibration(
+    model: FloatModel, source: Path | None, samples: int | None
+) -> tuple[CalibrationSet, tuple[str, ...]]:
+    """Return the calibration images, and warnings about the user's own."""
+    from mobiledeploy.data.sanity_checks import warnings_for
+    from mobiledeploy.pipeline.build import load_images
+    from mobiledeploy.utils.progress import step
+
+    with step("Reading calibration images"):
+        images = load_images(model, source, samples)
+        warnings = () if source is None else warnings_for(model, images)
+    for warning in warnings:  # now, before minutes are spent on these images
+        print_warning(warning)
+    return images, warnings
+
+
+def _require(deployment: Deployment, min_int8_coverage: float | None) -> None:
+    """Raise if a gate failed.
+
+    Raises:
+        GateError: parity failed, or too little is computed in int8.
+    """
+    from mobiledeploy.artifact.coverage import require_int8
+    from mobiledeploy.parity.ladder import require
+
+    if deployment.parity is not None:
         require(deployment.parity)
     if min_int8_coverage is not None:
         for artifact in deployment.artifacts:
             require_int8(artifact.path.name, artifact.coverage, min_int8_coverage)
 
 
-def _deploy(
-    model: str | None,
-    *,
-    weights: str | None,
-    fields: dict[str, Any],
-    config: Path | None,
-    labels: Path | None,
-    overrides: dict[str, Any],
-    int8: bool,
-    formats: list[Format],
-    calib_data: Path | None,
-    calib_samples: int | None,
-    ptq: str,
-    demand: MixedPrecision | None,
-    out: Path,
-    parity: bool,
-) -> tuple[Deployment, tuple[str, ...]]:
-    """Run the pipeline on what the flags say; return what it made, and what it warned of."""
-    from mobiledeploy.utils.progress import step
-
-    with step("Loading PyTorch and the exporters"):
-        from mobiledeploy.data import sanity_checks
-        from mobiledeploy.pipeline.build import load_images
-        from mobiledeploy.pipeline.deploy import deploy
-    built = options.build_network(
-        model, config=config, weights=weights, labels=labels, fields=fields, overrides=overrides
-    )
-    calibration = load_images(built, calib_data, calib_samples) if int8 else None
-    warnings: tuple[str, ...] = ()
-    if calibration is not None and calib_data is not None:
-        warnings = sanity_checks.warnings_for(built, calibration)
-    _warn(warnings)
-    deployment = deploy(
-        built,
-        formats=[f.value for f in formats],
-        calibration=calibration,
-        recipe=RECIPES[ptq],
-        demand=demand,
-        out=out,
-        parity=parity,
-    )
-    return deployment, warnings
-
-
-def _warn(warnings: tuple[str, ...]) -> None:
-    """Say what looks wrong about the user's images, before minutes are spent on them."""
-    from rich.text import Text
-
-    for doubt in warnings:
-        console().print(Text("Warning:", "bold yellow"), doubt, soft_wrap=True)
-
-
-def _print_table(deployment: Deployment) -> None:
-    """Show what was written, whether it holds, and what to type next."""
+def _print_deployment(deployment: Deployment) -> None:
+    """Print the artifacts, the verdict on them, and the next command."""
     from rich import box
     from rich.table import Table
 
+    from mobiledeploy.network import describe_images
+
     first = deployment.artifacts[0].path
-    # names differ in their suffix only: the stem once, above, so that 80 columns hold the table
+    # the artifacts' names differ in the suffix only: the stem is the title, so that the table fits
     table = Table(title=first.stem, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("artifact")
     for heading in ("size", "logits differing", "SQNR vs float", "agreement", "int8"):
@@ -200,31 +219,35 @@ def _print_table(deployment: Deployment) -> None:
             *_figures(deployment, artifact),
         )
     print_table(table)
-    say = partial(console().print, soft_wrap=True)
     report = deployment.parity
     if report is None:
-        say("Parity was not checked (--no-parity).")
+        print_result("Parity was not checked (--no-parity).")
     else:
-        images = f"{report.data.count} images of {report.data.source}"
-        say(f"Parity {'holds' if report.passed else 'FAILS'} on {images}.")
+        images = describe_images(report.data.count, report.data.source)
+        print_result(f"Parity {'holds' if report.passed else 'FAILED'} on {images}.")
     kept = getattr(getattr(deployment.model, "recipe", None), "float_layers", ())
     if kept:
-        say(
-            f"In float: {', '.join(kept)}. Runtimes round float each in their own way: equality to"
-            " the last bit is not promised here, and not demanded."
+        print_result(
+            f"In float: {', '.join(kept)}. Runtimes round float operators differently, so equal"
+            " logits are neither promised nor required."
         )
-    say("int8: share of multiply-accumulates / of activations, counted from the file.")
-    say(f"In {first.parent}{os.sep}, each with its manifest (.json) beside it.")
+    print_result("int8: share of multiply-accumulates / of activations, counted from the file.")
+    print_result(f"In {first.parent}{os.sep}, each with its manifest (.json) beside it.")
+    _print_next(deployment)
+
+
+def _print_next(deployment: Deployment) -> None:
+    """Print the command to run next."""
     paths = " ".join(shlex.quote(str(artifact.path)) for artifact in deployment.artifacts)
-    say(f"Next: mobiledeploy bench {paths}")
+    console().print(f"Next: mobiledeploy bench {paths}", soft_wrap=True)
 
 
 def _figures(deployment: Deployment, artifact: Artifact) -> tuple[str, str, str, str]:
-    """Return an artifact's cells: differing logits, SQNR, agreement, int8 coverage."""
+    """Return the cells of an artifact: differing logits, SQNR, agreement, int8 coverage."""
     rungs = deployment.parity.rungs if deployment.parity else ()
-    mine = next((rung for rung in rungs if rung.artifact == artifact.path.name), None)
-    exact = mine.against("integers") if mine else None
-    loss = mine.against("float") if mine else None
+    rung = next((rung for rung in rungs if rung.artifact == artifact.path.name), None)
+    exact = rung.against("integers") if rung else None
+    loss = rung.against("float") if rung else None
     return (
         f"{exact.metrics['differing_logits']:.0f} of {exact.metrics['logits']:.0f}"
         if exact and exact.metrics
