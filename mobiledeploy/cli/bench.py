@@ -112,9 +112,9 @@ def bench(
     from mobiledeploy.devices.open import open_device, parse_cores
 
     if profile or trace is not None:
-        from mobiledeploy.cli.profile import profile_artifacts, require_options
+        from mobiledeploy.cli.profile import profile_artifacts, require_profile_options
 
-        require_options(context)
+        require_profile_options(context)
         profile_artifacts(
             artifacts,
             device=open_device(device_uri, python=python, timeout_s=timeout),

@@ -1,4 +1,4 @@
-"""`mobiledeploy device`: what a device can do, and what it lacks."""
+"""`mobiledeploy device`: what a device can run, and installing what it lacks."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.errors import RuntimeFailedError, UsageError
 
 SCHEMA = 1
-URI = typer.Argument(metavar="URI", help="As --device of `mobiledeploy bench`.")
+URI = typer.Argument(
+    metavar="URI", help="local, ssh://[user@]host[:port], adb://[SERIAL] or exec:COMMAND."
+)
 
 device = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 
 
 @device.callback()
 def _device() -> None:
-    """See what a device can run, and install what it lacks."""
+    """Show what a device can run, and install what it lacks."""
 
 
 @device.command()
@@ -32,9 +34,11 @@ def check(
     python: Annotated[str, PYTHON] = "",
     runners: Annotated[list[Path] | None, RUNNER] = None,
     timeout: Annotated[float, TIMEOUT] = 600,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document to stdout.")
+    ] = False,
 ) -> None:
-    """Show what a device can run and what stands in the way; exit 4 if it can run nothing."""
+    """Show what a device can run; exit 4 if it is nothing."""
     from mobiledeploy.devices.open import open_device
     from mobiledeploy.doctor import examine_device
 
@@ -53,7 +57,7 @@ def check(
     if not able:
         raise RuntimeFailedError(
             f"{uri} can run neither .onnx nor .pte.",
-            remedy="Do what stands beside these lines.",
+            remedy="Follow the advice below the lines marked missing or broken.",
         )
 
 
@@ -62,29 +66,30 @@ def setup(
     uri: Annotated[str, typer.Argument(metavar="URI", help="ssh://[user@]host[:port].")],
     *,
     executorch: Annotated[
-        bool, typer.Option("--executorch", help="ExecuTorch and torch as well (large).")
+        bool, typer.Option("--executorch", help="Also install ExecuTorch and torch (large).")
     ] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do it without asking.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     python: Annotated[
-        str, typer.Option("--python", metavar="PATH", help="What to make the environment with.")
+        str,
+        typer.Option("--python", metavar="PATH", help="Python that creates the environment."),
     ] = "python3",
     timeout: Annotated[float, TIMEOUT] = 1800,
 ) -> None:
-    """Install runtimes into a virtual environment of mobiledeploy's own on a machine over ssh."""
+    """Install runtimes on an ssh device, in an environment of their own."""
     from mobiledeploy.devices.ssh import ENVIRONMENT, SshDevice, requirements
 
     if not uri.startswith("ssh://"):
         raise UsageError(
-            f"{uri} cannot be set up; only machines over ssh can.",
+            f"{uri} cannot be set up: only ssh devices can.",
             remedy="Install numpy and onnxruntime into the Python that the command starts.",
         )
     wanted = requirements(executorch=executorch)
     console().print(
-        f"On {uri}, with {python}: make the virtual environment {ENVIRONMENT} (anew, if it is"
-        f" there) and install {', '.join(wanted)} into it. Nothing else is touched.",
+        f"On {uri}: create the virtual environment {ENVIRONMENT} with {python} (an existing one is"
+        f" replaced) and install {', '.join(wanted)} into it. Nothing else is changed.",
         soft_wrap=True,
     )
-    if not yes and not typer.confirm("Go on?", err=True):
+    if not yes and not typer.confirm("Continue?", err=True):
         raise typer.Abort
     with showing_progress(), SshDevice(uri, python=python, timeout_s=timeout) as place:
         place.install(wanted)

@@ -1,14 +1,13 @@
-"""`mobiledeploy diff`: why are two artifacts not the same?"""
+"""`mobiledeploy diff`: how two artifacts differ, and why."""
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobiledeploy.cli.output import console, print_json, print_table
+from mobiledeploy.cli.output import print_json, print_note, print_result, print_table
 from mobiledeploy.cli.progress import showing_progress
 
 if TYPE_CHECKING:
@@ -17,23 +16,35 @@ if TYPE_CHECKING:
     from mobiledeploy.diff.types import Difference, EncodingsDiff, Flip, OperatorChange
 
 _NAME_WIDTH = 28
-_SIDE = "a .onnx or .pte with its manifest beside it, or the manifest."
+_SIDE = "a .onnx or .pte file with its manifest beside it, or the manifest."
 
 
 def diff(
-    a: Annotated[Path, typer.Argument(metavar="A", help=f"The reference: {_SIDE}")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="The other, likewise.")],
+    a: Annotated[Path, typer.Argument(metavar="A", help=f"Reference: {_SIDE}")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Candidate, likewise.")],
     *,
     data: Annotated[
-        Path | None, typer.Option(help="Images to run both on: a folder, or .npz.")
+        Path | None,
+        typer.Option(metavar="PATH", help="Run both on these images: a folder or a .npz file."),
     ] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="How many. [default: all]")] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Number of images to run. [default: all]"),
+    ] = None,
     listed: Annotated[
-        int, typer.Option("--list", min=0, help="Of encodings, operators, images: show so many.")
+        int,
+        typer.Option(
+            "--list",
+            metavar="N",
+            min=0,
+            help="Maximum length of each list (encodings, operators, images).",
+        ),
     ] = 10,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document to stdout.")
+    ] = False,
 ) -> None:
-    """Explain how two artifacts differ; exit 0 if it can be told."""
+    """Explain how two artifacts differ. Exit 0 whether or not they do."""
     from mobiledeploy.utils.progress import step
 
     with showing_progress():
@@ -47,30 +58,29 @@ def diff(
         return
     print_difference(difference, listed)
     for line in headline(difference):
-        console().print(line, soft_wrap=True)
+        print_result(line)
 
 
 def print_difference(difference: Difference, listed: int) -> None:
-    """Show all that differs, at most `listed` lines of each list."""
+    """Print all differences, at most `listed` lines of each list."""
     from mobiledeploy.diff import text
 
-    say = partial(console().print, soft_wrap=True)
-    say(f"A: {difference.a}")
-    say(f"B: {difference.b}")
+    print_result(f"A: {difference.a}")
+    print_result(f"B: {difference.b}")
     _print_parts(difference)
     if difference.encodings is not None:
         for line in text.encodings_in_words(difference.encodings):
-            say(line)
+            print_result(line)
         _print_encodings(difference.encodings, listed)
     for line in text.files_in_words(difference.files):
-        say(line)
+        print_result(line)
     _print_operators(difference.files.operators or (), listed)
     if difference.outputs is not None:
         for line in text.outputs_in_words(difference.outputs):
-            say(line)
+            print_result(line)
         _print_flips(difference.outputs.flips, listed)
     for note in difference.notes:
-        say(f"Note: {note}")
+        print_note(note)
 
 
 def _print_parts(difference: Difference) -> None:
@@ -97,17 +107,17 @@ def _print_operators(changes: Sequence[OperatorChange], listed: int) -> None:
 
 def _print_flips(flips: Sequence[Flip], listed: int) -> None:
     rows = [
-        (flip.image, flip.a, flip.b, f"{flip.margin:.2f}", flip.truth or "not known")
+        (flip.image, flip.a, flip.b, f"{flip.margin:.2f}", flip.truth or "unknown")
         for flip in flips
     ]
-    _print_list(("image", "A says", "B says", "margin in A", "truth"), rows, listed)
+    _print_list(("image", "class in A", "class in B", "margin in A", "label"), rows, listed)
 
 
 def _print_list(headings: Sequence[str], rows: Sequence[Sequence[str]], listed: int) -> None:
     if rows and listed:
         _print_table(headings, rows[:listed])
     if len(rows) > listed:
-        console().print(f"{len(rows) - listed} more: --list {len(rows)} shows all.")
+        print_result(f"{len(rows) - listed} more: --list {len(rows)} shows all of them.")
 
 
 def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -116,7 +126,7 @@ def _print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for heading in headings:
-        # what an image is called may be long, and broken apart it cannot be read
+        # names of images can be long, and are not readable when folded
         if heading == "image":
             table.add_column(heading, overflow="ellipsis", no_wrap=True, max_width=_NAME_WIDTH)
         else:

@@ -1,4 +1,4 @@
-"""`mobiledeploy doctor`: whether this machine can do the job."""
+"""`mobiledeploy doctor`: whether this machine can export, and how to fix what it lacks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobiledeploy.cli.output import console, print_json
+from mobiledeploy.cli.output import print_json, print_result
 from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.errors import RuntimeFailedError
 
@@ -22,9 +22,11 @@ _COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
 
 def doctor(
     *,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document to stdout.")
+    ] = False,
 ) -> None:
-    """Check whether this machine can do the job; say what to mend."""
+    """Check whether this machine can export, and how to fix it if not."""
     from mobiledeploy.doctor import examine
 
     with showing_progress():
@@ -39,13 +41,13 @@ def doctor(
         print_checks(checks)
     if fatal:
         raise RuntimeFailedError(
-            f"`mobiledeploy export` cannot work here: {', '.join(fatal)}.",
-            remedy="Do what stands beside these lines, then run `mobiledeploy doctor` again.",
+            f"`mobiledeploy export` cannot work here because of {', '.join(fatal)}.",
+            remedy="Follow the advice below these lines, then run `mobiledeploy doctor` again.",
         )
 
 
 def _storage() -> tuple[Check, ...]:
-    """Look at the cache; only where torch loads, for the weights' package imports it."""
+    """Check the cache and the weights in it; needs torch, which their package imports."""
     from mobiledeploy.checkpoints.hub import cache_folder, cached
     from mobiledeploy.doctor import examine_storage
     from mobiledeploy.models.spec import FAMILIES, ModelSpec
@@ -57,13 +59,13 @@ def _storage() -> tuple[Check, ...]:
 
 
 def print_checks(checks: tuple[Check, ...]) -> None:
-    """Show what was looked at, and below each what to do about it."""
+    """Print one line for each check, and below it how to fix what it found."""
     from rich.text import Text
 
     width = max(len(check.name) for check in checks)
     for check in checks:
         colour = _COLOURS[check.state]
         state = Text(f"{check.state:8}", colour)
-        console().print(state, f"{check.name:{width}}  {check.found}", sep="", soft_wrap=True)
+        print_result(state, f"{check.name:{width}}  {check.found}", separator="")
         if check.remedy:
-            console().print(f"{'':8}{'':{width}}  {check.remedy}", soft_wrap=True)
+            print_result(f"{'':8}{'':{width}}  {check.remedy}")

@@ -1,4 +1,4 @@
-"""`mobiledeploy inspect`: what an artifact holds."""
+"""`mobiledeploy inspect`: operators, encodings and metadata of an artifact."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobiledeploy.artifact.coverage import require_int8
-from mobiledeploy.cli.output import console, print_json, print_table
+from mobiledeploy.cli.output import print_json, print_result, print_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,15 +20,22 @@ SCHEMA = 1
 
 
 def inspect(
-    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A .onnx or a .pte.")],
+    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A .onnx or .pte file.")],
     *,
     min_int8_coverage: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Least share of MACs and of activations in int8."),
+        typer.Option(
+            metavar="FRACTION",
+            min=0,
+            max=1,
+            help="Fail if a smaller fraction of MACs or of activations is in int8.",
+        ),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document to stdout.")
+    ] = False,
 ) -> None:
-    """Show what an artifact holds: operators, encodings, metadata."""
+    """Show the operators, encodings and metadata of an artifact."""
     from mobiledeploy.inspect.inspect_artifact import inspect_artifact
 
     summary = inspect_artifact(artifact)
@@ -38,7 +45,7 @@ def inspect(
         print_json(header | asdict(summary) | {"coverage": coverage})
     else:
         for line in _lines(summary):
-            console().print(line, soft_wrap=True)
+            print_result(line)
         for group in summary.groups:
             _print_group(group)
     if min_int8_coverage is not None:
@@ -56,7 +63,7 @@ def _lines(summary: ArtifactSummary) -> Iterator[str]:
     yield "weights   " + ", ".join(f"{size:,} bytes {datatype}" for datatype, size in sizes)
     yield from _coverage_lines(summary)
     if summary.planned_memory_bytes is not None:
-        yield f"memory    {summary.planned_memory_bytes:,} bytes planned outside of delegates"
+        yield f"memory    {summary.planned_memory_bytes:,} bytes planned outside delegates"
     if summary.opsets:
         opsets = (f"{name or 'ai.onnx'} {number}" for name, number in summary.opsets.items())
         yield "opsets    " + ", ".join(opsets)
@@ -71,7 +78,7 @@ def _lines(summary: ArtifactSummary) -> Iterator[str]:
 def _coverage_lines(summary: ArtifactSummary) -> Iterator[str]:
     coverage = summary.coverage
     if coverage is None:
-        yield "int8      cannot be counted"
+        yield "int8      could not be counted"
         return
     yield (
         f"int8      {coverage.macs_share:.2%} of {coverage.macs:,} multiply-accumulates,"
@@ -88,7 +95,7 @@ def _tensor(tensor: TensorSummary) -> str:
         return text
     encoding = tensor.encoding
     return (
-        f"{text}, within as {encoding.datatype}: "
+        f"{text}, quantized to {encoding.datatype}: "
         f"scale {encoding.scale:.9g}, zero-point {encoding.zero_point}"
     )
 
@@ -98,7 +105,7 @@ def _print_group(group: OperatorGroup) -> None:
     from rich.table import Table
 
     share = f"{group.int8} of {group.total} operators write 8-bit integers"
-    console().print(f"{group.where}: {share}", soft_wrap=True)
+    print_result(f"{group.where}: {share}")
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("operator")
     table.add_column("writes")

@@ -1,4 +1,4 @@
-"""`mobiledeploy models`: the families with what they cost, or one network layer by layer."""
+"""`mobiledeploy models`: parameters, MACs and sizes of the families, or of one model's layers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mobiledeploy.cli.output import console, print_json, print_table
+from mobiledeploy.cli.completion import model_names
+from mobiledeploy.cli.output import print_json, print_result, print_table
 from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.errors import UsageError
 from mobiledeploy.utils.progress import track
@@ -23,31 +24,56 @@ if TYPE_CHECKING:
 def models(
     model: Annotated[
         str | None,
-        typer.Argument(metavar="MODEL", help="v1, v2, v3-large (or v3), v3-small; all if absent."),
+        typer.Argument(
+            metavar="MODEL",
+            help="v1, v2, v3-large (or v3), v3-small. [default: all]",
+            autocompletion=model_names,
+            show_default=False,
+        ),
     ] = None,
     *,
     width: Annotated[
         float | None,
-        typer.Option("--width", help="Width multiplier; every published one if absent."),
+        typer.Option(
+            "--width", metavar="FACTOR", help="Width multiplier. [default: every published one]"
+        ),
     ] = None,
     resolution: Annotated[
-        int | None, typer.Option("--resolution", help="Side of the input in pixels; 224 if absent.")
+        int | None,
+        typer.Option(
+            "--resolution",
+            metavar="PIXELS",
+            help="Height and width of the input image. [default: 224]",
+        ),
     ] = None,
     num_classes: Annotated[
-        int | None, typer.Option("--num-classes", help="Outputs; 1000 if absent, 0 for features.")
+        int | None,
+        typer.Option(
+            "--num-classes",
+            metavar="N",
+            help="Number of classes; 0 leaves the classifier out. [default: 1000]",
+        ),
     ] = None,
     in_channels: Annotated[
-        int | None, typer.Option("--in-channels", help="Channels of the input; 3 if absent.")
+        int | None,
+        typer.Option(
+            "--in-channels", metavar="N", help="Channels of the input image. [default: 3]"
+        ),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", help="A network of your own, as YAML.")
+        Path | None,
+        typer.Option(
+            "--config", metavar="PATH", help="YAML file that describes a custom architecture."
+        ),
     ] = None,
     summary: Annotated[
         bool, typer.Option("--summary", help="List the layers of one model.")
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document to stdout.")
+    ] = False,
 ) -> None:
-    """List the models with what they cost, or the layers of one."""
+    """List the models with their sizes, or the layers of one model."""
     changes = {
         "width": width,
         "resolution": resolution,
@@ -71,7 +97,7 @@ def models(
 def _specs(
     model: str | None, config: Path | None, changes: dict[str, Any], *, one: bool
 ) -> list[ModelSpec]:
-    """Return the networks that were asked for: from a file, by name, or all published ones."""
+    """Return the requested networks: from a file, by name, or all published ones."""
     from mobiledeploy.models.config import read_config
     from mobiledeploy.models.spec import ModelSpec, family_named
     from mobiledeploy.models.summary import published
@@ -81,18 +107,18 @@ def _specs(
     if one:
         if model is None:
             raise UsageError(
-                "--summary lists the layers of one model, and none was named.",
-                remedy="Name it: `mobiledeploy models v2 --summary`.",
+                "--summary lists the layers of one model, but no model was named.",
+                remedy="Name one: mobiledeploy models v2 --summary",
             )
         return [replace(ModelSpec(family=family_named(model)), **changes)]
     family = None if model is None else family_named(model)
     found = (spec for spec in published() if family in (None, spec.family))
-    # Once a width is given, the published ones of a family collapse into that one.
+    # with a width given, the published variants of a family become equal
     return list(dict.fromkeys(replace(spec, **changes) for spec in found))
 
 
 def _document(summary: ModelSummary, *, layers: bool) -> dict[str, object]:
-    """Return a network as JSON holds it."""
+    """Return the JSON document of a network."""
     document: dict[str, object] = {
         "name": summary.spec.name,
         "spec": asdict(summary.spec),
@@ -117,7 +143,7 @@ def _document(summary: ModelSummary, *, layers: bool) -> dict[str, object]:
 
 
 def _print_models(summaries: Iterable[ModelSummary]) -> None:
-    """Print one line for each network."""
+    """Print one row for each network."""
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
@@ -138,11 +164,11 @@ def _print_models(summaries: Iterable[ModelSummary]) -> None:
             " ".join(spec.architecture.tags),
         )
     print_table(table)
-    console().print("Sizes are of the weights, BatchNorm folded; an artifact adds a little.")
+    print_result("Sizes: weights only, BatchNorm folded. An artifact is slightly larger.")
 
 
 def _print_layers(summary: ModelSummary) -> None:
-    """Print one line for each layer that has parameters, then the sums."""
+    """Print one row for each layer that has parameters, then the totals."""
     from rich.table import Table
 
     table = Table(title=summary.spec.name, title_justify="left", box=None, pad_edge=False)

@@ -72,9 +72,9 @@ def reserve_stdout(*documents: Path | None) -> None:
     _stdout_is_reserved = STDOUT in documents
 
 
-def print_result(*texts: str | Text) -> None:
+def print_result(*texts: str | Text, separator: str = " ") -> None:
     """Print one line of results; long lines are not wrapped."""
-    results().print(*texts, soft_wrap=True)
+    results().print(*texts, sep=separator, soft_wrap=True)
 
 
 def print_table(table: Table) -> None:

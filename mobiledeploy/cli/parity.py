@@ -1,17 +1,16 @@
-"""`mobiledeploy parity`: does an artifact compute what its network computes, and if not, where?"""
+"""`mobiledeploy parity`: whether artifacts compute what their network computes."""
 
 from __future__ import annotations
 
 import os
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mobiledeploy.cli.device_options import DEVICE, PYTHON, TIMEOUT
-from mobiledeploy.cli.output import console, print_table
+from mobiledeploy.cli.output import print_result, print_table, reserve_stdout
 from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.cli.values import not_nan, was_given, with_manifests
 from mobiledeploy.errors import UsageError
@@ -28,70 +27,91 @@ _COLOURS = {"passed": "green", "FAILED": "bold red"}
 def parity(
     context: typer.Context,
     artifacts: Annotated[
-        list[Path], typer.Argument(metavar="ARTIFACT...", help="Of one network, with manifests.")
+        list[Path],
+        typer.Argument(
+            metavar="ARTIFACT...",
+            help="Artifacts of one network, with their manifests beside them.",
+        ),
     ],
     *,
     data: Annotated[
         Path | None,
-        typer.Option(help="Images: a folder, or .npz. [default: those of the calibration]"),
+        typer.Option(
+            metavar="PATH",
+            help="Images: a folder or a .npz file. [default: the calibration images]",
+        ),
     ] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="How many. [default: all]")] = None,
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Number of images. [default: all]")
+    ] = None,
     weights: Annotated[
-        Path | None, typer.Option(help="The checkpoint. [default: where the manifest says]")
+        Path | None,
+        typer.Option(
+            metavar="PATH", help="Checkpoint. [default: the path that the manifest records]"
+        ),
     ] = None,
     calib_data: Annotated[
         Path | None,
-        typer.Option(help="The images of the calibration. [default: where the manifest says]"),
+        typer.Option(
+            metavar="PATH",
+            help="Calibration images. [default: the path that the manifest records]",
+        ),
     ] = None,
     min_agreement: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Least agreement with float. [default: 0.85]")
+        float | None,
+        typer.Option(
+            metavar="FRACTION",
+            min=0,
+            max=1,
+            help="Minimum top-1 agreement with float. [default: 0.85]",
+        ),
     ] = None,
     min_sqnr: Annotated[
         float | None,
         typer.Option(
             metavar="DB",
             callback=not_nan,
-            help="Least SQNR against float. [default: the family's]",
+            help="Minimum SQNR against float. [default: by architecture, 12 to 15]",
         ),
     ] = None,
     layers: Annotated[
-        bool, typer.Option("--layers", help="Also say what quantization does to each layer.")
+        bool, typer.Option("--layers", help="Also print the quantization noise of the layers.")
     ] = False,
     device_uri: Annotated[str | None, DEVICE] = None,
     python: Annotated[str, PYTHON] = "",
     timeout: Annotated[float, TIMEOUT] = 600,
     baseline: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="An earlier --json document: fail if it was better."),
+        typer.Option(metavar="PATH", help="Earlier --json document; fail if a metric got worse."),
     ] = None,
     json_path: Annotated[
         Path | None,
-        typer.Option("--json", metavar="PATH", help="Write a JSON document; - is stdout."),
+        typer.Option("--json", metavar="PATH", help="Write a JSON document (- for stdout)."),
     ] = None,
     junit_path: Annotated[
-        Path | None, typer.Option("--junit", metavar="PATH", help="Write JUnit XML, for CI.")
+        Path | None, typer.Option("--junit", metavar="PATH", help="Write JUnit XML for CI.")
     ] = None,
     markdown_path: Annotated[
         Path | None,
         typer.Option(
             "--markdown",
             metavar="PATH",
-            help="Write Markdown; append it to $GITHUB_STEP_SUMMARY where that is set.",
+            help="Write Markdown, and append it to $GITHUB_STEP_SUMMARY if that is set.",
         ),
     ] = None,
     html_path: Annotated[
         Path | None,
-        typer.Option("--html", metavar="PATH", help="Write one page that shows everything."),
+        typer.Option("--html", metavar="PATH", help="Write an HTML report."),
     ] = None,
 ) -> None:
-    """Judge every step from float to artifact; exit 1 if one fails."""
+    """Check each step from float to artifact; exit 1 if one fails."""
     from mobiledeploy.parity.report import write
     from mobiledeploy.utils.progress import step
 
     if device_uri is None and (was_given(context, "python") or was_given(context, "timeout")):
         raise UsageError(
-            "--python and --timeout are about a --device, which was not given.",
-            remedy="Give --device URI, or leave them out.",
+            "--python and --timeout need --device, which was not given.",
+            remedy="Add --device URI, or leave these options out.",
         )
     targets = write.Targets(
         json=json_path,
@@ -100,8 +120,9 @@ def parity(
         summary=os.environ.get("GITHUB_STEP_SUMMARY", "") if markdown_path else "",
         html=html_path,
     )
-    # before errors are reported to a file that is an artifact
+    # first, because errors are reported to these files: they must not overwrite an artifact
     targets.require_unread((*with_manifests(artifacts), data, weights, calib_data, baseline))
+    reserve_stdout(*targets.files)
     with write.errors_reported(targets, artifacts), showing_progress():
         targets.require_writable()
         with step("Loading PyTorch and the runtimes"):
@@ -142,8 +163,7 @@ def _print_table(report: ParityReport) -> None:
 
     from mobiledeploy.parity.report.rows import headline, loss, rows, used
 
-    say = partial(console().print, soft_wrap=True)
-    say(f"Parity of {report.network}, {report.precision}, on {used(report)}")
+    print_result(f"Parity of {report.network}, {report.precision}, on {used(report)}")
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("rung", overflow="fold")
     table.add_column("against")
@@ -159,13 +179,14 @@ def _print_table(report: ParityReport) -> None:
     print_table(table)
     for rung in report.rungs:
         for failure in rung.all_failures:
-            say(f"{rung.title}: {failure}")
+            print_result(f"{rung.title}: {failure}")
     for note in dict.fromkeys(rung.note for rung in report.rungs if rung.note):
-        say(f"Not judged: {note}.")
+        print_result(f"Not judged: {note}.")
     for text in report.regressions or ():
-        say(f"Worse than the baseline: {text}")
-    say(loss(report))
-    say(f"{headline(report)}.")
+        print_result(f"Worse than the baseline: {text}")
+    if lost := loss(report):
+        print_result(lost)
+    print_result(f"{headline(report)}.")
 
 
 def _print_layers(report: ParityReport) -> None:
@@ -174,17 +195,16 @@ def _print_layers(report: ParityReport) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("layer", overflow="fold")
-    for heading in ("lost, dB", "SQNR behind", "its own"):
+    for heading in ("loss, dB", "SQNR at output, dB", "SQNR alone, dB"):
         table.add_column(heading, justify="right")
     if not report.layers:
-        console().print("Nothing is quantized: there are no layers to compare with float.")
+        print_result("Nothing is quantized: there are no layers to compare with float.")
         return
     worst = sorted(report.layers, key=lambda layer: -layer.gained_db)[:_LISTED]
     for layer in worst:
         figures = (layer.gained_db, layer.sqnr_db, layer.own_sqnr_db)
         table.add_row(layer.name, *(f"{figure:.1f}" for figure in figures))
-    console().print(f"The layers that lose most, {len(worst)} of {len(report.layers)}:")
+    print_result(f"The layers that lose most, {len(worst)} of {len(report.layers)}:")
     print_table(table)
     if report.first_bad_layer:
-        text = f"The first layer that loses too much by itself is {report.first_bad_layer}."
-        console().print(text, soft_wrap=True)
+        print_result(f"The first layer that loses too much by itself is {report.first_bad_layer}.")

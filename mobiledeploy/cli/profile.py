@@ -1,12 +1,17 @@
-"""`mobiledeploy bench --profile`: where the time goes, operator by operator."""
+"""`mobiledeploy bench --profile`: the time of each operator."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from mobiledeploy.cli.output import console, print_table, write_json
+from mobiledeploy.cli.output import (
+    print_note,
+    print_result,
+    print_table,
+    reserve_stdout,
+    write_json,
+)
 from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.cli.values import was_given, with_manifests
 from mobiledeploy.errors import UsageError
@@ -19,20 +24,19 @@ if TYPE_CHECKING:
     from mobiledeploy.bench.profile import Profile
     from mobiledeploy.devices.open import Device
 
-SCHEMA = 1
 _SLOWEST = 15
-# of `bench`, what a profile knows what to do with
+# the parameters of `bench` that apply to a profile
 _PARAMETERS = frozenset(
     {"artifacts", "threads", "runs", "profile", "trace", "json_path"}
     | {"device_uri", "python", "timeout"}
 )
 
 
-def require_options(context: typer.Context) -> None:
-    """Raise where `bench` was given an option that a profile would leave out of account.
+def require_profile_options(context: typer.Context) -> None:
+    """Raise if `bench` was given an option that does not apply to a profile.
 
     Raises:
-        UsageError: which one.
+        UsageError: The message names the options.
     """
     given = [
         parameter.opts[0]
@@ -41,8 +45,8 @@ def require_options(context: typer.Context) -> None:
     ]
     if given:
         raise UsageError(
-            f"A profile times operators, alone: {', '.join(given)} would mean nothing.",
-            remedy="Leave out either --profile and --trace, or these.",
+            f"These options do not apply to --profile and --trace: {', '.join(given)}.",
+            remedy="Remove either these, or --profile and --trace.",
         )
 
 
@@ -55,66 +59,57 @@ def profile_artifacts(
     json_path: Path | None,
     trace_path: Path | None,
 ) -> None:
-    """Profile artifacts one after the other; print tables, write documents.
+    """Profile artifacts one after another; print tables and write documents.
 
     Raises:
-        UsageError: both documents would go to one place.
-        RuntimeFailedError: one of them could not be written; nothing is timed then.
+        UsageError: Both documents have the same path.
+        RuntimeFailedError: A document cannot be written. This is checked before anything is timed.
     """
     from mobiledeploy.bench.chrome_trace import to_chrome_trace
-    from mobiledeploy.bench.profile import profile, profile_on
+    from mobiledeploy.bench.profile import ProfileDocument, profile
     from mobiledeploy.devices.host import int8_caveat
     from mobiledeploy.utils.files import require_writable_files
 
     require_writable_files(json_path, trace_path, read=with_manifests(artifacts))
+    reserve_stdout(json_path, trace_path)
     with showing_progress(), device:
-        profiles = [
-            profile(path, runs=runs, threads=threads)
-            if device.is_local
-            else profile_on(device, path, runs=runs, threads=threads)
-            for path in artifacts
-        ]
-        note = "" if device.is_local else int8_caveat(device.host)
+        profiles = tuple(
+            profile(path, device=device, runs=runs, threads=threads) for path in artifacts
+        )
+        caveat = int8_caveat(device.host)
     for each in profiles:
         _print(each)
-    if note:
-        console().print(f"Note: {note}")
+    if caveat:
+        print_note(caveat)
     if json_path is not None:
-        write_json(json_path, _document(profiles), indent=1)
+        document = ProfileDocument(profiles=profiles)
+        write_json(json_path, document.model_dump(mode="json"), indent=1)
     if trace_path is not None:
         write_json(trace_path, to_chrome_trace(profiles), indent=1)
-
-
-def _document(profiles: Sequence[Profile]) -> dict[str, Any]:
-    entries = [
-        asdict(p) | {"sum_us": p.sum_us, "by_kind": [asdict(kind) for kind in p.by_kind()]}
-        for p in profiles
-    ]
-    return {"schema": SCHEMA, "kind": "mobiledeploy.profile", "profiles": entries}
 
 
 def _print(profile: Profile) -> None:
     from rich.text import Text
 
-    total = profile.sum_us
-    console().print(Text(f"{Path(profile.artifact).name}, {profile.runtime}", style="bold"))
-    console().print(
-        f"{profile.method}. Their sum is {total / 1e3:.3f} ms; the whole network takes"
-        f" {profile.whole_us / 1e3:.3f} ms.",
-        highlight=False,
+    print_result(Text(Path(profile.artifact).name, style="bold"))
+    print_result(f"{profile.runtime} on {profile.device}")
+    print_result(f"Timed with {profile.method}.")
+    print_result(
+        f"Sum of the operators: {profile.sum_us / 1e3:.3f} ms. Whole network: "
+        f"{profile.whole_us / 1e3:.3f} ms."
     )
     _table(
         ("operator", "count", "us", "share"),
-        ((k.kind, str(k.count), f"{k.total_us:.0f}", f"{k.share:.1%}") for k in profile.by_kind()),
+        ((k.kind, str(k.count), f"{k.total_us:.0f}", f"{k.share:.1%}") for k in profile.by_kind),
     )
     slowest = sorted(profile.operators, key=lambda o: -o.median_us)[:_SLOWEST]
     _table(
         ("slowest", "us", "share"),
-        ((o.name, f"{o.median_us:.0f}", f"{o.median_us / total:.1%}") for o in slowest),
+        ((o.name, f"{o.median_us:.0f}", f"{profile.share_of(o.median_us):.1%}") for o in slowest),
     )
     rest = len(profile.operators) - len(slowest)
     if rest:
-        console().print(f"And {rest} more: --json and --trace have them all.")
+        print_result(f"{rest} more operators are in the documents of --json and --trace.")
 
 
 def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -1,4 +1,4 @@
-"""`mobiledeploy sensitivity`: which layers int8 costs most."""
+"""`mobiledeploy sensitivity`: which layers lose most accuracy in int8."""
 
 from __future__ import annotations
 
@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobiledeploy.cli import model_options as options
-from mobiledeploy.cli.output import console, print_table, write_json
+from mobiledeploy.cli.output import print_result, print_table, reserve_stdout, write_json
 from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.errors import DataError
-from mobiledeploy.models.spec import family_named
-from mobiledeploy.network import RECIPES
 
 if TYPE_CHECKING:
     from mobiledeploy.quantization.sensitivity import SensitivityReport
@@ -27,9 +25,14 @@ def sensitivity(
     *,
     data: Annotated[
         Path | None,
-        typer.Option(help="Images to measure on. [default: those of the calibration]"),
+        typer.Option(
+            metavar="PATH", help="Images to measure on. [default: the calibration images]"
+        ),
     ] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="How many. [default: 32]")] = None,
+    samples: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Number of images to measure on. [default: 32]"),
+    ] = None,
     weights: Annotated[str | None, options.WEIGHTS] = None,
     width: Annotated[float | None, options.WIDTH] = None,
     resolution: Annotated[int | None, options.RESOLUTION] = None,
@@ -46,19 +49,23 @@ def sensitivity(
     seed: Annotated[int | None, options.SEED] = None,
     json_path: Annotated[
         Path | None,
-        typer.Option("--json", metavar="PATH", help="Write a JSON document; - is stdout."),
+        typer.Option("--json", metavar="PATH", help="Write a JSON document (- for stdout)."),
     ] = None,
     plot: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Write a plot (SVG) of all layers.")
+        Path | None, typer.Option(metavar="PATH", help="Write an SVG chart of all layers.")
     ] = None,
 ) -> None:
-    """Rank the layers by what each one costs in int8."""
-    if model is not None:
-        family_named(model)  # a misspelt name is told before PyTorch has loaded
+    """Rank the layers by the noise that each one adds in int8."""
+    from mobiledeploy.models.spec import family_named
+    from mobiledeploy.network import RECIPES
     from mobiledeploy.utils.files import require_writable_files
+    from mobiledeploy.utils.progress import step
 
+    if model is not None:
+        family_named(model)  # an unknown name is an error before PyTorch is loaded
     checkpoint = None if weights is None else Path(weights)
     require_writable_files(json_path, plot, read=(checkpoint, config, data, calib_data))
+    reserve_stdout(json_path, plot)
     overrides = options.preprocessing_overrides(mean, std, crop_pct, interpolation)
     fields = {
         "width": width,
@@ -68,9 +75,8 @@ def sensitivity(
         "seed": seed,
     }
     with showing_progress():
-        from mobiledeploy.utils.progress import step
-
         with step("Loading PyTorch"):
+            from mobiledeploy.network import describe_images
             from mobiledeploy.pipeline.build import load_images
             from mobiledeploy.pipeline.sensitivity import measure_sensitivity
         built = options.build_network(
@@ -80,8 +86,8 @@ def sensitivity(
         known = calibration if data is None else load_images(built, data)
         if samples is not None and samples > known.count:
             raise DataError(
-                f"--samples asks for {samples} images; there are {known.count} of {known.source}.",
-                remedy="Ask for fewer, or give more with --data.",
+                f"--samples is {samples}; there are {describe_images(known.count, known.source)}.",
+                remedy="Give a smaller number, or more images with --data.",
             )
         images = known.spread(samples or _MEASURED)
         report = measure_sensitivity(
@@ -95,10 +101,12 @@ def _print_table(report: SensitivityReport) -> None:
     from rich import box
     from rich.table import Table
 
+    from mobiledeploy.network import describe_images
+
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    longest = max(len(layer.name) for layer in report.layers)  # to be typed after --keep-float
+    longest = max(len(layer.name) for layer in report.layers)  # never cut: --keep-float takes it
     table.add_column("layer", min_width=longest)
-    for heading in ("SQNR, it alone int8", "SQNR, it alone float", "gain", "MACs"):
+    for heading in ("SQNR, only it int8", "SQNR, only it float", "gain", "MACs"):
         table.add_column(heading, justify="right")
     for layer in report.layers[:_LISTED]:
         table.add_row(
@@ -110,16 +118,16 @@ def _print_table(report: SensitivityReport) -> None:
         )
     print_table(table)
     rest = len(report.layers) - _LISTED
-    more = f" {rest} more layers: --json." if rest > 0 else ""
-    console().print(
+    if rest > 0:
+        print_result(f"{rest} more layers: --json lists all of them.")
+    print_result(
         f"{report.network}: {report.int8_sqnr_db:.2f} dB with every layer in int8, on"
-        f" {report.count} images of {report.source}.{more}",
-        soft_wrap=True,
+        f" {describe_images(report.count, report.source)}."
     )
 
 
 def _write(report: SensitivityReport, json_path: Path | None, plot: Path | None) -> None:
-    """Write what was asked for."""
+    """Write the document and the chart that were asked for."""
     from mobiledeploy.utils.files import write_text
 
     if json_path is not None:
