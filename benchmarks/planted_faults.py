@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 import mobiledeploy
 from mobiledeploy.artifact.manifest import read_manifest
 from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME
-from mobiledeploy.parity.compare import figures
+from mobiledeploy.parity.compare import compare_logits
 from mobiledeploy.parity.run_ladder import run_ladder
 from mobiledeploy.pipeline.rebuild import rebuild
 from mobiledeploy.runtimes.open import open_runner
@@ -80,11 +80,12 @@ def main() -> None:
             logits = run_file(path, images)
             cells = ["", ""]
             if np.isfinite(logits).all():
-                loss = figures(exact, logits)
+                loss = compare_logits(exact, logits)
                 cells = [f"{loss['sqnr_db']:.1f}", f"{loss['top1_agreement']:.3f}"]
             cells.append(f"{np.count_nonzero(logits != sound):,}")
-            failed = run_ladder(networks, [path], few).first_failure
-            cells += ["", ""] if failed is None else [f"`{failed.name}`", failed.first_layer]
+            failed = run_ladder(networks, [path], few).first_failed_rung
+            found = (f"`{failed.name}`", failed.first_differing_layer) if failed else ("", "")
+            cells += found
             print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 

@@ -190,10 +190,10 @@ def _require(deployment: Deployment, min_int8_coverage: float | None) -> None:
         GateError: parity failed, or too little is computed in int8.
     """
     from mobiledeploy.artifact.coverage import require_int8
-    from mobiledeploy.parity.ladder import require
+    from mobiledeploy.parity.ladder import require_passed
 
     if deployment.parity is not None:
-        require(deployment.parity)
+        require_passed(deployment.parity)
     if min_int8_coverage is not None:
         for artifact in deployment.artifacts:
             require_int8(artifact.path.name, artifact.coverage, min_int8_coverage)

@@ -121,16 +121,17 @@ def parity(
         html=html_path,
     )
     # first, because errors are reported to these files: they must not overwrite an artifact
-    targets.require_unread((*with_manifests(artifacts), data, weights, calib_data, baseline))
+    targets.require_no_overwrite((*with_manifests(artifacts), data, weights, calib_data, baseline))
     reserve_stdout(*targets.files)
     with write.errors_reported(targets, artifacts), showing_progress():
         targets.require_writable()
         with step("Loading PyTorch and the runtimes"):
             from mobiledeploy.artifact.manifest import read_manifest
             from mobiledeploy.devices.open import open_device
-            from mobiledeploy.parity.ladder import require
+            from mobiledeploy.parity.baseline import read_baseline
+            from mobiledeploy.parity.ladder import require_passed
             from mobiledeploy.pipeline.check_parity import check_parity
-        stored = None if baseline is None else write.read_document(baseline)
+        stored = None if baseline is None else read_baseline(baseline)
         with ExitStack() as stack:
             device = None
             if device_uri is not None:
@@ -153,7 +154,7 @@ def parity(
     if layers:
         _print_layers(report)
     write.write_all(report, targets, read_manifest(artifacts[0]).document)
-    require(report)
+    require_passed(report)
 
 
 def _print_table(report: ParityReport) -> None:
@@ -161,27 +162,27 @@ def _print_table(report: ParityReport) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from mobiledeploy.parity.report.rows import headline, loss, rows, used
+    from mobiledeploy.parity.report.rows import headline, images_used, loss, notes, rows
 
-    print_result(f"Parity of {report.network}, {report.precision}, on {used(report)}")
+    print_result(f"Parity of {report.network}, {report.precision}, on {images_used(report)}")
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("rung", overflow="fold")
     table.add_column("against")
-    table.add_column("figures")
+    table.add_column("metrics")
     table.add_column("vs float", justify="right")
     if report.data.labelled:
         table.add_column("top-1", justify="right")
     table.add_column("verdict")
     for row in rows(report):
-        cells = [row.rung, row.against, row.figures, row.versus_float]
+        cells = [row.rung, row.against, row.metrics, row.versus_float]
         accuracy = [row.accuracy] if report.data.labelled else []
         table.add_row(*cells, *accuracy, Text(row.verdict, _COLOURS.get(row.verdict, "")))
     print_table(table)
     for rung in report.rungs:
-        for failure in rung.all_failures:
+        for failure in rung.failures:
             print_result(f"{rung.title}: {failure}")
-    for note in dict.fromkeys(rung.note for rung in report.rungs if rung.note):
-        print_result(f"Not judged: {note}.")
+    for note in notes(report):
+        print_result(note)
     for text in report.regressions or ():
         print_result(f"Worse than the baseline: {text}")
     if lost := loss(report):
@@ -195,16 +196,16 @@ def _print_layers(report: ParityReport) -> None:
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("layer", overflow="fold")
-    for heading in ("loss, dB", "SQNR at output, dB", "SQNR alone, dB"):
+    for heading in ("SQNR drop, dB", "SQNR at output, dB", "own SQNR, dB"):
         table.add_column(heading, justify="right")
     if not report.layers:
         print_result("Nothing is quantized: there are no layers to compare with float.")
         return
-    worst = sorted(report.layers, key=lambda layer: -layer.gained_db)[:_LISTED]
+    worst = sorted(report.layers, key=lambda layer: -layer.sqnr_drop_db)[:_LISTED]
     for layer in worst:
-        figures = (layer.gained_db, layer.sqnr_db, layer.own_sqnr_db)
+        figures = (layer.sqnr_drop_db, layer.sqnr_db, layer.own_sqnr_db)
         table.add_row(layer.name, *(f"{figure:.1f}" for figure in figures))
-    print_result(f"The layers that lose most, {len(worst)} of {len(report.layers)}:")
+    print_result(f"The layers where the SQNR drops most, {len(worst)} of {len(report.layers)}:")
     print_table(table)
-    if report.first_bad_layer:
-        print_result(f"The first layer that loses too much by itself is {report.first_bad_layer}.")
+    if report.first_noisy_layer:
+        print_result(f"First layer with too much noise of its own: {report.first_noisy_layer}.")

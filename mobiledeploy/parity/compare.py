@@ -1,43 +1,48 @@
-"""All figures of one comparison, under the names that reports and tolerances use.
+"""Compare two sets of logits: compute all metrics, and check them against limits.
 
-In: two sets of logits of the same images. Out: name -> figure; the directions are in the docstrings
-of `metrics`. Invariant: what cannot be compared raises, and has no figures.
+Limits are named after metrics: "min_sqnr_db" is the least `sqnr_db` that passes,
+"max_differing_logits" the largest `differing_logits`. Logits that cannot be compared raise an error
+instead of giving metrics.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from mobiledeploy import metrics
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
+
+    from mobiledeploy.parity.types import Metrics
 
     Logits = NDArray[np.float32]
 
 _TOP = 5
 
 
-def figures(reference: Logits, candidate: Logits, step: float | None = None) -> dict[str, float]:
-    """Return every figure that says how far `candidate` is from `reference`.
+def compare_logits(reference: Logits, candidate: Logits, step: float | None = None) -> Metrics:
+    """Return all metrics of how far `candidate` is from `reference`.
 
     Args:
         reference: (N, classes).
-        candidate: Likewise.
-        step: What one code of int8 logits is worth; None where there are no codes.
+        candidate: (N, classes).
+        step: Scale of the int8 logits; None for float logits.
 
     Raises:
-        GateError: a logit is not finite.
-        DataError: unlike shapes, or nothing to compare.
+        GateError: a logit is NaN or infinite.
+        DataError: the shapes differ, or there is nothing to compare.
     """
     agreement = metrics.top1_agreement(reference, candidate)
     agreeing = round(agreement * len(reference))
     low, high = metrics.wilson_interval(agreeing, len(reference))
     shares = metrics.topk_shares(reference, candidate, k=min(_TOP, reference.shape[1]))
     top5_low, top5_high = metrics.mean_interval(shares)
-    found = {
+    found: Metrics = {
         "differing_logits": float(metrics.differing_logits(reference, candidate)),
         "logits": float(reference.size),
         "sqnr_db": metrics.sqnr_db(reference, candidate),
@@ -54,7 +59,7 @@ def figures(reference: Logits, candidate: Logits, step: float | None = None) -> 
         "max_abs_difference": metrics.max_abs_difference(reference, candidate),
         "mean_abs_difference": metrics.mean_abs_difference(reference, candidate),
     }
-    if np.any(reference) and np.any(candidate):  # zeros have no direction
+    if np.any(reference) and np.any(candidate):  # the angle to a zero vector is undefined
         found["cosine_similarity"] = metrics.cosine_similarity(reference, candidate)
     if step is not None:
         found["max_steps_apart"] = metrics.max_steps_apart(reference, candidate, step)
@@ -62,13 +67,14 @@ def figures(reference: Logits, candidate: Logits, step: float | None = None) -> 
     return found
 
 
-def shortfalls(found: dict[str, float], limits: dict[str, float]) -> tuple[str, ...]:
-    """Return a sentence for every figure that misses its limit; a missing figure misses it too."""
-    said = []
-    for key, limit in limits.items():
-        side, _, name = key.partition("_")
-        value = found.get(name, float("nan"))
+def missed_limits(found: Metrics, limits: Mapping[str, float]) -> tuple[str, ...]:
+    """Return a sentence for each limit that is missed; a metric that is absent or NaN misses it."""
+    values = cast("Mapping[str, float]", found)
+    missed = []
+    for limit_name, limit in limits.items():
+        side, _, name = limit_name.partition("_")
+        value = values.get(name, float("nan"))
         if not (value >= limit if side == "min" else value <= limit):
             bound = "at least" if side == "min" else "at most"
-            said.append(f"{name} is {value:.4g}; expected {bound} {limit:g}.")
-    return tuple(said)
+            missed.append(f"{name} is {value:.4g}; expected {bound} {limit:g}.")
+    return tuple(missed)

@@ -1,31 +1,34 @@
-"""The ladder from the float network to the phone, rung by rung: which step lost how much?
+"""The parity ladder: rungs from the float network to the device, each compared with those below.
 
-    float ─▶ fold ─▶ equalize ─▶ integers ─▶ onnx-as-written ─▶ onnx ─▶ pte ─▶ device
+    float ─▶ fold ─▶ equalize ─▶ integers ─▶ onnx-unoptimized ─▶ onnx ─▶ pte ─▶ device
 
-In: the logits of each network on the same images, from below upwards. Out: `Rung`s. Each is held
-against the one below, which says what this step did; against what the contract demands, where that
-is another; and against float, which says what is left.
+Input: the logits of each stage on the same images, from float upwards. Output: `Rung`s. A rung is
+compared with the rung below (what did this step change?), with the rung that it must equal or stay
+close to, and with float (what is left in total?). The lowest rung that fails is where to look.
 
-- *fold*, and *equalize* on the images that it was made with: the same function, but for rounding.
-- *integers*: what int8 has cost. A figure that is good enough or is not.
-- *onnx-as-written*: float arithmetic around the same codes. Not exact: judged layer by layer
-  (`codes`), its logits are shown only.
-- *onnx*, *pte*, *device*: the integers, in every bit of every logit.
+- fold; equalize on the images that it was computed from: the same function, so only float rounding
+  may differ.
+- integers: the integer reference. Its loss against float is the cost of int8; it has to stay within
+  limits.
+- onnx-unoptimized: ONNX Runtime without graph optimizations computes in float around the same
+  codes, so it cannot match in every bit. It is checked layer by layer (`layer_codes`); its logits
+  are shown for information.
+- onnx, pte, device: must equal the integer reference in every bit of every logit.
 
-Invariant: logits that are not finite, of another shape or of no image fail their rung; nothing is
-ever equal for want of something to compare.
+NaN or infinite logits, another shape and an empty set of images fail their rung. Comparing nothing
+never passes.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mobiledeploy import metrics
 from mobiledeploy.errors import DataError, GateError
-from mobiledeploy.parity.compare import figures, shortfalls
+from mobiledeploy.parity.compare import compare_logits, missed_limits
 from mobiledeploy.parity.types import Comparison, Rung
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from mobiledeploy.parity.types import ParityReport, RungName
+    from mobiledeploy.parity.types import Metrics, ParityReport, RungName
 
     Logits = NDArray[np.float32]
 
@@ -42,7 +45,7 @@ TITLES: Mapping[RungName, str] = {
     "fold": "BatchNorm folded",
     "equalize": "equalized",
     "integers": "integer reference",
-    "onnx-as-written": "ONNX as written",
+    "onnx-unoptimized": "ONNX Runtime, unoptimized",
     "onnx": "ONNX Runtime",
     "pte": "ExecuTorch",
     "device": "device",
@@ -52,16 +55,29 @@ EXACT: Mapping[str, float] = {"max_differing_logits": 0.0}
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Against which rung, and what is demanded; without limits the figures are shown only."""
+    """A comparison to make with another rung of the ladder.
+
+    Attributes:
+        rung: The rung to compare with.
+        limits: What the metrics have to reach; without limits they are shown for information.
+        artifact: The file of that rung, where several artifacts have one.
+    """
 
     rung: RungName
-    limits: Mapping[str, float]
+    limits: Mapping[str, float] = field(default_factory=dict)
     artifact: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationCheck:
-    """A comparison on other images than the ladder's: those of the calibration."""
+    """A comparison on calibration images instead of the ladder's images.
+
+    Attributes:
+        rung: The rung that `reference` comes from.
+        reference: (N, classes).
+        candidate: (N, classes).
+        limits: What the metrics have to reach.
+    """
 
     rung: RungName
     reference: Logits
@@ -73,8 +89,11 @@ class Ladder:
     """Collects rungs, from float upwards.
 
     Args:
-        labels: Class index per image, where known.
-        step: What one code of the logits is worth; None for a float network.
+        labels: Class index of each image; None where unknown.
+        step: Scale of the int8 logits; None for a float network.
+
+    Attributes:
+        rungs: The rungs so far.
     """
 
     def __init__(self, *, labels: Sequence[int] | None, step: float | None) -> None:
@@ -87,48 +106,49 @@ class Ladder:
         self,
         name: RungName,
         logits: Logits | None,
-        held: Sequence[Check] = (),
+        checks: Sequence[Check] = (),
         *,
         artifact: str = "",
-        elsewhere: CalibrationCheck | None = None,
+        calibration_check: CalibrationCheck | None = None,
         failures: Sequence[str] = (),
-        first_layer: str = "",
+        first_differing_layer: str = "",
         note: str = "",
         seconds: float = 0.0,
     ) -> None:
         """Add the next rung.
 
         Args:
-            name: Of the rung.
-            logits: (N, classes); None where it could not be run, which `failures` explains.
-            held: Against which rungs, and with which limits; those not on the ladder are left out,
-                unless something is demanded there.
-            artifact: The file that was run.
-            elsewhere: A comparison on images of the calibration.
-            failures: What failed apart from the comparisons.
-            first_layer: The first layer that differs.
-            note: Why the figures are not judged; limits are then not applied.
-            seconds: That running took.
+            name: Name of the rung.
+            logits: (N, classes); None if it could not run, which `failures` explains.
+            checks: The comparisons to make. One with a rung that is not on the ladder is skipped if
+                it has no limits, and fails if it has.
+            artifact: Name of the file that was run.
+            calibration_check: A comparison on calibration images.
+            failures: What failed besides the comparisons, one sentence each.
+            first_differing_layer: The first layer that differs from the integer reference.
+            note: Why the limits of `checks` do not apply; empty if they do.
+            seconds: Time that the run took.
         """
-        said = list(failures)
+        failures = list(failures)
         comparisons: list[Comparison] = []
         accuracy = None
-        if logits is not None and (trouble := _trouble(logits)):
-            said.append(trouble)
+        if logits is not None and (problem := _problem(logits)):
+            failures.append(problem)
         elif logits is not None:
             self._logits[name, artifact] = logits
             accuracy = self._accuracy(logits)
-            comparisons = [self._compared(logits, h, note) for h in held if self._wanted(h)]
-        if elsewhere is not None:
-            comparisons.append(self._compared_elsewhere(elsewhere))
+            comparisons = [self._compare(logits, c, note) for c in checks if self._is_wanted(c)]
+        if calibration_check is not None:
+            comparisons.append(self._compare_on_calibration(calibration_check))
+        failures += [text for comparison in comparisons for text in comparison.failures]
         self.rungs.append(
             Rung(
                 name=name,
                 title=TITLES[name],
                 artifact=artifact,
                 comparisons=tuple(comparisons),
-                failures=tuple(said),
-                first_layer=first_layer,
+                failures=tuple(failures),
+                first_differing_layer=first_differing_layer,
                 note=note,
                 accuracy=accuracy,
                 seconds=seconds,
@@ -136,66 +156,58 @@ class Ladder:
         )
 
     def logits(self, name: RungName, artifact: str = "") -> Logits | None:
-        """Return a rung's logits; None where it is not on the ladder or has no finite ones."""
+        """Return a rung's logits; None if it is not on the ladder or has no finite logits."""
         return self._logits.get((name, artifact))
 
-    def _wanted(self, held: Check) -> bool:
-        """Return whether a comparison can be made, or its absence has to be told."""
-        return bool(held.limits) or (held.rung, held.artifact) in self._logits
+    def _is_wanted(self, check: Check) -> bool:
+        """Return whether a comparison can be made, or must fail because it cannot."""
+        return bool(check.limits) or (check.rung, check.artifact) in self._logits
 
-    def _compared(self, logits: Logits, held: Check, note: str) -> Comparison:
-        reference = self.logits(held.rung, held.artifact)
+    def _compare(self, logits: Logits, check: Check, note: str) -> Comparison:
+        reference = self.logits(check.rung, check.artifact)
         if reference is None:
-            missing = f"{TITLES[held.rung]} has no logits to compare with."
-            return Comparison(reference=held.rung, metrics={}, limits={}, failures=(missing,))
-        limits = {} if note else dict(held.limits)
-        return _comparison(held.rung, reference, logits, limits, self._step)
+            missing = f"{TITLES[check.rung]} has no logits to compare with."
+            return Comparison(reference=check.rung, metrics={}, limits={}, failures=(missing,))
+        limits = {} if note else check.limits
+        return _comparison(check.rung, reference, logits, limits, self._step)
 
-    def _compared_elsewhere(self, other: CalibrationCheck) -> Comparison:
-        found = _comparison(
-            other.rung, other.reference, other.candidate, dict(other.limits), self._step
-        )
-        return Comparison(
-            reference=found.reference,
-            images="calibration",
-            metrics=found.metrics,
-            limits=found.limits,
-            failures=tuple(f"On images of the calibration: {text}" for text in found.failures),
-        )
+    def _compare_on_calibration(self, check: CalibrationCheck) -> Comparison:
+        found = _comparison(check.rung, check.reference, check.candidate, check.limits, self._step)
+        failures = tuple(f"On calibration images: {text}" for text in found.failures)
+        return found.model_copy(update={"images": "calibration", "failures": failures})
 
     def _accuracy(self, logits: Logits) -> float | None:
         return None if self._labels is None else metrics.top1_accuracy(logits, self._labels)
 
 
-def require(report: ParityReport) -> None:
+def require_passed(report: ParityReport) -> None:
     """Raise unless the report passed.
 
     Raises:
-        GateError: nothing was compared, a rung failed, or a figure is worse than in the baseline;
-            the message begins with the lowest rung.
+        GateError: nothing was compared, a rung failed, or a metric is worse than in the baseline;
+            the message begins with the lowest rung that failed.
     """
     if report.passed:
         return
     failed = [rung for rung in report.rungs if not rung.passed]
-    said = [f"{label(rung)}: {text}" for rung in failed for text in rung.all_failures]
+    reasons = [f"{_label(rung)}: {text}" for rung in failed for text in rung.failures]
     where = f" at the rung {failed[0].name!r}" if failed else ""
     if report.regressions:
-        said += ["Worse than the baseline.", *report.regressions]
+        reasons += ["Worse than the baseline.", *report.regressions]
     raise GateError(
-        f"Parity failed{where}. " + (" ".join(said) or "Nothing was compared."),
-        remedy="Find the change that did it, or store a new baseline."
+        f"Parity failed{where}. " + (" ".join(reasons) or "Nothing was compared."),
+        remedy="Find the change that caused it, or store a new baseline."
         if report.regressions and not failed
         else "`mobiledeploy parity ARTIFACT --layers --html report.html` shows where to look.",
     )
 
 
-def label(rung: Rung) -> str:
-    """Return what a rung is called where several artifacts are on the ladder."""
+def _label(rung: Rung) -> str:
     return f"{rung.title}, {rung.artifact}" if rung.artifact else rung.title
 
 
-def _trouble(logits: Logits) -> str:
-    """Return why logits cannot be compared with anything; empty where they can."""
+def _problem(logits: Logits) -> str:
+    """Return why logits cannot be compared with anything; empty if they can."""
     if logits.size == 0:
         return f"Nothing was compared: logits of shape {logits.shape}."
     bad = int(np.count_nonzero(~np.isfinite(logits)))
@@ -206,22 +218,23 @@ def _comparison(
     rung: RungName,
     reference: Logits,
     candidate: Logits,
-    limits: dict[str, float],
+    limits: Mapping[str, float],
     step: float | None,
 ) -> Comparison:
     try:
-        found = figures(reference, candidate, step)
+        found = compare_logits(reference, candidate, step)
     except (GateError, DataError) as error:
         return Comparison(reference=rung, metrics={}, limits=limits, failures=(error.message,))
     if limits == EXACT:
-        failures = _inexact(rung, found)
+        failures = _differences(rung, found)
     else:
-        failures = tuple(f"Against {TITLES[rung]}: {text}" for text in shortfalls(found, limits))
+        missed = missed_limits(found, limits)
+        failures = tuple(f"Against {TITLES[rung]}: {text}" for text in missed)
     return Comparison(reference=rung, metrics=found, limits=limits, failures=failures)
 
 
-def _inexact(rung: RungName, found: dict[str, float]) -> tuple[str, ...]:
-    """Return a sentence about logits that differ where none may."""
+def _differences(rung: RungName, found: Metrics) -> tuple[str, ...]:
+    """Return a sentence if logits differ that have to be equal."""
     if found["differing_logits"] == 0:
         return ()
     apart = f" by up to {found['max_steps_apart']:.0f} steps" if "max_steps_apart" in found else ""

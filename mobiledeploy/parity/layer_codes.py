@@ -1,12 +1,11 @@
-"""Layer by layer: are a runtime's codes those of the integer reference, and if not, may they be?
+"""Compare the int8 codes of each layer of an `.onnx` with the integer reference's.
 
-In: the codes of both, every layer computed from the same inputs. Out: per layer, how many differ
-and how many of these no rounding explains.
-
-A runtime that computes in integers has no excuse. One that computes the same layer in float rounds
-sums that the reference has exactly; a code can then come out one higher or lower where the exact
-number lies next to half-way, and nowhere else. Measured over all families the distance stays below
-1e-4 steps; a weight that is one code off moves thousands of sums by a hundred times as much.
+Each layer gets the reference's own inputs, so a difference shows in the layer that causes it. A
+runtime that computes in integers must give equal codes. One that computes the same layer in float
+rounds sums that are exact in the reference. A code may then be one higher or lower where the exact
+number lies next to half-way between two codes, and nowhere else. Measured over all families, that
+distance stays below 1e-4 steps; a weight that is one code off moves thousands of sums a hundred
+times as far.
 """
 
 from __future__ import annotations
@@ -26,106 +25,66 @@ if TYPE_CHECKING:
 
     Images = NDArray[np.float32]
 
+LAYER_IMAGES = 8
+"""Number of images that layers are compared on."""
+_BATCH = 2  # larger batches do not fit the caches and are slower per image
+_LARGEST_DIFFERENCE = 255
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerCodes:
-    """One layer's codes, over all images that were looked at.
+    """How one layer's codes compare with the integer reference's.
 
     Attributes:
-        name: Of the layer, for people.
-        codes: How many were compared.
+        name: Module and operator, for example "classifier.1 linear".
+        codes: Number of compared codes.
         differing: How many differ.
-        unexplained: How many differ by more than a rounding can explain.
-        max_apart: The largest difference, in codes.
+        unexplained: How many differ by more than float rounding can explain.
+        max_difference: The largest difference, in codes.
     """
 
     name: str
     codes: int
     differing: int
     unexplained: int
-    max_apart: int
+    max_difference: int
 
     def plus(self, other: LayerCodes) -> LayerCodes:
-        """Return both batches together."""
+        """Return the result of both batches together."""
         return LayerCodes(
             name=self.name,
             codes=self.codes + other.codes,
             differing=self.differing + other.differing,
             unexplained=self.unexplained + other.unexplained,
-            max_apart=max(self.max_apart, other.max_apart),
+            max_difference=max(self.max_difference, other.max_difference),
         )
 
 
-def compare_codes(
-    name: str,
-    expected: NDArray[np.int8],
-    found: NDArray[np.int8],
-    half_way: NDArray[np.float32],
-    max_half_way: float,
-) -> LayerCodes:
-    """Compare one layer's codes.
-
-    Args:
-        name: Of the layer.
-        expected: The integer reference's.
-        found: The runtime's, in the same shape or one that holds the same numbers.
-        half_way: How far from half-way the exact numbers lay, in steps (`reference.Codes`).
-        max_half_way: Up to where a difference of one is rounding; below 0 nothing is.
-    """
-    if found.size != expected.size:
-        everything = expected.size
-        return LayerCodes(
-            name=name,
-            codes=everything,
-            differing=everything,
-            unexplained=everything,
-            max_apart=255,
-        )
-    apart = np.abs(found.reshape(expected.shape).astype(np.int16) - expected)
-    excused = (apart == 1) & (half_way.reshape(expected.shape) <= max_half_way)
-    return LayerCodes(
-        name=name,
-        codes=expected.size,
-        differing=int(np.count_nonzero(apart)),
-        unexplained=int(np.count_nonzero((apart > 0) & ~excused)),
-        max_apart=int(apart.max(initial=0)),
-    )
-
-
-def explain(layers: Sequence[LayerCodes]) -> str:
-    """Return a sentence about the first layer with unexplained codes; empty where there is none."""
-    bad = [layer for layer in layers if layer.unexplained]
-    if not bad:
-        return ""
-    first = bad[0]
-    return (
-        f"The first layer that computes something else is {first.name}: {first.differing} of"
-        f" {first.codes} codes differ, by up to {first.max_apart}, given the right inputs"
-        f" ({len(bad)} of {len(layers)} layers do)."
-    )
-
-
-LAYER_IMAGES = 8
-_AT_ONCE = 2  # more at once no longer fit the caches: slower per image
-
-
-def layer_codes(
-    path: Path, reference: IntegerReference, images: Images, limit: float, *, optimize: bool
+def compare_layers(
+    path: Path,
+    reference: IntegerReference,
+    images: Images,
+    max_half_way: float | None,
+    *,
+    optimize: bool,
 ) -> list[LayerCodes]:
-    """Compare every layer of an `.onnx` with the reference's, each from the reference's codes.
+    """Compare every layer of an `.onnx` with the reference's, each given the reference's inputs.
 
     Args:
-        path: The file.
-        reference: Of the network that it should hold.
-        images: The first of them are used.
-        limit: Up to how far from half-way a difference is rounding (see `compare_codes`).
+        path: The artifact.
+        reference: The integer reference of its network.
+        images: (N, C, H, W); the first `LAYER_IMAGES` are used.
+        max_half_way: See `compare_codes`.
         optimize: Whether ONNX Runtime may fuse the layers into integer operators.
+
+    Returns:
+        One result per layer, in the graph's order.
 
     Raises:
         ArtifactError: the graph is not that of an int8 network.
         RuntimeFailedError: its layers have other shapes.
     """
-    from mobiledeploy.parity.onnx_probe import OnnxProbe  # noqa: PLC0415 - .pte needs no onnx
+    from mobiledeploy.parity.onnx_probe import OnnxProbe  # noqa: PLC0415 - a .pte needs no onnx
 
     probe = OnnxProbe(path, list(reference.operators), optimize=optimize)
     layers: dict[str, LayerCodes] = {}
@@ -133,19 +92,75 @@ def layer_codes(
         expected = reference.layers(batch)
         found = probe.run(batch, {name: layer.codes for name, layer in expected.items()})
         for name, codes in found.items():
-            known = expected[name]
-            title = title_of(reference, name)
-            layer = compare_codes(title, known.codes, codes, known.half_way, limit)
+            layer = compare_codes(
+                layer_title(reference, name),
+                expected[name].codes,
+                codes,
+                expected[name].half_way,
+                max_half_way,
+            )
             layers[name] = layers[name].plus(layer) if name in layers else layer
     return list(layers.values())
 
 
+def compare_codes(
+    name: str,
+    expected: NDArray[np.int8],
+    found: NDArray[np.int8],
+    half_way: NDArray[np.float32],
+    max_half_way: float | None,
+) -> LayerCodes:
+    """Compare one layer's codes.
+
+    Args:
+        name: Name of the layer.
+        expected: The integer reference's codes, of any shape.
+        found: The runtime's codes, in the same order; codes of another size all count as wrong.
+        half_way: Distance of the exact numbers from half-way between two codes, in steps, shaped
+            like `expected` (`integer_reference.Codes`).
+        max_half_way: Up to which distance a difference of one code counts as float rounding; None
+            for a runtime that computes in integers.
+    """
+    if found.size != expected.size:
+        return LayerCodes(
+            name=name,
+            codes=expected.size,
+            differing=expected.size,
+            unexplained=expected.size,
+            max_difference=_LARGEST_DIFFERENCE,
+        )
+    difference = np.abs(found.reshape(expected.shape).astype(np.int16) - expected)
+    explained = np.zeros(expected.shape, bool)
+    if max_half_way is not None:
+        explained = (difference == 1) & (half_way.reshape(expected.shape) <= max_half_way)
+    return LayerCodes(
+        name=name,
+        codes=expected.size,
+        differing=int(np.count_nonzero(difference)),
+        unexplained=int(np.count_nonzero((difference > 0) & ~explained)),
+        max_difference=int(difference.max(initial=0)),
+    )
+
+
+def explain(layers: Sequence[LayerCodes]) -> str:
+    """Return a sentence about the first layer with unexplained codes; empty if there is none."""
+    differing = [layer for layer in layers if layer.unexplained]
+    if not differing:
+        return ""
+    first = differing[0]
+    return (
+        f"The first layer that differs from the integer reference is {first.name}:"
+        f" {first.differing} of {first.codes} codes differ, by up to {first.max_difference}, given"
+        f" the reference's inputs ({len(differing)} of {len(layers)} layers differ)."
+    )
+
+
 def in_batches(images: Images) -> list[Images]:
-    """Split images into batches that are run at once."""
-    return np.array_split(images, max(1, -(-len(images) // _AT_ONCE)))
+    """Split images, (N, C, H, W), into the batches that are run at once."""
+    return np.array_split(images, max(1, -(-len(images) // _BATCH)))
 
 
-def title_of(reference: IntegerReference, name: str) -> str:
-    """Return what a layer is called: its module and operator, for example "classifier.1 linear"."""
+def layer_title(reference: IntegerReference, name: str) -> str:
+    """Return a layer's module and operator, for example "classifier.1 linear"."""
     operator, module = reference.operators[name]
     return f"{module} {operator}".strip()

@@ -1,14 +1,14 @@
-"""What quantization does to each layer: how much noise it has, adds, and passes on.
+"""Measure the quantization noise of each layer: what it adds, and what it gets from its inputs.
 
-In: the equalized network as a graph, and the codes of the integer reference for the same images.
-Out: one `LayerError` per unit, in topological order.
+Input: the equalized float network, the integer reference of the int8 network, images. Output: one
+`LayerNoise` per fused operator, in topological order. Per layer, with float the float network's
+output, int8 the integer reference's (dequantized), and exact the float layer on int8's inputs:
 
-    sqnr      = |float|^2 / |float - codes|^2        all noise up to here
-    own sqnr  = |exact|^2 / |exact - codes|^2        the layer's own: exact is the float layer on
-                                                     quantized inputs
-    gained    = worst sqnr of the inputs - sqnr      in dB
+    sqnr      = sum float^2 / sum (float - int8)^2      all noise up to here
+    own sqnr  = sum exact^2 / sum (exact - int8)^2      the noise of this layer alone
+    sqnr drop = sqnr of its noisiest input - sqnr       in dB
 
-Invariant: both sides see the same images; sums run over all of them before a ratio is formed.
+Both networks see the same images. Sums run over all images before a ratio is formed.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
 
 from mobiledeploy.graph.aten_graph import find_fused_ops, trace
-from mobiledeploy.parity.layer_codes import LAYER_IMAGES, in_batches, title_of
-from mobiledeploy.parity.types import LayerError
+from mobiledeploy.metrics import power_ratio_db
+from mobiledeploy.parity.layer_codes import LAYER_IMAGES, in_batches, layer_title
+from mobiledeploy.parity.types import LayerNoise
 from mobiledeploy.utils.progress import track
 
 if TYPE_CHECKING:
@@ -34,152 +34,149 @@ if TYPE_CHECKING:
 
     from mobiledeploy.graph.aten_graph import FusedOp
     from mobiledeploy.network import FoldedModel
-    from mobiledeploy.parity.types import LayerError
     from mobiledeploy.quantization.integer_reference import IntegerReference
 
     Images = NDArray[np.float32]
 
-BAD_OWN_SQNR_DB = 6.0
-"""Half of the signal is noise, by one layer alone. Trained networks stay above 10 dB."""
+MIN_OWN_SQNR_DB = 6.0
+"""Below this, half of the layer's signal is its own noise. Trained networks stay above 10 dB."""
+
+_IMAGES = "<images>"  # stands for the network's input among the names of operators
+
+
+def measure_layer_noise(
+    reference: IntegerReference, equalized: FoldedModel, images: Images
+) -> tuple[LayerNoise, ...]:
+    """Measure the quantization noise of each layer.
+
+    Args:
+        reference: The integer reference of the int8 network.
+        equalized: The float network that it was quantized from.
+        images: (N, C, H, W); the first `LAYER_IMAGES` are used.
+
+    Returns:
+        One result per layer, in topological order.
+    """
+    traced = trace(equalized)
+    (source,) = traced.graph.find_nodes(op="placeholder")
+    titles = {
+        operator: layer_title(reference, name)
+        for name, (operator, _) in reference.operators.items()
+    }
+    noise = _NoiseMeter(traced, find_fused_ops(traced), titles)
+    batches = in_batches(images[:LAYER_IMAGES])
+    for batch in track(batches, "Comparing layers with float", len(batches)):
+        int8 = {
+            reference.operators[name][0]: layer.real
+            for name, layer in reference.layers(batch).items()
+        }
+        # a stem that is kept in float gets the images as they are
+        int8[_IMAGES] = int8.pop(source.name, batch)
+        noise.add(batch, int8)
+    return noise.results()
+
+
+def first_noisy(layers: Sequence[LayerNoise]) -> str:
+    """Return the first layer whose own noise is too high (`MIN_OWN_SQNR_DB`); "" if none is."""
+    return next((layer.name for layer in layers if layer.own_sqnr_db < MIN_OWN_SQNR_DB), "")
 
 
 @dataclass(slots=True)
 class _Sums:
-    """Sums of squares of one tensor."""
+    """Sums of squares of one tensor, over all batches."""
 
     signal: float = 0.0
     noise: float = 0.0
     own_signal: float = 0.0
     own_noise: float = 0.0
 
-    def add(self, exact: torch.Tensor, own: torch.Tensor, found: torch.Tensor) -> None:
-        self.signal += float(exact.double().square().sum())
-        self.noise += float((exact.double() - found).square().sum())
-        self.own_signal += float(own.double().square().sum())
-        self.own_noise += float((own.double() - found).square().sum())
+    def add(self, float_: torch.Tensor, exact: torch.Tensor, int8: torch.Tensor) -> None:
+        self.signal += float(float_.double().square().sum())
+        self.noise += float((float_.double() - int8).square().sum())
+        self.own_signal += float(exact.double().square().sum())
+        self.own_noise += float((exact.double() - int8).square().sum())
 
     @property
     def sqnr_db(self) -> float:
-        return _ratio_db(self.signal, self.noise)
+        return power_ratio_db(self.signal, self.noise)
 
     @property
     def own_sqnr_db(self) -> float:
-        return _ratio_db(self.own_signal, self.own_noise)
+        return power_ratio_db(self.own_signal, self.own_noise)
 
 
 @dataclass(slots=True)
-class LayerErrors:
-    """Collects the error of every layer, batch by batch.
+class _NoiseMeter:
+    """Sums the noise of every layer, batch by batch.
 
     Args:
-        traced: The float network that was quantized.
-        units: Of it.
-        names: What each unit is called, by the name of its operator.
+        traced: The float network.
+        ops: Its fused operators.
+        titles: What to call each, by the name of its operator.
     """
 
     traced: GraphModule
     ops: Sequence[FusedOp]
-    names: Mapping[str, str]
-    _sums: dict[str, _Sums] = field(default_factory=dict)
+    titles: Mapping[str, str]
+    sums: dict[str, _Sums] = field(default_factory=dict)
 
-    def add(self, images: NDArray[np.float32], real: Mapping[str, NDArray[np.float32]]) -> None:
+    def add(self, images: Images, int8: Mapping[str, NDArray[np.float32]]) -> None:
         """Run a batch.
 
         Args:
             images: (N, C, H, W).
-            real: What the int8 network has behind each unit, dequantized, by the name of the unit's
-                operator; under "" the quantized images.
+            int8: Outputs of the int8 network, dequantized, by the name of the fused operator; under
+                `_IMAGES` the quantized images.
         """
         with torch.no_grad():
-            _Beside(self, real).run(torch.from_numpy(images))
+            _FloatAndInt8(self, int8).run(torch.from_numpy(images))
 
-    def results(self) -> tuple[LayerError, ...]:
+    def results(self) -> tuple[LayerNoise, ...]:
         """Return the layers in topological order."""
-        seen = [op for op in self.ops if op.operator.name in self._sums]
-        behind = {op.output: self._sums[op.operator.name].sqnr_db for op in seen}
+        measured = [op for op in self.ops if op.operator.name in self.sums]
+        sqnr_db = {op.output: self.sums[op.operator.name].sqnr_db for op in measured}
         (images,) = self.traced.graph.find_nodes(op="placeholder")
-        behind[images] = self._sums[""].sqnr_db
+        sqnr_db[images] = self.sums[_IMAGES].sqnr_db
         return tuple(
-            LayerError(
-                name=self.names[op.operator.name],
-                sqnr_db=behind[op.output],
-                own_sqnr_db=self._sums[op.operator.name].own_sqnr_db,
-                gained_db=min(behind.get(node, math.inf) for node in op.activations)
-                - behind[op.output],
+            LayerNoise(
+                name=self.titles[op.operator.name],
+                sqnr_db=sqnr_db[op.output],
+                own_sqnr_db=self.sums[op.operator.name].own_sqnr_db,
+                sqnr_drop_db=min(sqnr_db.get(node, math.inf) for node in op.activations)
+                - sqnr_db[op.output],
             )
-            for op in seen
+            for op in measured
         )
 
-    def note(self, name: str, exact: torch.Tensor, own: torch.Tensor, found: torch.Tensor) -> None:
-        """Add one tensor's squares."""
-        self._sums.setdefault(name, _Sums()).add(exact, own, found)
 
+class _FloatAndInt8(torch.fx.Interpreter):
+    """Runs the float network; every activation is a pair: float, and what int8 has there."""
 
-def first_bad(layers: Sequence[LayerError]) -> str:
-    """Return the name of the first layer that loses too much by itself; empty where none does."""
-    return next((layer.name for layer in layers if layer.own_sqnr_db < BAD_OWN_SQNR_DB), "")
-
-
-class _Beside(torch.fx.Interpreter):
-    """Runs the float network; every activation is a pair (float, what int8 has there)."""
-
-    def __init__(self, errors: LayerErrors, real: Mapping[str, NDArray[np.float32]]) -> None:
-        super().__init__(errors.traced)
-        self._errors = errors
-        self._real = real
-        self._operators = {op.output: op.operator.name for op in errors.ops}
+    def __init__(self, noise: _NoiseMeter, int8: Mapping[str, NDArray[np.float32]]) -> None:
+        super().__init__(noise.traced)
+        self._noise = noise
+        self._int8 = int8
+        self._operators = {op.output: op.operator.name for op in noise.ops}
 
     def run_node(self, n: Node) -> Any:
         if n.op == "placeholder":
             images = super().run_node(n)
-            return self._pair("", images, images)
+            return self._measured(_IMAGES, images, images)
         if n.op != "call_function":
             return super().run_node(n)
         target = cast("Callable[..., torch.Tensor]", n.target)
-        exact, own = (target(*self._arguments(n, side)) for side in (0, 1))
+        float_, exact = (target(*self._arguments(n, side)) for side in (0, 1))
         name = self._operators.get(n, "")
-        return self._pair(name, exact, own) if name in self._real and name else (exact, own)
+        return self._measured(name, float_, exact) if name in self._int8 else (float_, exact)
 
-    def _pair(
-        self, name: str, exact: torch.Tensor, own: torch.Tensor
+    def _measured(
+        self, name: str, float_: torch.Tensor, exact: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        found = torch.from_numpy(self._real[name]).reshape(exact.shape)
-        self._errors.note(name, exact, own, found)
-        return exact, found
+        """Add the noise of one tensor; return what the next operators read."""
+        int8 = torch.from_numpy(self._int8[name]).reshape(float_.shape)
+        self._noise.sums.setdefault(name, _Sums()).add(float_, exact, int8)
+        return float_, int8
 
     def _arguments(self, n: Node, side: int) -> list[Any]:
         values = [self.env[a] if isinstance(a, torch.fx.Node) else a for a in n.args]
         return [value[side] if isinstance(value, tuple) else value for value in values]
-
-
-def _ratio_db(signal: float, noise: float) -> float:
-    if noise == 0:
-        return math.inf
-    return 10 * math.log10(signal / noise) if signal > 0 else -math.inf
-
-
-def layer_errors(
-    reference: IntegerReference, equalized: FoldedModel, images: Images
-) -> tuple[LayerError, ...]:
-    """Return what quantization does to each layer.
-
-    Args:
-        reference: Of the int8 network.
-        equalized: The float network that it was made from.
-        images: The first of them are used.
-    """
-    traced = trace(equalized)
-    (source,) = traced.graph.find_nodes(op="placeholder")
-    titles = {
-        operator: title_of(reference, name) for name, (operator, _) in reference.operators.items()
-    }
-    errors = LayerErrors(traced, find_fused_ops(traced), titles)
-    batches = in_batches(images[:LAYER_IMAGES])
-    for batch in track(batches, "Comparing layers with float", len(batches)):
-        real = {
-            reference.operators[name][0]: layer.real
-            for name, layer in reference.layers(batch).items()
-        }
-        real[""] = real.pop(source.name, batch)  # as it is where the stem is kept in float
-        errors.add(batch, real)
-    return errors.results()

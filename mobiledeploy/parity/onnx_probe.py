@@ -1,13 +1,12 @@
-"""One layer of an `.onnx` at a time: every layer computes from codes that it is given.
+"""Run the layers of an `.onnx` separately, each on int8 codes that the caller provides.
 
-In: a quantized `.onnx` and the names of its code tensors (the outputs of QuantizeLinear). The graph
-is cut at each of them: what a layer writes becomes an output, what the next one reads an input. So
-a difference stays in the layer where it arises, instead of being multiplied by all those behind it.
+Input: a quantized `.onnx` and the names of its code tensors (the outputs of QuantizeLinear). The
+graph is cut at each of them: what a layer writes becomes a graph output, what the next layer reads
+a graph input. So a difference stays in the layer that causes it, instead of being amplified by the
+layers that follow. Apart from the cuts, the graph and its constants are those of the file.
 
-A file may have more channels than the network: ONNX Runtime is faster at multiples of 16. What is
-read there is zero, and what is written there is nobody's.
-
-Invariant: apart from the cuts the graph is the file's, and it is the file's constants that compute.
+The file may have more channels than the network, because ONNX Runtime is faster at multiples of 16.
+The extra channels are fed with zeros, and their outputs are dropped.
 """
 
 from __future__ import annotations
@@ -29,25 +28,25 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-_GIVEN = "{}/given"
+_INPUT = "{}/input"
 _TO_UINT8 = 128
-"""Activations are int8 in the network and uint8 in the file: the same codes, shifted."""
+"""Activations are int8 in the network and uint8 in the file: the same codes plus 128."""
 
 
 class OnnxProbe:
-    """An `.onnx`, cut into its layers.
+    """An `.onnx` model, cut into its layers.
 
     Args:
         path: The model.
-        names: Of code tensors; those that the graph does not have are left out.
-        optimize: False switches every graph optimization off.
+        names: Names of code tensors; names that the graph does not have are ignored.
+        optimize: False switches all graph optimizations off.
 
     Attributes:
-        names: Where the graph was cut, in its own order.
+        names: The tensors where the graph was cut, in the graph's order.
 
     Raises:
-        ArtifactError: the file is not a model that ONNX Runtime accepts, or its graph has none of
-            these tensors.
+        ArtifactError: ONNX Runtime does not accept the file, or its graph has none of these
+            tensors.
     """
 
     def __init__(self, path: Path, names: Sequence[str], *, optimize: bool) -> None:
@@ -60,8 +59,9 @@ class OnnxProbe:
         self.names = _cut(model, names)
         if not self.names:
             raise ArtifactError(
-                f"{path} has none of the network's {len(names)} tensors of codes: it holds another"
-                " network, or another tool wrote it."
+                f"{path} has none of the network's {len(names)} code tensors: it holds another"
+                " network, or another tool wrote it.",
+                remedy="Export it again with `mobiledeploy export`.",
             )
         content = model.SerializeToString()
         self._session = open_session(content, path, threads=1, optimize=optimize)
@@ -69,16 +69,19 @@ class OnnxProbe:
     def run(
         self, images: NDArray[np.float32], codes: Mapping[str, NDArray[np.int8]]
     ) -> dict[str, NDArray[np.int8]]:
-        """Return what each layer makes of the codes of the layers before it.
+        """Run every layer on the given codes; return the codes that each layer computes.
 
         Args:
-            images: (N, C, H, W).
-            codes: By tensor name, what the layers are to read; at least those of `names`.
+            images: (N, C, H, W), the input of the first layer.
+            codes: The inputs of the other layers, by tensor name; at least those of `names`.
+
+        Returns:
+            int8 codes by tensor name, shaped like those in `codes`.
 
         Raises:
             RuntimeFailedError: the graph does not take inputs of these shapes.
         """
-        given = {_GIVEN.format(name): self._widened(name, codes[name]) for name in self.names}
+        given = {_INPUT.format(name): self._as_in_file(name, codes[name]) for name in self.names}
         try:
             found = self._session.run(self.names, {INPUT_NAME: images} | given)
         except ORT_ERRORS as error:
@@ -90,8 +93,8 @@ class OnnxProbe:
             for name, array in zip(self.names, found, strict=True)
         }
 
-    def _widened(self, name: str, codes: NDArray[np.int8]) -> NDArray[np.uint8]:
-        """Return codes as the file has them: uint8, with as many channels."""
+    def _as_in_file(self, name: str, codes: NDArray[np.int8]) -> NDArray[np.uint8]:
+        """Return codes as the file has them: uint8, with the file's number of channels."""
         shifted = (codes.astype(np.int16) + _TO_UINT8).astype(np.uint8)
         width, zero_point = self._widths.get(name, (0, 0))
         missing = width - codes.shape[1]
@@ -102,7 +105,7 @@ class OnnxProbe:
 
 
 def _widths(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Return how many channels tensors of codes have in the file, and which code is zero there."""
+    """Return the channels of each code tensor in the file, and its zero-point."""
     wanted = set(names)
     graph = shape_inference.infer_shapes(model).graph
     constants = {tensor.name: tensor for tensor in graph.initializer}
@@ -120,16 +123,16 @@ def _widths(model: onnx.ModelProto, names: Sequence[str]) -> dict[str, tuple[int
 
 
 def _cut(model: onnx.ModelProto, names: Sequence[str]) -> list[str]:
-    """Cut the graph in place; return where."""
+    """Cut the graph in place; return the names of the tensors where it was cut."""
     wanted = set(names)
     graph = model.graph
     cuts = [name for node in graph.node for name in node.output if name in wanted]
     for node in graph.node:
         for position, name in enumerate(node.input):
             if name in wanted and name in cuts:
-                node.input[position] = _GIVEN.format(name)
+                node.input[position] = _INPUT.format(name)
     for name in cuts:
-        given = helper.make_tensor_value_info(_GIVEN.format(name), TensorProto.UINT8, None)
+        given = helper.make_tensor_value_info(_INPUT.format(name), TensorProto.UINT8, None)
         graph.input.append(given)
         graph.output.append(helper.make_tensor_value_info(name, TensorProto.UINT8, None))
     return cuts

@@ -1,6 +1,7 @@
-"""Run every network of the ladder on the same images, and have each rung judged.
+"""Run every stage of a network and its artifacts on the same images, and build the parity ladder.
 
-In: the network in all its stages, its artifacts, images. Out: a `ParityReport`.
+Input: the network after each stage of the pipeline, its artifacts, images. Output: a
+`ParityReport`. `ladder` compares the logits, `tolerances` has the limits.
 """
 
 from __future__ import annotations
@@ -15,10 +16,10 @@ from mobiledeploy.errors import ArtifactError, RuntimeFailedError
 from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME, QuantizedModel, Stages, evenly_spread
 from mobiledeploy.parity.channel_order import reversed_channels
 from mobiledeploy.parity.ladder import EXACT, CalibrationCheck, Check, Ladder
-from mobiledeploy.parity.layer_codes import LAYER_IMAGES, explain, in_batches, layer_codes
-from mobiledeploy.parity.layer_noise import first_bad, layer_errors
+from mobiledeploy.parity.layer_codes import LAYER_IMAGES, compare_layers, explain, in_batches
+from mobiledeploy.parity.layer_noise import first_noisy, measure_layer_noise
 from mobiledeploy.parity.tolerances import default_tolerances
-from mobiledeploy.parity.types import Compared, DataUsed, ParityReport
+from mobiledeploy.parity.types import ComparedArtifact, DataUsed, ParityReport
 from mobiledeploy.parity.worst_images import worst_images
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.runtimes.open import open_runner
@@ -35,15 +36,16 @@ if TYPE_CHECKING:
 
     from mobiledeploy.network import CalibrationSet, FoldedModel
     from mobiledeploy.parity.tolerances import Tolerances
-    from mobiledeploy.parity.types import ImageError, LayerError, RungName
+    from mobiledeploy.parity.types import LayerNoise, RungName, WorstImage
     from mobiledeploy.runtimes.runner import Runner
 
     Images = NDArray[np.float32]
     Logits = NDArray[np.float32]
-    OnDevice = Callable[[Path, Images], Logits]
+    RunBatch = Callable[[Mapping[str, Images]], Mapping[str, Logits]]
+    RunOnDevice = Callable[[Path, Images], Logits]
 
 _CHANNEL_IMAGES = 200
-_UNJUDGED = "random weights have no accuracy to lose"
+_RANDOM_WEIGHTS = "random weights have no accuracy to lose"
 
 
 @on_one_thread
@@ -56,44 +58,46 @@ def run_ladder(
     quick: bool = False,
     layers: bool = False,
     worst: int = 0,
-    on_device: OnDevice | None = None,
+    on_device: RunOnDevice | None = None,
 ) -> ParityReport:
-    """Climb the ladder.
+    """Run all stages and artifacts of a network on images, and compare them rung by rung.
 
     Args:
-        networks: What the artifacts are held against.
-        artifacts: `.onnx` and `.pte` of it.
-        images: As the network takes them.
-        tolerances: What passes; by default what the family's networks reach.
-        quick: Leave out the rungs that only tell where a loss came from: for a network that has
-            just been made.
-        layers: Also say what quantization does to each layer.
-        worst: Also show so many images on which the last rung is farthest from float.
-        on_device: Runs an artifact on (N, C, H, W) somewhere else and returns its logits; adds the
-            last rung.
+        networks: The network after each stage of the pipeline.
+        artifacts: `.onnx` and `.pte` files of it.
+        images: Preprocessed for the network.
+        tolerances: The limits; by default those of the network's family.
+        quick: Leave out the rungs that only locate a loss: for a network that was just made.
+        layers: Also measure the quantization noise of each layer.
+        worst: Also report so many images on which the last rung is farthest from float.
+        on_device: Runs an artifact on images, (N, C, H, W), on a device and returns the logits.
+            Adds the rungs "device".
 
     Raises:
         ArtifactError: a runtime does not accept an artifact.
         RuntimeFailedError: a runtime or the device failed.
     """
-    climber = LadderRunner(networks, images, tolerances)
-    climber.stages(quick=quick)
+    runner = LadderRunner(networks, images, tolerances)
+    runner.add_stages(quick=quick)
     ordered = sorted(artifacts, key=lambda path: path.suffix)  # .onnx before .pte
     for path in ordered:
-        climber.on_host(path, as_written=not quick and path.suffix == ".onnx")
+        if path.suffix == ".onnx" and not quick:
+            runner.add_unoptimized_onnx(path)
+        runner.add_artifact(path)
     if on_device is not None:
         for path in ordered:
-            climber.on_device(path, on_device)
-    found = climber.layer_errors() if layers else ()
+            runner.add_device(path, on_device)
+    noise = runner.layer_noise() if layers else ()
     return ParityReport(
         network=networks.deployed.info.name,
-        precision="int8" if climber.reference else "fp32",
+        precision="int8" if runner.reference else "fp32",
+        float_bytes=sum(t.nbytes for t in networks.folded.module.state_dict().values()),
         data=_data_used(images, networks.calibration),
-        artifacts=tuple(climber.compared),
-        rungs=tuple(climber.ladder.rungs),
-        layers=found,
-        first_bad_layer=first_bad(found),
-        worst_images=climber.worst_images(images, worst),
+        artifacts=tuple(runner.artifacts),
+        rungs=tuple(runner.ladder.rungs),
+        layers=noise,
+        first_noisy_layer=first_noisy(noise),
+        worst_images=runner.worst_images(images, worst),
     )
 
 
@@ -108,228 +112,269 @@ def _data_used(images: CalibrationSet, calibration: CalibrationSet | None) -> Da
 
 
 class LadderRunner:
-    """Runs networks and adds rungs; holds what several rungs need."""
+    """Runs networks on images and adds their rungs to a ladder, from float upwards.
+
+    Args:
+        networks: The network after each stage of the pipeline.
+        images: Preprocessed for the network.
+        tolerances: The limits; by default those of the network's family.
+
+    Attributes:
+        reference: The integer reference; None for a float network.
+        ladder: The rungs so far.
+        artifacts: The artifacts that were run.
+    """
 
     def __init__(
         self, networks: Stages, images: CalibrationSet, tolerances: Tolerances | None
     ) -> None:
-        self.networks = networks
-        self.inputs: Images = images.images
-        self.limits = tolerances or default_tolerances(networks.original.info)
-        self.random = networks.original.info.has_random_weights
-        self.labels = None if self.random else images.labels
+        self._networks = networks
+        self._inputs: Images = images.images
+        self._limits = tolerances or default_tolerances(networks.original.info)
+        self._random = networks.original.info.has_random_weights
+        self._labels = None if self._random else images.labels
         deployed = networks.deployed
         self.reference = (
             IntegerReference(deployed) if isinstance(deployed, QuantizedModel) else None
         )
-        self.ladder = Ladder(
-            labels=self.labels,
-            step=self.reference.logit_step if self.reference else None,
-        )
-        self.compared: list[Compared] = []
+        step = self.reference.logit_step if self.reference else None
+        self.ladder = Ladder(labels=self._labels, step=step)
+        self.artifacts: list[ComparedArtifact] = []
 
-    def stages(self, *, quick: bool) -> None:
-        """Add the rungs before export."""
-        self._float(quick=quick)
-        note = _UNJUDGED if self.random else ""
-        if note and self.limits.demanded:
-            note += "; what was asked for is held against the artifacts"
+    def add_stages(self, *, quick: bool) -> None:
+        """Add the rungs before export: float, fold, equalize, integers.
+
+        Args:
+            quick: Leave out `fold` and `equalize` of an int8 network, and the check of the
+                channels' order.
+        """
+        self._add_float(check_channels=not quick)
+        note = _RANDOM_WEIGHTS if self._random else ""
+        if note and self._limits.demanded:
+            note += "; the requested limits apply to the artifacts"
         if not quick or self.reference is None:
-            self._eager("fold", self.networks.folded, "float", self.limits.min_rewrite_sqnr_db)
-        if self.networks.equalized is not None and not quick:
-            self._equalized(self.networks.equalized, self.networks.calibration, note)
+            self._add_folded()
+        if self._networks.equalized is not None and not quick:
+            self._add_equalized(self._networks.equalized, self._networks.calibration, note)
         if self.reference is not None:
-            began = time.perf_counter()
-            logits = _run(self.reference.run, self.inputs, "Running the integer reference")
-            held = (Check("equalize", {}), Check("float", self.limits.of_quantization()))
-            seconds = time.perf_counter() - began
-            self.ladder.add("integers", logits, held, note=note, seconds=seconds)
+            self._add_integers(self.reference, note)
 
-    def _float(self, *, quick: bool) -> None:
-        began = time.perf_counter()
-        run = EagerRunner(self.networks.original.module).run
-        logits = _run(run, self.inputs, "Running PyTorch")
-        trouble = ""
-        if self.inputs.shape[1] == 3 and not self.random and not quick:
-            chosen = evenly_spread(len(self.inputs), _CHANNEL_IMAGES)
-            bgr = pixels_reversed(self.inputs[chosen], self.networks.original.info.preprocessing)
+    def _add_float(self, *, check_channels: bool) -> None:
+        started = time.perf_counter()
+        run = EagerRunner(self._networks.original.module).run
+        logits = _run(run, self._inputs, "Running PyTorch")
+        failures = []
+        if check_channels and self._inputs.shape[1] == 3 and not self._random:
+            chosen = evenly_spread(len(self._inputs), _CHANNEL_IMAGES)
+            preprocessing = self._networks.original.info.preprocessing
+            bgr = pixels_reversed(self._inputs[chosen], preprocessing)
             other = _run(run, bgr, "Trying reversed channels")
-            labels = None if self.labels is None else [self.labels[i] for i in chosen]
-            trouble = reversed_channels(logits[chosen], other, labels)
-        failures = [trouble] if trouble else []
-        self.ladder.add("float", logits, failures=failures, seconds=time.perf_counter() - began)
+            labels = None if self._labels is None else [self._labels[i] for i in chosen]
+            problem = reversed_channels(logits[chosen], other, labels)
+            failures += [problem] if problem else []
+        self.ladder.add("float", logits, failures=failures, seconds=_since(started))
 
-    def _eager(self, name: RungName, model: FoldedModel, below: RungName, limit: float) -> None:
-        began = time.perf_counter()
-        logits = _run(EagerRunner(model.module).run, self.inputs, "Running it folded")
-        held = [Check(below, {"min_sqnr_db": limit})]
-        self.ladder.add(name, logits, held, seconds=time.perf_counter() - began)
+    def _add_folded(self) -> None:
+        started = time.perf_counter()
+        run = EagerRunner(self._networks.folded.module).run
+        logits = _run(run, self._inputs, "Running the folded network")
+        check = Check("float", {"min_sqnr_db": self._limits.min_rewrite_sqnr_db})
+        self.ladder.add("fold", logits, [check], seconds=_since(started))
 
-    def _equalized(self, model: FoldedModel, calibration: CalibrationSet | None, note: str) -> None:
-        """Add the rung of equalization: on the user's images, and on some that it was made with."""
+    def _add_equalized(
+        self, model: FoldedModel, calibration: CalibrationSet | None, note: str
+    ) -> None:
+        """Add the rung of equalization, compared on the given and on calibration images."""
         assert calibration is not None, "equalization needs calibration images"
-        began = time.perf_counter()
+        started = time.perf_counter()
         run = EagerRunner(model.module).run
-        logits = _run(run, self.inputs, "Running it equalized")
-        known = calibration.images[:LAYER_IMAGES]
-        elsewhere = CalibrationCheck(
+        logits = _run(run, self._inputs, "Running the equalized network")
+        known = {INPUT_NAME: calibration.images[:LAYER_IMAGES]}
+        calibration_check = CalibrationCheck(
             "fold",
-            EagerRunner(self.networks.folded.module).run({INPUT_NAME: known})[OUTPUT_NAME],
-            run({INPUT_NAME: known})[OUTPUT_NAME],
-            {"min_sqnr_db": self.limits.min_rewrite_sqnr_db},
+            EagerRunner(self._networks.folded.module).run(known)[OUTPUT_NAME],
+            run(known)[OUTPUT_NAME],
+            {"min_sqnr_db": self._limits.min_rewrite_sqnr_db},
         )
-        held = (
-            Check("fold", {"min_sqnr_db": self.limits.min_equalized_sqnr_db}),
-            Check("float", {}),
-        )
-        seconds = time.perf_counter() - began
-        self.ladder.add("equalize", logits, held, elsewhere=elsewhere, note=note, seconds=seconds)
-
-    def on_host(self, path: Path, *, as_written: bool) -> None:
-        """Add an artifact's rungs on this machine."""
-        name: RungName = "onnx" if path.suffix == ".onnx" else "pte"
-        if as_written:
-            self._as_written(path)
-        began = time.perf_counter()
-        with open_runner(path) as runner:
-            self.compared.append(_compared(path, runner))
-            logits, failures = self._answer(runner, path, f"Running {path.name}")
-            onnx = next((c.file for c in self.compared if c.file.endswith(".onnx")), "")
-            below = Check("onnx-as-written", {}, path.name)
-            if name == "pte":
-                below = Check("onnx", {}, onnx)
-            layer = self._explain_inexact(path, runner, logits, failures)
         self.ladder.add(
-            name,
+            "equalize",
             logits,
-            [below, self._contract(), self._versus_float()],
+            [Check("fold", {"min_sqnr_db": self._limits.min_equalized_sqnr_db}), Check("float")],
+            calibration_check=calibration_check,
+            note=note,
+            seconds=_since(started),
+        )
+
+    def _add_integers(self, reference: IntegerReference, note: str) -> None:
+        started = time.perf_counter()
+        logits = _run(reference.run, self._inputs, "Running the integer reference")
+        checks = [Check("equalize"), Check("float", self._limits.of_quantization())]
+        self.ladder.add("integers", logits, checks, note=note, seconds=_since(started))
+
+    def add_unoptimized_onnx(self, path: Path) -> None:
+        """Add the rung of an `.onnx` without graph optimizations."""
+        started = time.perf_counter()
+        with open_runner(path, optimize=False) as runner:
+            logits, failures = self._logits_of(runner, path, f"Running {path.name} unoptimized")
+            contract = self._contract(runner)
+            layer = ""
+            if self.reference is not None:  # its logits may differ: check layer by layer instead
+                layer, problem = self._first_differing_layer(path, runner)
+                failures += [problem] if problem else []
+        self.ladder.add(
+            "onnx-unoptimized",
+            logits,
+            [contract, Check("float")],
             artifact=path.name,
             failures=failures,
-            first_layer=layer,
-            seconds=time.perf_counter() - began,
+            first_differing_layer=layer,
+            seconds=_since(started),
         )
 
-    def on_device(self, path: Path, run: OnDevice) -> None:
-        """Add an artifact's rung on the device."""
-        began = time.perf_counter()
-        logits = run(path, self.inputs)
-        host: RungName = "onnx" if path.suffix == ".onnx" else "pte"
+    def add_artifact(self, path: Path) -> None:
+        """Add the rung of an artifact in its runtime on this machine."""
+        started = time.perf_counter()
+        with open_runner(path) as runner:
+            self.artifacts.append(_describe(path, runner))
+            logits, failures = self._logits_of(runner, path, f"Running {path.name}")
+            contract = self._contract(runner)
+            layer = self._explain_difference(path, runner, logits, failures)
+        self.ladder.add(
+            _rung_of(path),
+            logits,
+            [self._rung_below(path), contract, self._against_float()],
+            artifact=path.name,
+            failures=failures,
+            first_differing_layer=layer,
+            seconds=_since(started),
+        )
+
+    def add_device(self, path: Path, run: RunOnDevice) -> None:
+        """Add the rung of an artifact on the device; it must equal the same artifact here."""
+        started = time.perf_counter()
+        logits = run(path, self._inputs)
         contract = self._contract()
-        held = [Check(host, contract.limits, path.name), contract, self._versus_float()]
-        seconds = time.perf_counter() - began
-        self.ladder.add("device", logits, held, artifact=path.name, seconds=seconds)
+        below = Check(_rung_of(path), contract.limits, path.name)
+        checks = [below, contract, self._against_float()]
+        self.ladder.add("device", logits, checks, artifact=path.name, seconds=_since(started))
 
-    def layer_errors(self) -> tuple[LayerError, ...]:
-        """Return what quantization does to each layer; nothing where the network is float."""
-        if self.reference is None or self.networks.equalized is None:
+    def layer_noise(self) -> tuple[LayerNoise, ...]:
+        """Return the quantization noise of each layer; empty for a float network."""
+        if self.reference is None or self._networks.equalized is None:
             return ()
-        return layer_errors(self.reference, self.networks.equalized, self.inputs)
+        return measure_layer_noise(self.reference, self._networks.equalized, self._inputs)
 
-    def worst_images(self, images: CalibrationSet, count: int) -> tuple[ImageError, ...]:
-        """Return the images on which the last rung that has logits is farthest from float."""
+    def worst_images(self, images: CalibrationSet, count: int) -> tuple[WorstImage, ...]:
+        """Return the `count` images on which the last rung with logits is farthest from float."""
         exact = self.ladder.logits("float")
         reached = [self.ladder.logits(rung.name, rung.artifact) for rung in self.ladder.rungs]
         last = next((logits for logits in reversed(reached) if logits is not None), None)
         if exact is None or last is None or exact.shape != last.shape or count == 0:
             return ()
-        model = self.networks.original
+        info = self._networks.original.info
         return worst_images(
-            self.inputs,
+            self._inputs,
             exact,
             last,
             count=count,
             names=images.names,
-            truth=self.labels,
-            classes=model.info.labels,
-            preprocessing=model.info.preprocessing,
+            labels=self._labels,
+            classes=info.labels,
+            preprocessing=info.preprocessing,
         )
 
-    def _contract(self) -> Check:
-        """Return what every runtime is held to."""
-        if self.reference is not None and self.reference.exact:
-            return Check("integers", EXACT)
-        if self.reference is not None:
-            return Check("integers", {"min_sqnr_db": self.limits.min_mixed_sqnr_db})
-        return Check("fold", {"min_sqnr_db": self.limits.min_float_sqnr_db})
+    def _contract(self, runner: Runner | None = None) -> Check:
+        """Return which rung an artifact must equal or stay close to.
 
-    def _versus_float(self) -> Check:
-        """Return what every artifact is held to against float.
-
-        One that has to equal the integers is judged with them. With layers in float it need not.
+        Args:
+            runner: What runs it; None for a runtime that promises exactness.
         """
-        limits = dict(self.limits.demanded)
-        if self.reference is not None and not self.reference.exact and not self.random:
-            limits |= self.limits.of_quantization()
+        if self.reference is None:
+            return Check("fold", {"min_sqnr_db": self._limits.min_float_sqnr_db})
+        if runner is not None and not runner.exact:
+            return Check("integers")
+        if self.reference.exact:
+            return Check("integers", EXACT)
+        return Check("integers", {"min_sqnr_db": self._limits.min_mixed_sqnr_db})
+
+    def _against_float(self) -> Check:
+        """Return the comparison of an artifact with float.
+
+        The limits of quantization apply to the integer reference. An artifact that must equal it
+        meets them too; one with layers in float need not equal it and has to meet them itself.
+        """
+        limits = dict(self._limits.demanded)
+        if self.reference is not None and not self.reference.exact and not self._random:
+            limits |= self._limits.of_quantization()
         return Check("float", limits)
 
-    def _as_written(self, path: Path) -> None:
-        """Add the rung of an `.onnx` without graph optimizations."""
-        began = time.perf_counter()
-        with open_runner(path, optimize=False) as runner:
-            description = f"Running {path.name} as written"
-            logits, failures = self._answer(runner, path, description)
-        layer = ""
-        held = [self._contract(), Check("float", {})]
-        if self.reference is not None:
-            held[0] = Check("integers", {})  # in float: its layers are judged, not its logits
-            layer, text = self._odd_layer(path, optimize=False)
-            failures += [text] if text else []
-        self.ladder.add(
-            "onnx-as-written",
-            logits,
-            held,
-            artifact=path.name,
-            failures=failures,
-            first_layer=layer,
-            seconds=time.perf_counter() - began,
-        )
+    def _rung_below(self, path: Path) -> Check:
+        if path.suffix == ".onnx":
+            return Check("onnx-unoptimized", artifact=path.name)
+        onnx = next((a.file for a in self.artifacts if a.file.endswith(".onnx")), "")
+        return Check("onnx", artifact=onnx)
 
-    def _answer(
+    def _logits_of(
         self, runner: Runner, path: Path, description: str
     ) -> tuple[Logits | None, list[str]]:
-        """Return an artifact's logits, or why it cannot be asked."""
-        expected = self.inputs.shape[1:]
+        """Return an artifact's logits, or None and why it cannot run."""
+        expected = self._inputs.shape[1:]
         if runner.input_shape is not None and runner.input_shape != expected:
-            text = f"{path.name} takes {runner.input_shape}, the network {expected}: it is another."
-            return None, [text]
-        # ExecuTorch's methods write into memory of their own: one at a time
-        in_parallel = runner.runtime != "executorch"
-        return _run(runner.run, self.inputs, description, in_parallel=in_parallel), []
+            problem = (
+                f"{path.name} takes inputs of shape {runner.input_shape}, the network {expected}:"
+                " it holds another network."
+            )
+            return None, [problem]
+        return _run(runner.run, self._inputs, description, in_parallel=runner.thread_safe), []
 
-    def _explain_inexact(
+    def _explain_difference(
         self, path: Path, runner: Runner, logits: Logits | None, failures: list[str]
     ) -> str:
-        """Where the contract is broken, add what can be found out; return the first odd layer."""
+        """If logits differ from the integer reference, add what can be found out to `failures`.
+
+        Returns:
+            The first layer that differs; empty where none was found.
+        """
         expected = self.ladder.logits("integers")
         if logits is None or expected is None or np.array_equal(logits, expected):
             return ""
-        few = self.inputs[:LAYER_IMAGES]
-        if self.inputs.shape[1] == 3 and logits.shape == expected.shape:
+        few = self._inputs[:LAYER_IMAGES]
+        if self._inputs.shape[1] == 3 and logits.shape == expected.shape:
             swapped = runner.run({INPUT_NAME: channels_reversed(few)})[OUTPUT_NAME]
             if np.array_equal(swapped, expected[: len(few)]):
-                failures.append("Given the images with reversed channels it agrees: it takes BGR.")
+                failures.append("With reversed channels its logits are equal: it takes BGR.")
         if path.suffix != ".onnx":
             return ""
-        layer, text = self._odd_layer(path, optimize=True)
-        failures += [text] if text else []
+        layer, problem = self._first_differing_layer(path, runner)
+        failures += [problem] if problem else []
         return layer
 
-    def _odd_layer(self, path: Path, *, optimize: bool) -> tuple[str, str]:
-        """Return the first layer of an `.onnx` that computes something else, and a sentence."""
+    def _first_differing_layer(self, path: Path, runner: Runner) -> tuple[str, str]:
+        """Return the first layer of an `.onnx` that differs, and a sentence about it."""
         assert self.reference is not None
-        exact = optimize and self.reference.exact
-        limit = -1.0 if exact else self.limits.max_half_way
+        exact = runner.exact and self.reference.exact
+        max_half_way = None if exact else self._limits.max_half_way
         try:
             with step(f"Comparing the layers of {path.name}"):
-                layers = layer_codes(path, self.reference, self.inputs, limit, optimize=optimize)
+                layers = compare_layers(
+                    path, self.reference, self._inputs, max_half_way, optimize=runner.exact
+                )
         except (ArtifactError, RuntimeFailedError) as error:
             return "", error.message
-        bad = next((layer.name for layer in layers if layer.unexplained), "")
-        return bad, explain(layers)
+        differing = next((layer.name for layer in layers if layer.unexplained), "")
+        return differing, explain(layers)
 
 
-def _compared(path: Path, runner: Runner) -> Compared:
-    return Compared(
+def _rung_of(path: Path) -> RungName:
+    return "onnx" if path.suffix == ".onnx" else "pte"
+
+
+def _since(started: float) -> float:
+    return time.perf_counter() - started
+
+
+def _describe(path: Path, runner: Runner) -> ComparedArtifact:
+    return ComparedArtifact(
         file=path.name,
         sha256=sha256_of(path),
         size_bytes=path.stat().st_size,
@@ -337,26 +382,20 @@ def _compared(path: Path, runner: Runner) -> Compared:
     )
 
 
-def _run(
-    run: Callable[[Mapping[str, Images]], Mapping[str, Logits]],
-    inputs: Images,
-    description: str,
-    *,
-    in_parallel: bool = True,
-) -> Logits:
-    """Run a network on all inputs, a few at a time; return (N, classes).
+def _run(run: RunBatch, inputs: Images, description: str, *, in_parallel: bool = True) -> Logits:
+    """Run a network on all inputs in small batches; return the logits, (N, classes).
 
     Args:
-        run: Must bear being called from several threads, unless `in_parallel` is False.
+        run: The network. If `in_parallel`, several threads call it at once.
         inputs: (N, C, H, W).
-        description: For the progress.
-        in_parallel: Several batches at a time, each on one thread: faster than one on several, and
-            the same bits on any machine.
+        description: Shown with the progress.
+        in_parallel: Run several batches at once, each on one thread. That is faster than one batch
+            on several threads, and gives the same bits on any machine.
     """
     batches = in_batches(inputs)
 
     def logits(batch: Images) -> Logits:
         return run({INPUT_NAME: batch})[OUTPUT_NAME]
 
-    answers = parallel_map(logits, batches) if in_parallel else map(logits, batches)
-    return np.concatenate(list(track(answers, description, len(batches))))
+    results = parallel_map(logits, batches) if in_parallel else map(logits, batches)
+    return np.concatenate(list(track(results, description, len(batches))))

@@ -1,8 +1,8 @@
-"""What passes, rung by rung, unless told otherwise.
+"""Default limits of the parity ladder, rung by rung.
 
-The defaults come from measurement (docs/parity.md has the table and the commands): each lies below
-what trained networks of the family reach, and above what a broken one does. They catch faults; what
-is good enough for an application has to be said by its owner.
+The defaults come from measurement (docs/explanation/parity-ladder.md has the table and the
+commands). Each lies below what trained networks of a family reach and above what a broken network
+reaches: they catch faults. Only the owner of an application knows how much loss it can accept.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerances:
-    """What passes.
+    """Limits that the rungs have to meet.
 
     Attributes:
-        min_rewrite_sqnr_db: Folding, and equalization on the images that it was made with: nothing
-            but float rounding.
-        min_equalized_sqnr_db: Equalization on other images: it scales ReLU6 channels up that may
-            then reach 6 where calibration did not.
-        min_sqnr_db: Quantization, against float.
-        min_top1_agreement: Quantization, against float.
+        min_rewrite_sqnr_db: BatchNorm folding against float, and equalization on calibration
+            images: the same function, so only float rounding may differ.
+        min_equalized_sqnr_db: Equalization on other images. It scales ReLU6 channels up, and these
+            may then reach 6 where they did not on the calibration images.
+        min_sqnr_db: int8 against float.
+        min_top1_agreement: int8 against float.
         min_float_sqnr_db: A float artifact against the folded network: float rounding again.
-        min_mixed_sqnr_db: An artifact with layers in float against the reference: a runtime rounds
-            float sums its own way, a code behind them comes out one apart now and then, and the
-            int8 layers behind multiply that until it is nearly as much as int8 itself costs
-            (decision record 0006). Of an `.onnx` the layers are judged as well, each from the same
-            codes. Fully int8 networks are held to every bit.
-        max_half_way: How far from half-way, in steps, a number may lie that a runtime computing in
-            float has rounded to the other side.
-        demanded: Against float, of every artifact, whatever it holds: what somebody asked for, by
-            name, where the others are what networks reach.
+        min_mixed_sqnr_db: An artifact with layers in float against the integer reference. Runtimes
+            round float sums differently; now and then a code behind them is one off, and the int8
+            layers that follow amplify this to nearly the noise of int8 itself
+            (docs/explanation/decisions/0006). The layers of an `.onnx` are also compared one by
+            one. Fully int8 networks must match in every bit.
+        max_half_way: For runtimes that compute in float: a code may be one off where the exact
+            number lies within this distance of half-way between two codes, in steps.
+        demanded: Limits that the user has set for every artifact against float, whatever its
+            precision.
     """
 
     min_rewrite_sqnr_db: float = 80.0
@@ -49,10 +49,10 @@ class Tolerances:
     demanded: Mapping[str, float] = field(default_factory=dict)
 
     def of_quantization(self) -> dict[str, float]:
-        """Return the limits against float, by their names in a report."""
+        """Return the limits of int8 against float, by their names in a report."""
         return {"min_sqnr_db": self.min_sqnr_db, "min_top1_agreement": self.min_top1_agreement}
 
 
 def default_tolerances(info: NetworkInfo) -> Tolerances:
-    """Return what a network has to reach."""
+    """Return the limits of a network, with the SQNR that its family is expected to reach."""
     return replace(Tolerances(), min_sqnr_db=info.expected_sqnr_db)

@@ -1,75 +1,134 @@
-"""What the parity ladder found: rungs, layers, images; the one object that every report renders."""
+"""Results of the parity ladder. Every report (terminal, JSON, JUnit, Markdown, HTML) renders these.
+
+The ladder is a sequence of rungs. A rung is one stage on the way from the float network to the
+device (float, BatchNorm folded, ..., ONNX Runtime, ExecuTorch, device). All rungs run on the same
+images; each is compared with the rungs below it.
+
+The classes are pydantic models: `json_report` writes them as JSON, `parity.schema.json` is their
+schema, and `baseline` reads them back.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, PlainSerializer, computed_field, with_config
+from typing_extensions import TypedDict
 
 from mobiledeploy.artifact.artifact import Precision
+from mobiledeploy.utils.json_model import JsonFloat, JsonModel
+
+SCHEMA: Literal[3] = 3
 
 RungName = Literal[
-    "float", "fold", "equalize", "integers", "onnx-as-written", "onnx", "pte", "device"
+    "float", "fold", "equalize", "integers", "onnx-unoptimized", "onnx", "pte", "device"
 ]
+Text = Annotated[str, Field(min_length=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0)]
+Seconds = Annotated[float, Field(ge=0), PlainSerializer(lambda seconds: round(seconds, 3), float)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Comparison:
-    """A rung's logits held against those of another network, on the same images.
+def _exactly(schema: dict[str, Any]) -> None:
+    """Require all properties of a JSON schema, and no others."""
+    schema |= {"additionalProperties": False, "required": list(schema["properties"])}
+
+
+class _Model(JsonModel):
+    """A `JsonModel` that writes all of its keys, and whose schema allows no others."""
+
+    # pydantic's own setting for the former would require all keys of `Metrics` as well
+    model_config = ConfigDict(
+        json_schema_extra=_exactly, json_schema_serialization_defaults_required=False
+    )
+
+
+@with_config(ConfigDict(extra="forbid"))
+class Metrics(TypedDict, total=False):
+    """How far one set of logits is from another; see `mobiledeploy.metrics`.
+
+    `logits` counts the compared logits. `_low` and `_high` are the ends of 95% confidence
+    intervals. `flips` counts images whose top-1 class changed. Steps are those of int8 logits.
+    `cosine_similarity` is absent for logits that are all zero, the steps for float logits.
+    """
+
+    differing_logits: NonNegative
+    logits: Annotated[float, Field(ge=1)]
+    sqnr_db: JsonFloat
+    top1_agreement: Share
+    top1_agreement_low: Share
+    top1_agreement_high: Share
+    top5_agreement: Share
+    top5_agreement_low: Share
+    top5_agreement_high: Share
+    flips: NonNegative
+    worst_flip_margin: NonNegative
+    margin_weighted_flips: NonNegative
+    kl_divergence: float
+    max_abs_difference: NonNegative
+    mean_abs_difference: NonNegative
+    cosine_similarity: float
+    max_steps_apart: NonNegative
+    mean_steps_apart: NonNegative
+
+
+class Comparison(_Model):
+    """A rung's logits compared with those of another rung, on the same images.
 
     Attributes:
-        reference: The rung that it is held against.
-        images: "data" are those that the user gave, "calibration" some that the network was
-            calibrated with.
-        metrics: By name; directions are in the docstrings of `verify.metrics`.
-        limits: What is demanded: "min_NAME" or "max_NAME" of a metric. Empty where the figures are
-            shown and not judged.
-        failures: Why it failed, one sentence each; empty when it passed.
+        reference: The rung that it is compared with.
+        images: "data" for the user's images, "calibration" for some of the calibration images.
+        metrics: Empty where the two cannot be compared.
+        limits: What is required, as "min_NAME" or "max_NAME" of a metric. Empty where the metrics
+            are shown for information only.
+        failures: Why it failed, one sentence each; empty if it passed.
     """
 
     reference: RungName
     images: Literal["data", "calibration"] = "data"
-    metrics: Mapping[str, float]
-    limits: Mapping[str, float]
-    failures: tuple[str, ...] = ()
+    metrics: Metrics
+    limits: Mapping[Annotated[str, Field(pattern="^(min|max)_")], float]
+    failures: tuple[Text, ...] = ()
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def passed(self) -> bool:
+        """Whether nothing failed."""
+        return not self.failures
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rung:
-    """One step from the float network towards the phone.
+class Rung(_Model):
+    """One stage on the way from the float network to the device.
 
     Attributes:
-        name: Which step.
-        title: For people, for example "BatchNorm folded".
-        artifact: The file that was run; empty for the stages before export.
-        comparisons: With the rung below, with what the contract demands, with float.
-        failures: What failed beyond the comparisons: logits that are not finite, a layer that
-            computes something else.
-        first_layer: The first layer that differs from the integer reference, where one does.
-        note: Why figures are shown but not judged; empty where they are judged.
-        accuracy: Share of labelled images whose top class is right; None without labels.
-        seconds: That running and comparing took.
+        name: The stage.
+        title: The stage in words, for example "BatchNorm folded".
+        artifact: Name of the file that was run; empty for the stages before export.
+        accuracy: Top-1 accuracy; None without labels.
+        note: Why the metrics have no limits here; empty where limits apply.
+        first_differing_layer: The first layer that does not compute what the integer reference
+            does; empty where none was found.
+        failures: Everything that failed, comparisons included, one sentence each.
+        comparisons: With the rung below, with the rung it must equal, and with float.
+        seconds: Time to run and compare.
     """
 
     name: RungName
     title: str
     artifact: str = ""
-    comparisons: tuple[Comparison, ...] = ()
-    failures: tuple[str, ...] = ()
-    first_layer: str = ""
+    accuracy: Share | None = None
     note: str = ""
-    accuracy: float | None = None
-    seconds: float = 0.0
+    first_differing_layer: str = ""
+    failures: tuple[Text, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    seconds: Seconds = 0.0
 
-    @property
-    def all_failures(self) -> tuple[str, ...]:
-        """Return why the rung failed, one sentence each."""
-        return (*self.failures, *(text for c in self.comparisons for text in c.failures))
-
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def passed(self) -> bool:
-        """Return whether nothing failed."""
-        return not self.all_failures
+        """Whether nothing failed, in the rung or in one of its comparisons."""
+        return not self.failures and all(comparison.passed for comparison in self.comparisons)
 
     def against(self, reference: RungName) -> Comparison | None:
         """Return the comparison with `reference` on the user's images, if there is one."""
@@ -78,121 +137,133 @@ class Rung:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DataUsed:
+class DataUsed(_Model):
     """The images that were compared.
 
     Attributes:
-        source: A folder, a file, or "embedded".
-        count: How many.
-        sha256: Of the ordered list of their own sha256: the same images, or others?
+        source: A folder, a file, or "embedded" for the images in the package.
+        count: Number of images.
+        sha256: Digest of the ordered list of the images' own digests; it identifies the set.
         labelled: Whether their classes are known.
-        calibration: Whether the network was calibrated with them, so that it suits them.
+        calibration: Whether the network was calibrated with them, which makes it look better.
     """
 
     source: str
-    count: int
+    count: Annotated[int, Field(ge=0)]
     sha256: str
     labelled: bool
     calibration: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LayerError:
-    """What quantization does to one layer, over all images that were looked at.
+class LayerNoise(_Model):
+    """Quantization noise of one layer, over all images that were measured.
 
     Attributes:
-        name: The module and what it computes, for example "features.3.conv.2 conv2d".
-        sqnr_db: Of the layer's output against the float network's: all noise up to here.
-        own_sqnr_db: Against the float layer on the same quantized inputs: its own noise only.
-        gained_db: By how much the layer lowers the SQNR below the worst of its inputs'.
+        name: Module and operator, for example "features.3.conv.2 conv2d".
+        sqnr_db: SQNR of the layer's output against the float network: all noise up to here.
+        own_sqnr_db: SQNR against the float layer on the same quantized inputs: its own noise.
+        sqnr_drop_db: SQNR of the layer's noisiest input minus `sqnr_db`.
     """
 
     name: str
-    sqnr_db: float
-    own_sqnr_db: float
-    gained_db: float
+    sqnr_db: JsonFloat
+    own_sqnr_db: JsonFloat
+    sqnr_drop_db: JsonFloat
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Guess:
+class Prediction(_Model):
     """A class and its softmax probability."""
 
     label: str
-    probability: float
+    probability: Share
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ImageError:
-    """One image, as float and as the last rung see it.
+class WorstImage(_Model):
+    """An image on which the last rung is far from float.
 
     Attributes:
-        margin: By how much float's first class leads the one that the last rung prefers; 0 where
-            the two agree.
-        kl_divergence: Of the last rung's softmax from float's, in nats.
-        truth: The label, where it is known.
-        float_top: Float's first five classes, the surest first.
-        top: The last rung's.
-        thumbnail: A small picture of the network's input (WebP).
+        name: File name, or position in the set.
+        margin: Float's logit of its own top-1 class minus that of the last rung's top-1 class; 0
+            where both agree.
+        kl_divergence: KL divergence of the last rung's softmax from float's, in nats.
+        label: The true class; empty where it is unknown.
+        float_top5: Float's five most probable classes, in order.
+        top5: Those of the last rung.
+        thumbnail: A small picture of the network's input (WebP); not part of the JSON.
     """
 
     name: str
-    margin: float
+    margin: NonNegative
     kl_divergence: float
-    truth: str
-    float_top: tuple[Guess, ...]
-    top: tuple[Guess, ...]
-    thumbnail: bytes
+    label: str
+    float_top5: tuple[Prediction, ...]
+    top5: tuple[Prediction, ...]
+    thumbnail: Annotated[bytes, Field(exclude=True)] = b""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Compared:
+class ComparedArtifact(_Model):
     """An artifact that was run.
 
     Attributes:
         file: Its name, without folder.
-        runtime: What ran it, with version.
+        sha256: Digest of its bytes.
+        size_bytes: Its size.
+        runtime: Name and version of the runtime.
     """
 
-    file: str
-    sha256: str
-    size_bytes: int
+    file: Text
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    size_bytes: Annotated[int, Field(ge=1)]
     runtime: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParityReport:
-    """The whole ladder, for the artifacts of one network on one set of images.
+class ParityReport(_Model):
+    """The ladder of the artifacts of one network on one set of images.
 
     Attributes:
-        network: Its name, for example ``mobilenet_v2_1.0_224``.
-        device: Where the rungs `device` ran; empty where there are none.
+        network: Its name, for example "mobilenet_v2_1.0_224".
+        precision: What the artifacts compute in.
+        float_bytes: Size of the network's float32 weights, BatchNorm folded; 0 where unknown.
+        data: The images.
+        device: Where the rungs "device" ran; empty where there are none.
+        artifacts: What was run, in the order of its rungs.
         rungs: From float upwards.
-        layers: In topological order; empty where they were not asked for.
-        first_bad_layer: The first one that loses too much by itself; empty where none does.
-        worst_images: The worst first; empty where they were not asked for.
-        regressions: What is worse than in the baseline; None where there was none to compare with.
+        regressions: What is worse than in the baseline; None where no baseline was given.
+        layers: In topological order; empty where they were not measured.
+        first_noisy_layer: The first layer whose own noise is too high; empty where none is.
+        worst_images: The worst first; empty where they were not requested.
     """
 
-    network: str
+    schema_version: Annotated[Literal[3], Field(alias="schema")] = SCHEMA
+    kind: Literal["mobiledeploy.parity"] = "mobiledeploy.parity"
+    network: Text
     precision: Precision
+    float_bytes: Annotated[int, Field(ge=0)] = 0
     data: DataUsed
-    artifacts: tuple[Compared, ...]
-    rungs: tuple[Rung, ...]
     device: str = ""
-    layers: tuple[LayerError, ...] = ()
-    first_bad_layer: str = ""
-    worst_images: tuple[ImageError, ...] = ()
-    regressions: tuple[str, ...] | None = None
+    artifacts: tuple[ComparedArtifact, ...]
+    rungs: Annotated[tuple[Rung, ...], Field(min_length=1)]
+    regressions: tuple[Text, ...] | None = None
+    layers: tuple[LayerNoise, ...] = ()
+    first_noisy_layer: str = ""
+    worst_images: tuple[WorstImage, ...] = ()
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def passed(self) -> bool:
-        """Return whether something was compared, every rung passed, and nothing got worse."""
+        """Whether an artifact was compared, all rungs passed, and nothing got worse."""
         compared = any(rung.artifact and rung.comparisons for rung in self.rungs)
         good = all(rung.passed for rung in self.rungs) and not self.regressions
         return self.data.count > 0 and compared and good
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
-    def first_failure(self) -> Rung | None:
+    def first_failure(self) -> RungName | None:
+        """Name of the lowest rung that failed."""
+        failed = self.first_failed_rung
+        return None if failed is None else failed.name
+
+    @property
+    def first_failed_rung(self) -> Rung | None:
         """Return the lowest rung that failed: where to look first."""
         return next((rung for rung in self.rungs if not rung.passed), None)

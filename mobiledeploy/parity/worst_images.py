@@ -1,7 +1,7 @@
-"""The images on which the last rung is farthest from float: what to look at first.
+"""Find the images on which the last rung is farthest from float.
 
-In: inputs, both sides' logits. Out: `ImageError`s, the worst first: changed classes by float's
-margin, then the others by the divergence of their probabilities.
+Images whose top-1 class changed come first, by float's margin; then the others, by the KL
+divergence of their probabilities.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import io
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy
 from PIL import Image
 
-from mobiledeploy.parity.types import Guess, ImageError
+from mobiledeploy import metrics
+from mobiledeploy.parity.types import Prediction, WorstImage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,57 +36,51 @@ def worst_images(
     *,
     count: int,
     names: Sequence[str],
-    truth: Sequence[int] | None,
+    labels: Sequence[int] | None,
     classes: Sequence[str],
     preprocessing: Preprocessing,
-) -> tuple[ImageError, ...]:
-    """Return the `count` worst images.
+) -> tuple[WorstImage, ...]:
+    """Return the `count` images on which the last rung is farthest from float.
 
     Args:
         inputs: (N, C, H, W), as the network takes them.
         float_logits: (N, classes).
-        logits: Of the last rung.
-        count: At most so many.
-        names: One per image; empty where they have none.
-        truth: Class index per image, where known.
-        classes: Names of the classes; empty where not known.
-        preprocessing: What turned pixels into inputs: undone for the thumbnails.
+        logits: (N, classes), of the last rung.
+        count: How many images to return, at most.
+        names: One per image; empty if they have none.
+        labels: Class index of each image; None where unknown.
+        classes: Names of the classes; empty where unknown.
+        preprocessing: What made the inputs from pixels; the thumbnails undo it.
     """
-    rows = np.arange(len(inputs))
-    first, preferred = float_logits.argmax(1), logits.argmax(1)
-    margins = (float_logits[rows, first] - float_logits[rows, preferred]).astype(np.float64)
-    p, q = _softmax(float_logits), _softmax(logits)
-    divergence = (p * (np.log(p + 1e-300) - np.log(q + 1e-300))).sum(1)
-    order = np.lexsort((-divergence, -margins))[:count]
+    margins = metrics.top1_margins(float_logits, logits)
+    divergences = metrics.kl_divergences(float_logits, logits)
+    order = np.lexsort((-divergences, -margins))[:count]
     return tuple(
-        ImageError(
+        WorstImage(
             name=names[i] if names else f"image {i}",
             margin=float(margins[i]),
-            kl_divergence=float(divergence[i]),
-            truth="" if truth is None else _label(classes, truth[i]),
-            float_top=_guesses(p[i], classes),
-            top=_guesses(q[i], classes),
+            kl_divergence=float(divergences[i]),
+            label="" if labels is None else _class_name(classes, labels[i]),
+            float_top5=_top5(float_logits[i], classes),
+            top5=_top5(logits[i], classes),
             thumbnail=_thumbnail(inputs[i], preprocessing),
         )
         for i in order
     )
 
 
-def _guesses(probabilities: NDArray[np.float64], classes: Sequence[str]) -> tuple[Guess, ...]:
+def _top5(logits: NDArray[np.float32], classes: Sequence[str]) -> tuple[Prediction, ...]:
+    """Return the five most probable classes of one image, most probable first."""
+    probabilities = scipy.special.softmax(logits.astype(np.float64))
     order = np.argsort(-probabilities, kind="stable")[:_TOP]
     return tuple(
-        Guess(label=_label(classes, int(i)), probability=float(probabilities[i])) for i in order
+        Prediction(label=_class_name(classes, int(i)), probability=float(probabilities[i]))
+        for i in order
     )
 
 
-def _label(classes: Sequence[str], index: int) -> str:
+def _class_name(classes: Sequence[str], index: int) -> str:
     return classes[index] if index < len(classes) else f"class {index}"
-
-
-def _softmax(logits: Logits) -> NDArray[np.float64]:
-    exponents = np.exp(logits.astype(np.float64) - logits.max(axis=1, keepdims=True))
-    shares: NDArray[np.float64] = exponents / exponents.sum(axis=1, keepdims=True)
-    return shares
 
 
 def _thumbnail(image: NDArray[np.float32], preprocessing: Preprocessing) -> bytes:

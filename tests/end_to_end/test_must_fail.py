@@ -39,7 +39,7 @@ def test_a_fault_in_the_onnx_fails_at_its_first_rung(
     planted.plant(copied, copied, fault)
     as_if_exported(copied)
     done = mobiledeploy("parity", copied, cwd=workplace)
-    refused(done, 1, "Parity failed at the rung 'onnx-as-written'", said)
+    refused(done, 1, "Parity failed at the rung 'onnx-unoptimized'", said)
 
 
 def test_images_in_bgr_fail_at_float(mobiledeploy, exported_trained, tmp_path: Path):
@@ -99,7 +99,7 @@ def test_an_encoding_that_was_taken_out(mobiledeploy, copied: Path, workplace):
 def test_an_artifact_is_not_written_over(mobiledeploy, copied: Path, workplace, option: str):
     before = copied.read_bytes()
     done = mobiledeploy("parity", copied, option, copied, cwd=workplace)
-    refused(done, 2, "is read by this command")
+    refused(done, 2, "is an input of this command")
     assert copied.read_bytes() == before
 
 

@@ -52,7 +52,7 @@ def test_junit_has_a_case_for_each_artifact_and_rung(reports: Path, pair):
     cases = ET.parse(reports / "a.xml").getroot().findall(".//testcase")
     found = [(case.get("classname"), case.get("name")) for case in cases]
     pte, onnx = (path.name for path in pair)
-    assert found[-3:] == [(onnx, "onnx-as-written"), (onnx, "onnx"), (pte, "pte")]
+    assert found[-3:] == [(onnx, "onnx-unoptimized"), (onnx, "onnx"), (pte, "pte")]
 
 
 def test_markdown_is_appended_to_the_summary_of_the_job(reports: Path):
@@ -94,7 +94,7 @@ def test_a_report_is_written_although_the_gate_says_no(
     done = mobiledeploy("parity", copied, "--junit", junit, "--html", page, cwd=workplace)
     assert done.returncode == 1
     failed = ET.parse(junit).getroot().findall(".//failure/..")
-    assert [case.get("name") for case in failed] == ["onnx-as-written", "onnx"]
+    assert [case.get("name") for case in failed] == ["onnx-unoptimized", "onnx"]
     assert "Parity FAILED at the rung" in page.read_text()
 
 

@@ -1,17 +1,20 @@
-"""The ladder: what differs in one logit fails, at its rung, and comparing nothing never passes."""
+"""The ladder: one differing logit fails its rung, and comparing nothing never passes."""
 
 import math
-from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from mobiledeploy.errors import GateError
-from mobiledeploy.parity.compare import figures, shortfalls
-from mobiledeploy.parity.ladder import EXACT, CalibrationCheck, Check, Ladder, require
-from mobiledeploy.parity.types import Compared, DataUsed, ParityReport
+from mobiledeploy.parity.compare import compare_logits, missed_limits
+from mobiledeploy.parity.ladder import EXACT, CalibrationCheck, Check, Ladder, require_passed
+from mobiledeploy.parity.types import ComparedArtifact, DataUsed, ParityReport
 
 STEP = 0.125
+
+
+def with_(model, **changes):
+    return model.model_copy(update=changes)
 
 
 def on_grid(samples=20, classes=10, seed=0):
@@ -26,7 +29,7 @@ def with_noise_of(decibels, logits):
     return (logits + noise).astype(np.float32)
 
 
-def climbed(exact=None, integers=None, artifacts=None, *, labels=None, note="", limits=None):
+def make_ladder(exact=None, integers=None, artifacts=None, *, labels=None, note="", limits=None):
     """Return a ladder as `run_ladder` builds it."""
     ladder = Ladder(labels=labels, step=STEP)
     exact = on_grid() if exact is None else exact
@@ -35,8 +38,8 @@ def climbed(exact=None, integers=None, artifacts=None, *, labels=None, note="", 
     integers = exact if integers is None else integers
     ladder.add("integers", integers, [Check("float", limits or {})], note=note)
     for name, logits in (artifacts or {}).items():
-        held = [Check("onnx", {}, "a.onnx"), Check("integers", EXACT), Check("float", {})]
-        ladder.add(name.split(".")[1], logits, held, artifact=name)
+        checks = [Check("onnx", {}, "a.onnx"), Check("integers", EXACT), Check("float")]
+        ladder.add(name.split(".")[1], logits, checks, artifact=name)
     return ladder
 
 
@@ -48,7 +51,8 @@ def report(ladder, count=20):
         precision="int8",
         data=data,
         artifacts=tuple(
-            Compared(file=name, sha256="", size_bytes=1, runtime="none") for name in names
+            ComparedArtifact(file=name, sha256="0" * 64, size_bytes=1, runtime="none")
+            for name in names
         ),
         rungs=tuple(ladder.rungs),
     )
@@ -61,25 +65,24 @@ def rung(ladder, name):
 
 def test_a_network_whose_artifacts_are_equal_passes():
     logits = on_grid()
-    found = report(climbed(artifacts={"a.onnx": logits.copy(), "a.pte": logits.copy()}))
+    found = report(make_ladder(artifacts={"a.onnx": logits.copy(), "a.pte": logits.copy()}))
     assert found.passed
     assert found.first_failure is None
-    require(found)
+    require_passed(found)
 
 
 def test_what_is_worse_than_the_baseline_fails_although_every_rung_passed():
-    found = report(climbed(artifacts={"a.onnx": on_grid()}))
-    require(replace(found, regressions=()))
+    found = report(make_ladder(artifacts={"a.onnx": on_grid()}))
+    require_passed(with_(found, regressions=()))
     with pytest.raises(GateError, match=r"Worse than the baseline\. onnx: it fell\.") as caught:
-        require(replace(found, regressions=("onnx: it fell.",)))
+        require_passed(with_(found, regressions=("onnx: it fell.",)))
     assert "store a new baseline" in caught.value.remedy
 
 
-def test_each_rung_is_held_against_the_one_below_the_contract_and_float():
+def test_an_artifact_is_compared_with_the_rung_below_the_integers_and_float():
     logits = on_grid()
-    ladder = climbed(artifacts={"a.onnx": logits, "a.pte": logits})
+    ladder = make_ladder(artifacts={"a.onnx": logits, "a.pte": logits})
     assert [c.reference for c in rung(ladder, "pte").comparisons] == ["onnx", "integers", "float"]
-    # there is no rung as written here: nothing is compared with it, and nothing is missed
     assert [c.reference for c in rung(ladder, "fold").comparisons] == ["float"]
 
 
@@ -87,17 +90,17 @@ def test_one_logit_one_step_off_fails_its_rung_only_and_is_counted():
     logits = on_grid()
     off = logits.copy()
     off[3, 4] += STEP
-    found = report(climbed(artifacts={"a.onnx": logits, "a.pte": off}))
+    found = report(make_ladder(artifacts={"a.onnx": logits, "a.pte": off}))
     assert [r.name for r in found.rungs if not r.passed] == ["pte"]
     with pytest.raises(GateError, match=r"at the rung 'pte'.*1 of 200 logits .* 1 steps") as caught:
-        require(found)
+        require_passed(found)
     assert "a.onnx" not in caught.value.message
     assert caught.value.exit_code == 1
 
 
 def test_two_artifacts_that_agree_with_one_another_but_not_with_the_reference_fail():
     other = on_grid() + np.float32(STEP)
-    ladder = climbed(artifacts={"a.onnx": other, "a.pte": other})
+    ladder = make_ladder(artifacts={"a.onnx": other, "a.pte": other})
     assert rung(ladder, "pte").against("onnx").metrics["differing_logits"] == 0
     assert not report(ladder).passed
 
@@ -107,40 +110,40 @@ def test_a_rewrite_that_is_more_than_rounding_fails_at_its_own_rung():
     ladder = Ladder(labels=None, step=STEP)
     ladder.add("float", exact)
     ladder.add("fold", with_noise_of(60, exact), [Check("float", {"min_sqnr_db": 80})])
-    (failure,) = rung(ladder, "fold").all_failures
+    (failure,) = rung(ladder, "fold").failures
     assert failure == "Against float PyTorch: sqnr_db is 60; expected at least 80."
 
 
-def test_the_images_of_the_calibration_are_compared_too_and_named():
+def test_failures_on_calibration_images_say_so():
     exact = on_grid()
-    ladder = climbed()
-    elsewhere = CalibrationCheck("fold", exact, with_noise_of(40, exact), {"min_sqnr_db": 80})
-    ladder.add("equalize", exact, [Check("fold", {})], elsewhere=elsewhere, note="random weights")
-    (failure,) = rung(ladder, "equalize").all_failures
-    assert failure.startswith("On images of the calibration: Against BatchNorm folded: sqnr_db")
+    ladder = make_ladder()
+    calibration = CalibrationCheck("fold", exact, with_noise_of(40, exact), {"min_sqnr_db": 80})
+    ladder.add("equalize", exact, [Check("fold")], calibration_check=calibration, note="random")
+    (failure,) = rung(ladder, "equalize").failures
+    assert failure.startswith("On calibration images: Against BatchNorm folded: sqnr_db")
     assert rung(ladder, "equalize").against("fold").metrics["differing_logits"] == 0
 
 
 def test_no_artifact_never_passes():
-    found = report(climbed())
+    found = report(make_ladder())
     assert not found.passed
     with pytest.raises(GateError, match="Nothing was compared"):
-        require(found)
+        require_passed(found)
 
 
 def test_an_artifact_that_was_compared_with_nothing_never_passes():
-    ladder = climbed()
+    ladder = make_ladder()
     ladder.add("onnx", on_grid(), [], artifact="a.onnx")
     assert not report(ladder).passed
 
 
 def test_no_image_never_passes():
-    ladder = climbed(on_grid(samples=0), on_grid(samples=0), {"a.onnx": on_grid(samples=0)})
+    ladder = make_ladder(on_grid(samples=0), on_grid(samples=0), {"a.onnx": on_grid(samples=0)})
     assert not report(ladder, count=0).passed
-    assert all("Nothing was compared" in r.all_failures[0] for r in ladder.rungs)
-    good = report(climbed(artifacts={"a.onnx": on_grid()}))
+    assert all("Nothing was compared" in r.failures[0] for r in ladder.rungs)
+    good = report(make_ladder(artifacts={"a.onnx": on_grid()}))
     assert good.passed
-    assert not replace(good, data=replace(good.data, count=0)).passed
+    assert not with_(good, data=with_(good.data, count=0)).passed
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf])
@@ -148,39 +151,39 @@ def test_no_image_never_passes():
 def test_logits_that_are_not_finite_fail_at_their_rung(poison, where):
     given = {name: on_grid() for name in ("float", "integers", "onnx")}
     given[where][0, 0] = poison
-    found = report(climbed(given["float"], given["integers"], {"a.onnx": given["onnx"]}))
+    found = report(make_ladder(given["float"], given["integers"], {"a.onnx": given["onnx"]}))
     named = "float" if where == "float" else where
-    assert found.first_failure.name == named
-    assert found.first_failure.all_failures[0] == "1 of 200 logits are NaN or infinite."
+    assert found.first_failed_rung.name == named
+    assert found.first_failed_rung.failures[0] == "1 of 200 logits are NaN or infinite."
 
 
 def test_nan_on_both_sides_is_not_equality():
     logits = on_grid()
     logits[0, 0] = math.nan
-    ladder = climbed(on_grid(), logits, {"a.onnx": logits.copy()})
+    ladder = make_ladder(on_grid(), logits, {"a.onnx": logits.copy()})
     assert not rung(ladder, "onnx").passed
 
 
-def test_a_rung_that_is_held_to_one_without_logits_fails():
+def test_a_rung_with_limits_against_one_without_logits_fails():
     bad = on_grid()
     bad[0, 0] = math.nan
-    ladder = climbed(on_grid(), bad, {"a.onnx": on_grid()})
-    assert "integer reference has no logits" in rung(ladder, "onnx").all_failures[0]
+    ladder = make_ladder(on_grid(), bad, {"a.onnx": on_grid()})
+    assert "integer reference has no logits" in rung(ladder, "onnx").failures[0]
 
 
 def test_logits_of_another_shape_fail_their_rung():
-    ladder = climbed(artifacts={"a.onnx": on_grid(classes=9)})
-    assert "different shapes" in rung(ladder, "onnx").all_failures[0]
+    ladder = make_ladder(artifacts={"a.onnx": on_grid(classes=9)})
+    assert "different shapes" in rung(ladder, "onnx").failures[0]
 
 
 def test_too_much_quantization_noise_fails_the_integers_only():
     exact = on_grid()
     integers = with_noise_of(20, exact)
     artifacts = {"a.onnx": integers}
-    found = report(climbed(exact, integers, artifacts, limits={"min_sqnr_db": 21}))
+    found = report(make_ladder(exact, integers, artifacts, limits={"min_sqnr_db": 21}))
     assert [r.name for r in found.rungs if not r.passed] == ["integers"]
-    assert "sqnr_db is 20; expected at least 21" in found.first_failure.all_failures[0]
-    assert report(climbed(exact, integers, artifacts, limits={"min_sqnr_db": 19})).passed
+    assert "sqnr_db is 20; expected at least 21" in found.first_failed_rung.failures[0]
+    assert report(make_ladder(exact, integers, artifacts, limits={"min_sqnr_db": 19})).passed
 
 
 def test_too_many_changed_classes_fail_the_integers():
@@ -189,48 +192,48 @@ def test_too_many_changed_classes_fail_the_integers():
     for row in range(4):
         integers[row, (exact[row].argmax() + 1) % 10] = exact[row].max() + STEP
     limits = {"min_top1_agreement": 0.81}
-    ladder = climbed(exact, integers, {"a.onnx": integers}, limits=limits)
-    (failure,) = rung(ladder, "integers").all_failures
+    ladder = make_ladder(exact, integers, {"a.onnx": integers}, limits=limits)
+    (failure,) = rung(ladder, "integers").failures
     assert failure.endswith("top1_agreement is 0.8; expected at least 0.81.")
-    figure = rung(ladder, "integers").against("float").metrics
-    assert figure["top1_agreement_low"] < 0.8 < figure["top1_agreement_high"]
-    assert figure["flips"] == 4
+    metrics = rung(ladder, "integers").against("float").metrics
+    assert metrics["top1_agreement_low"] < 0.8 < metrics["top1_agreement_high"]
+    assert metrics["flips"] == 4
 
 
-def test_random_weights_are_shown_but_not_judged_except_for_equality():
+def test_with_random_weights_only_equality_is_required():
     exact, integers = on_grid(), on_grid(seed=5)
     limits = {"min_sqnr_db": 12}
-    passing = climbed(exact, integers, {"a.onnx": integers}, note="random", limits=limits)
+    passing = make_ladder(exact, integers, {"a.onnx": integers}, note="random", limits=limits)
     assert report(passing).passed
     assert rung(passing, "integers").against("float").metrics["sqnr_db"] < 12
     assert rung(passing, "integers").note == "random"
     off = integers.copy()
     off[0, 0] += STEP
-    failing = climbed(exact, integers, {"a.onnx": off}, note="random", limits=limits)
+    failing = make_ladder(exact, integers, {"a.onnx": off}, note="random", limits=limits)
     assert not report(failing).passed
 
 
-def test_accuracy_is_told_where_labels_are():
+def test_accuracy_is_reported_with_labels():
     exact = on_grid()
     labels = exact.argmax(1)
     labels[0] = (labels[0] + 1) % 10
-    ladder = climbed(exact, labels=labels.tolist())
+    ladder = make_ladder(exact, labels=labels.tolist())
     assert rung(ladder, "float").accuracy == pytest.approx(0.95)
-    assert rung(climbed(exact), "float").accuracy is None
+    assert rung(make_ladder(exact), "float").accuracy is None
 
 
-def test_silent_logits_have_every_figure_but_a_direction():
-    silent = np.zeros((2, 3), np.float32)
-    found = figures(silent, silent)
+def test_zero_logits_have_every_metric_but_the_cosine():
+    zeros = np.zeros((2, 3), np.float32)
+    found = compare_logits(zeros, zeros)
     assert "cosine_similarity" not in found
     assert found["differing_logits"] == 0
     assert "max_steps_apart" not in found
-    assert "max_steps_apart" in figures(silent, silent, 0.5)
+    assert "max_steps_apart" in compare_logits(zeros, zeros, 0.5)
 
 
-def test_a_limit_on_a_figure_that_is_missing_or_nan_is_missed():
-    assert shortfalls({}, {"min_sqnr_db": 1})
-    assert shortfalls({"sqnr_db": math.nan}, {"min_sqnr_db": 1})
-    assert not shortfalls({"sqnr_db": 1.0}, {"min_sqnr_db": 1})
-    assert shortfalls({"flips": 2.0}, {"max_flips": 1})
-    assert not shortfalls({"flips": 1.0}, {"max_flips": 1})
+def test_a_limit_on_a_missing_or_nan_metric_is_missed():
+    assert missed_limits({}, {"min_sqnr_db": 1})
+    assert missed_limits({"sqnr_db": math.nan}, {"min_sqnr_db": 1})
+    assert not missed_limits({"sqnr_db": 1.0}, {"min_sqnr_db": 1})
+    assert missed_limits({"flips": 2.0}, {"max_flips": 1})
+    assert not missed_limits({"flips": 1.0}, {"max_flips": 1})

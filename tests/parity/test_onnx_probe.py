@@ -52,7 +52,7 @@ def test_a_difference_stays_in_its_layer(exported_to):
 
 
 def test_a_graph_without_any_of_the_tensors_is_refused(exported_to):
-    with pytest.raises(ArtifactError, match="none of the network's 1 tensors of codes"):
+    with pytest.raises(ArtifactError, match="none of the network's 1 code tensors"):
         OnnxProbe(exported_to("onnx", "v2").path, ["nowhere"], optimize=True)
 
 

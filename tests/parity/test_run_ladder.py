@@ -1,4 +1,4 @@
-"""Faults planted in every stage: each is found at the rung where it was planted."""
+"""Faults planted in every stage are found at the rung where they were planted."""
 
 import copy
 import sys
@@ -34,7 +34,7 @@ def images(resolution=32, count=6):
 
 
 def stages(family="v2", resolution=32, **replaced):
-    """Return the stages of a small network; its weights count as trained, so that all is judged."""
+    """Return a small network after each stage; its weights count as trained: limits apply."""
     folded = networks.folded(family, resolution, short=True)
     trained = replace(folded.info.provenance, source="file")
     original = FloatModel(info=replace(folded.info, provenance=trained), module=folded.module)
@@ -64,11 +64,11 @@ def onnx_path(exported_to):
 def test_the_whole_ladder_passes_rung_by_rung(exported_to, onnx_path):
     artifacts = [exported_to("pte", "v2").path, onnx_path]
     report = run_ladder(stages(), artifacts, images(), tolerances=LOOSE)
-    assert report.passed, [rung.all_failures for rung in report.rungs]
-    names = ["float", "fold", "equalize", "integers", "onnx-as-written", "onnx", "pte"]
+    assert report.passed, [rung.failures for rung in report.rungs]
+    names = ["float", "fold", "equalize", "integers", "onnx-unoptimized", "onnx", "pte"]
     assert [rung.name for rung in report.rungs] == names
     for name, below in zip(names[1:], names, strict=False):
-        assert rung(report, name).against(below), f"{name} is not held against {below}"
+        assert rung(report, name).against(below), f"{name} is not compared with {below}"
     for name in ("onnx", "pte"):
         metrics = rung(report, name).against("integers").metrics
         assert (metrics["differing_logits"], metrics["logits"]) == (0, 60)
@@ -77,7 +77,7 @@ def test_the_whole_ladder_passes_rung_by_rung(exported_to, onnx_path):
     assert all(rung.seconds > 0 for rung in report.rungs)
 
 
-def test_the_quick_ladder_keeps_the_rungs_that_promise_something(onnx_path):
+def test_the_quick_ladder_leaves_out_rungs_that_only_locate_a_loss(onnx_path):
     report = run_ladder(stages(), [onnx_path], images(), tolerances=LOOSE, quick=True)
     assert [rung.name for rung in report.rungs] == ["float", "integers", "onnx"]
     assert report.passed
@@ -99,8 +99,8 @@ def test_a_perturbed_weight_in_a_stage_is_found_at_its_rung(onnx_path, stage):
     spoiled = replace(good, **{stage: disturbed(getattr(good, stage))})
     report = run_ladder(spoiled, [onnx_path], images(), tolerances=LOOSE)
     names = {"folded": "fold", "equalized": "equalize"}
-    assert report.first_failure.name == names[stage]
-    assert "sqnr_db is" in report.first_failure.all_failures[0]
+    assert report.first_failed_rung.name == names[stage]
+    assert "sqnr_db is" in report.first_failed_rung.failures[0]
 
 
 def test_an_int8_network_that_lost_too_much_is_found_at_the_integers(onnx_path):
@@ -126,31 +126,33 @@ def test_a_fault_in_the_onnx_is_found_at_its_first_rung_and_layer(
 ):
     path = planted.plant(onnx_path, tmp_path / "spoiled.onnx", fault)
     report = run_ladder(stages(), [path], images(), tolerances=LOOSE)
-    assert report.first_failure.name == "onnx-as-written"
-    assert report.first_failure.first_layer == layer
-    assert f"computes something else is {layer}: " in report.first_failure.all_failures[0]
-    assert failed(report)[0] == "onnx-as-written"
+    assert report.first_failed_rung.name == "onnx-unoptimized"
+    assert report.first_failed_rung.first_differing_layer == layer
+    assert (
+        f"differs from the integer reference is {layer}: " in report.first_failed_rung.failures[0]
+    )
+    assert failed(report)[0] == "onnx-unoptimized"
 
 
 def test_a_fault_that_changes_logits_fails_the_optimized_rung_as_well(onnx_path, tmp_path):
     path = planted.plant(onnx_path, tmp_path / "spoiled.onnx", planted.swapped_channels(3))
     report = run_ladder(stages(), [path], images(), tolerances=LOOSE)
-    assert failed(report) == ["onnx-as-written", "onnx"]
-    assert rung(report, "onnx").first_layer == "features.2.conv.0.0 conv2d_3"
-    assert "logits differ from integer reference" in " ".join(rung(report, "onnx").all_failures)
+    assert failed(report) == ["onnx-unoptimized", "onnx"]
+    assert rung(report, "onnx").first_differing_layer == "features.2.conv.0.0 conv2d_3"
+    assert "logits differ from integer reference" in " ".join(rung(report, "onnx").failures)
 
 
-def test_an_artifact_that_takes_bgr_is_called_so(onnx_path, tmp_path):
+def test_an_artifact_that_takes_bgr_is_reported_as_such(onnx_path, tmp_path):
     path = planted.plant(onnx_path, tmp_path / "bgr.onnx", planted.takes_bgr)
     report = run_ladder(stages(), [path], images(), tolerances=LOOSE)
-    assert "it takes BGR" in " ".join(rung(report, "onnx").all_failures)
+    assert "it takes BGR" in " ".join(rung(report, "onnx").failures)
 
 
 def test_nan_from_an_artifact_fails_at_its_rung(onnx_path, tmp_path):
     path = planted.plant(onnx_path, tmp_path / "nan.onnx", planted.not_a_number)
     report = run_ladder(stages(), [path], images(), tolerances=LOOSE)
-    assert failed(report) == ["onnx-as-written", "onnx"]
-    assert report.first_failure.all_failures == ("60 of 60 logits are NaN or infinite.",)
+    assert failed(report) == ["onnx-unoptimized", "onnx"]
+    assert report.first_failed_rung.failures == ("60 of 60 logits are NaN or infinite.",)
 
 
 def test_nan_from_float_fails_at_float(onnx_path):
@@ -160,17 +162,17 @@ def test_nan_from_float_fails_at_float(onnx_path):
         next(module.parameters()).fill_(float("nan"))
     spoiled = replace(good, original=replace(good.original, module=module))
     report = run_ladder(spoiled, [onnx_path], images(), tolerances=LOOSE)
-    assert report.first_failure.name == "float"
-    assert report.first_failure.all_failures == ("60 of 60 logits are NaN or infinite.",)
+    assert report.first_failed_rung.name == "float"
+    assert report.first_failed_rung.failures == ("60 of 60 logits are NaN or infinite.",)
 
 
 def test_the_onnx_of_another_model_fails_at_its_first_rung(exported_to):
     report = run_ladder(stages(), [exported_to("onnx", "v1").path], images(), tolerances=LOOSE)
-    assert report.first_failure.name == "onnx-as-written"
+    assert report.first_failed_rung.name == "onnx-unoptimized"
     other = run_ladder(
         stages(), [exported_to("onnx", "v3-small", 64).path], images(), tolerances=LOOSE
     )
-    assert "it is another" in other.first_failure.all_failures[0]
+    assert "it holds another network" in other.first_failed_rung.failures[0]
 
 
 def test_the_pte_of_another_network_fails_at_its_rung(exported_to, onnx_path):
@@ -189,16 +191,16 @@ def test_weights_that_are_off_by_one_in_the_pte_fail_at_its_rung(exported_to, on
     path.write_bytes(data.replace(stored, planted.off_by_one(stored)))
     report = run_ladder(stages(), [onnx_path, path], images(), tolerances=LOOSE)
     assert failed(report) == ["pte"]
-    assert "logits differ from integer reference" in " ".join(report.first_failure.all_failures)
+    assert "logits differ from integer reference" in " ".join(report.first_failed_rung.failures)
 
 
-def test_a_float_network_is_held_to_float_rounding(exported_to):
+def test_a_float_network_may_differ_by_float_rounding_only(exported_to):
     folded = networks.folded("v2", short=True)
     float_stages = stages(equalized=None, deployed=folded, calibration=None)
     artifacts = [exported_to(f, "v2", precision="fp32").path for f in ("onnx", "pte")]
     report = run_ladder(float_stages, artifacts, images())
-    assert report.passed, [rung.all_failures for rung in report.rungs]
-    names = ["float", "fold", "onnx-as-written", "onnx", "pte"]
+    assert report.passed, [rung.failures for rung in report.rungs]
+    names = ["float", "fold", "onnx-unoptimized", "onnx", "pte"]
     assert [rung.name for rung in report.rungs] == names
     assert report.precision == "fp32"
     other = stages(equalized=None, deployed=disturbed(folded), calibration=None)
@@ -208,12 +210,12 @@ def test_a_float_network_is_held_to_float_rounding(exported_to):
 
 
 def demanding(**limits):
-    """Return loose limits, and these as somebody asked for them."""
+    """Return loose limits, and these as the user's."""
     return replace(LOOSE, demanded=limits, **limits)
 
 
 @pytest.mark.parametrize("limits", [{"min_sqnr_db": 500}, {"min_top1_agreement": 1.01}])
-def test_what_is_asked_for_holds_for_float_too(exported_to, limits):
+def test_requested_limits_apply_to_float_artifacts(exported_to, limits):
     folded = networks.folded("v2", short=True)
     float_stages = stages(equalized=None, deployed=folded, calibration=None)
     artifact = exported_to("onnx", "v2", precision="fp32").path
@@ -221,14 +223,14 @@ def test_what_is_asked_for_holds_for_float_too(exported_to, limits):
     assert failed(report) == ["onnx"]
 
 
-def test_what_is_asked_for_holds_for_random_weights_too(onnx_path):
+def test_requested_limits_apply_to_random_weights(onnx_path):
     random = stages(original=networks.described(stages().original, provenance=RANDOM))
     assert run_ladder(random, [onnx_path], images(), tolerances=LOOSE).passed
     report = run_ladder(random, [onnx_path], images(), tolerances=demanding(min_sqnr_db=90))
     assert failed(report) == ["onnx"]
 
 
-ODD_RUNTIME = """
+WRONG_RUNTIME = """
 import onnxruntime
 
 _run = onnxruntime.InferenceSession.run
@@ -245,7 +247,7 @@ onnxruntime.InferenceSession.run = run
 
 
 def on(command):
-    """Return what runs artifacts with the Python of a command, as `parity --device exec:` does."""
+    """Return a function that runs artifacts with another Python, as `--device exec:` does."""
 
     def run(path, batch):
         with open_device(f"exec:{command}") as device:
@@ -258,7 +260,7 @@ def test_the_device_is_the_last_rung(exported_to, onnx_path):
     artifacts = [onnx_path, exported_to("pte", "v2").path]
     device = on(sys.executable)
     report = run_ladder(stages(), artifacts, images(), tolerances=LOOSE, on_device=device)
-    assert report.passed, [rung.all_failures for rung in report.rungs]
+    assert report.passed, [rung.failures for rung in report.rungs]
     for last, path in zip(report.rungs[-2:], artifacts, strict=True):
         assert (last.name, last.artifact) == ("device", path.name)
         host = path.suffix.removeprefix(".")
@@ -267,21 +269,21 @@ def test_the_device_is_the_last_rung(exported_to, onnx_path):
 
 
 def test_a_device_that_computes_something_else_fails_at_its_rung(onnx_path, tmp_path):
-    (tmp_path / "sitecustomize.py").write_text(ODD_RUNTIME)
-    odd = on(f"env PYTHONPATH={tmp_path} {sys.executable}")
-    report = run_ladder(stages(), [onnx_path], images(), tolerances=LOOSE, on_device=odd)
+    (tmp_path / "sitecustomize.py").write_text(WRONG_RUNTIME)
+    wrong = on(f"env PYTHONPATH={tmp_path} {sys.executable}")
+    report = run_ladder(stages(), [onnx_path], images(), tolerances=LOOSE, on_device=wrong)
     assert failed(report) == ["device"]
-    assert "logits differ from ONNX Runtime" in report.first_failure.all_failures[0]
+    assert "logits differ from ONNX Runtime" in report.first_failed_rung.failures[0]
 
 
-def test_a_device_that_cannot_run_it_is_an_error_and_no_verdict(onnx_path):
+def test_a_device_that_cannot_run_the_artifact_is_an_error(onnx_path):
     bare = on(f"{sys.executable} -S")  # no site-packages
     with pytest.raises(RuntimeFailedError, match="onnxruntime"):
         run_ladder(stages(), [onnx_path], images(), tolerances=LOOSE, on_device=bare, quick=True)
 
 
 def test_images_whose_channels_are_reversed_fail_at_float(onnx_path):
-    """A network that is sure of red images and of nothing else, given blue ones."""
+    """A network whose logits grow with red gets blue images."""
 
     class Red(torch.nn.Module):
         def forward(self, x):
@@ -294,5 +296,5 @@ def test_images_whose_channels_are_reversed_fail_at_float(onnx_path):
     network = replace(good, original=replace(good.original, module=Red()))
     for channels, looks_reversed in ((red, False), (red[:, ::-1].copy(), True)):
         data = CalibrationSet(images=channels, source="red", sha256="")
-        said = run_ladder(network, [onnx_path], data, tolerances=LOOSE).rungs[0].all_failures
-        assert any("look like BGR" in text for text in said) == looks_reversed
+        failures = run_ladder(network, [onnx_path], data, tolerances=LOOSE).rungs[0].failures
+        assert any("look like BGR" in text for text in failures) == looks_reversed

@@ -1,4 +1,4 @@
-"""The ladder of a network with layers in float: a tolerance for it, none for what is all int8."""
+"""The ladder of a network with layers in float: its logits need not be equal."""
 
 from dataclasses import replace
 
@@ -14,7 +14,10 @@ from mobiledeploy.quantization.ptq import quantize
 
 KEPT = ("features.0.0", "features.2.conv.2", "features.3.conv.2", "classifier.1")
 LOOSE = replace(
-    default_tolerances("v2"), min_sqnr_db=0, min_top1_agreement=0, min_equalized_sqnr_db=0
+    default_tolerances(networks.folded("v2", short=True).info),
+    min_sqnr_db=0,
+    min_top1_agreement=0,
+    min_equalized_sqnr_db=0,
 )
 
 
@@ -40,27 +43,27 @@ def artifact(stages, tmp_path_factory):
     return export_onnx(stages.deployed, tmp_path_factory.mktemp("mixed") / "mixed.onnx").path
 
 
-def climbed(stages, artifact, tolerances=LOOSE, **options):
+def ladder_of(stages, artifact, tolerances=LOOSE, **options):
     batch = networks.pixels(32, count=6, seed=7)
     images = CalibrationSet(images=batch, source="others", sha256="c0ffee")
     return run_ladder(stages, [artifact], images, tolerances=tolerances, **options)
 
 
 def test_every_rung_passes_and_the_limit_is_stated(stages, artifact):
-    report = climbed(stages, artifact, layers=True)
-    assert report.passed, [rung.all_failures for rung in report.rungs]
+    report = ladder_of(stages, artifact, layers=True)
+    assert report.passed, [rung.failures for rung in report.rungs]
     rung = next(rung for rung in report.rungs if rung.name == "onnx")
     contract = rung.against("integers")
     assert contract.limits == {"min_sqnr_db": LOOSE.min_mixed_sqnr_db}
-    assert contract.metrics["differing_logits"] > 0  # float logits: rounded otherwise
+    assert contract.metrics["differing_logits"] > 0  # float logits are rounded differently
     assert contract.metrics["sqnr_db"] > 100
     assert any("conv2d_1" in layer.name for layer in report.layers)
 
 
-def test_what_it_has_lost_is_measured_on_the_artifact(stages, artifact):
-    """Equal to the integers it need not be: what is judged is what ships."""
+def test_the_loss_of_the_artifact_itself_is_limited(stages, artifact):
+    """It need not equal the integer reference, so the limits apply to what ships."""
     strict = replace(LOOSE, min_sqnr_db=60)
-    report = climbed(stages, artifact, quick=True, tolerances=strict)
+    report = ladder_of(stages, artifact, quick=True, tolerances=strict)
     assert [rung.name for rung in report.rungs if not rung.passed] == ["integers", "onnx"]
 
 
@@ -68,12 +71,12 @@ def test_an_artifact_whose_kept_layers_are_int8_after_all_fails(stages, tmp_path
     recipe = QuantRecipe(range_rule="minmax")
     int8 = quantize(stages.equalized, stages.calibration, recipe)
     other = export_onnx(int8, tmp_path / "int8.onnx").path
-    report = climbed(stages, other, quick=True)
+    report = ladder_of(stages, other, quick=True)
     assert not report.passed
     assert [rung.name for rung in report.rungs if not rung.passed] == ["onnx"]
 
 
-def test_one_weight_that_is_another_fails(stages, artifact, tmp_path):
+def test_one_wrong_weight_fails(stages, artifact, tmp_path):
     import onnx
     from onnx import numpy_helper
 
@@ -84,7 +87,7 @@ def test_one_weight_that_is_another_fails(stages, artifact, tmp_path):
     weights.CopyFrom(numpy_helper.from_array(array, weights.name))
     path = tmp_path / "other.onnx"
     onnx.save(model, path)
-    report = climbed(stages, path, quick=True)
+    report = ladder_of(stages, path, quick=True)
     (rung,) = [rung for rung in report.rungs if not rung.passed]
     assert rung.name == "onnx"
-    assert rung.first_layer == "features.0.0 conv2d"
+    assert rung.first_differing_layer == "features.0.0 conv2d"

@@ -1,1 +1,1 @@
-"""Parity reports: JSON, JUnit, Markdown, HTML."""
+"""Parity reports as JSON, JUnit XML, Markdown and HTML."""

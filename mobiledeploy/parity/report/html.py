@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.network import describe_images
 from mobiledeploy.parity.report.plot import layer_plot
-from mobiledeploy.parity.report.rows import headline, loss, rows, title, used
+from mobiledeploy.parity.report.rows import headline, images_used, loss, notes, rows, title
 from mobiledeploy.parity.report.table import figures_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from mobiledeploy.parity.types import Guess, ImageError, LayerError, ParityReport
+    from mobiledeploy.parity.types import LayerNoise, ParityReport, Prediction, WorstImage
 
 _LAYERS = 12
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
@@ -48,7 +48,7 @@ def to_html(report: ParityReport, manifest: Mapping[str, Any]) -> str:
             _ladder(report),
             figures_table(report),
             _images(report.worst_images),
-            _layers(report.layers, report.first_bad_layer),
+            _layers(report.layers, report.first_noisy_layer),
             _encodings(manifest.get("encodings", {})),
             _provenance(report, manifest),
             "</body></html>\n",
@@ -60,18 +60,16 @@ def _verdict(report: ParityReport) -> str:
     failures = [
         f"<li><b>{escape(title(rung, report))}</b>: {escape(text)}</li>"
         for rung in report.rungs
-        for text in rung.all_failures
+        for text in rung.failures
     ]
     failures += [f"<li><b>baseline</b>: {escape(text)}</li>" for text in report.regressions or ()]
     listed = f'<ul class="failures">{"".join(failures)}</ul>' if failures else ""
-    notes = "".join(
-        f"<p>Not judged: {escape(note)}.</p>"
-        for note in dict.fromkeys(rung.note for rung in report.rungs if rung.note)
-    )
+    listed_notes = "".join(f"<p>{escape(note)}</p>" for note in notes(report))
     return (
         f'<header class="verdict{"" if report.passed else " bad"}"><h1>{escape(headline(report))}'
-        f"</h1><p>{escape(report.network)}, {report.precision}, on {escape(used(report))}</p>"
-        f"{listed}<p>{escape(loss(report))}</p>{notes}</header>"
+        f"</h1><p>{escape(report.network)}, {report.precision},"
+        f" on {escape(images_used(report))}</p>"
+        f"{listed}<p>{escape(loss(report))}</p>{listed_notes}</header>"
     )
 
 
@@ -79,7 +77,7 @@ def _ladder(report: ParityReport) -> str:
     labels = ("rung", "held against", "figures", "against float", "top-1", "verdict")
     body = []
     for row in rows(report):
-        cells = (row.rung, row.against, row.figures, row.versus_float, row.accuracy, row.verdict)
+        cells = (row.rung, row.against, row.metrics, row.versus_float, row.accuracy, row.verdict)
         body.append(
             "<tr>"
             + "".join(
@@ -101,7 +99,7 @@ def _class(cell: str) -> str:
     return f' class="{cell}"' if cell in ("passed", "FAILED") else ""
 
 
-def _images(images: Sequence[ImageError]) -> str:
+def _images(images: Sequence[WorstImage]) -> str:
     if not images:
         return ""
     figures = "".join(_figure(image) for image in images)
@@ -112,32 +110,32 @@ def _images(images: Sequence[ImageError]) -> str:
     )
 
 
-def _figure(image: ImageError) -> str:
+def _figure(image: WorstImage) -> str:
     picture = base64.b64encode(image.thumbnail).decode()
     name = escape(image.name).replace("_", "_<wbr>")  # names of files break at underscores
-    truth = f"<br>labelled {escape(image.truth)}" if image.truth else ""
+    truth = f"<br>labelled {escape(image.label)}" if image.label else ""
     changed = f"margin {image.margin:.2f}" if image.margin else "same class"
     figures = f"{changed}, KL&nbsp;{image.kl_divergence:.3f}"
     return (
         f'<figure><div class="head"><img alt="" src="data:image/webp;base64,{picture}"><div>'
         f"<b>{name}</b>{truth}<br>{figures}</div></div>"
-        f'<div class="guesses"><div><span>float</span>{_guesses(image.float_top)}</div>'
-        f"<div><span>last rung</span>{_guesses(image.top)}</div></div></figure>"
+        f'<div class="guesses"><div><span>float</span>{_guesses(image.float_top5)}</div>'
+        f"<div><span>last rung</span>{_guesses(image.top5)}</div></div></figure>"
     )
 
 
-def _guesses(guesses: Iterable[Guess]) -> str:
+def _guesses(guesses: Iterable[Prediction]) -> str:
     items = (f"<li>{escape(g.label)}&nbsp;<i>{g.probability:.0%}</i></li>" for g in guesses)
     return f"<ol>{''.join(items)}</ol>"
 
 
-def _layers(layers: Sequence[LayerError], bad: str) -> str:
+def _layers(layers: Sequence[LayerNoise], bad: str) -> str:
     if not layers:
         return ""
-    worst = sorted(layers, key=lambda layer: -layer.gained_db)[:_LAYERS]
+    worst = sorted(layers, key=lambda layer: -layer.sqnr_drop_db)[:_LAYERS]
     told = f" <b>The first that loses too much by itself is {escape(bad)}.</b>" if bad else ""
     body = "".join(
-        f'<tr><td>{escape(layer.name)}</td><td class="number">{layer.gained_db:.1f}</td>'
+        f'<tr><td>{escape(layer.name)}</td><td class="number">{layer.sqnr_drop_db:.1f}</td>'
         f'<td class="number">{layer.sqnr_db:.1f}</td>'
         f'<td class="number">{layer.own_sqnr_db:.1f}</td></tr>'
         for layer in worst
@@ -192,7 +190,7 @@ def _provenance(report: ParityReport, manifest: Mapping[str, Any]) -> str:
             calibration.get("sha256"),
         ),
         ("recipe", recipe, None),
-        ("compared on", used(report), report.data.sha256),
+        ("compared on", images_used(report), report.data.sha256),
         ("tools", tools, None),
         *(
             (a.file, f"{a.size_bytes:,} bytes, run by {a.runtime}", a.sha256)

@@ -1,73 +1,33 @@
-"""A parity report as JSON, versioned by `schema`; `parity.schema.json` says what it holds.
+"""Parity reports as JSON. `parity.schema.json` is the schema, generated from `parity.types`.
 
-In: a `ParityReport`. Out: what `json.dumps` takes. The SQNR of logits that are equal is null.
+An infinite SQNR (equal logits) is written as null; see `utils.json_numbers`.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from mobiledeploy.utils.json_numbers import encode_floats
-
 if TYPE_CHECKING:
-    from mobiledeploy.parity.types import Comparison, ParityReport, Rung
+    from mobiledeploy.parity.types import ParityReport
 
-SCHEMA = 2
-KIND = "mobiledeploy.parity"
+_FIRST = ("schema", "kind", "passed", "first_failure")
+_IN_SUMMARY = {"passed", "first_failure", "network", "precision", "data", "artifacts", "rungs"}
 
 
 def to_document(report: ParityReport) -> dict[str, Any]:
-    """Return the whole report, but for the thumbnails."""
-    return {
-        "schema": SCHEMA,
-        "kind": KIND,
-        **summary(report),
-        "device": report.device,
-        "regressions": None if report.regressions is None else list(report.regressions),
-        "rungs": [_rung(rung) | {"seconds": round(rung.seconds, 3)} for rung in report.rungs],
-        "layers": [encode_floats(asdict(layer)) for layer in report.layers],
-        "first_bad_layer": report.first_bad_layer,
-        "worst_images": [
-            {key: value for key, value in asdict(image).items() if key != "thumbnail"}
-            for image in report.worst_images
-        ],
-    }
+    """Return the whole report, except for the thumbnails."""
+    return _ordered(report.model_dump(mode="json", by_alias=True))
 
 
 def summary(report: ParityReport) -> dict[str, Any]:
-    """Return what the same artifacts and images give again: no times, no pictures."""
-    failed = report.first_failure
-    return {
-        "passed": report.passed,
-        "first_failure": None if failed is None else failed.name,
-        "network": report.network,
-        "precision": report.precision,
-        "data": asdict(report.data),
-        "artifacts": [asdict(artifact) for artifact in report.artifacts],
-        "rungs": [_rung(rung) for rung in report.rungs],
-    }
+    """Return what the same artifacts give again on the same images: no times, no pictures."""
+    return _ordered(
+        report.model_dump(
+            mode="json", include=_IN_SUMMARY, exclude={"rungs": {"__all__": {"seconds"}}}
+        )
+    )
 
 
-def _rung(rung: Rung) -> dict[str, Any]:
-    return {
-        "name": rung.name,
-        "title": rung.title,
-        "artifact": rung.artifact,
-        "passed": rung.passed,
-        "accuracy": rung.accuracy,
-        "note": rung.note,
-        "first_layer": rung.first_layer,
-        "failures": list(rung.all_failures),
-        "comparisons": [_comparison(comparison) for comparison in rung.comparisons],
-    }
-
-
-def _comparison(comparison: Comparison) -> dict[str, Any]:
-    return {
-        "reference": comparison.reference,
-        "images": comparison.images,
-        "metrics": encode_floats(comparison.metrics),
-        "limits": dict(comparison.limits),
-        "passed": not comparison.failures,
-    }
+def _ordered(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the document with the verdict at the top."""
+    return {key: document[key] for key in _FIRST if key in document} | document

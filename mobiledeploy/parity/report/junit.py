@@ -1,18 +1,14 @@
-"""A parity report as JUnit XML: one test case per artifact and rung.
-
-What CI systems agree on (Jenkins' and GitLab's readers; the schema of Apache Ant's JUnit task):
-`testsuites` > `testsuite` with counts > `testcase` with classname, name and time, which holds a
-`failure`, an `error` or a `skipped` unless it passed.
-"""
+"""A parity report as JUnit XML: one test case per artifact and rung."""
 
 from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING
-from xml.etree import ElementTree as ET
+
+from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from mobiledeploy.errors import MobileDeployError
     from mobiledeploy.parity.types import ParityReport, Rung
@@ -22,82 +18,61 @@ _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
 
 
 def to_junit(report: ParityReport) -> str:
-    """Return the XML of a report."""
-    cases = [_case(rung, report) for rung in report.rungs]
+    """Return a report as XML."""
+    cases = [_rung_case(rung, report.network) for rung in report.rungs]
     if report.first_failure is None and not report.passed and not report.regressions:
-        cases.append(_of_all(report.network, "comparison", ["Nothing was compared."]))
+        cases.append(_case(report.network, "comparison", ["Nothing was compared."]))
     if report.regressions is not None:
-        cases.append(_of_all(report.network, "baseline", report.regressions))
+        cases.append(_case(report.network, "baseline", report.regressions))
     properties = {
         "network": report.network,
         "precision": report.precision,
         "images": f"{report.data.count} of {report.data.source}",
         **{a.file: f"sha256 {a.sha256}, {a.runtime}" for a in report.artifacts},
     }
-    return _document(cases, properties, sum(rung.seconds for rung in report.rungs))
+    return _xml(cases, properties)
 
 
 def error_to_junit(artifacts: Sequence[str], error: MobileDeployError) -> str:
-    """Return the XML of a comparison that could not be made: an error for each artifact."""
+    """Return an error that prevented the comparison as XML: one case per artifact."""
     cases = []
     for artifact in artifacts:
-        case = ET.Element("testcase", classname=_clean(artifact), name="load", time="0")
-        said = ET.SubElement(
-            case, "error", message=_clean(error.message), type=type(error).__name__
-        )
-        said.text = _clean(error.remedy)
+        case = TestCase("load", _clean(artifact), 0.0)
+        result = Error(_clean(error.message), type(error).__name__)
+        result.text = _clean(error.remedy)
+        case.result = [result]
         cases.append(case)
-    return _document(cases, {}, 0.0)
+    return _xml(cases, {})
 
 
-def _case(rung: Rung, report: ParityReport) -> ET.Element:
-    case = ET.Element(
-        "testcase",
-        classname=_clean(rung.artifact or report.network),
-        name=rung.name,
-        time=f"{rung.seconds:.3f}",
-    )
-    _fail(case, rung.all_failures)
+def _rung_case(rung: Rung, network: str) -> TestCase:
+    case = _case(rung.artifact or network, rung.name, rung.failures, rung.seconds)
     if rung.passed and rung.note:
-        ET.SubElement(case, "skipped", message=_clean(f"Shown, not judged: {rung.note}."))
+        case.result = [Skipped(_clean(f"Not checked: {rung.note}."))]
     return case
 
 
-def _of_all(network: str, name: str, failures: Sequence[str]) -> ET.Element:
-    """Return a case about the whole report."""
-    case = ET.Element("testcase", classname=_clean(network), name=name, time="0")
-    _fail(case, failures)
-    return case
-
-
-def _fail(case: ET.Element, failures: Sequence[str]) -> None:
+def _case(class_name: str, name: str, failures: Sequence[str], seconds: float = 0.0) -> TestCase:
+    case = TestCase(name, _clean(class_name), round(seconds, 3))
     if failures:
-        failure = ET.SubElement(case, "failure", message=_clean(failures[0]), type="GateError")
-        failure.text = _clean("\n".join(failures))
+        result = Failure(_clean(failures[0]), "GateError")
+        result.text = _clean("\n".join(failures))
+        case.result = [result]
+    return case
 
 
-def _document(cases: Sequence[ET.Element], properties: dict[str, str], seconds: float) -> str:
-    def count(tag: str) -> str:
-        return str(sum(case.find(tag) is not None for case in cases))
-
-    counts = {
-        "tests": str(len(cases)),
-        "failures": count("failure"),
-        "errors": count("error"),
-        "skipped": count("skipped"),
-        "time": f"{seconds:.3f}",
-    }
-    root = ET.Element("testsuites", {"name": _SUITE, **counts})
-    suite = ET.SubElement(root, "testsuite", {"name": _SUITE, **counts})
-    if properties:
-        listed = ET.SubElement(suite, "properties")
-        for name, value in properties.items():
-            ET.SubElement(listed, "property", name=_clean(name), value=_clean(value))
-    suite.extend(cases)
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+def _xml(cases: list[TestCase], properties: Mapping[str, str]) -> str:
+    suite = TestSuite(_SUITE)
+    for name, value in properties.items():  # the schema wants them before the cases
+        suite.add_property(_clean(name), _clean(value))
+    suite.add_testcases(cases)
+    document = JUnitXml(_SUITE)
+    document.add_testsuite(suite)
+    document.update_statistics()  # type: ignore[no-untyped-call]
+    text: str = document.tostring().decode()  # type: ignore[no-untyped-call]
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
 
 
 def _clean(text: str) -> str:
-    """Return text without the characters that XML 1.0 cannot hold, escaped or not (2.2, Char)."""
-    return _FORBIDDEN.sub("\ufffd", text)
+    """Return text with the characters that XML cannot hold replaced."""
+    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)

@@ -1,10 +1,10 @@
-"""A parity report as Markdown, for a pull request or a job's summary."""
+"""A parity report as Markdown, for a pull request or the summary of a CI job."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mobiledeploy.parity.report.rows import headline, loss, rows, used
+from mobiledeploy.parity.report.rows import headline, images_used, loss, rows
 
 if TYPE_CHECKING:
     from mobiledeploy.parity.types import ParityReport
@@ -13,20 +13,20 @@ _LAYERS = 10
 
 
 def to_markdown(report: ParityReport) -> str:
-    """Return a heading with the verdict, the ladder as a table, and what failed."""
+    """Return the verdict as a heading, the ladder as a table, and what failed as a list."""
     sign = "✅" if report.passed else "❌"
     lines = [
         f"## {sign} {_escape(headline(report))}: {_escape(report.network)}, {report.precision}",
         "",
-        f"On {_escape(used(report))}. {_escape(loss(report))}",
+        f"On {_escape(images_used(report))}. {_escape(loss(report))}",
         "",
-        "| rung | against | figures | vs float | top-1 | verdict |",
+        "| rung | against | metrics | vs float | top-1 | verdict |",
         "|---|---|---|---|---|---|",
     ]
     for row in rows(report):
-        cells = (row.rung, row.against, row.figures, row.versus_float, row.accuracy, row.verdict)
+        cells = (row.rung, row.against, row.metrics, row.versus_float, row.accuracy, row.verdict)
         lines.append("| " + " | ".join(_escape(cell) for cell in cells) + " |")
-    failures = [(str(rung.name), text) for rung in report.rungs for text in rung.all_failures]
+    failures = [(str(rung.name), text) for rung in report.rungs for text in rung.failures]
     failures += [("baseline", text) for text in report.regressions or ()]
     if failures:
         lines += ["", *(f"- **{name}**: {_escape(text)}" for name, text in failures)]
@@ -41,14 +41,14 @@ def to_markdown(report: ParityReport) -> str:
 
 
 def _layer_table(report: ParityReport) -> list[str]:
-    worst = sorted(report.layers, key=lambda layer: -layer.gained_db)[:_LAYERS]
+    worst = sorted(report.layers, key=lambda layer: -layer.sqnr_drop_db)[:_LAYERS]
     return [
-        f"Where the noise arises: the {len(worst)} layers that lose most.",
+        f"The {len(worst)} layers where the SQNR drops most:",
         "",
-        "| layer | lost | SQNR behind it | its own SQNR |",
+        "| layer | SQNR drop | SQNR behind it | its own SQNR |",
         "|---|---|---|---|",
         *(
-            f"| {_escape(layer.name)} | {layer.gained_db:.1f} dB | {layer.sqnr_db:.1f} dB |"
+            f"| {_escape(layer.name)} | {layer.sqnr_drop_db:.1f} dB | {layer.sqnr_db:.1f} dB |"
             f" {layer.own_sqnr_db:.1f} dB |"
             for layer in worst
         ),
@@ -56,7 +56,7 @@ def _layer_table(report: ParityReport) -> list[str]:
 
 
 def _escape(text: str) -> str:
-    """Return text that Markdown shows as it is: no table cell, tag or emphasis of its own."""
+    """Return text that Markdown shows as it is: no table cells, tags or emphasis."""
     for character in "\\`*_<>|[]":
         text = text.replace(character, f"\\{character}")
     return text.replace("\n", " ")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mobiledeploy.parity.types import LayerError
+    from mobiledeploy.parity.types import LayerNoise
 
 _WIDTH, _HEIGHT = 720, 260
 _LEFT, _RIGHT, _TOP, _BOTTOM = 42, 8, 12, 28
@@ -17,7 +17,7 @@ _CEILING_DB = 60.0
 _GRID_DB = 10
 
 
-def layer_plot(layers: Sequence[LayerError]) -> str:
+def layer_plot(layers: Sequence[LayerNoise]) -> str:
     """Return an `<svg>`: layers from left to right, dB upwards; each bar says its layer on hover.
 
     SQNRs above 60 dB are drawn at 60: there is nothing to see up there.
@@ -62,8 +62,8 @@ def _y(db: float) -> float:
     return round(_TOP + (1 - shown / _CEILING_DB) * (_HEIGHT - _TOP - _BOTTOM), 1)
 
 
-def _tip(layer: LayerError) -> str:
+def _tip(layer: LayerNoise) -> str:
     return (
         f"{layer.name}: {layer.sqnr_db:.1f} dB behind it, {layer.own_sqnr_db:.1f} dB its own noise,"
-        f" {layer.gained_db:.1f} dB lost"
+        f" {layer.sqnr_drop_db:.1f} dB lost"
     )

@@ -1,4 +1,4 @@
-"""A parity report as rows of text: one per rung, the same on the terminal, in Markdown and HTML."""
+"""A parity report as rows of text, one per rung: the same in the terminal, in Markdown and HTML."""
 
 from __future__ import annotations
 
@@ -9,29 +9,27 @@ from typing import TYPE_CHECKING, Literal
 from mobiledeploy.network import describe_images
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from mobiledeploy.parity.types import Comparison, Metrics, ParityReport, Rung
 
-    from mobiledeploy.parity.types import Comparison, ParityReport, Rung
-
-Verdict = Literal["passed", "FAILED", "not judged", "shown"]
+Verdict = Literal["passed", "FAILED", "not checked", "info"]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One rung, for people.
+    """One rung as text.
 
     Attributes:
-        rung: Its name, with the artifact where there are several of one format.
-        against: The rung that it is held against.
-        figures: Against that one.
-        versus_float: SQNR and agreement against float.
-        accuracy: Top-1, where the images have labels.
-        verdict: "shown" where nothing is demanded of the rung.
+        rung: Its name, with the artifact if several artifacts have such a rung.
+        against: The rung that it is compared with.
+        metrics: Of that comparison.
+        versus_float: SQNR and top-1 agreement against float.
+        accuracy: Top-1 accuracy; empty without labels.
+        verdict: "info" if the rung has no limits, "not checked" if they do not apply.
     """
 
     rung: str
     against: str
-    figures: str
+    metrics: str
     versus_float: str
     accuracy: str
     verdict: Verdict
@@ -44,7 +42,7 @@ def rows(report: ParityReport) -> list[Row]:
 
 def headline(report: ParityReport) -> str:
     """Return the verdict in one line."""
-    failed = report.first_failure
+    failed = report.first_failed_rung
     if failed is not None:
         return f"Parity FAILED at the rung {title(failed, report)!r}"
     if report.regressions:
@@ -56,61 +54,67 @@ def headline(report: ParityReport) -> str:
 
 
 def loss(report: ParityReport) -> str:
-    """Return what the top of the ladder keeps of float, in one line; empty if it has no logits."""
+    """Return how close the last rung is to float, in one line; empty if it has no logits."""
     compared = ((rung, rung.against("float")) for rung in reversed(report.rungs))
-    rung, found = next(((r, c.metrics) for r, c in compared if c and c.metrics), (None, {}))
-    if rung is None:
+    rung, found = next(((r, c.metrics) for r, c in compared if c and c.metrics), (None, None))
+    if rung is None or found is None:
         return ""
     count, flips = report.data.count, int(found["flips"])
     kept = (
-        f"{rung.title} keeps float's first class on {count - flips} of {count} images"
+        f"{rung.title} keeps float's top-1 class on {count - flips} of {count} images"
         f" ({found['top1_agreement']:.1%}; 95% interval {found['top1_agreement_low']:.1%} to"
         f" {found['top1_agreement_high']:.1%})"
     )
     if not flips:
         return f"{kept}."
-    return f"{kept}; the surest that changed had a margin of {found['worst_flip_margin']:.2f}."
+    return f"{kept}; the largest margin of a changed class is {found['worst_flip_margin']:.2f}."
 
 
-def used(report: ParityReport) -> str:
-    """Return what was compared on, in one line."""
+def images_used(report: ParityReport) -> str:
+    """Return the images and the device of the comparison, in one line."""
     data = report.data
-    suits = ", which the network was calibrated with" if data.calibration else ""
+    calibration = ", also used for calibration" if data.calibration else ""
     labelled = "" if data.labelled else " (without labels)"
     device = f"; device: {report.device}" if report.device else ""
-    return f"{describe_images(data.count, data.source)}{suits}{labelled}{device}"
+    return f"{describe_images(data.count, data.source)}{calibration}{labelled}{device}"
 
 
 def title(rung: Rung, report: ParityReport) -> str:
-    """Return what a rung is called, with its artifact where the name alone is not enough."""
+    """Return a rung's name, with its artifact if the name alone is ambiguous."""
     same = sum(other.name == rung.name for other in report.rungs)
     return f"{rung.name} {rung.artifact}" if same > 1 else rung.name
 
 
-def decisive(rung: Rung) -> Comparison | None:
-    """Return the comparison that the rung is judged by, or else the one with the rung below."""
-    judged = [c for c in rung.comparisons if c.limits and c.images == "data"]
-    return next(iter([*judged, *rung.comparisons]), None)
+def notes(report: ParityReport) -> list[str]:
+    """Return why limits do not apply to some rungs, one sentence per reason."""
+    reasons = dict.fromkeys(rung.note for rung in report.rungs if rung.note)
+    return [f"Not checked: {reason}." for reason in reasons]
 
 
 def decibels(value: float) -> str:
-    """Return an SQNR for people."""
+    """Return an SQNR as text."""
     return "equal" if math.isinf(value) and value > 0 else f"{value:.1f} dB"
 
 
 def _row(rung: Rung, report: ParityReport) -> Row:
-    held, versus_float = decisive(rung), rung.against("float")
+    main, versus_float = _main_comparison(rung), rung.against("float")
     return Row(
         rung=title(rung, report),
-        against=held.reference if held else "",
-        figures=_figures(held.metrics) if held else "",
+        against=main.reference if main else "",
+        metrics=_metrics(main.metrics) if main else "",
         versus_float=_loss(versus_float.metrics) if versus_float else "",
         accuracy="" if rung.accuracy is None else f"{rung.accuracy:.3f}",
-        verdict=_verdict(rung, held),
+        verdict=_verdict(rung, main),
     )
 
 
-def _figures(metrics: Mapping[str, float]) -> str:
+def _main_comparison(rung: Rung) -> Comparison | None:
+    """Return the comparison that has limits, or else the one with the rung below."""
+    limited = [c for c in rung.comparisons if c.limits and c.images == "data"]
+    return next(iter([*limited, *rung.comparisons]), None)
+
+
+def _metrics(metrics: Metrics) -> str:
     if not metrics:
         return "not compared"
     if metrics["differing_logits"] == 0:
@@ -118,17 +122,17 @@ def _figures(metrics: Mapping[str, float]) -> str:
     return _loss(metrics)
 
 
-def _loss(metrics: Mapping[str, float]) -> str:
+def _loss(metrics: Metrics) -> str:
     if not metrics:
         return ""
     return f"{decibels(metrics['sqnr_db'])}, {metrics['top1_agreement']:.3f}"
 
 
-def _verdict(rung: Rung, held: Comparison | None) -> Verdict:
+def _verdict(rung: Rung, main: Comparison | None) -> Verdict:
     if not rung.passed:
         return "FAILED"
     if rung.note:
-        return "not judged"
-    return (
-        "passed" if rung.name in ("float", "onnx-as-written") or (held and held.limits) else "shown"
-    )
+        return "not checked"
+    # float is checked for finite logits, the unoptimized ONNX layer by layer
+    checked = rung.name in ("float", "onnx-unoptimized") or (main is not None and main.limits)
+    return "passed" if checked else "info"

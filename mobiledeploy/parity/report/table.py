@@ -6,7 +6,7 @@ What the ladder leaves out: top-5, intervals, flips by margin, KL, cosine, steps
 from __future__ import annotations
 
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from mobiledeploy.parity.report.rows import decibels, title
 
@@ -53,7 +53,7 @@ def figures_table(report: ParityReport) -> str:
             if not comparison.metrics:
                 continue
             where = ", images of the calibration" if comparison.images == "calibration" else ""
-            cells = [show(comparison.metrics) for show in _COLUMNS.values()]
+            cells = [show(cast("Figures", comparison.metrics)) for show in _COLUMNS.values()]
             numbers = "".join(f'<td class="number">{escape(cell)}</td>' for cell in cells)
             names = f"<td>{escape(title(rung, report))}</td><td>{comparison.reference}{where}</td>"
             body.append(f"<tr>{names}{numbers}</tr>")

@@ -1,4 +1,4 @@
-"""Write a parity report in every form that was asked for, whole or not at all."""
+"""Write a parity report in all requested formats."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobiledeploy.errors import DataError, MobileDeployError, RuntimeFailedError
-from mobiledeploy.parity.report.html import to_html
+from mobiledeploy.errors import MobileDeployError, RuntimeFailedError
 from mobiledeploy.parity.report.json_report import to_document
 from mobiledeploy.parity.report.junit import error_to_junit, to_junit
 from mobiledeploy.parity.report.markdown import to_markdown
-from mobiledeploy.utils.files import require_unread, require_writable_files, write_text
+from mobiledeploy.utils.files import require_no_overwrite, require_writable_files, write_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,10 +22,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """Where to write; None writes nothing, `-` is stdout.
+    """Where to write each format. None writes nothing, `-` is stdout.
 
     Attributes:
-        summary: A file that Markdown is appended to as well; empty for none.
+        json: Everything, versioned.
+        junit: One test case per artifact and rung.
+        markdown: The ladder as a table.
+        summary: A file that the Markdown is also appended to; empty for none.
+        html: One self-contained page.
     """
 
     json: Path | None = None
@@ -37,29 +40,34 @@ class Targets:
 
     @property
     def files(self) -> tuple[Path | None, ...]:
-        """Return what is written whole."""
+        """Return the files that are written as a whole."""
         return (self.json, self.junit, self.markdown, self.html)
 
-    def require_unread(self, read: Iterable[Path | None]) -> None:
-        """See that nothing overwrites what the command reads.
+    def require_no_overwrite(self, read: Iterable[Path | None]) -> None:
+        """Check that no report overwrites a file that the command reads.
 
         Raises:
-            UsageError: one would.
+            UsageError: a report would.
         """
-        require_unread(self.files, read)
+        require_no_overwrite(self.files, read)
 
     def require_writable(self) -> None:
-        """See that every file can be written, before the work and not after it.
+        """Check before the work that every file can be written.
 
         Raises:
-            UsageError: two are the same.
-            RuntimeFailedError: one cannot.
+            UsageError: two of the files are the same.
+            RuntimeFailedError: a file cannot be written.
         """
         require_writable_files(*self.files)
 
 
 def write_all(report: ParityReport, targets: Targets, manifest: Mapping[str, Any]) -> None:
-    """Write the report.
+    """Write the report in all requested formats.
+
+    Args:
+        report: The report.
+        targets: What to write where.
+        manifest: The manifest of the first artifact, as parsed: for the HTML.
 
     Raises:
         RuntimeFailedError: a file cannot be written.
@@ -73,15 +81,18 @@ def write_all(report: ParityReport, targets: Targets, manifest: Mapping[str, Any
         write_text(targets.markdown, text)
         _append(targets.summary, text)
     if targets.html is not None:
+        # imports matplotlib and jinja2, which the other formats do without
+        from mobiledeploy.parity.report.html import to_html  # noqa: PLC0415
+
         write_text(targets.html, to_html(report, manifest))
 
 
 @contextmanager
 def errors_reported(targets: Targets, artifacts: Sequence[Path]) -> Iterator[None]:
-    """Write JUnit's `error` for what ends the block: CI must not show an older report.
+    """Write an error that ends the block as JUnit, so that CI does not show an older report.
 
     Raises:
-        MobileDeployError: the same that ended the block.
+        MobileDeployError: the error that ended the block.
     """
     try:
         yield
@@ -89,21 +100,6 @@ def errors_reported(targets: Targets, artifacts: Sequence[Path]) -> Iterator[Non
         if targets.junit is not None:
             write_text(targets.junit, error_to_junit([path.name for path in artifacts], error))
         raise
-
-
-def read_document(path: Path) -> object:
-    """Read a report that was written as JSON.
-
-    Raises:
-        DataError: it cannot be read, or is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
-            f"Could not read the report {path}: {error}",
-            remedy="Write one with `mobiledeploy parity --json PATH`.",
-        ) from error
 
 
 def _append(path: str, text: str) -> None:
@@ -115,5 +111,5 @@ def _append(path: str, text: str) -> None:
     except OSError as error:
         raise RuntimeFailedError(
             f"Could not append to {path}: {error.strerror}.",
-            remedy="Check $GITHUB_STEP_SUMMARY, or leave --markdown out.",
+            remedy="Check $GITHUB_STEP_SUMMARY, or omit --markdown.",
         ) from error

@@ -1,28 +1,27 @@
-"""Reports to render: one that holds, one that fails, with text that wants to be escaped."""
+"""Reports to render: one that passes, and one that fails with text that must be escaped."""
 
 import math
-from dataclasses import replace
 
 import pytest
 
-from mobiledeploy.parity.compare import figures
+from mobiledeploy.parity.compare import compare_logits
 from mobiledeploy.parity.ladder import EXACT
 from mobiledeploy.parity.types import (
-    Compared,
+    ComparedArtifact,
     Comparison,
     DataUsed,
-    Guess,
-    ImageError,
-    LayerError,
+    LayerNoise,
     ParityReport,
+    Prediction,
     Rung,
+    WorstImage,
 )
 
 HOSTILE = "<script>alert('x')</script>|*_`&\"\x07"
 
 
 def comparison(reference, candidate, expected, *, limits=(), failures=()):
-    found = figures(expected, candidate, 0.125)
+    found = compare_logits(expected, candidate, 0.125)
     return Comparison(
         reference=reference, metrics=found, limits=dict(limits), failures=tuple(failures)
     )
@@ -51,28 +50,34 @@ def make_report():
             seconds=0.5,
         ),
     )
-    guesses = (Guess(label=HOSTILE, probability=0.75), Guess(label="cat", probability=0.25))
+    predictions = (
+        Prediction(label=HOSTILE, probability=0.75),
+        Prediction(label="cat", probability=0.25),
+    )
     return ParityReport(
         network="net",
+        float_bytes=4936,
         precision="int8",
         data=data,
         artifacts=(
-            Compared(file="net-int8.onnx", sha256=sha256, size_bytes=1234, runtime="onnxruntime 1"),
+            ComparedArtifact(
+                file="net-int8.onnx", sha256=sha256, size_bytes=1234, runtime="onnxruntime 1"
+            ),
         ),
         rungs=rungs,
         layers=(
-            LayerError(name="stem conv2d", sqnr_db=30.0, own_sqnr_db=31.0, gained_db=5.0),
-            LayerError(name="pool", sqnr_db=30.0, own_sqnr_db=math.inf, gained_db=0.0),
-            LayerError(name="head linear", sqnr_db=20.0, own_sqnr_db=25.0, gained_db=10.0),
+            LayerNoise(name="stem conv2d", sqnr_db=30.0, own_sqnr_db=31.0, sqnr_drop_db=5.0),
+            LayerNoise(name="pool", sqnr_db=30.0, own_sqnr_db=math.inf, sqnr_drop_db=0.0),
+            LayerNoise(name="head linear", sqnr_db=20.0, own_sqnr_db=25.0, sqnr_drop_db=10.0),
         ),
         worst_images=(
-            ImageError(
+            WorstImage(
                 name=HOSTILE,
                 margin=0.5,
                 kl_divergence=0.1,
-                truth="cat",
-                float_top=guesses,
-                top=guesses[::-1],
+                label="cat",
+                float_top5=predictions,
+                top5=predictions[::-1],
                 thumbnail=b"RIFF",
             ),
         ),
@@ -88,8 +93,10 @@ def report():
 
 @pytest.fixture
 def failing(report):
-    """The same, with a logit that differs and a name that wants to be escaped."""
+    """The same with a differing logit, and a network whose name must be escaped."""
     onnx = report.rungs[2]
-    exact = replace(onnx.comparisons[0], failures=(f"1 of 120 logits differ: {HOSTILE}",))
-    broken = replace(onnx, comparisons=(exact, onnx.comparisons[1]), first_layer="stem conv2d")
-    return replace(report, network=HOSTILE, rungs=(*report.rungs[:2], broken))
+    failures = (f"1 of 120 logits differ: {HOSTILE}",)
+    exact = onnx.comparisons[0].model_copy(update={"failures": failures})
+    changes = {"comparisons": (exact, onnx.comparisons[1]), "failures": failures}
+    broken = onnx.model_copy(update=changes | {"first_differing_layer": "stem conv2d"})
+    return report.model_copy(update={"network": HOSTILE, "rungs": (*report.rungs[:2], broken)})

@@ -1,6 +1,5 @@
-"""JUnit: well-formed, with the attributes that readers require, and a case per rung."""
+"""JUnit XML: well-formed, with the attributes that readers need, and one case per rung."""
 
-from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -25,7 +24,7 @@ CHILDREN = {
 
 
 def parsed(text):
-    """Parse, and check what the common schema demands."""
+    """Parse, and check what the schema of Apache Ant's JUnit task requires."""
     root = ET.fromstring(text)
     assert root.tag == "testsuites"
     for element in root.iter():
@@ -50,7 +49,7 @@ def test_there_is_one_case_per_artifact_and_rung(report):
         ("net-int8.onnx", "onnx"),
     ]
     assert all(len(case) == 0 for case in cases)
-    assert cases[0].get("time") == "1.250"
+    assert float(cases[0].get("time")) == 1.25
 
 
 def test_a_rung_that_failed_says_why(failing):
@@ -61,35 +60,36 @@ def test_a_rung_that_failed_says_why(failing):
     assert root.get("failures") == "1"
 
 
-def test_what_is_not_judged_is_skipped(report):
-    shown = replace(report.rungs[1], note="random weights")
-    root = parsed(to_junit(replace(report, rungs=(report.rungs[0], shown, report.rungs[2]))))
+def test_what_is_not_checked_is_skipped(report):
+    unchecked = report.rungs[1].model_copy(update={"note": "random weights"})
+    rungs = (report.rungs[0], unchecked, report.rungs[2])
+    root = parsed(to_junit(report.model_copy(update={"rungs": rungs})))
     (skipped,) = root.findall(".//skipped")
-    assert skipped.get("message") == "Shown, not judged: random weights."
+    assert skipped.get("message") == "Not checked: random weights."
 
 
 def test_a_report_of_nothing_has_a_case_that_failed(report):
-    empty = replace(report, data=replace(report.data, count=0))
+    empty = report.model_copy(update={"data": report.data.model_copy(update={"count": 0})})
     root = parsed(to_junit(empty))
     assert [f.get("message") for f in root.findall(".//failure")] == ["Nothing was compared."]
 
 
 @pytest.mark.parametrize(
-    ("regressions", "said"), [((), []), (("onnx: sqnr_db fell.",), ["onnx: sqnr_db fell."])]
+    ("regressions", "messages"), [((), []), (("onnx: sqnr_db fell.",), ["onnx: sqnr_db fell."])]
 )
-def test_a_baseline_is_a_case_of_its_own(report, regressions, said):
-    root = parsed(to_junit(replace(report, regressions=regressions)))
+def test_a_baseline_is_a_case_of_its_own(report, regressions, messages):
+    root = parsed(to_junit(report.model_copy(update={"regressions": regressions})))
     case = root.findall(".//testcase")[-1]
     assert case.get("name") == "baseline"
-    assert [failure.get("message") for failure in case] == said
+    assert [failure.get("message") for failure in case] == messages
     assert len(root.findall(".//testcase")) == 4
 
 
 def test_characters_that_xml_cannot_hold_are_replaced(report):
-    parsed(to_junit(replace(report, network="a\x00\x1b\ud800\uffff b")))
+    parsed(to_junit(report.model_copy(update={"network": "a\x00\x1b\ud800\uffff b"})))
 
 
-def test_what_could_not_be_compared_is_an_error_of_each_artifact():
+def test_a_comparison_that_failed_is_an_error_of_each_artifact():
     error = ArtifactError("The manifest is missing.", remedy="Export it again.")
     root = parsed(error_to_junit(["a.onnx", "a.pte"], error))
     assert [e.get("type") for e in root.findall(".//error")] == ["ArtifactError"] * 2

@@ -1,7 +1,6 @@
 """Markdown and HTML: complete, escaped, and without a request to anywhere."""
 
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -20,6 +19,10 @@ MANIFEST = {
     "recipe": {"range_rule": "searched"},
     "tool_versions": {"torch": "2.13.0"},
 }
+
+
+def replace(model, **changes):
+    return model.model_copy(update=changes)
 
 
 class Page(HTMLParser):
@@ -125,7 +128,7 @@ def test_every_comparison_has_all_its_figures(report):
 
 def test_the_loss_says_how_many_and_how_sure(report):
     flips = int(report.rungs[2].against("float").metrics["flips"])
-    assert f"ONNX Runtime keeps float's first class on {20 - flips} of 20 images (" in loss(report)
+    assert f"ONNX Runtime keeps float's top-1 class on {20 - flips} of 20 images (" in loss(report)
     equal = replace(report.rungs[2], comparisons=())
     assert "integer reference keeps" in loss(replace(report, rungs=(*report.rungs[:2], equal)))
     assert loss(replace(report, rungs=report.rungs[:1])) == ""
@@ -133,7 +136,7 @@ def test_the_loss_says_how_many_and_how_sure(report):
 
 def test_the_first_bad_layer_is_named(report):
     assert "loses too much" not in to_html(report, {})
-    assert "by itself is a &lt;b&gt;" in to_html(replace(report, first_bad_layer="a <b>"), {})
+    assert "by itself is a &lt;b&gt;" in to_html(replace(report, first_noisy_layer="a <b>"), {})
 
 
 def test_encodings_are_shown_as_ranges(failing):
@@ -170,8 +173,8 @@ def test_rows_say_what_each_rung_is_held_against(report):
     table = rows(report)
     assert [row.rung for row in table] == ["float", "integers", "onnx"]
     assert table[2].against == "integers"
-    assert table[2].figures == "0 of 120 differ"
-    assert table[1].figures == table[1].versus_float != ""
+    assert table[2].metrics == "0 of 120 differ"
+    assert table[1].metrics == table[1].versus_float != ""
     assert [row.verdict for row in table] == ["passed", "passed", "passed"]
     assert headline(report) == "Parity holds"
 
