@@ -1,4 +1,4 @@
-"""What others make of the same network and the same images, with their defaults."""
+"""Quantize with the stock quantizers of ExecuTorch and ONNX Runtime, with their defaults."""
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -26,6 +26,14 @@ from mobiledeploy.runtimes.runner import Runner
 
 
 def stock_executorch(model: FoldedModel, images: CalibrationSet) -> Runner:
+    """Return a runner of what `write_stock_executorch` writes."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "stock.pte"
+        write_stock_executorch(model, images, path)
+        return open_runner(path, threads=2)
+
+
+def write_stock_executorch(model: FoldedModel, images: CalibrationSet, path: Path) -> None:
     """Quantize as ExecuTorch's examples do: XNNPACKQuantizer, symmetric, per channel, min-max."""
     singly = torch.from_numpy(images.images).split(1)
     program = torch.export.export(model.module, (singly[0],))
@@ -37,19 +45,22 @@ def stock_executorch(model: FoldedModel, images: CalibrationSet) -> Runner:
             prepared(image)
     program = torch.export.export(convert_pt2e(prepared), (singly[0],))
     lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "stock.pte"
-        path.write_bytes(lowered.to_executorch().buffer)
-        return open_runner(path, threads=2)
+    path.write_bytes(lowered.to_executorch().buffer)
 
 
 def stock_onnxruntime(model: FoldedModel, images: CalibrationSet) -> Runner:
+    """Return a runner of what `write_stock_onnxruntime` writes."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "stock.onnx"
+        write_stock_onnxruntime(model, images, path)
+        return open_runner(path, threads=2)
+
+
+def write_stock_onnxruntime(model: FoldedModel, images: CalibrationSet, path: Path) -> None:
     """Quantize with `quantize_static`: QDQ, per channel, U8 activations, min-max."""
     example = torch.from_numpy(images.images[:1])
     with TemporaryDirectory() as folder:
-        exported, prepared, path = (
-            Path(folder) / f"{name}.onnx" for name in ("float", "prepared", "stock")
-        )
+        exported, prepared = (Path(folder) / f"{name}.onnx" for name in ("float", "prepared"))
         names = {"input_names": ["input"], "output_names": ["logits"]}
         torch.onnx.export(
             model.module,
@@ -70,7 +81,6 @@ def stock_onnxruntime(model: FoldedModel, images: CalibrationSet) -> Runner:
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
-        return open_runner(path, threads=2)
 
 
 class _Images(CalibrationDataReader):

@@ -13,7 +13,7 @@ from typer.main import get_command
 
 from mobiledeploy.cli import app
 
-PATH = Path(__file__).with_name("cli.md")
+PATH = Path(__file__).with_name("reference") / "cli.md"
 _WIDTH = 100
 
 

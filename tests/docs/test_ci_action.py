@@ -1,7 +1,6 @@
-"""The composite action and the job of docs/ci.md: parsed, and their commands run as GitHub would.
+"""The composite action and the job of docs/how-to/ci.md: parsed, and their commands run.
 
-What only GitHub can do (checkout, setup-python, upload, pip from the network) is looked
-at, not run.
+What only GitHub can do (checkout, setup-python, upload, pip from the network) is parsed, not run.
 """
 
 import os
@@ -21,7 +20,7 @@ ACTION = yaml.safe_load((ROOT / "action.yml").read_text())
 JOBS = [
     yaml.safe_load(block)
     for block in re.findall(
-        r"^```yaml\n(.*?)^```$", (ROOT / "docs/ci.md").read_text(), re.MULTILINE | re.DOTALL
+        r"^```yaml\n(.*?)^```$", (ROOT / "docs/how-to/ci.md").read_text(), re.MULTILINE | re.DOTALL
     )
 ]
 STEPS = JOBS[0]["jobs"]["int8"]["steps"]
@@ -41,14 +40,14 @@ def inputs_of(given):
     return known
 
 
-def evaluated(text, inputs):
+def evaluate(text, inputs):
     """Replace `${{ inputs.NAME }}`; any other expression is a KeyError or stays visible."""
     return re.sub(r"\$\{\{ inputs\.(\w+) \}\}", lambda match: inputs[match[1]], text)
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory):
-    """What docs/ci.md says that the repository holds, with a network that has learnt nothing."""
+    """The files that docs/how-to/ci.md expects in a repository; the network is untrained."""
     folder = tmp_path_factory.mktemp("project")
     generator = np.random.default_rng(2)
     for kind in ("calibration", "evaluation"):
@@ -56,7 +55,10 @@ def project(tmp_path_factory):
     for number in range(4):
         coarse = generator.integers(0, 256, (6, 6, 3), dtype=np.uint8)
         smooth = Image.fromarray(coarse).resize((40, 40), Image.Resampling.BICUBIC)
-        for kind in ("calibration", "evaluation"):  # the same: what has not learnt transfers badly
+        for kind in (
+            "calibration",
+            "evaluation",
+        ):  # the same images: an untrained network does not generalise
             smooth.save(folder / "photos" / kind / f"{number}.png")
     trained_checkpoint(folder / "model.pth")
     return folder
@@ -95,7 +97,7 @@ def gate(project, run):
     def gate(**replaced):
         inputs = inputs_of(GATE["with"] | replaced)
         ladder = step(ACTION["runs"]["steps"], "Climb the ladder")
-        environment = {name: evaluated(text, inputs) for name, text in ladder["env"].items()}
+        environment = {name: evaluate(text, inputs) for name, text in ladder["env"].items()}
         assert "${{" not in ladder["run"], "an input in a script could be a script itself"
         summary = {"GITHUB_STEP_SUMMARY": str(project / "summary.md")}
         return run(ladder["run"], environment | summary)
@@ -103,7 +105,7 @@ def gate(project, run):
     return gate
 
 
-def test_the_action_is_a_composite_one_that_installs_as_the_readme_says():
+def test_the_composite_action_installs_like_the_readme():
     assert ACTION["runs"]["using"] == "composite"
     steps = ACTION["runs"]["steps"]
     assert all(entry["shell"] == "bash" for entry in steps)
@@ -117,21 +119,21 @@ def test_the_action_is_a_composite_one_that_installs_as_the_readme_says():
     assert TORCH in JOBS[1]["int8"]["script"]
 
 
-def test_the_table_of_inputs_is_that_of_the_action():
-    page = (ROOT / "docs/ci.md").read_text()
+def test_the_documented_inputs_are_those_of_the_action():
+    page = (ROOT / "docs/how-to/ci.md").read_text()
     rows = page[page.index("| input |") :].split("\n\n")[0].splitlines()[2:]
     assert [re.match(r"\| `(\w+)` \|", row)[1] for row in rows] == list(ACTION["inputs"])
     assert f"`{ACTION['inputs']['reports']['default']}`" in page
 
 
-def test_the_reports_are_uploaded_also_where_the_gate_says_no():
+def test_reports_are_uploaded_even_if_the_gate_fails():
     upload = step(STEPS, "Upload")
     assert upload["if"] == "always()"
     assert ACTION["inputs"]["reports"]["default"] in upload["with"]["path"].split()
     assert "when" in JOBS[1]["int8"]["artifacts"]
 
 
-def test_the_job_exports_and_its_gate_passes_and_writes_every_report(project, gate):
+def test_the_job_exports_passes_its_gate_and_writes_every_report(project, gate):
     done = gate(options="--min-sqnr 0 --min-agreement 0")
     assert done.returncode == 0, done.stderr
     names = {path.name for path in (project / "mobiledeploy-reports").iterdir()}
@@ -140,7 +142,7 @@ def test_the_job_exports_and_its_gate_passes_and_writes_every_report(project, ga
     assert {path.suffix for path in (project / "exports").iterdir()} == {".onnx", ".pte", ".json"}
 
 
-def test_the_gate_fails_where_the_network_is_worse_than_demanded(project, gate):
+def test_the_gate_fails_if_the_network_misses_a_limit(project, gate):
     (project / "summary.md").unlink(missing_ok=True)
     done = gate(artifacts="exports/*.onnx", options="--min-sqnr 99")
     assert done.returncode == 1

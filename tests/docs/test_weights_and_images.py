@@ -1,4 +1,4 @@
-"""docs/weights.md and docs/data.md say what the code does."""
+"""docs/reference/weights.md and docs/reference/images.md agree with the code."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from mobiledeploy.checkpoints import hub as fetch
 from mobiledeploy.data.images import SUFFIXES as IMAGES
 from mobiledeploy.utils import files
 
-DOCS = Path(__file__).parents[2] / "docs"
+DOCS = Path(__file__).parents[2] / "docs" / "reference"
 
 
 @pytest.mark.parametrize("family", published.PUBLISHED)
@@ -22,7 +22,7 @@ def test_every_published_file_is_listed_with_its_preprocessing(family):
     assert ("mean and std 0.5" in line) == (file.preprocessing.mean == (0.5, 0.5, 0.5))
 
 
-def test_every_name_that_is_understood_is_listed():
+def test_every_accepted_name_is_listed():
     text = (DOCS / "weights.md").read_text()
     names = [
         *read.SUFFIXES,
@@ -42,5 +42,5 @@ def test_every_dialect_is_listed():
 
 
 def test_every_image_format_is_listed():
-    text = (DOCS / "data.md").read_text()
+    text = (DOCS / "images.md").read_text()
     assert [suffix for suffix in IMAGES if f"`{suffix}`" not in text] == []
