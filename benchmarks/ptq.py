@@ -87,17 +87,17 @@ FAST, BALANCED, BEST = (RECIPES[name] for name in ("fast", "balanced", "best"))
 FLOWS: dict[str, Flow] = {
     "ExecuTorch's XNNPACKQuantizer": stock_executorch,
     "ONNX Runtime's quantize_static": stock_onnxruntime,
-    "widest ranges, nearest": ours(PLAIN),
-    "+ equalized, no channel turned": ours(EVEN, turned=False),
-    "+ channels turned": ours(EVEN),
-    "+ ranges by the logits: **fast**": ours(FAST),
-    "+ cancelling rounding": ours(replace(BALANCED, equalization="cross-layer")),
-    "+ factors and ranges learned: **balanced**": ours(BALANCED),
-    "+ integers learned: **best**": ours(BEST),
-    "ranges by the logits alone": ours(replace(FAST, equalization="none")),
-    "cancelling rounding alone": ours(replace(PLAIN, rounding="gptq")),
-    "balanced, not equalized": ours(replace(BALANCED, equalization="none")),
-    "best, factors not learned": ours(replace(BEST, equalization="cross-layer")),
+    "min-max ranges, round to nearest": ours(PLAIN),
+    "+ cross-layer equalization without sign flips": ours(EVEN, turned=False),
+    "+ sign flips": ours(EVEN),
+    "+ ranges searched by their effect on the logits: **fast**": ours(FAST),
+    "+ GPTQ rounding": ours(replace(BALANCED, equalization="cross-layer")),
+    "+ equalization and ranges learned: **balanced**": ours(BALANCED),
+    "+ weights and biases learned: **best**": ours(BEST),
+    "range search alone": ours(replace(FAST, equalization="none")),
+    "GPTQ rounding alone": ours(replace(PLAIN, rounding="gptq")),
+    "balanced without equalization": ours(replace(BALANCED, equalization="none")),
+    "best without learned equalization": ours(replace(BEST, equalization="cross-layer")),
 }
 
 
@@ -148,7 +148,7 @@ def flows(subject: Subject) -> Iterator[Row]:
     for title, make in FLOWS.items():
         yield title, make, subject.calibration
     embedded = mobiledeploy.load_images(subject.model, None)
-    yield "balanced, the package's own images", ours(BALANCED), embedded
+    yield "balanced with the bundled images", ours(BALANCED), embedded
 
 
 def recipes(subject: Subject) -> Iterator[Row]:
