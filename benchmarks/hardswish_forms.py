@@ -1,19 +1,17 @@
-"""Hard-swish in XNNPACK: the forms that an int8 `.pte` could give it, by time and by accuracy.
+"""Compare the forms that hard-swish could have in an int8 `.pte`, by time and by accuracy.
 
     python benchmarks/hardswish_forms.py time V3.pte... [--rounds 150]
     python benchmarks/hardswish_forms.py accuracy FAMILY CHECKPOINT --calib NPZ --eval NPZ
 
-`time` rewrites the hard-swishes of int8 artifacts of this project, measures the forms against one
-another in one run (`mobiledeploy bench`), and their operators alone (`bench --profile`): XNNPACK
-merges a chain of operators with one input into a table when it loads a network, old ones do not.
+`time` rewrites the hard-swishes of our int8 artifacts, measures the forms against one another in
+one run (like `mobiledeploy bench`), and their operators alone (like `bench --profile`). Recent
+versions of XNNPACK merge a chain of operators with one input into a table when they load a network.
 
-`accuracy` quantizes a checkpoint at 64x64 and holds each form against the float network. So it does
-two that stand for float hard-swishes: of what the convolutions in front of them sum up, unrounded,
-which no runtime offers; and of that rounded to int8 of its whole range, which is what they do.
+`accuracy` quantizes a checkpoint at 64x64 and compares each form with the float network, and with
+it two float hard-swishes: on the unrounded sums of the convolutions in front of them, which no
+runtime offers, and on those sums rounded to int8 over their whole range, which runtimes do.
 """
 
-from mobiledeploy.pipeline.build import build, load_images
-from mobiledeploy.pipeline.deploy import deploy
 from mobiledeploy.utils.cpu_isa import limit_to_avx2
 
 limit_to_avx2()  # as the commands do; before torch and numpy are loaded
@@ -36,6 +34,8 @@ from mobiledeploy.bench.stats import paired_ratio
 from mobiledeploy.bench.xnnpack_operators import as_program, delegate_graphs, read_graph
 from mobiledeploy.metrics import differing_logits, sqnr_db, top1_accuracy
 from mobiledeploy.network import RECIPES, QuantizedModel
+from mobiledeploy.pipeline.build import build, load_images
+from mobiledeploy.pipeline.deploy import deploy
 from mobiledeploy.quantization import integer_reference as reference
 from mobiledeploy.quantization.encodings import encode
 from mobiledeploy.runtimes.open import open_runner

@@ -1,11 +1,11 @@
-"""What a fault in an int8 network costs, whether a loss would have shown it, and who finds it.
+"""Plant faults into an int8 network: what each costs in accuracy, and which rung finds it.
 
     python benchmarks/planted_faults.py exports/mobilenet_v2_1.0_224-int8.onnx --data IMAGES
 
-The artifact is one of `mobiledeploy export --int8 --format onnx`. Each fault of tests/planted.py is
-planted into a copy and run. Prints a Markdown table: SQNR and agreement with float, how many logits
-differ from those of the artifact as it was; then, of the ladder on 16 of the images, the lowest
-rung that fails and the layer that it names.
+The artifact comes from `mobiledeploy export --int8 --format onnx`. Each fault of tests/planted.py
+is planted into a copy. Prints a Markdown table: SQNR and agreement with float; how many logits
+differ from those of the unchanged artifact; and, for the parity ladder on 16 of the images, the
+lowest rung that fails and the layer that it names.
 """
 
 from mobiledeploy.utils.cpu_isa import limit_to_avx2

@@ -1,18 +1,21 @@
-"""What post-training quantization costs: every recipe, and what each technique is worth.
+"""Measure what each PTQ recipe costs, and what each technique contributes.
 
     MOBILEDEPLOY_SHARED=../shared python benchmarks/ptq.py [v2 v1 v3-small v3-large] [--swap]
     MOBILEDEPLOY_SHARED=../shared python benchmarks/ptq.py [v2 v1 v3-small v3-large] --curve
     MOBILEDEPLOY_SHARED=../shared python benchmarks/ptq.py [v2 v1 v3-small v3-large] --copies
 
-V2 has torchvision's ImageNet weights and is calibrated on 200 photographs, the others were trained
-on CIFAR-10 and are calibrated on 200 of its images; all are measured on images that calibration has
-not seen, against the same network in float. Prints a Markdown table per network: logits' SQNR and
-agreement with their 95% intervals, top-1, seconds. `--swap` calibrates on evaluation images (of
-CIFAR-10's 200, evenly spread: they are ordered by class) and measures on those that are calibrated
-with otherwise: does it tell the same story? `--curve` prints what balanced makes of 8 to
-200 calibration images instead. `--copies` measures fast, balanced and best on every image as it is,
-mirrored, and moved four ways: six looks at each narrow down what is lost on average; the intervals,
-which take them for independent, are too narrow then. V2 takes about twenty minutes on two cores.
+V2 has torchvision's ImageNet weights and is calibrated on 200 photographs. The other networks were
+trained on CIFAR-10 and are calibrated on 200 of its images. All are evaluated on other images,
+against the same network in float. Prints a Markdown table per network: SQNR and agreement of the
+logits with their 95% intervals, top-1, seconds.
+
+- `--swap` calibrates on evaluation images (200 of CIFAR-10's, evenly spread: they are ordered by
+  class) and evaluates on the calibration images.
+- `--curve` calibrates `balanced` on 8 to 200 images.
+- `--copies` evaluates `fast`, `balanced` and `best` on every image as it is, mirrored, and moved
+  four ways. The six views of an image are not independent, so the intervals are too narrow.
+
+V2 takes about twenty minutes on two cores.
 """
 
 from mobiledeploy.utils.cpu_isa import limit_to_avx2

@@ -1,14 +1,14 @@
-"""Make the embedded calibration images: photographs dreamt from MobileNetV2's own BatchNorm.
+"""Synthesise the bundled calibration images from MobileNetV2's BatchNorm statistics.
 
     python benchmarks/synthesize_calibration.py --out mobiledeploy/data/embedded [--device cuda]
 
-Every image starts as coloured noise with the spectrum of photographs and is optimized until the
-batch's mean and variance in front of every BatchNorm are those that the network saw in training,
+Every image starts as coloured noise with the spectrum of photographs. It is optimized until the
+batch's mean and variance in front of every BatchNorm match those that the network saw in training,
 while each image is classified as a class of its own (DeepInversion: Yin et al., "Dreaming to
-Distill" (2020), section 3.1). Half of the steps look at a random part of the images, enlarged, as
-training crops at random: what results has shapes at every scale, as photographs have, and drives
-activations to the ranges that photographs do. It belongs to nobody and needs no download. Takes a
-minute on a GPU, and hours on two cores; run by hand.
+Distill" (2020), section 3.1). Half of the steps look at a random part of the images, enlarged, like
+the random crops of training. The result has shapes at every scale and drives activations to the
+ranges that photographs do. It has no owner and needs no download. It takes a minute on a GPU and
+hours on two cores.
 """
 
 import argparse

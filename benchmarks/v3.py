@@ -1,17 +1,15 @@
-"""Hold int8 MobileNets against what ONNX Runtime and ExecuTorch give by themselves, 1.0-224.
+"""Time int8 MobileNets at 1.0-224 against the runtimes' own int8 and float artifacts.
 
     python benchmarks/v3.py build FOLDER [FAMILY...]
     python benchmarks/v3.py time FOLDER [FAMILY...] [--rounds 150]
 
-`build` writes, for each family, this project's .onnx and .pte and the four artifacts of
-$MOBILEDEPLOY_SHARED/peers (int8 and float, of each runtime), all with the same random weights: the
-time of an inference does not depend on them. What is there already is kept; a family takes some
-minutes. `time` measures a family's six artifacts against one another on one thread, in one run, by
-the protocol of `mobiledeploy bench`, and prints a table in Markdown; 20 s each on a quiet machine.
+`build` writes our .onnx and .pte of each family, and the four artifacts of the scripts in
+$MOBILEDEPLOY_SHARED/peers (int8 and float, for each runtime), all with the same random weights: the
+time of an inference does not depend on them. Existing files are kept. A family takes some minutes.
+`time` measures the six artifacts of each family against one another on one thread, in one run, with
+the protocol of `mobiledeploy bench`, and prints a Markdown table; 20 s per family on an idle one.
 """
 
-from mobiledeploy.pipeline import build as stages
-from mobiledeploy.pipeline.deploy import deploy
 from mobiledeploy.utils.cpu_isa import limit_to_avx2
 
 limit_to_avx2()  # as the commands do; before torch and numpy are loaded
@@ -25,6 +23,8 @@ from pathlib import Path
 
 from mobiledeploy.bench.measure import measure
 from mobiledeploy.bench.stats import paired_ratio
+from mobiledeploy.pipeline import build as stages
+from mobiledeploy.pipeline.deploy import deploy
 from mobiledeploy.utils.quiet import quietly
 
 FAMILIES = ("v3-small", "v3-large", "v2", "v1")
