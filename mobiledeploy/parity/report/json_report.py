@@ -16,7 +16,7 @@ _IN_SUMMARY = {"passed", "first_failure", "network", "precision", "data", "artif
 
 def to_document(report: ParityReport) -> dict[str, Any]:
     """Return the whole report, except for the thumbnails."""
-    return _ordered(report.model_dump(mode="json", by_alias=True))
+    return _ordered(report.model_dump(mode="json"))
 
 
 def summary(report: ParityReport) -> dict[str, Any]:
