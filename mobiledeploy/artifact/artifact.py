@@ -1,20 +1,99 @@
-"""What comes out: artifacts, and what was measured on a device."""
+"""Artifacts: files that a phone can run, and the formats that they come in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from enum import StrEnum
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from mobiledeploy.errors import ArtifactError
+from mobiledeploy.utils.quiet import quietly
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from mobiledeploy.artifact.coverage import Coverage
 
-Format = Literal["onnx", "pte"]
 Precision = Literal["fp32", "int8"]
 
-FORMATS: tuple[Format, ...] = ("pte", "onnx")
+
+class Format(StrEnum):
+    """A file format of artifacts; the value is the file's suffix without the dot.
+
+    The rows below are the only list of formats. Each names its code as "module:attribute", which
+    is imported when it is first used: every module loads an exporter or a runtime.
+
+    Attributes:
+        label: The name of the format in messages.
+        exporter: A function `(QuantizedModel | FoldedModel) -> bytes`, the content of the file.
+        runner: The class of the `Runner` that runs the file on this machine.
+        inspector: A function `(Path) -> ArtifactSummary`.
+        verifier: A function `(Path) -> None` that raises ArtifactError for a file that could crash
+            its runtime; empty for a runtime that refuses every damaged file by itself.
+    """
+
+    label: str
+    exporter: str
+    runner: str
+    inspector: str
+    verifier: str
+
+    PTE = (
+        "pte",
+        "ExecuTorch",
+        "mobiledeploy.export.executorch:encode_model",
+        "mobiledeploy.runtimes.executorch:ExecuTorchRunner",
+        "mobiledeploy.inspect.pte:inspect_pte",
+        "mobiledeploy.artifact.pte_file:check_pte",
+    )
+    ONNX = (
+        "onnx",
+        "ONNX",
+        "mobiledeploy.export.onnx:encode_model",
+        "mobiledeploy.runtimes.onnxruntime:OnnxRuntimeRunner",
+        "mobiledeploy.inspect.onnx:inspect_onnx",
+        "",
+    )
+
+    def __new__(
+        cls, value: str, label: str, exporter: str, runner: str, inspector: str, verifier: str
+    ) -> Self:
+        """Create the member of one row."""
+        member = str.__new__(cls, value)
+        member._value_ = value
+        member.label, member.exporter, member.runner = label, exporter, runner
+        member.inspector, member.verifier = inspector, verifier
+        return member
+
+    @property
+    def suffix(self) -> str:
+        """Return the suffix of a file in this format, for example ".pte"."""
+        return f".{self.value}"
+
+    @classmethod
+    def of(cls, path: Path) -> Format:
+        """Return the format that a file's suffix names.
+
+        Raises:
+            ArtifactError: no format has this suffix.
+        """
+        for candidate in cls:
+            if path.suffix == candidate.suffix:
+                return candidate
+        expected = " or ".join(sorted(candidate.suffix for candidate in cls))
+        raise ArtifactError(
+            f"{path} ends in {path.suffix or 'no suffix'!r}; expected {expected}.",
+            remedy="Name the artifact itself. Its suffix is its format.",
+        )
+
+
+def load(reference: str) -> Any:
+    """Import what a row of `Format` names as "module:attribute", without its import warnings."""
+    module, attribute = reference.split(":")
+    with quietly():
+        return getattr(import_module(module), attribute)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,9 +101,15 @@ class Artifact:
     """A file that a phone can run.
 
     Attributes:
-        encodings_digest: Of the quantized network; empty for float.
-        tool_versions: Package name to version, of everything that shaped the bytes.
-        coverage: What of it is computed in int8, counted from the file.
+        format: Its file format.
+        path: Where it is.
+        sha256: sha256 of the file, in hex.
+        size_bytes: Size of the file.
+        precision: "int8" or "fp32".
+        encodings_digest: Digest of the quantized network; empty for a float network.
+        tool_versions: Package name to version, for every package that shaped the bytes.
+        coverage: How much of the network computes in int8, counted from the file; None if it
+            could not be counted.
     """
 
     format: Format

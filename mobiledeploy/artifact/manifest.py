@@ -1,39 +1,43 @@
-"""The manifest beside each artifact: all that is needed to rebuild it and to believe it.
+"""The manifest beside each artifact: what is needed to build the artifact again and to check it.
 
-`<artifact>.json`, versioned by `schema`. It holds no time and no host name: the same command writes
-the same bytes.
+An artifact `NAME.pte` has the manifest `NAME.pte.json`. It holds no time and no host name, so the
+same command writes the same bytes.
 """
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, ValidationError
 
 from mobiledeploy.artifact.artifact import Artifact
-from mobiledeploy.artifact.manifest_schema import check_fields
-from mobiledeploy.errors import ArtifactError, UsageError
-from mobiledeploy.models.spec import ModelSpec
-from mobiledeploy.network import (
-    EMBEDDED,
-    FoldedModel,
-    NetworkInfo,
-    Preprocessing,
-    QuantizedModel,
-    QuantRecipe,
-    WeightsProvenance,
+from mobiledeploy.artifact.manifest_schema import (
+    READABLE_SCHEMAS,
+    SCHEMA,
+    ArtifactRecord,
+    CalibrationRecord,
+    CoverageRecord,
+    EncodingRecord,
+    ManifestDocument,
+    ParityRecord,
+    WeightsRecord,
+    upgrade,
 )
+from mobiledeploy.errors import ArtifactError
+from mobiledeploy.models.spec import ModelSpec
+from mobiledeploy.network import EMBEDDED, FoldedModel, NetworkInfo, QuantizedModel
 from mobiledeploy.utils.files import require_artifact, sha256_of, write_whole
+from mobiledeploy.utils.json_model import explain_invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping, Sequence
 
-SCHEMA = 2
-_READABLE = (1, SCHEMA)  # 1 had other names for equalization and GPTQ
-_REMEDY = "Export the artifact again; `mobiledeploy export` writes both."
+_REMEDY = "Export the artifact again. `mobiledeploy export` writes both."
 _TOOLS = (
     "mobiledeploy",
     "torch",
@@ -46,13 +50,64 @@ _TOOLS = (
 )
 
 
+class Manifest(ManifestDocument):
+    """A manifest that was read from a file."""
+
+    path: Path = Field(exclude=True)
+
+    @property
+    def folder(self) -> Path:
+        """Return the folder of the manifest."""
+        return self.path.parent
+
+    @property
+    def artifact_path(self) -> Path:
+        """Return the path of the artifact, which is in the manifest's folder if it exists."""
+        return self.folder / Path(self.artifact.file).name
+
+    @property
+    def info(self) -> NetworkInfo:
+        """Return what the stages after `build` know about the network."""
+        return self.spec.network_info(self.provenance, self.preprocessing, self.labels)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the manifest as the JSON document that it was read from."""
+        return self.model_dump(mode="json", by_alias=True, exclude_unset=True)
+
+    def checkpoint_paths(self, given: Path | None = None) -> Sequence[Path]:
+        """Return where the checkpoint may be now; `given` is the user's path and then the only one.
+
+        The path of the export comes first, then the same path relative to the manifest, so that a
+        project can be moved or checked out elsewhere as a whole.
+        """
+        if given is not None:
+            return (given,)
+        return self._possible_paths(self.spec.weights, self.weights.from_manifest)
+
+    def calibration_paths(self, given: Path | None = None) -> Sequence[Path]:
+        """Return where the calibration images may be now, as `checkpoint_paths`.
+
+        Without `given` there are none for a float network and for bundled images.
+        """
+        if given is not None:
+            return (given,)
+        calibration = self.calibration
+        if calibration is None or calibration.source == EMBEDDED:
+            return ()
+        return self._possible_paths(calibration.source, calibration.from_manifest)
+
+    def _possible_paths(self, exported: str, from_manifest: str | None) -> Sequence[Path]:
+        paths = (Path(exported), self.folder / (from_manifest or exported))
+        return paths[:1] if paths[0].resolve() == paths[1].resolve() else paths
+
+
 def tool_versions() -> dict[str, str]:
-    """Return the versions of everything that shapes an artifact's bytes."""
+    """Return the versions of all packages that shape an artifact's bytes."""
     return {tool: version(tool) for tool in _TOOLS}
 
 
 def manifest_path(artifact: Path) -> Path:
-    """Return where an artifact's manifest lies: beside it, with `.json` appended."""
+    """Return the path of an artifact's manifest: the artifact's path with `.json` appended."""
     return artifact.with_name(artifact.name + ".json")
 
 
@@ -62,153 +117,97 @@ def write_manifest(
     parity: Mapping[str, Any] | None,
     home: Path | None = None,
 ) -> Path:
-    """Write the manifest of an artifact beside it; return its path.
+    """Write the manifest of an artifact beside it and return its path.
 
     Args:
-        artifact: Written.
-        model: What it encodes.
-        parity: What a comparison found, as JSON; None where there was none.
-        home: The folder that both will be moved to; by default they stay where they are.
+        artifact: The artifact, already written.
+        model: The network that the artifact encodes.
+        parity: The summary of a parity report, as JSON; None if parity was not checked.
+        home: The folder that artifact and manifest will be moved to; by default they stay.
+
+    Raises:
+        RuntimeFailedError: the file could not be written.
     """
     path = manifest_path(artifact.path)
-    home = home or path.parent
-    document: dict[str, Any] = {
-        "schema": SCHEMA,
-        "artifact": {
-            "file": artifact.path.name,
-            "format": artifact.format,
-            "sha256": artifact.sha256,
-            "size_bytes": artifact.size_bytes,
-        },
-        "spec": dict(model.info.source),
-        "precision": artifact.precision,
-        "weights": asdict(model.info.provenance) | _from_manifest(home, _checkpoint(model)),
-        "preprocessing": asdict(model.info.preprocessing),
-        "labels": list(model.info.labels),
-        "tool_versions": dict(artifact.tool_versions),
-    }
-    if isinstance(model, QuantizedModel):
-        document |= {
-            "calibration": {
-                "source": model.calibration_source,
-                **_from_manifest(home, _calibration_images(model)),
-                "count": model.calibration_count,
-                "sha256": model.calibration_sha256,
-            },
-            "recipe": asdict(model.recipe),
-            "encodings_sha256": model.encodings_digest,
-            "encodings": {
-                name: asdict(encoding) | {"layer": model.layers.get(name, "")}
-                for name, encoding in model.encodings.items()
-            },
-        }
-    if artifact.coverage is not None:
-        document["int8_coverage"] = artifact.coverage.document()
-    if parity is not None:
-        document["parity"] = dict(parity)
+    document = _document(artifact, model, parity, home or path.parent)
+    content = document.model_dump(mode="json", by_alias=True, exclude_unset=True)
     with write_whole(path) as part:
-        part.write_text(json.dumps(document, indent=2) + "\n")
+        part.write_text(json.dumps(content, indent=2) + "\n")
     return path
 
 
-def _checkpoint(model: QuantizedModel | FoldedModel) -> str:
-    """Return the path of the weights; empty where they are named."""
-    return str(model.info.source["weights"]) if model.info.provenance.source == "file" else ""
-
-
-def _calibration_images(model: QuantizedModel) -> str:
-    """Return the path of the calibration images; empty where the package carries them."""
-    source = model.calibration_source
-    return "" if source == EMBEDDED else source
-
-
-def _from_manifest(folder: Path, typed: str) -> dict[str, str]:
-    """Return where a path leads from the manifest's folder: a project can be moved as a whole."""
-    if not typed:
-        return {}
-    relative = os.path.relpath(typed, folder)
-    return {"from_manifest": Path(relative).as_posix()}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Manifest:
-    """What can be rebuilt from a manifest.
-
-    Attributes:
-        path: Where it was read.
-        document: All of it, as parsed.
-    """
-
-    path: Path
-    spec: ModelSpec
-    preprocessing: Preprocessing
-    recipe: QuantRecipe | None
-    document: dict[str, Any]
-
-    @property
-    def folder(self) -> Path:
-        """Return the folder that the manifest lies in."""
-        return self.path.parent
-
-    @property
-    def artifact(self) -> Path:
-        """Return where the artifact lies, or should: beside its manifest."""
-        return self.folder / Path(self.document["artifact"]["file"]).name
-
-    def places_of(
-        self, typed: str, described: Mapping[str, str], given: Path | None = None
-    ) -> Iterator[Path]:
-        """Yield where a file or folder that the manifest names may be now.
-
-        As it was typed, from the current folder; then as seen from the manifest, so that a project
-        can be moved, or checked out elsewhere, as a whole.
-
-        Args:
-            typed: Its path when the artifact was exported.
-            described: What the manifest says about it.
-            given: Where the user says that it is; nowhere else is looked then.
-        """
-        if given is not None:
-            yield given
-            return
-        yield Path(typed)
-        beside = self.folder / described.get("from_manifest", typed)
-        if beside.resolve() != Path(typed).resolve():
-            yield beside
-
-    @property
-    def info(self) -> NetworkInfo:
-        """Return what the stages after `build` know about the network."""
-        described = self.document["weights"]
-        provenance = WeightsProvenance(
-            source=described["source"],
-            origin=described["origin"],
-            sha256=described["sha256"],
-            dialect=described["dialect"],
-            notes=tuple(described.get("notes", ())),
+def _document(
+    artifact: Artifact,
+    model: QuantizedModel | FoldedModel,
+    parity: Mapping[str, Any] | None,
+    folder: Path,
+) -> ManifestDocument:
+    """Return the manifest's content; fields that do not apply stay unset."""
+    info, coverage = model.info, artifact.coverage
+    spec = ModelSpec.from_document(info.source)
+    checkpoint = spec.weights if info.provenance.source == "file" else ""
+    fields: dict[str, Any] = {
+        "schema_version": SCHEMA,
+        "artifact": ArtifactRecord(
+            file=artifact.path.name,
+            format=artifact.format,
+            sha256=artifact.sha256,
+            size_bytes=artifact.size_bytes,
+        ),
+        "spec": spec,
+        "precision": artifact.precision,
+        "weights": WeightsRecord.model_validate(
+            asdict(info.provenance) | _relative_path(checkpoint, folder)
+        ),
+        "preprocessing": info.preprocessing,
+        "labels": info.labels,
+        "tool_versions": dict(artifact.tool_versions),
+    }
+    if isinstance(model, QuantizedModel):
+        source = model.calibration_source
+        images = "" if source == EMBEDDED else source
+        fields |= {
+            "calibration": CalibrationRecord(
+                source=source,
+                count=model.calibration_count,
+                sha256=model.calibration_sha256,
+                **_relative_path(images, folder),
+            ),
+            "recipe": model.recipe,
+            "encodings_sha256": model.encodings_digest,
+            "encodings": {
+                name: EncodingRecord(**asdict(encoding), layer=model.layers.get(name, ""))
+                for name, encoding in model.encodings.items()
+            },
+        }
+    if coverage is not None:
+        fields["int8_coverage"] = CoverageRecord.model_validate_json(
+            json.dumps(coverage.document())
         )
-        return self.spec.network_info(provenance, self.preprocessing, self.labels)
+    if parity is not None:
+        fields["parity"] = ParityRecord.model_validate_json(json.dumps(parity))
+    return ManifestDocument(**fields)
 
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """Return the names of the classes; empty where they are not known."""
-        return tuple(self.document["labels"])
+
+def _relative_path(path: str, folder: Path) -> dict[str, str]:
+    """Return the field with a path relative to the manifest's folder; nothing for no path."""
+    return {"from_manifest": Path(os.path.relpath(path, folder)).as_posix()} if path else {}
 
 
 def read_manifest(artifact: Path) -> Manifest:
-    """Read the manifest beside an artifact and check that the two belong together.
+    """Read the manifest beside an artifact and check that it describes this artifact.
 
     Raises:
         ArtifactError: the artifact or its manifest is missing or damaged, the schema is unknown, or
-            the artifact's bytes are not those that the manifest describes.
+            the artifact's sha256 is not the manifest's.
     """
     require_artifact(artifact)
     manifest = parse_manifest(manifest_path(artifact))
-    expected, found = manifest.document["artifact"]["sha256"], sha256_of(artifact)
+    expected, found = manifest.artifact.sha256, sha256_of(artifact)
     if found != expected:
         raise ArtifactError(
             f"{artifact} is not the file that its manifest describes: its sha256 is"
-            f" {found[:12]}..., expected {expected[:12]}... One of the two is of another export.",
+            f" {found[:12]}..., expected {expected[:12]}... They come from different exports.",
             remedy=_REMEDY,
         )
     return manifest
@@ -218,91 +217,37 @@ def parse_manifest(path: Path) -> Manifest:
     """Read a manifest, whether or not its artifact is there.
 
     Raises:
-        ArtifactError: it is missing or damaged, or its schema is unknown.
+        ArtifactError: the manifest is missing or damaged, or its schema is unknown.
     """
     if not path.is_file():
         raise ArtifactError(f"The manifest {path} is missing.", remedy=_REMEDY)
     try:
-        document = json.loads(path.read_text())
-        schema = _schema(document)
-        if schema not in _READABLE:
-            raise ArtifactError(
-                f"The manifest {path} has schema {schema}; expected {SCHEMA}.",
-                remedy="Use the mobiledeploy that wrote it, or export the artifact again.",
-            )
-        check_fields(document)
-        recipe = document.get("recipe")
-        manifest = Manifest(
-            path=path,
-            spec=ModelSpec.from_document(document["spec"]),
-            preprocessing=_preprocessing(document["preprocessing"]),
-            recipe=_recipe(recipe) if recipe else None,
-            document=document,
-        )
-        _require_parts(manifest)
-    except (ValueError, KeyError, TypeError, UsageError, RecursionError) as error:
-        found = f"it has no {error}" if isinstance(error, KeyError) else str(error).rstrip(".")
-        raise ArtifactError(f"The manifest {path} is damaged: {found}.", remedy=_REMEDY) from error
-    return manifest
-
-
-def _schema(document: object) -> object:
-    """Return what a manifest says that it is."""
+        text = path.read_text()
+    except OSError as error:
+        raise ArtifactError(f"Could not read the manifest {path}: {error.strerror}.") from error
+    except UnicodeDecodeError as error:
+        raise _damaged(path, str(error)) from error
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _damaged(path, f"it is not JSON ({error})") from error
     if not isinstance(document, dict):
-        raise TypeError("it is no JSON object")
-    return document["schema"]
-
-
-def _require_parts(manifest: Manifest) -> None:
-    """Raise KeyError, TypeError or ValueError unless everything is there that others will read."""
-    document = manifest.document
-    if document["precision"] != ("int8" if manifest.recipe else "fp32"):
-        raise ValueError(f"precision is {document['precision']!r}")
-    _ = (document["artifact"]["sha256"], document["artifact"]["format"])
-    _ = document["artifact"]["size_bytes"]
-    if manifest.artifact.suffix != f".{document['artifact']['format']}":
-        raise ValueError(f"artifact.format is {document['artifact']['format']!r}")
-    if len(manifest.labels) not in (0, manifest.spec.num_classes):
-        raise ValueError(f"{len(manifest.labels)} labels for {manifest.spec.num_classes} classes")
-    for name in ("mean", "std"):
-        if len(document["preprocessing"][name]) != manifest.spec.in_channels:
-            raise ValueError(f"preprocessing.{name} has not one number for each channel")
-    _ = [document["weights"][name] for name in ("source", "origin", "sha256", "dialect")]
-    _ = dict(document["tool_versions"])
-    _ = (manifest.artifact, manifest.labels)
-    if manifest.recipe is not None:
-        calibration = document["calibration"]
-        _ = (calibration["source"], calibration["count"], calibration["sha256"])
-        _ = document["encodings_sha256"]
-        _ = [(e["scale"], e["zero_point"]) for e in dict(document["encodings"]).values()]
-
-
-_FORMER_WORDS = {"even": "cross-layer", "given": "none", "cancelling": "gptq"}
-
-
-def _in_todays_words(fields: dict[str, Any]) -> dict[str, Any]:
-    """Return a recipe's fields as they are called now; schema 1 had other names for some."""
-    former = fields.get("factors", "even")  # the oldest had no such field: channels were even
-    fields = {"equalization": former} | fields
-    fields.pop("factors", None)
-    for name in ("equalization", "rounding"):
-        if name in fields:
-            fields[name] = _FORMER_WORDS.get(fields[name], fields[name])
-    return fields
-
-
-def _recipe(fields: dict[str, Any]) -> QuantRecipe:
-    recipe = QuantRecipe(**_in_todays_words(fields))
-    for name, kind in get_type_hints(QuantRecipe).items():
-        if get_origin(kind) is Literal and getattr(recipe, name) not in get_args(kind):
-            raise ValueError(f"recipe.{name} is {getattr(recipe, name)!r}")
-    return replace(recipe, float_layers=tuple(recipe.float_layers))
-
-
-def _preprocessing(fields: dict[str, Any]) -> Preprocessing:
-    return Preprocessing(
-        mean=tuple(fields["mean"]),
-        std=tuple(fields["std"]),
-        crop_pct=fields["crop_pct"],
-        interpolation=fields["interpolation"],
+        raise _damaged(path, "it is not a JSON object")
+    if "schema" not in document:
+        raise _damaged(path, "`schema` is missing")
+    if document["schema"] not in READABLE_SCHEMAS:
+        raise ArtifactError(
+            f"The manifest {path} has schema {document['schema']}; expected {SCHEMA} or older.",
+            remedy="Use the mobiledeploy that wrote it, or export the artifact again.",
+        )
+    try:
+        content = ManifestDocument.model_validate_json(json.dumps(upgrade(document)))
+    except ValidationError as error:
+        raise _damaged(path, explain_invalid(error)) from error
+    return Manifest(
+        path=path, **{name: getattr(content, name) for name in content.model_fields_set}
     )
+
+
+def _damaged(path: Path, problem: str) -> ArtifactError:
+    return ArtifactError(f"The manifest {path} is damaged: {problem}.", remedy=_REMEDY)

@@ -1,74 +1,246 @@
-"""Is every field of a manifest what it has to be? Manifests are edited by hand, too.
+"""The JSON document of a manifest: its fields, and what a valid one holds.
 
-Input: a manifest as parsed. Output: nothing, or a TypeError that names the first field that is
-wrong. Only what is there is looked at: what has to be there is for `manifest` to say.
+`manifest.schema.json` beside this module is generated from `ManifestDocument`. Only `upgrade` knows
+how manifests of older versions differ.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator
+from typing import Any, Literal, Self
 
-# Paths of fields; "[]" is every item of a list, "{}" every value of a mapping.
-_FIELDS = {
-    "text": """
-        artifact.file artifact.format artifact.sha256
-        spec.family spec.weights precision
-        weights.source weights.origin weights.dialect weights.from_manifest
-        preprocessing.interpolation labels.[] tool_versions.{}
-        recipe.factors recipe.equalization recipe.range_rule recipe.rounding recipe.weight_scheme
-        recipe.activation_scheme recipe.float_layers.[]
-        calibration.source calibration.from_manifest calibration.sha256
-        encodings_sha256 encodings.{}.layer
-    """,
-    "text or null": "weights.sha256",
-    "a whole number": """
-        artifact.size_bytes spec.num_classes spec.seed encodings.{}.zero_point
-    """,
-    "a whole number above 0": "spec.resolution spec.in_channels calibration.count",
-    "a number": "spec.dropout preprocessing.mean.[] int8_coverage.macs_share",
-    "a number above 0": """
-        spec.width preprocessing.std.[] preprocessing.crop_pct encodings.{}.scale
-    """,
-}
+from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+
+from mobiledeploy.artifact.artifact import Format, Precision
+from mobiledeploy.models.spec import ModelSpec
+from mobiledeploy.network import Encoding, Preprocessing, QuantRecipe, WeightsProvenance
+from mobiledeploy.utils.json_model import JsonFloat, JsonModel
+
+SCHEMA = 2
+READABLE_SCHEMAS = (1, SCHEMA)
+
+# Names of schema 1 for values of `recipe`.
+_SCHEMA_1_VALUES = {"even": "cross-layer", "given": "none", "cancelling": "gptq"}
 
 
-def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+class ArtifactRecord(JsonModel):
+    """The artifact that the manifest describes."""
+
+    file: str = Field(description="Name of the artifact, in the folder of the manifest.")
+    format: Format
+    sha256: str = Field(description="sha256 of the artifact, in hex.")
+    size_bytes: NonNegativeInt
 
 
-def _is_number(value: object) -> bool:
-    return _is_whole(value) or (isinstance(value, float) and math.isfinite(value))
+class WeightsRecord(JsonModel):
+    """Where the weights came from."""
+
+    source: Literal["imagenet", "random", "file"]
+    origin: str = Field(description="URL, package or path; the seed of random weights.")
+    sha256: str | None = Field(None, description="sha256 of the checkpoint; null if random.")
+    dialect: str = Field("", description='Naming scheme of the tensors, e.g. "torchvision".')
+    notes: tuple[str, ...] = Field((), description="What was inferred from the tensors.")
+    from_manifest: str | None = Field(
+        None, description="Path of the checkpoint, relative to the manifest's folder."
+    )
 
 
-_CHECKS: dict[str, Callable[[object], bool]] = {
-    "text": lambda value: isinstance(value, str),
-    "text or null": lambda value: value is None or isinstance(value, str),
-    "a whole number": _is_whole,
-    "a whole number above 0": lambda v: isinstance(v, int) and _is_whole(v) and v > 0,
-    "a number": _is_number,
-    "a number above 0": lambda v: isinstance(v, int | float) and _is_number(v) and v > 0,
-}
+class CalibrationRecord(JsonModel):
+    """The calibration images."""
+
+    source: str = Field(description='Path of the images, or "embedded".')
+    from_manifest: str | None = Field(
+        None, description="Path of the images, relative to the manifest's folder."
+    )
+    count: PositiveInt
+    sha256: str = Field(description="sha256 of the ordered list of the images' own sha256.")
 
 
-def check_fields(document: object) -> None:
-    """Raise TypeError for the first field that is there and is not what it has to be."""
-    for expected, paths in _FIELDS.items():
-        for path in paths.split():
-            for where, value in _values(document, path.split("."), ""):
-                if not _CHECKS[expected](value):
-                    raise TypeError(f"{where} is {value!r}, expected {expected}")
+class EncodingRecord(JsonModel):
+    """The encoding of one activation."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    scale: PositiveFloat
+    zero_point: int
+    layer: str = Field("", description="The module that computes it; empty for the input.")
+
+    @property
+    def encoding(self) -> Encoding:
+        """Return the encoding without the layer."""
+        return Encoding(scale=self.scale, zero_point=self.zero_point)
 
 
-def _values(node: object, path: list[str], where: str) -> Iterator[tuple[str, object]]:
-    """Yield what is found along a path below `node`, with its full name; nothing if it ends."""
-    if not path:
-        yield where, node
-        return
-    step, rest = path[0], path[1:]
-    if not isinstance(node, list if step == "[]" else dict):
-        raise TypeError(f"{where} is {node!r}, expected a {'list' if step == '[]' else 'mapping'}")
-    items = enumerate(node) if isinstance(node, list) else node.items()
-    for name, value in items:
-        if step in ("[]", "{}", name):
-            yield from _values(value, rest, f"{where}.{name}".lstrip("."))
+class FloatIslandRecord(JsonModel):
+    """An operator that computes in float."""
+
+    name: str
+    operator: str
+    elements: int
+    macs: int
+
+
+class CoverageRecord(JsonModel):
+    """How much of the network computes in int8, counted from the artifact."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
+
+    counted_in: str = Field(description="The graph that was counted.")
+    macs: int = Field(description="Multiply-accumulates for one image.")
+    int8_macs: int
+    macs_share: float = Field(description="int8_macs / macs.")
+    activation_elements: int
+    int8_activation_elements: int
+    activation_elements_share: float
+    float_islands: tuple[FloatIslandRecord, ...]
+
+
+class ParityImagesRecord(JsonModel):
+    """The images of the parity check."""
+
+    model_config = ConfigDict(extra="allow")
+
+    source: str
+    count: int
+
+
+class ParityComparisonRecord(JsonModel):
+    """One comparison of the parity ladder."""
+
+    model_config = ConfigDict(extra="allow")
+
+    reference: str
+    metrics: dict[str, JsonFloat]
+
+
+class ParityRungRecord(JsonModel):
+    """One rung of the parity ladder."""
+
+    model_config = ConfigDict(extra="allow")
+
+    artifact: str = ""
+    comparisons: list[ParityComparisonRecord] = Field(default_factory=list)
+
+
+class ParityRecord(JsonModel):
+    """The summary of the parity report of the export.
+
+    Only the fields that are read here are declared. `parity.schema.json` has all of them.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    passed: bool
+    data: ParityImagesRecord | None = None
+    rungs: list[ParityRungRecord] = Field(default_factory=list)
+
+    def against_float(self, artifact: str) -> dict[str, float]:
+        """Return the metrics of an artifact against float; empty if it was not compared."""
+        for rung in self.rungs:
+            for comparison in rung.comparisons:
+                if rung.artifact == artifact and comparison.reference == "float":
+                    return comparison.metrics
+        return {}
+
+
+class ManifestDocument(JsonModel):
+    """All that is needed to build an artifact again and to check what it is."""
+
+    # Refuses unknown fields, also in `spec` and `recipe`: each of them would change the network.
+    model_config = ConfigDict(
+        extra="forbid",
+        allow_inf_nan=False,
+        validate_by_name=True,
+        title="mobiledeploy manifest",
+    )
+
+    schema_version: Literal[2] = Field(alias="schema")
+    artifact: ArtifactRecord
+    spec: ModelSpec = Field(description="The network, as `mobiledeploy.build` takes it.")
+    precision: Precision
+    weights: WeightsRecord
+    preprocessing: Preprocessing
+    labels: tuple[str, ...] = Field(description="Class names; empty if unknown.")
+    tool_versions: dict[str, str] = Field(description="Versions that shaped the artifact's bytes.")
+    calibration: CalibrationRecord | None = Field(None, description="Present if int8.")
+    recipe: QuantRecipe | None = Field(None, description="Present if int8.")
+    encodings_sha256: str = Field(
+        "", description="Digest of all encodings and quantized weights. Present if int8."
+    )
+    encodings: dict[str, EncodingRecord] = Field(
+        default_factory=dict, description="Encoding of each activation. Present if int8."
+    )
+    int8_coverage: CoverageRecord | None = None
+    parity: ParityRecord | None = Field(None, description="Absent if parity was not checked.")
+
+    @property
+    def provenance(self) -> WeightsProvenance:
+        """Return where the weights came from."""
+        weights = self.weights
+        return WeightsProvenance(
+            source=weights.source,
+            origin=weights.origin,
+            sha256=weights.sha256,
+            dialect=weights.dialect,
+            notes=weights.notes,
+        )
+
+    @model_validator(mode="after")
+    def _check_numbers(self) -> Self:
+        """Raise ValueError unless sizes and divisors are above 0 and channels agree."""
+        positive = {
+            "spec.width": self.spec.width,
+            "spec.resolution": self.spec.resolution,
+            "spec.in_channels": self.spec.in_channels,
+            "preprocessing.crop_pct": self.preprocessing.crop_pct,
+            **{f"preprocessing.std.{i}": std for i, std in enumerate(self.preprocessing.std)},
+        }
+        for name, value in positive.items():
+            if value <= 0:
+                raise ValueError(f"`{name}` is {value:g}, expected a number above 0")
+        for name in ("mean", "std"):
+            count, channels = len(getattr(self.preprocessing, name)), self.spec.in_channels
+            if count != channels:
+                raise ValueError(
+                    f"`preprocessing.{name}` has {count} numbers, expected {channels}, one for"
+                    " each channel"
+                )
+        if len(self.labels) not in (0, self.spec.num_classes):
+            raise ValueError(
+                f"`labels` has {len(self.labels)} names, expected {self.spec.num_classes} or none"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_consistency(self) -> Self:
+        """Raise ValueError unless format and precision agree with the other fields."""
+        if not self.artifact.file.endswith(self.artifact.format.suffix):
+            raise ValueError(
+                f'`artifact.format` is "{self.artifact.format}", but the artifact is'
+                f" {self.artifact.file}"
+            )
+        quantized = {
+            name for name in ("recipe", "calibration") if getattr(self, name) is not None
+        } | {name for name in ("encodings", "encodings_sha256") if name in self.model_fields_set}
+        expected = {"recipe", "calibration", "encodings", "encodings_sha256"}
+        if self.precision == "fp32" and quantized:
+            raise ValueError(f'`precision` is "fp32", but `{min(quantized)}` is present')
+        if self.precision == "int8" and quantized != expected:
+            raise ValueError(f"`{min(expected - quantized)}` is missing")
+        return self
+
+
+def upgrade(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the document of a manifest of any readable schema in the names of the current one.
+
+    Schema 1 called the equalization of a recipe `factors`, with the values "given", "even" and
+    "learned"; the oldest manifests have no such field and are "even". It called GPTQ "cancelling".
+    """
+    recipe = document.get("recipe")
+    if document["schema"] != 1 or not isinstance(recipe, dict):
+        return document | {"schema": SCHEMA}
+    renamed = {"equalization": recipe.get("factors", "even")} | recipe
+    renamed.pop("factors", None)
+    for name in ("equalization", "rounding"):
+        if isinstance(renamed.get(name), str):
+            renamed[name] = _SCHEMA_1_VALUES.get(renamed[name], renamed[name])
+    return document | {"schema": SCHEMA, "recipe": renamed}

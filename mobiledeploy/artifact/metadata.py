@@ -1,10 +1,10 @@
-"""What an artifact says about itself, so that an app can use it without the manifest.
+"""The metadata inside an artifact, so that an app can use the artifact without its manifest.
 
-ONNX carries it in `metadata_props`, `.pte` in constant methods that return UTF-8 bytes:
+ONNX has it in `metadata_props`, `.pte` in constant methods that return UTF-8 bytes:
 
-    mobiledeploy.metadata / mobiledeploy_metadata    one JSON document (schema below)
-    mobiledeploy.labels   / mobiledeploy_labels      class names, one a line, where they are known;
-                                                     in `.pte` compressed with zlib
+    mobiledeploy.metadata / mobiledeploy_metadata    one JSON document, see `describe`
+    mobiledeploy.labels   / mobiledeploy_labels      class names, one per line, if known; in `.pte`
+                                                     compressed with zlib
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LABELS = "labels"
 
 
 def describe(model: QuantizedModel | FoldedModel) -> dict[str, object]:
-    """Return the JSON document that both formats carry."""
+    """Return the JSON document that artifacts of all formats hold."""
     info, preprocessing = model.info, model.info.preprocessing
     int8 = isinstance(model, QuantizedModel)
     kept = model.recipe.float_layers if isinstance(model, QuantizedModel) else ()
@@ -65,7 +65,7 @@ def for_onnx(model: QuantizedModel | FoldedModel) -> Mapping[str, str]:
 
 
 def for_executorch(model: QuantizedModel | FoldedModel) -> Mapping[str, bytes]:
-    """Return the constant methods and the bytes that they return."""
+    """Return the names of the constant methods and the bytes that they return."""
     entries = {f"mobiledeploy_{METADATA}": json.dumps(describe(model)).encode()}
     if model.info.labels:
         entries[f"mobiledeploy_{LABELS}"] = zlib.compress("\n".join(model.info.labels).encode(), 9)
@@ -74,15 +74,15 @@ def for_executorch(model: QuantizedModel | FoldedModel) -> Mapping[str, bytes]:
 
 @contextmanager
 def metadata_errors_explained(path: Path) -> Iterator[None]:
-    """Translate what decoding damaged metadata raises.
+    """Translate the errors of decoding damaged metadata.
 
     Raises:
-        ArtifactError: it is not JSON, not UTF-8, or not zlib.
+        ArtifactError: the metadata is not JSON, not UTF-8, or not zlib.
     """
     try:
         yield
     except (ValueError, zlib.error, RuntimeError) as error:
         raise ArtifactError(
-            f"{path}: the metadata within it is damaged: {error}.",
+            f"{path}: its metadata is damaged: {error}.",
             remedy="Export the model again.",
         ) from error

@@ -67,26 +67,25 @@ def print_difference(difference: Difference, listed: int) -> None:
 
     print_result(f"A: {difference.a}")
     print_result(f"B: {difference.b}")
-    _print_parts(difference)
+    _print_inputs(difference)
     if difference.encodings is not None:
-        for line in text.encodings_in_words(difference.encodings):
+        for line in text.describe_encodings(difference.encodings):
             print_result(line)
         _print_encodings(difference.encodings, listed)
-    for line in text.files_in_words(difference.files):
+    for line in text.describe_files(difference.files):
         print_result(line)
     _print_operators(difference.files.operators or (), listed)
     if difference.outputs is not None:
-        for line in text.outputs_in_words(difference.outputs):
-            print_result(line)
+        print_result(text.describe_outputs(difference.outputs))
         _print_flips(difference.outputs.flips, listed)
     for note in difference.notes:
         print_note(note)
 
 
-def _print_parts(difference: Difference) -> None:
-    from mobiledeploy.diff.text import rows
+def _print_inputs(difference: Difference) -> None:
+    from mobiledeploy.diff.text import input_rows
 
-    _print_table(("", "A", "B"), rows(difference))
+    _print_table(("", "A", "B"), input_rows(difference))
 
 
 def _print_encodings(encodings: EncodingsDiff, listed: int) -> None:
@@ -107,7 +106,7 @@ def _print_operators(changes: Sequence[OperatorChange], listed: int) -> None:
 
 def _print_flips(flips: Sequence[Flip], listed: int) -> None:
     rows = [
-        (flip.image, flip.a, flip.b, f"{flip.margin:.2f}", flip.truth or "unknown")
+        (flip.image, flip.a, flip.b, f"{flip.margin:.2f}", flip.label or "unknown")
         for flip in flips
     ]
     _print_list(("image", "class in A", "class in B", "margin in A", "label"), rows, listed)

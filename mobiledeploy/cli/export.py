@@ -138,15 +138,16 @@ def export(
             formats=wanted,
             calibration=calibration,
             recipe=recipe,
-            demand=mixed_precision(kept, min_sqnr),
+            mixed_precision=mixed_precision(kept, min_sqnr),
             out=out,
             parity=parity,
+            min_int8_coverage=min_int8_coverage,
         )
     if as_json:
         print_json(_document(deployment) | {"warnings": warnings})
     else:
         _print_deployment(deployment)
-    _require(deployment, min_int8_coverage)
+    deployment.require_passed()
 
 
 def count_steps(recipe: QuantRecipe | None, formats: Sequence[Format], *, parity: bool) -> int:
@@ -183,22 +184,6 @@ def _calibration(
     return images, warnings
 
 
-def _require(deployment: Deployment, min_int8_coverage: float | None) -> None:
-    """Raise if a gate failed.
-
-    Raises:
-        GateError: parity failed, or too little is computed in int8.
-    """
-    from mobiledeploy.artifact.coverage import require_int8
-    from mobiledeploy.parity.ladder import require_passed
-
-    if deployment.parity is not None:
-        require_passed(deployment.parity)
-    if min_int8_coverage is not None:
-        for artifact in deployment.artifacts:
-            require_int8(artifact.path.name, artifact.coverage, min_int8_coverage)
-
-
 def _print_deployment(deployment: Deployment) -> None:
     """Print the artifacts, the verdict on them, and the next command."""
     from rich import box
@@ -233,7 +218,8 @@ def _print_deployment(deployment: Deployment) -> None:
         )
     print_result("int8: share of multiply-accumulates / of activations, counted from the file.")
     print_result(f"In {first.parent}{os.sep}, each with its manifest (.json) beside it.")
-    _print_next(deployment)
+    if deployment.failure is None:
+        _print_next(deployment)
 
 
 def _print_next(deployment: Deployment) -> None:

@@ -29,7 +29,7 @@ def parity(
     artifacts: Annotated[
         list[Path],
         typer.Argument(
-            metavar="ARTIFACT...",
+            metavar="ARTIFACT",
             help="Artifacts of one network, with their manifests beside them.",
         ),
     ],
@@ -153,7 +153,7 @@ def parity(
     _print_table(report)
     if layers:
         _print_layers(report)
-    write.write_all(report, targets, read_manifest(artifacts[0]).document)
+    write.write_all(report, targets, read_manifest(artifacts[0]).to_json())
     require_passed(report)
 
 

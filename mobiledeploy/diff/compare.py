@@ -1,7 +1,7 @@
-"""Why are two artifacts not the same?
+"""Compare two artifacts: their inputs, encodings, files and outputs.
 
-In: two artifacts, or their manifests; images, if their outputs are to be compared. Out: a
-`Difference`: what went in, what came out, and what could not be compared.
+In: two artifacts or their manifests, and images if outputs are compared. Out: a `Difference`, which
+also lists what could not be compared.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from mobiledeploy.diff.inputs import compare_inputs
 from mobiledeploy.diff.open_artifact import open_artifact
 from mobiledeploy.diff.outputs import compare_outputs
 from mobiledeploy.diff.types import Difference, FloatComparison
-from mobiledeploy.utils.json_numbers import decode_float
 from mobiledeploy.utils.progress import step
 
 if TYPE_CHECKING:
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
 
     from mobiledeploy.artifact.manifest import Manifest
     from mobiledeploy.diff.outputs import FloatModule
-
-__all__ = ["compare_artifacts"]
 
 
 def compare_artifacts(
@@ -38,10 +35,10 @@ def compare_artifacts(
 
     Args:
         a: The reference.
-        b: The other.
-        data: Images to run both on: a folder, or an `.npz`; None runs nothing.
-        samples: How many of them; None takes all.
-        float_module: Builds the float network that a manifest describes; needed with `data`.
+        b: The candidate.
+        data: Images to run both on, a folder or an `.npz`; None compares no outputs.
+        samples: Number of images; None for all.
+        float_module: Builds the float network of a manifest; required with `data`.
 
     Raises:
         ArtifactError: an artifact or manifest is missing or damaged, or the two do not belong
@@ -49,43 +46,39 @@ def compare_artifacts(
         DataError: there are no images.
     """
     with step("Reading manifests"):
-        sides = open_artifact(a), open_artifact(b)
-        first, other = (side.manifest for side in sides)
+        pair = open_artifact(a), open_artifact(b)
+        manifests = pair[0].manifest, pair[1].manifest
     with step("Reading artifacts"):
-        files, notes = compare_files(*sides)
+        files, notes = compare_files(*pair)
     outputs = None
     if data is not None:
         assert float_module is not None, "outputs are compared with the float network"
-        outputs, more = compare_outputs(*sides, data, samples, float_module)
+        outputs, more = compare_outputs(*pair, data, samples, float_module)
         notes += more
     return Difference(
         a=str(a),
         b=str(b),
-        parts=compare_inputs(first, other),
-        encodings=compare_encodings(first, other),
+        inputs=compare_inputs(*manifests),
+        encodings=compare_encodings(*manifests),
         files=files,
-        a_recorded=_recorded(first),
-        b_recorded=_recorded(other),
+        a_at_export=_at_export(manifests[0]),
+        b_at_export=_at_export(manifests[1]),
         outputs=outputs,
         notes=tuple(dict.fromkeys(notes)),
     )
 
 
-def _recorded(manifest: Manifest) -> FloatComparison | None:
-    """Return what the export measured of its artifact; None where it tells of no measurement."""
-    try:
-        report = manifest.document["parity"]
-        (metrics,) = (
-            held["metrics"]
-            for rung in report["rungs"]
-            for held in rung["comparisons"]
-            if rung["artifact"] == manifest.artifact.name and held["reference"] == "float"
-        )
-        return FloatComparison(
-            sqnr_db=decode_float(metrics["sqnr_db"]),
-            agreement=float(metrics["top1_agreement"]),
-            images=int(report["data"]["count"]),
-            source=str(report["data"]["source"]),
-        )
-    except (KeyError, TypeError, ValueError):
+def _at_export(manifest: Manifest) -> FloatComparison | None:
+    """Return how the export measured its artifact against float; None if it did not."""
+    parity = manifest.parity
+    if parity is None or parity.data is None:
         return None
+    metrics = parity.against_float(manifest.artifact.file)
+    if not {"sqnr_db", "top1_agreement"} <= metrics.keys():
+        return None
+    return FloatComparison(
+        sqnr_db=metrics["sqnr_db"],
+        top1_agreement=metrics["top1_agreement"],
+        images=parity.data.count,
+        source=parity.data.source,
+    )

@@ -1,42 +1,33 @@
-"""How two int8 networks quantize their activations: which ranges moved, and by how much."""
+"""Compare how two int8 networks quantize their activations."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mobiledeploy.diff.types import EncodingsDiff, MovedEncoding
-from mobiledeploy.network import Encoding
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from mobiledeploy.artifact.manifest import Manifest
+    from mobiledeploy.artifact.manifest_schema import EncodingRecord
 
 
 def compare_encodings(a: Manifest, b: Manifest) -> EncodingsDiff | None:
-    """Compare the encodings of two manifests; None where neither network is int8."""
+    """Compare the encodings of two manifests; None if both networks are float."""
     if a.recipe is None and b.recipe is None:
         return None
-    mine: Mapping[str, Any] = a.document.get("encodings", {})
-    other: Mapping[str, Any] = b.document.get("encodings", {})
-    common = [name for name in mine if name in other]
-    moved = [_pair(name, mine[name], other[name]) for name in common]
-    moved = [pair for pair in moved if pair.a != pair.b]
-    digests = [side.document.get("encodings_sha256") for side in (a, b)]
+    common = [name for name in a.encodings if name in b.encodings]
+    pairs = [_pair(name, a.encodings[name], b.encodings[name]) for name in common]
+    moved = [pair for pair in pairs if pair.a != pair.b]
+    only_a = tuple(name for name in a.encodings if name not in b.encodings)
+    only_b = tuple(name for name in b.encodings if name not in a.encodings)
     return EncodingsDiff(
         common=len(common),
         moved=tuple(sorted(moved, key=lambda pair: -pair.distance)),
-        only_a=tuple(name for name in mine if name not in other),
-        only_b=tuple(name for name in other if name not in mine),
-        same_network=digests[0] == digests[1] and not moved and mine.keys() == other.keys(),
+        only_a=only_a,
+        only_b=only_b,
+        same_network=a.encodings_sha256 == b.encodings_sha256 and not (moved or only_a or only_b),
     )
 
 
-def _pair(name: str, a: Mapping[str, Any], b: Mapping[str, Any]) -> MovedEncoding:
-    return MovedEncoding(
-        name=name, layer=a.get("layer") or b.get("layer") or "", a=_encoding(a), b=_encoding(b)
-    )
-
-
-def _encoding(described: Mapping[str, Any]) -> Encoding:
-    return Encoding(scale=described["scale"], zero_point=described["zero_point"])
+def _pair(name: str, a: EncodingRecord, b: EncodingRecord) -> MovedEncoding:
+    return MovedEncoding(name=name, layer=a.layer or b.layer, a=a.encoding, b=b.encoding)

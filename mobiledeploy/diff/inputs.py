@@ -1,20 +1,20 @@
-"""What two artifacts were made from, field by field.
+"""Compare what two artifacts were made from, field by field.
 
-In: two manifests. Out: a `InputComparison` for each thing that went in, in the pipeline's order.
-Invariant: files and images are what their sha256 says; where they lay makes no difference.
+In: two manifests. Out: an `InputComparison` for each input, in the order of the pipeline.
+Invariant: files and images are compared by sha256; their paths do not matter.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mobiledeploy.diff.types import Change, InputComparison
 from mobiledeploy.network import RECIPES, describe_images
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from mobiledeploy.artifact.manifest import Manifest
     from mobiledeploy.diff.types import InputName
@@ -23,24 +23,27 @@ if TYPE_CHECKING:
 
 
 def compare_inputs(a: Manifest, b: Manifest) -> tuple[InputComparison, ...]:
-    """Return the parts of two artifacts, the same ones too."""
+    """Return a comparison of every input, including those that are the same."""
     return (
-        _part("network", (a, b), _network, lambda m: f"{m.info.name}, {m.document['precision']}"),
-        _part("weights", (a, b), _weights, _weights_in_words),
-        _part("preprocessing", (a, b), _preprocessing, _preprocessing_in_words),
-        _labels(a, b),
-        _part("calibration", (a, b), _calibration, _calibration_in_words),
-        _part("recipe", (a, b), _recipe, _recipe_in_words),
-        _part("tools", (a, b), lambda m: m.document["tool_versions"], _tools_in_words),
+        _compare("network", a, b, _network, lambda m: f"{m.info.name}, {m.precision}"),
+        _compare("weights", a, b, _weights, _describe_weights),
+        _compare("preprocessing", a, b, _preprocessing, _describe_preprocessing),
+        _compare_labels(a, b),
+        _compare("calibration", a, b, _calibration, _describe_calibration),
+        _compare("recipe", a, b, _recipe, _describe_recipe),
+        _compare("tools", a, b, lambda m: m.tool_versions, _describe_tools),
     )
 
 
-def _part(
-    name: InputName, sides: tuple[Manifest, Manifest], fields: Any, words: Any
+def _compare(
+    name: InputName,
+    a: Manifest,
+    b: Manifest,
+    fields: Callable[[Manifest], Fields],
+    describe: Callable[[Manifest], str],
 ) -> InputComparison:
-    a, b = sides
     return InputComparison(
-        name=name, a=words(a), b=words(b), changes=_changes(fields(a), fields(b))
+        name=name, a=describe(a), b=describe(b), changes=_changes(fields(a), fields(b))
     )
 
 
@@ -59,82 +62,90 @@ def _text(value: object) -> str:
 
 
 def _network(manifest: Manifest) -> Fields:
-    document = manifest.document
-    spec = dict(document["spec"])
-    options = spec.pop("architecture", None) or {}
-    named = {f"architecture.{name}": value for name, value in options.items()}
-    for name in ("weights", "seed"):  # weights are a part of their own; random ones name the seed
-        spec.pop(name, None)
-    return {"precision": document["precision"], **spec, **named}
+    spec = asdict(manifest.spec)
+    options = spec.pop("architecture")
+    del spec["weights"], spec["seed"]  # part of the weights; random ones have a seed
+    architecture = {f"architecture.{name}": value for name, value in options.items()}
+    return {"precision": manifest.precision, **spec, **architecture}
 
 
 def _weights(manifest: Manifest) -> Fields:
-    described = manifest.document["weights"]
-    seed = {"origin": described["origin"]} if described["source"] == "random" else {}
-    return {name: described[name] for name in ("source", "sha256", "dialect")} | seed
+    weights = manifest.weights
+    seed = {"origin": weights.origin} if weights.source == "random" else {}
+    return {
+        "source": weights.source,
+        "sha256": weights.sha256,
+        "dialect": weights.dialect,
+        **seed,
+    }
 
 
-def _weights_in_words(manifest: Manifest) -> str:
-    described = manifest.document["weights"]
-    if described["source"] == "random":
-        return f"random, {described['origin']}"
-    name = str(described["origin"]).rsplit("/", 1)[-1]
-    return f"{name}, {short(described['sha256'])}"
+def _describe_weights(manifest: Manifest) -> str:
+    weights = manifest.weights
+    if weights.source == "random":
+        return f"random, {weights.origin}"
+    return f"{weights.origin.rsplit('/', 1)[-1]}, {_short(weights.sha256)}"
 
 
 def _preprocessing(manifest: Manifest) -> Fields:
-    return dict(manifest.document["preprocessing"])
+    return asdict(manifest.preprocessing)
 
 
-def _preprocessing_in_words(manifest: Manifest) -> str:
-    known = manifest.preprocessing
-    expected = manifest.info.input
-    return f"{expected.resize_short_side} to {expected.height} px, {known.interpolation}"
+def _describe_preprocessing(manifest: Manifest) -> str:
+    image = manifest.info.input
+    return f"{image.resize_short_side} to {image.height} px, {image.preprocessing.interpolation}"
 
 
-def _labels(a: Manifest, b: Manifest) -> InputComparison:
-    changes = []
+def _compare_labels(a: Manifest, b: Manifest) -> InputComparison:
+    changes: list[Change] = []
     if len(a.labels) != len(b.labels):
-        counts = [str(len(side.labels)) for side in (a, b)]
-        changes.append(Change(field="count", a=counts[0], b=counts[1]))
+        changes.append(Change(field="count", a=str(len(a.labels)), b=str(len(b.labels))))
     else:
         pairs = enumerate(zip(a.labels, b.labels, strict=True))
         changes += [Change(field=f"class {i}", a=x, b=y) for i, (x, y) in pairs if x != y]
-    words = [f"{len(side.labels)} names" if side.labels else "none" for side in (a, b)]
-    return InputComparison(name="labels", a=words[0], b=words[1], changes=tuple(changes))
+    return InputComparison(
+        name="labels", a=_describe_labels(a), b=_describe_labels(b), changes=tuple(changes)
+    )
+
+
+def _describe_labels(manifest: Manifest) -> str:
+    return f"{len(manifest.labels)} names" if manifest.labels else "none"
 
 
 def _calibration(manifest: Manifest) -> Fields:
-    described = manifest.document.get("calibration")
-    return {name: described[name] for name in ("count", "sha256")} if described else {}
+    calibration = manifest.calibration
+    if calibration is None:
+        return {}
+    return {"count": calibration.count, "sha256": calibration.sha256}
 
 
-def _calibration_in_words(manifest: Manifest) -> str:
-    described = manifest.document.get("calibration")
-    if not described:
+def _describe_calibration(manifest: Manifest) -> str:
+    calibration = manifest.calibration
+    if calibration is None:
         return "none"
-    where = Path(described["source"]).name
-    return f"{describe_images(described['count'], where)}, {short(described['sha256'])}"
+    images = describe_images(calibration.count, Path(calibration.source).name)
+    return f"{images}, {_short(calibration.sha256)}"
 
 
 def _recipe(manifest: Manifest) -> Fields:
-    # as parsed: a field that an older manifest does not have yet is at its default
     return asdict(manifest.recipe) if manifest.recipe else {}
 
 
-def _recipe_in_words(manifest: Manifest) -> str:
-    if manifest.recipe is None:
+def _describe_recipe(manifest: Manifest) -> str:
+    recipe = manifest.recipe
+    if recipe is None:
         return "none"
-    named = next((name for name, recipe in RECIPES.items() if recipe == manifest.recipe), "own")
-    how = manifest.recipe
-    return f"{named} (factors {how.equalization}, ranges {how.range_rule}, rounding {how.rounding})"
+    preset = next((name for name, known in RECIPES.items() if known == recipe), "custom")
+    return (
+        f"{preset} (equalization {recipe.equalization}, ranges {recipe.range_rule}, rounding"
+        f" {recipe.rounding})"
+    )
 
 
-def _tools_in_words(manifest: Manifest) -> str:
-    versions = manifest.document["tool_versions"]
+def _describe_tools(manifest: Manifest) -> str:
+    versions = manifest.tool_versions
     return f"mobiledeploy {versions.get('mobiledeploy', '?')}, torch {versions.get('torch', '?')}"
 
 
-def short(sha256: str | None) -> str:
-    """Return a sha256 as people compare it."""
+def _short(sha256: str | None) -> str:
     return f"{sha256[:12]}..." if sha256 else "no sha256"

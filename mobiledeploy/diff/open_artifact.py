@@ -1,7 +1,7 @@
-"""What a person means by "this artifact": the file, or its manifest.
+"""Open an artifact that is given as the file or as its manifest.
 
-In: a path. Out: a `OpenArtifact`. Invariant: where the artifact is there, it is the one that the
-manifest describes, by sha256.
+In: a path. Out: an `OpenArtifact`. Invariant: if the file is there, it is the one that the manifest
+describes, by sha256.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mobiledeploy.artifact.manifest import parse_manifest, read_manifest
+from mobiledeploy.artifact.manifest import manifest_path, parse_manifest, read_manifest
 from mobiledeploy.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -20,32 +20,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenArtifact:
-    """An artifact by its manifest.
+    """An artifact with its manifest.
 
     Attributes:
-        given: As it was typed.
-        artifact: The file; None where only the manifest is there.
+        given: The path that the user gave.
+        manifest: The manifest.
+        path: The artifact; None if only the manifest is there.
     """
 
     given: Path
     manifest: Manifest
-    artifact: Path | None
+    path: Path | None
 
 
 def open_artifact(given: Path) -> OpenArtifact:
-    """Open an artifact (`.onnx`, `.pte`) with its manifest, or a manifest (`.json`).
+    """Open an artifact with its manifest beside it, or a manifest (`.json`).
 
     Raises:
         ArtifactError: a file is missing or damaged, or the two do not belong together.
     """
     if given.suffix != ".json":
-        return OpenArtifact(given=given, manifest=read_manifest(given), artifact=given)
+        return OpenArtifact(given=given, manifest=read_manifest(given), path=given)
     if not given.is_file():
         raise ArtifactError(f"There is no manifest at {given}.", remedy="Check the path.")
     manifest = parse_manifest(given)
-    if not manifest.artifact.is_file():
-        return OpenArtifact(given=given, manifest=manifest, artifact=None)
-    if manifest.artifact.with_name(f"{manifest.artifact.name}.json") == given:
-        read_manifest(manifest.artifact)
-        return OpenArtifact(given=given, manifest=manifest, artifact=manifest.artifact)
-    return OpenArtifact(given=given, manifest=manifest, artifact=None)
+    artifact = manifest.artifact_path
+    # A manifest under another name may describe another artifact than the one that is there.
+    if not artifact.is_file() or manifest_path(artifact) != given:
+        return OpenArtifact(given=given, manifest=manifest, path=None)
+    return OpenArtifact(given=given, manifest=read_manifest(artifact), path=artifact)

@@ -1,11 +1,12 @@
-"""Two artifacts on the same images: against each other, against float, against the labels.
+"""Compare two artifacts on the same images: with each other, with float, with the labels.
 
-In: two sides with their files, and where images lie. Out: an `OutputsDiff`. Each artifact gets the
-images as its own manifest says that it takes them, and is held against its own float network.
+In: two artifacts with their files, and images. Out: an `OutputsDiff`. Each artifact gets the images
+with the preprocessing of its own manifest, and is compared with its own float network.
 """
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +15,8 @@ from mobiledeploy.data.calibration import load_calibration
 from mobiledeploy.diff.types import Flip, FloatComparison, OutputsDiff, PairedComparison
 from mobiledeploy.errors import ArtifactError, LoadError
 from mobiledeploy.metrics import sign_test, sqnr_db, top1_agreement
-from mobiledeploy.network import EMBEDDED, INPUT_NAME, OUTPUT_NAME
-from mobiledeploy.parity.compare import figures
+from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME
+from mobiledeploy.parity.compare import compare_logits
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.runtimes.pytorch import EagerRunner
 from mobiledeploy.utils.progress import track
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from mobiledeploy.artifact.manifest import Manifest
     from mobiledeploy.diff.open_artifact import OpenArtifact
     from mobiledeploy.network import CalibrationSet
+    from mobiledeploy.parity.types import Metrics
 
     Logits = NDArray[np.float32]
     FloatModule = Callable[[Manifest], nn.Module]
@@ -46,173 +48,172 @@ def compare_outputs(
 ) -> tuple[OutputsDiff | None, list[str]]:
     """Run both artifacts on images; return what differs, and notes on what was not compared.
 
-    Logits that are not finite differ from all others: then there is nothing but a note.
+    Logits that are not finite cannot be compared: the result is then None with a note.
 
     Raises:
         ArtifactError: only the manifest of one is there, or a runtime refuses a file.
         DataError: there are no images.
     """
-    sides = a, b
-    images = [_images(side, source, samples) for side in sides]
-    logits = [_logits(side, given) for side, given in zip(sides, images, strict=True)]
-    broken = _broken(sides, logits)
-    if broken:
-        return None, [f"{' and '.join(broken)}: no outputs were compared."]
-    floats, notes = _float_logits(sides, images, float_module)
-    notes += _flattered(sides, source)
-    found: dict[str, float] = {}
+    pair = a, b
+    images = [load_calibration(source, each.manifest.info, samples=samples) for each in pair]
+    logits = [_logits(each, given) for each, given in zip(pair, images, strict=True)]
+    not_finite = _describe_not_finite(pair, logits)
+    if not_finite:
+        return None, [f"{' and '.join(not_finite)}: outputs were not compared."]
+    float_logits, notes = _float_logits(pair, images, float_module)
+    notes += _calibration_notes(pair, source)
+    metrics: Metrics = {}
     flips: tuple[Flip, ...] = ()
     if logits[0].shape == logits[1].shape:
-        found = figures(logits[0], logits[1])
+        metrics = compare_logits(logits[0], logits[1])
         flips = _flips(logits, images[0], (a.manifest.labels, b.manifest.labels))
     else:
-        classes = " and ".join(str(answers.shape[1]) for answers in logits)
-        notes.append(f"Networks of {classes} classes: their logits were not compared.")
-    losses = [_loss(*each) for each in zip(floats, logits, images, strict=True)]
-    right, both_right = _right(logits, images)
+        classes = " and ".join(str(each.shape[1]) for each in logits)
+        notes.append(f"The networks have {classes} classes: their logits were not compared.")
+    against_float = [
+        _against_float(*each) for each in zip(float_logits, logits, images, strict=True)
+    ]
+    correct, both_correct = _correct(logits, images)
     return OutputsDiff(
         count=images[0].count,
         source=str(source),
-        figures=found,
+        metrics=metrics,
         flips=flips,
-        a_loss=losses[0],
-        b_loss=losses[1],
-        nearer=_nearer(floats, logits),
-        right=right,
-        both_right=both_right,
+        a_against_float=against_float[0],
+        b_against_float=against_float[1],
+        closer_to_float=_closer_to_float(float_logits, logits),
+        correct=correct,
+        both_correct=both_correct,
     ), notes
 
 
-def _images(side: OpenArtifact, source: Path, samples: int | None) -> CalibrationSet:
-    return load_calibration(source, side.manifest.info, samples=samples)
-
-
-def _logits(side: OpenArtifact, images: CalibrationSet) -> Logits:
-    if side.artifact is None:
+def _logits(artifact: OpenArtifact, images: CalibrationSet) -> Logits:
+    """Return the artifact's logits, (N, classes)."""
+    if artifact.path is None:
         raise ArtifactError(
-            f"The artifact of {side.given} is not beside its manifest, so it cannot be run.",
+            f"The artifact of {artifact.given} is not beside its manifest, so it cannot be run.",
             remedy="Put it there, or leave --data out.",
         )
-    with open_runner(side.artifact) as runner:
-        return _run(runner.run, images, f"Running {side.given}")
+    with open_runner(artifact.path) as runner:
+        return _run(runner.run, images, f"Running {artifact.given}")
 
 
-def _broken(sides: tuple[OpenArtifact, OpenArtifact], logits: Sequence[Logits]) -> list[str]:
-    """Return words for every artifact whose logits are not all finite."""
-    bad = [int(np.count_nonzero(~np.isfinite(answers))) for answers in logits]
+def _run(run: Run, images: CalibrationSet, description: str) -> Logits:
+    batches = batch_slices(images.images)
+    logits = (run({INPUT_NAME: images.images[batch]})[OUTPUT_NAME] for batch in batches)
+    return np.concatenate(list(track(logits, description, len(batches))))
+
+
+def _describe_not_finite(pair: Sequence[OpenArtifact], logits: Sequence[Logits]) -> list[str]:
+    """Return a phrase for each artifact with logits that are NaN or infinite."""
+    counts = [int(np.count_nonzero(~np.isfinite(each))) for each in logits]
     return [
-        f"{count} of {answers.size} logits of {side.given} are NaN or infinite"
-        for side, answers, count in zip(sides, logits, bad, strict=True)
+        f"{count} of {each.size} logits of {artifact.given} are NaN or infinite"
+        for artifact, each, count in zip(pair, logits, counts, strict=True)
         if count
     ]
 
 
-def _run(run: Run, images: CalibrationSet, description: str) -> Logits:
-    few = batch_slices(images.images)
-    answers = (run({INPUT_NAME: images.images[part]})[OUTPUT_NAME] for part in few)
-    return np.concatenate(list(track(answers, description, len(few))))
-
-
 def _float_logits(
-    sides: tuple[OpenArtifact, OpenArtifact],
-    images: Sequence[CalibrationSet],
-    float_module: FloatModule,
+    pair: Sequence[OpenArtifact], images: Sequence[CalibrationSet], float_module: FloatModule
 ) -> tuple[list[Logits | None], list[str]]:
-    """Return what each artifact's float network answers, where that can still be built."""
-    answers: list[Logits | None] = []
+    """Return the logits of each artifact's float network; None and a note if it cannot be built."""
+    logits: list[Logits | None] = []
     notes: list[str] = []
-    known: dict[str, Logits] = {}
-    for side, given in zip(sides, images, strict=True):
-        key = _float_network(side)
+    known: dict[str, Logits] = {}  # both artifacts often have the same float network
+    for artifact, given in zip(pair, images, strict=True):
+        key = _float_network_key(artifact.manifest)
         try:
             if key not in known:
-                module = float_module(side.manifest)
+                module = float_module(artifact.manifest)
                 known[key] = _run(EagerRunner(module).run, given, "Running the float network")
         except LoadError as error:
-            notes.append(f"{side.given} was not compared with its float network: {error.message}")
-        answers.append(known.get(key))
-    return answers, notes
+            notes.append(
+                f"{artifact.given} was not compared with its float network: {error.message}"
+            )
+        logits.append(known.get(key))
+    return logits, notes
 
 
-def _loss(
-    reference: Logits | None, answers: Logits, images: CalibrationSet
+def _float_network_key(manifest: Manifest) -> str:
+    """Return a key that is equal for manifests with the same float network and preprocessing."""
+    spec = asdict(manifest.spec) | {"weights": ""}
+    return repr((spec, manifest.weights.sha256, manifest.preprocessing))
+
+
+def _calibration_notes(pair: Sequence[OpenArtifact], source: Path) -> list[str]:
+    """Return a note for each artifact that was calibrated with these images."""
+    return [
+        f"{artifact.given} was calibrated with images from {source}, which favours it."
+        for artifact in pair
+        if source.resolve() in {p.resolve() for p in artifact.manifest.calibration_paths()}
+    ]
+
+
+def _against_float(
+    reference: Logits | None, candidate: Logits, images: CalibrationSet
 ) -> FloatComparison | None:
     if reference is None:
         return None
     return FloatComparison(
-        sqnr_db=sqnr_db(reference, answers),
-        agreement=top1_agreement(reference, answers),
+        sqnr_db=sqnr_db(reference, candidate),
+        top1_agreement=top1_agreement(reference, candidate),
         images=images.count,
         source=images.source,
     )
 
 
-def _nearer(floats: Sequence[Logits | None], logits: Sequence[Logits]) -> PairedComparison | None:
-    """Return on how many images each is nearer to its float network, by the squared error."""
-    noise = [
-        np.square(reference - answers, dtype=np.float64).sum(1)
-        for reference, answers in zip(floats, logits, strict=True)
+def _closer_to_float(
+    float_logits: Sequence[Logits | None], logits: Sequence[Logits]
+) -> PairedComparison | None:
+    """Return on how many images each is closer to its float network, by squared error."""
+    errors = [
+        np.square(reference - candidate, dtype=np.float64).sum(1)
+        for reference, candidate in zip(float_logits, logits, strict=True)
         if reference is not None
     ]
-    return _duel(noise[0] < noise[1], noise[1] < noise[0]) if len(noise) == 2 else None
+    if len(errors) < 2:
+        return None
+    return _paired(errors[0] < errors[1], errors[1] < errors[0])
 
 
-def _duel(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> PairedComparison:
+def _paired(a: NDArray[np.bool_], b: NDArray[np.bool_]) -> PairedComparison:
     wins = int(a.sum()), int(b.sum())
-    return PairedComparison(a=wins[0], b=wins[1], chance=sign_test(*wins))
+    return PairedComparison(a=wins[0], b=wins[1], p_value=sign_test(*wins))
 
 
-def _flattered(sides: tuple[OpenArtifact, OpenArtifact], source: Path) -> list[str]:
-    """Return a note on every artifact that the images suit because it was calibrated with them."""
-    notes = []
-    for side in sides:
-        described = side.manifest.document.get("calibration", {})
-        typed = described.get("source", EMBEDDED)
-        known = [] if typed == EMBEDDED else side.manifest.places_of(typed, described)
-        if source.resolve() in [place.resolve() for place in known]:
-            notes.append(f"{side.given} was calibrated with images of {source}: they suit it.")
-    return notes
-
-
-def _float_network(side: OpenArtifact) -> str:
-    """Return a key that is the same for sides whose float networks answer the same."""
-    document = side.manifest.document
-    spec = {name: value for name, value in document["spec"].items() if name != "weights"}
-    return repr((spec, document["weights"]["sha256"], document["preprocessing"]))
+def _correct(
+    logits: Sequence[Logits], images: Sequence[CalibrationSet]
+) -> tuple[PairedComparison | None, int | None]:
+    """Return on how many images only one, and both, predict the label; None without labels."""
+    correct = [
+        each.argmax(1) == np.asarray(given.labels)
+        for each, given in zip(logits, images, strict=True)
+        if given.labels is not None
+    ]
+    if len(correct) < 2:
+        return None, None
+    a, b = correct
+    return _paired(a & ~b, b & ~a), int(np.sum(a & b))
 
 
 def _flips(
-    logits: Sequence[Logits], images: CalibrationSet, classes: Sequence[Sequence[str]]
+    logits: Sequence[Logits], images: CalibrationSet, labels: Sequence[Sequence[str]]
 ) -> tuple[Flip, ...]:
     a, b = logits
-    first, other = a.argmax(1), b.argmax(1)
+    top_a, top_b = a.argmax(1), b.argmax(1)
     flips = [
         Flip(
             image=images.names[i],
-            a=_label(classes[0], int(first[i])),
-            b=_label(classes[1], int(other[i])),
-            margin=float(a[i, first[i]] - a[i, other[i]]),
-            truth="" if images.labels is None else _label(classes[0], images.labels[i]),
+            a=_class_name(labels[0], int(top_a[i])),
+            b=_class_name(labels[1], int(top_b[i])),
+            margin=float(a[i, top_a[i]] - a[i, top_b[i]]),
+            label="" if images.labels is None else _class_name(labels[0], images.labels[i]),
         )
-        for i in np.flatnonzero(first != other)
+        for i in np.flatnonzero(top_a != top_b)
     ]
     return tuple(sorted(flips, key=lambda flip: -flip.margin))
 
 
-def _label(classes: Sequence[str], index: int) -> str:
-    return classes[index] if index < len(classes) else f"class {index}"
-
-
-def _right(
-    logits: Sequence[Logits], images: Sequence[CalibrationSet]
-) -> tuple[PairedComparison | None, int | None]:
-    """Return which is right on how many labelled images, alone and both; None without labels."""
-    right = [
-        answers.argmax(1) == np.asarray(given.labels)
-        for answers, given in zip(logits, images, strict=True)
-        if given.labels is not None
-    ]
-    if len(right) < 2:
-        return None, None
-    a, b = right
-    return _duel(a & ~b, b & ~a), int(np.sum(a & b))
+def _class_name(labels: Sequence[str], index: int) -> str:
+    return labels[index] if index < len(labels) else f"class {index}"

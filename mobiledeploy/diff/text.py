@@ -1,7 +1,6 @@
-"""A `Difference` and a `Reproduction` in words: what the terminal shows, and what follows.
+"""Describe a `Difference` in sentences and table rows for the terminal.
 
-In: the objects. Out: sentences and rows of text. Invariant: what is concluded follows from what was
-found; where chance explains it as well, that is said.
+A conclusion is only drawn if chance does not explain the numbers as well.
 """
 
 from __future__ import annotations
@@ -26,112 +25,119 @@ if TYPE_CHECKING:
     )
 
 _SIGNIFICANT = 0.05
-_FIELDS = 8
-_IN_WORDS = ("count", "sha256")  # what the line of the part itself says
+_MAX_FIELDS = 8
+_DESCRIBED = ("count", "sha256")  # fields that the description of an input already shows
 
 
 def headline(difference: Difference) -> Iterator[str]:
-    """Yield the answer, in at most three sentences."""
+    """Yield the answer in a few sentences."""
     if difference.same:
-        yield "No difference: the same bytes, made from the same."
+        yield "No difference: same bytes, same inputs."
         return
-    inputs = [part.name for part in difference.changed_parts]
-    encodings, files = difference.encodings, difference.files
-    if len(inputs) == 1:
-        yield f"What went in differs in one thing, {inputs[0]}: all else follows from it."
-    elif inputs:
-        yield (
-            f"What went in differs in {_listed(inputs)}. To tell which of them matters, change one"
-            " at a time."
+    yield _main_cause(difference)
+    if difference.changed_inputs and difference.files.same_bytes:
+        yield "The bytes are the same nevertheless: the difference does not affect the artifact."
+    if difference.outputs is not None:
+        yield from judge_outputs(difference.outputs)
+
+
+def _main_cause(difference: Difference) -> str:
+    """Return the first thing that differs, in the order of the pipeline."""
+    changed = [entry.name for entry in difference.changed_inputs]
+    encodings = difference.encodings
+    if len(changed) == 1:
+        return f"The inputs differ in {changed[0]} only; everything else follows from it."
+    if changed:
+        return (
+            f"The inputs differ in {_join(changed)}. Change one at a time to see which of them"
+            " matters."
         )
-    elif encodings is not None and not encodings.same_network:
-        yield (
-            "All that went in is the same, the int8 network is not: float arithmetic of another"
-            " machine, or a manifest that was edited."
+    if encodings is not None and not encodings.same_network:
+        return (
+            "The inputs are the same, but the int8 networks differ: float arithmetic differs"
+            " between the machines, or a manifest was edited."
         )
-    elif difference.other_format:
-        yield "The same network from the same, in two formats."
-    elif encodings is None:
-        yield "All that went in is the same, the file is not."
+    if difference.formats_differ:
+        return "The same network in two formats."
+    if encodings is None:
+        return "The inputs are the same, but the files differ."
+    return "The inputs and the int8 networks are the same; only the files differ."
+
+
+def judge_outputs(outputs: OutputsDiff) -> Iterator[str]:
+    """Yield which artifact is better, as far as the outputs show it."""
+    if outputs.metrics and outputs.metrics["differing_logits"] == 0:
+        yield f"The logits are equal on all {outputs.count} images."
+        return
+    distances = (
+        f"A {describe_float_comparison(outputs.a_against_float)},"
+        f" B {describe_float_comparison(outputs.b_against_float)}"
+    )
+    yield from _judge(outputs.closer_to_float, "closer to float", distances)
+    if outputs.correct is not None:
+        both = outputs.both_correct or 0
+        accuracies = ", ".join(
+            f"{name} {(both + alone) / outputs.count:.3f}"
+            for name, alone in (("A", outputs.correct.a), ("B", outputs.correct.b))
+        )
+        yield from _judge(outputs.correct, "more accurate", f"top-1 {accuracies}")
+
+
+def _judge(comparison: PairedComparison | None, better: str, figures: str) -> Iterator[str]:
+    """Yield which artifact is better, or that the numbers do not show it."""
+    if comparison is None:
+        return
+    a, b, p = comparison.a, comparison.b, comparison.p_value
+    counts = f"{figures}; A is better on {a} images, B on {b}"
+    if p < _SIGNIFICANT:
+        yield f"{'A' if a > b else 'B'} is {better}: {counts} (p = {p:.1g})."
     else:
-        yield "All that went in and the int8 network are the same; only the file differs."
-    if inputs and files.same_bytes:
-        yield "The bytes are the same all the same: what differs does not reach the artifact."
-    outputs = difference.outputs
-    if outputs is not None:
-        yield from judged(outputs)
+        yield f"Neither is significantly {better}: {counts} (p = {p:.2g})."
 
 
-def judged(outputs: OutputsDiff) -> Iterator[str]:
-    """Yield what the outputs say about which is better."""
-    if outputs.figures and outputs.figures["differing_logits"] == 0:
-        yield f"Their logits are the same on all {outputs.count} images."
-        return
-    losses = f"A {loss_in_words(outputs.a_loss)}, B {loss_in_words(outputs.b_loss)}"
-    yield from _decided(outputs.nearer, "nearer to float", losses)
-    if outputs.right is not None:
-        accuracies = [(outputs.both_right or 0) + n for n in (outputs.right.a, outputs.right.b)]
-        shares = ", ".join(
-            f"{side} {right / outputs.count:.3f}"
-            for side, right in zip("AB", accuracies, strict=True)
-        )
-        yield from _decided(outputs.right, "more accurate", f"top-1 {shares}")
-
-
-def _decided(duel: PairedComparison | None, better: str, figures: str) -> Iterator[str]:
-    """Yield which side wins, or that it may be chance."""
-    if duel is None:
-        return
-    images = f"{figures}; {duel.a} images speak for A, {duel.b} for B"
-    if duel.chance < _SIGNIFICANT:
-        yield f"{'A' if duel.a > duel.b else 'B'} is {better}: {images} (p = {duel.chance:.1g})."
-    else:
-        yield f"Neither is shown to be {better}: {images} (p = {duel.chance:.2g})."
-
-
-def encodings_in_words(encodings: EncodingsDiff) -> Iterator[str]:
-    """Yield what happened to the encodings of activations."""
+def describe_encodings(encodings: EncodingsDiff) -> Iterator[str]:
+    """Yield how the encodings of activations differ."""
     moved = encodings.moved
     if encodings.common and not moved:
         yield f"Encodings: the same for all {encodings.common} activations."
     elif moved:
         ratios = [pair.scale_ratio for pair in moved]
         yield (
-            f"Encodings: {len(moved)} of {encodings.common} activations moved. Scale of B over A:"
+            f"Encodings: {len(moved)} of {encodings.common} activations differ. Scale of B over A:"
             f" {min(ratios):.2f} to {max(ratios):.2f}, median {statistics.median(ratios):.2f}."
         )
-    for side, names in (("A", encodings.only_a), ("B", encodings.only_b)):
-        if names:
-            shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-            yield f"Encodings: {len(names)} activations are quantized in {side} alone: {shown}."
+    for name, only in (("A", encodings.only_a), ("B", encodings.only_b)):
+        if only:
+            shown = ", ".join(only[:3]) + (", ..." if len(only) > 3 else "")
+            yield f"Encodings: {len(only)} activations are quantized in {name} only: {shown}."
     if not moved and not encodings.only_a and not encodings.only_b and not encodings.same_network:
-        yield "The int8 weights or biases differ: they were rounded in another way."
+        yield "The int8 weights or biases differ: they were rounded differently."
 
 
-def rows(difference: Difference) -> list[tuple[str, str, str]]:
-    """Return the table of what went in: a row per part, and one below it per field that differs."""
+def input_rows(difference: Difference) -> list[tuple[str, str, str]]:
+    """Return the table of inputs: a row per input, and one below it per field that differs."""
     table: list[tuple[str, str, str]] = []
-    for part in difference.parts:
-        table.append((part.name, part.a, part.b if part.changes else "the same"))
-        untold = [change for change in part.changes if change.field not in _IN_WORDS]
-        table += [(f"  {c.field}", c.a or "-", c.b or "-") for c in untold[:_FIELDS]]
-        if len(untold) > _FIELDS:
-            table.append((f"  {len(untold) - _FIELDS} more", "", ""))
-    recorded = difference.a_recorded, difference.b_recorded
-    if any(recorded):
-        table.append(("as exported", _recorded(recorded[0]), _recorded(recorded[1])))
+    for entry in difference.inputs:
+        table.append((entry.name, entry.a, entry.b if entry.changes else "same"))
+        fields = [change for change in entry.changes if change.field not in _DESCRIBED]
+        table += [(f"  {c.field}", c.a or "-", c.b or "-") for c in fields[:_MAX_FIELDS]]
+        if len(fields) > _MAX_FIELDS:
+            table.append((f"  {len(fields) - _MAX_FIELDS} more", "", ""))
+    a, b = difference.a_at_export, difference.b_at_export
+    if a is not None or b is not None:
+        table.append(("at export", _describe_at_export(a), _describe_at_export(b)))
     return table
 
 
-def _recorded(loss: FloatComparison | None) -> str:
-    if loss is None:
+def _describe_at_export(comparison: FloatComparison | None) -> str:
+    if comparison is None:
         return "not measured"
-    where = Path(loss.source).name
-    return f"{loss_in_words(loss)} with float, on {describe_images(loss.images, where)}"
+    images = describe_images(comparison.images, Path(comparison.source).name)
+    return f"{describe_float_comparison(comparison)} against float, on {images}"
 
 
 def encoding_rows(encodings: EncodingsDiff) -> list[tuple[str, str, str, str]]:
-    """Return a row per activation that moved: its name, both ranges, the ratio of the scales."""
+    """Return a row per moved activation: its name, both ranges, the ratio of the scales."""
     return [
         (
             f"{pair.layer} {pair.name}".strip(),
@@ -143,9 +149,9 @@ def encoding_rows(encodings: EncodingsDiff) -> list[tuple[str, str, str, str]]:
     ]
 
 
-def files_in_words(files: FilesDiff) -> Iterator[str]:
-    """Yield what happened to the files."""
-    same = "the same bytes" if files.same_bytes else "other bytes"
+def describe_files(files: FilesDiff) -> Iterator[str]:
+    """Yield how the files differ."""
+    same = "same bytes" if files.same_bytes else "different bytes"
     yield (
         f"Size: {files.a_bytes:,} and {files.b_bytes:,} bytes"
         f" ({files.b_bytes - files.a_bytes:+,}), {same}."
@@ -157,7 +163,7 @@ def files_in_words(files: FilesDiff) -> Iterator[str]:
         if changed:
             yield f"Constants: {'; '.join(changed)}."
     if files.operators is not None and not files.operators:
-        yield "Operators: the same, as often."
+        yield "Operators: the same."
     if any(share is not None for share in files.int8_macs_shares):
         a, b = (
             "not counted" if share is None else f"{share:.1%}" for share in files.int8_macs_shares
@@ -165,34 +171,33 @@ def files_in_words(files: FilesDiff) -> Iterator[str]:
         yield f"Multiply-accumulates in int8: {a} and {b}."
 
 
-def outputs_in_words(outputs: OutputsDiff) -> Iterator[str]:
-    """Yield how B's outputs differ from A's."""
-    where = describe_images(outputs.count, outputs.source)
-    found = outputs.figures
-    if not found:
-        yield f"Outputs on {where}: not compared with one another."
-    elif found["differing_logits"] == 0:
-        yield f"Outputs on {where}: 0 of {found['logits']:.0f} logits differ."
-    else:
-        yield (
-            f"Outputs on {where}: {found['differing_logits']:.0f} of {found['logits']:.0f} logits"
-            f" differ; B against A {decibels(found['sqnr_db'])}, top-1 agreement"
-            f" {found['top1_agreement']:.3f} ({found['top1_agreement_low']:.3f} to"
-            f" {found['top1_agreement_high']:.3f})."
-        )
+def describe_outputs(outputs: OutputsDiff) -> str:
+    """Return how B's outputs differ from A's, as a sentence."""
+    images = describe_images(outputs.count, outputs.source)
+    metrics = outputs.metrics
+    if not metrics:
+        return f"Outputs on {images}: not compared with each other."
+    if metrics["differing_logits"] == 0:
+        return f"Outputs on {images}: 0 of {metrics['logits']:.0f} logits differ."
+    return (
+        f"Outputs on {images}: {metrics['differing_logits']:.0f} of {metrics['logits']:.0f} logits"
+        f" differ; B against A {decibels(metrics['sqnr_db'])}, top-1 agreement"
+        f" {metrics['top1_agreement']:.3f} ({metrics['top1_agreement_low']:.3f} to"
+        f" {metrics['top1_agreement_high']:.3f})."
+    )
 
 
-def loss_in_words(loss: FloatComparison | None) -> str:
-    """Return SQNR and agreement with float."""
-    if loss is None:
+def describe_float_comparison(comparison: FloatComparison | None) -> str:
+    """Return SQNR and top-1 agreement with float."""
+    if comparison is None:
         return "not measured"
-    return f"{decibels(loss.sqnr_db)}, {loss.agreement:.3f}"
+    return f"{decibels(comparison.sqnr_db)}, {comparison.top1_agreement:.3f}"
 
 
 def decibels(value: float) -> str:
-    """Return an SQNR for people."""
+    """Return an SQNR with its unit; "equal" if it is infinite."""
     return "equal" if math.isinf(value) and value > 0 else f"{value:.1f} dB"
 
 
-def _listed(names: Sequence[str]) -> str:
-    return f"{', '.join(names[:-1])} and {names[-1]}" if len(names) > 1 else names[0]
+def _join(names: Sequence[str]) -> str:
+    return f"{', '.join(names[:-1])} and {names[-1]}"

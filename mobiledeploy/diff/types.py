@@ -1,35 +1,44 @@
-"""What `diff` and `reproduce` found: two artifacts side by side, A the reference, B the other."""
+"""Results of `diff` and `reproduce`: two artifacts, A the reference and B the candidate."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
+from pydantic import computed_field
+
+from mobiledeploy.artifact.artifact import Format
 from mobiledeploy.network import Encoding
+from mobiledeploy.parity.types import Metrics
+from mobiledeploy.utils.json_model import JsonFloat, JsonModel
 
 InputName = Literal[
     "network", "weights", "preprocessing", "labels", "calibration", "recipe", "tools"
 ]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Change:
-    """One field that differs; a value is "" on the side that does not have it."""
+class Change(JsonModel):
+    """A field that differs.
+
+    Attributes:
+        field: Name of the field.
+        a: Its value in A; empty if A does not have it.
+        b: Its value in B; empty if B does not have it.
+    """
 
     field: str
     a: str
     b: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputComparison:
-    """One of the things that an artifact is made from.
+class InputComparison(JsonModel):
+    """One of the inputs that an artifact is made from.
 
     Attributes:
-        a: What it is in A, in a few words.
-        b: Likewise.
-        changes: What differs; empty where nothing does, though the words (a path) may.
+        name: Which input.
+        a: Short description of A's.
+        b: Short description of B's.
+        changes: The fields that differ. If it is empty the inputs are the same, although the
+            descriptions may differ (in a path).
     """
 
     name: InputName
@@ -38,13 +47,14 @@ class InputComparison:
     changes: tuple[Change, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MovedEncoding:
-    """An activation that both quantize, each in its own way.
+class MovedEncoding(JsonModel):
+    """An activation that has different encodings in A and B.
 
     Attributes:
-        name: Of the operator that produces it.
-        layer: The module that this belongs to; empty where the manifest does not tell.
+        name: Name of the operator that computes it.
+        layer: The module that the operator belongs to; empty if unknown.
+        a: Encoding in A.
+        b: Encoding in B.
     """
 
     name: str
@@ -52,28 +62,29 @@ class MovedEncoding:
     a: Encoding
     b: Encoding
 
+    @computed_field  # type: ignore[prop-decorator]  # mypy has no decorated properties
     @property
     def scale_ratio(self) -> float:
         """Return B's scale over A's: above 1, B rounds more coarsely and clips less."""
         return self.b.scale / self.a.scale
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def distance(self) -> float:
-        """Return how far it moved: bounds by which a range grew or shrank, in ranges of A's."""
+        """Return how far the farther end of the range moved, as a share of A's range."""
         width = self.a.high - self.a.low
         return max(abs(self.b.low - self.a.low), abs(self.b.high - self.a.high)) / width
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EncodingsDiff:
-    """How activations are quantized.
+class EncodingsDiff(JsonModel):
+    """How the encodings of activations differ.
 
     Attributes:
-        common: How many activations both have.
-        moved: Of these, the farthest first.
-        only_a: Names of activations that B does not have.
-        only_b: And the other way round.
-        same_network: Whether the int8 networks are the same to the last weight.
+        common: Number of activations that both networks quantize.
+        moved: Those with different encodings, the farthest first.
+        only_a: Names of activations that only A quantizes.
+        only_b: Names of activations that only B quantizes.
+        same_network: Whether the int8 networks are identical, weights included.
     """
 
     common: int
@@ -83,13 +94,15 @@ class EncodingsDiff:
     same_network: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperatorChange:
-    """How often an operator occurs in the files.
+class OperatorChange(JsonModel):
+    """An operator whose number differs.
 
     Attributes:
-        where: The graph, or the delegate.
-        datatype: That it writes; empty where the file does not tell.
+        where: The graph or the delegate.
+        name: The format's name of the operator.
+        datatype: Datatype of its output; empty if unknown.
+        a: Number in A.
+        b: Number in B.
     """
 
     where: str
@@ -99,168 +112,168 @@ class OperatorChange:
     b: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FilesDiff:
-    """The files themselves.
+class FilesDiff(JsonModel):
+    """How the files differ.
 
     Attributes:
-        same_bytes: By their sha256.
+        same_bytes: Whether the sha256 is the same.
+        formats: Formats of A and B.
         a_bytes: Size of A.
         b_bytes: Size of B.
-        formats: Of A and B.
-        operators: Whose number differs; None where the formats differ, or a file is not there.
-        constants: Of every datatype, the bytes of constants in A and B; None likewise.
-        int8_macs_shares: Of the multiply-accumulates, in A and B; None where a manifest does not
-            tell.
+        operators: Operators whose number differs; None if the formats differ or a file is missing.
+        constants: Bytes of constants in A and B by datatype; None if a file is missing.
+        int8_macs_shares: Share of the multiply-accumulates in int8, in A and B; None if unknown.
     """
 
     same_bytes: bool
-    formats: tuple[str, str]
+    formats: tuple[Format, Format]
     a_bytes: int
     b_bytes: int
     operators: tuple[OperatorChange, ...] | None
-    constants: Mapping[str, tuple[int, int]] | None
+    constants: dict[str, tuple[int, int]] | None
     int8_macs_shares: tuple[float | None, float | None] = (None, None)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FloatComparison:
-    """What an artifact has lost against its float network.
+class FloatComparison(JsonModel):
+    """An artifact against its float network.
 
     Attributes:
-        sqnr_db: Infinite where nothing differs.
-        agreement: Share of images with float's top class.
-        images: How many.
-        source: Of the images.
+        sqnr_db: SQNR of the logits in dB; infinite if they are equal.
+        top1_agreement: Share of images with float's top class.
+        images: Number of images.
+        source: Where the images came from.
     """
 
-    sqnr_db: float
-    agreement: float
+    sqnr_db: JsonFloat
+    top1_agreement: float
     images: int
     source: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Flip:
-    """An image on which the top classes differ.
+class Flip(JsonModel):
+    """An image whose top class differs.
 
     Attributes:
-        a: A's class.
-        b: B's class.
-        margin: By how much A's logit of its class is above that of B's.
-        truth: The label, where it is known.
+        image: Name of the image.
+        a: Top class of A.
+        b: Top class of B.
+        margin: A's logit of its top class minus A's logit of B's top class.
+        label: The correct class; empty if unknown.
     """
 
     image: str
     a: str
     b: str
     margin: float
-    truth: str
+    label: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PairedComparison:
-    """Which of two does better, image by image.
+class PairedComparison(JsonModel):
+    """Which artifact does better, image by image.
 
     Attributes:
-        a: Images on which A does better.
-        b: And B.
-        chance: How likely so uneven a division is where the two are equally good, 0 to 1.
+        a: Number of images on which A does better.
+        b: Number of images on which B does better.
+        p_value: Two-sided sign test: probability of a split at least this uneven if both are
+            equally good.
     """
 
     a: int
     b: int
-    chance: float
+    p_value: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputsDiff:
-    """Both artifacts on the same images.
+class OutputsDiff(JsonModel):
+    """How the outputs on the same images differ.
 
     Attributes:
-        count: How many images.
-        source: Where they came from.
-        figures: Of B against A (see `verify.figures`); empty where they cannot be compared.
-        flips: The largest margin first.
-        a_loss: Of A against its float network; None where that could not be built.
-        b_loss: Of B, likewise.
-        nearer: To its float network; None where that could not be built.
-        right: In the class of the label; None without labels.
-        both_right: Images that both classify as labelled; None without labels.
+        count: Number of images.
+        source: Where the images came from.
+        metrics: Metrics of B's logits against A's (see `parity.compare`); empty if the numbers of
+            classes differ.
+        flips: Images whose top class differs, the largest margin first.
+        a_against_float: A against its float network; None if that could not be built.
+        b_against_float: B against its float network; None if that could not be built.
+        closer_to_float: Which is closer to its float network; None if one could not be built.
+        correct: Which predicts the label; None without labels.
+        both_correct: Number of images on which both predict the label; None without labels.
     """
 
     count: int
     source: str
-    figures: Mapping[str, float]
+    metrics: Metrics
     flips: tuple[Flip, ...]
-    a_loss: FloatComparison | None
-    b_loss: FloatComparison | None
-    nearer: PairedComparison | None = None
-    right: PairedComparison | None = None
-    both_right: int | None = None
+    a_against_float: FloatComparison | None
+    b_against_float: FloatComparison | None
+    closer_to_float: PairedComparison | None = None
+    correct: PairedComparison | None = None
+    both_correct: int | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Difference:
-    """All that can be told of two artifacts, reference A and candidate B.
+class Difference(JsonModel):
+    """All differences between a reference A and a candidate B.
 
     Attributes:
-        a: What was given, for people.
-        b: Likewise.
-        parts: What they were made from, in the order of the pipeline.
-        encodings: None where neither is int8.
-        a_recorded: What A's export measured; None where it did not.
-        b_recorded: Likewise.
-        outputs: None where no images were given.
-        notes: What could not be compared, and why, one sentence each.
+        a: The path of A as given.
+        b: The path of B as given.
+        inputs: What the artifacts were made from, in the order of the pipeline.
+        encodings: Encodings of activations; None if both networks are float.
+        files: The files themselves.
+        a_at_export: A against float as its export measured it; None if it did not.
+        b_at_export: B against float as its export measured it; None if it did not.
+        outputs: Outputs on images; None if no images were given.
+        notes: What could not be compared and why, one sentence each.
     """
 
     a: str
     b: str
-    parts: tuple[InputComparison, ...]
+    inputs: tuple[InputComparison, ...]
     encodings: EncodingsDiff | None
     files: FilesDiff
-    a_recorded: FloatComparison | None
-    b_recorded: FloatComparison | None
+    a_at_export: FloatComparison | None
+    b_at_export: FloatComparison | None
     outputs: OutputsDiff | None = None
     notes: tuple[str, ...] = ()
 
     @property
-    def changed_parts(self) -> tuple[InputComparison, ...]:
-        """Return what they were made from that differs."""
-        return tuple(part for part in self.parts if part.changes)
+    def changed_inputs(self) -> tuple[InputComparison, ...]:
+        """Return the inputs that differ."""
+        return tuple(entry for entry in self.inputs if entry.changes)
 
     @property
-    def other_format(self) -> bool:
-        """Return whether one is ONNX and the other ExecuTorch's."""
+    def formats_differ(self) -> bool:
+        """Return whether A and B have different formats."""
         return self.files.formats[0] != self.files.formats[1]
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def same(self) -> bool:
-        """Return whether nothing at all differs."""
+        """Return whether bytes, inputs and int8 networks are all the same."""
         same_network = self.encodings is None or self.encodings.same_network
-        return self.files.same_bytes and same_network and not self.changed_parts
+        return self.files.same_bytes and same_network and not self.changed_inputs
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reproduction:
-    """An artifact, and what its manifest gives today.
+class Reproduction(JsonModel):
+    """An artifact and the one that its manifest gives today.
 
     Attributes:
-        manifest: Its path.
-        expected_sha256: Of the artifact, as the manifest says.
-        found_sha256: Of the one that was built; empty where the inputs alone forbade it.
-        reasons: Why the bytes are not the same, one sentence each.
-        difference: The artifact (A) and the rebuilt one (B); None where nothing was built.
+        manifest: Path of the manifest.
+        expected_sha256: sha256 of the artifact in the manifest.
+        found_sha256: sha256 of the rebuilt artifact; None if nothing was built because the inputs
+            are not those of the manifest.
+        reasons: Why the bytes differ, one sentence each.
+        difference: The artifact (A) and the rebuilt one (B); None if nothing was built or nothing
+            differs.
     """
 
     manifest: str
     expected_sha256: str
-    found_sha256: str
+    found_sha256: str | None
     reasons: tuple[str, ...] = ()
     difference: Difference | None = None
 
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def same(self) -> bool:
-        """Return whether the bytes are those of the manifest."""
+        """Return whether the rebuilt artifact has the bytes of the manifest."""
         return self.found_sha256 == self.expected_sha256

@@ -1,8 +1,7 @@
-"""The network as ONNX: a QDQ graph that ONNX Runtime fuses into integer operators throughout.
+"""Export to ONNX: a QDQ graph that ONNX Runtime fuses into integer operators.
 
-In: a `QuantizedModel` or a `FoldedModel`. Out: one file, opset 20, no sidecar.
-
-Invariant: same program, same bytes.
+In: a `QuantizedModel` or a `FoldedModel`. Out: the bytes of one file, opset 20, without external
+data. Invariant: the same network gives the same bytes.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from onnx_ir.passes.common import (
     RemoveUnusedNodesPass,
 )
 
+from mobiledeploy.artifact.metadata import for_onnx
 from mobiledeploy.errors import ExportError
 from mobiledeploy.export.onnx_passes.float_layers import KeepFloatLayers
 from mobiledeploy.export.onnx_passes.fold_pads import FoldPads
@@ -29,21 +29,19 @@ from mobiledeploy.export.onnx_passes.quantized_flatten import QuantizedFlatten
 from mobiledeploy.export.onnx_passes.symbolic_batch import SymbolicBatch
 from mobiledeploy.export.onnx_passes.uint8_activations import Uint8Activations
 from mobiledeploy.export.onnx_passes.unshare_zero_points import UnshareZeroPoints
-from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME
+from mobiledeploy.export.program import precision_of, program_of
+from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME, FoldedModel, QuantizedModel
+from mobiledeploy.utils.progress import step
 from mobiledeploy.utils.quiet import quietly
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torch.export import ExportedProgram
 
-    from mobiledeploy.artifact.artifact import Precision
-
 OPSET = 20
-"""The newest opset that the oldest supported ONNX Runtime (1.27) and phones' builds all run."""
+"""The newest opset that ONNX Runtime 1.27, the oldest supported one, and mobile builds all run."""
 
-_TIDY = (ClearMetadataAndDocStringPass(), UseGlobalAveragePool())
-_TO_INTEGERS = (
+_CLEAN_UP = (ClearMetadataAndDocStringPass(), UseGlobalAveragePool())
+_INTEGER = (
     FoldPads(),
     Uint8Activations(),
     QuantizedClip(),
@@ -54,20 +52,36 @@ _TO_INTEGERS = (
     PadDepthwiseChannels(),
     UnshareZeroPoints(),
 )
-_FREE_THE_BATCH = (QuantizedFlatten(), SymbolicBatch(), RemoveUnusedNodesPass())
+_ANY_BATCH = (QuantizedFlatten(), SymbolicBatch(), RemoveUnusedNodesPass())
 
 
-def encode(program: ExportedProgram, precision: Precision, metadata: Mapping[str, str]) -> bytes:
-    """Return the program as a serialized ONNX model.
-
-    Args:
-        program: Batch of one; quantized (PT2E-converted) or float.
-        precision: Decides whether the integer passes run.
-        metadata: For the model's `metadata_props`.
+def encode_model(model: QuantizedModel | FoldedModel) -> bytes:
+    """Return the network as a serialized ONNX model.
 
     Raises:
-        ExportError: the exporter refused the program, or a pass's promise did not hold.
+        ExportError: the exporter refused the network, or a pass failed its check.
     """
+    with step("Translating the graph to ONNX"):
+        exported = _translate(program_of(model))
+    passes = (*_CLEAN_UP, *(_INTEGER if precision_of(model) == "int8" else ()), *_ANY_BATCH)
+    try:
+        ir.passes.Sequential(*passes)(exported)
+    except ir.passes.PassError as error:
+        raise ExportError(f"An ONNX pass failed: {error.__cause__ or error}") from error
+    exported.producer_name = "mobiledeploy"
+    exported.producer_version = None
+    exported.metadata_props.update(for_onnx(model))
+    proto = ir.to_proto(exported)
+    try:
+        with quietly():
+            onnx.checker.check_model(proto, full_check=True)
+    except onnx.checker.ValidationError as error:
+        raise ExportError(f"The ONNX graph is not valid: {error}") from error
+    return cast("bytes", proto.SerializeToString(deterministic=True))
+
+
+def _translate(program: ExportedProgram) -> ir.Model:
+    """Return what torch.onnx makes of a program."""
     try:
         with quietly():
             exported = torch.onnx.export(
@@ -82,19 +96,4 @@ def encode(program: ExportedProgram, precision: Precision, metadata: Mapping[str
     except (torch.onnx.errors.OnnxExporterError, RuntimeError) as error:
         raise ExportError(f"torch.onnx could not export the network: {error}") from error
     assert exported is not None
-    model = exported.model
-    passes = (*_TIDY, *(_TO_INTEGERS if precision == "int8" else ()), *_FREE_THE_BATCH)
-    try:
-        ir.passes.Sequential(*passes)(model)
-    except ir.passes.PassError as error:
-        raise ExportError(f"An ONNX pass failed: {error.__cause__ or error}") from error
-    model.producer_name = "mobiledeploy"
-    model.producer_version = None
-    model.metadata_props.update(metadata)
-    proto = ir.to_proto(model)
-    try:
-        with quietly():
-            onnx.checker.check_model(proto, full_check=True)
-    except onnx.checker.ValidationError as error:
-        raise ExportError(f"The ONNX graph is not valid: {error}") from error
-    return cast("bytes", proto.SerializeToString(deterministic=True))
+    return exported.model

@@ -13,6 +13,7 @@ import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
+from mobiledeploy.artifact.artifact import Format
 from mobiledeploy.errors import ArtifactError
 from mobiledeploy.inspect.coverage import OperatorWork, coverage_of
 from mobiledeploy.inspect.summary import (
@@ -85,7 +86,7 @@ def inspect_onnx(path: Path) -> ArtifactSummary:
     inputs = [value for value in model.graph.input if value.name not in initializers]
     return ArtifactSummary(
         path=path,
-        format="onnx",
+        format=Format.ONNX,
         sha256=sha256_of(path),
         size_bytes=path.stat().st_size,
         inputs=tuple(_tensor(v, _input_encoding(model, initializers, v.name)) for v in inputs),
@@ -126,7 +127,7 @@ def _coverage(path: Path, optimized: onnx.ModelProto) -> Coverage | None:
     weights = _weights(optimized)
     work = (
         _work(operator, weights.get(operator.name))
-        for operator in run_profiled(path, inputs, runs=1)
+        for operator in run_profiled(path, inputs)
         if operator.kind not in _NOT_COMPUTING
     )
     return coverage_of(work, f"ONNX Runtime {OnnxRuntimeRunner.version}")

@@ -9,6 +9,7 @@ import math
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from mobiledeploy.artifact.artifact import Format
 from mobiledeploy.artifact.flatbuffer import Generated, bindings
 from mobiledeploy.artifact.pte_file import (
     LABELS_METHOD,
@@ -100,7 +101,7 @@ def _summary(
         weights.update(graph.constants_bytes if graph else {})
     return ArtifactSummary(
         path=path,
-        format="pte",
+        format=Format.PTE,
         sha256=sha256_of(path),
         size_bytes=path.stat().st_size,
         inputs=tuple(_tensor(forward, index, encodings) for index in forward.inputs),

@@ -1,1 +1,4 @@
-"""The stages joined: build, deploy, check, rebuild, reproduce."""
+"""The pipeline: the only package that joins the stages.
+
+build -> fold -> equalize -> quantize -> export -> check parity
+"""

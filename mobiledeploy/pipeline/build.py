@@ -1,7 +1,4 @@
-"""The stages in order, and the only module that knows them all.
-
-spec ─▶ build ─▶ fold ─▶ equalize ─▶ quantize ─▶ export ─▶ parity
-"""
+"""First stage: build a float network and load its weights, and load images for it."""
 
 from __future__ import annotations
 
@@ -15,7 +12,6 @@ from mobiledeploy.data.calibration import embedded_calibration, load_calibration
 from mobiledeploy.data.labels import load_labels
 from mobiledeploy.data.preprocess import check_preprocessing, default_preprocessing
 from mobiledeploy.errors import UsageError
-from mobiledeploy.graph.fold_batch_norm import fold
 from mobiledeploy.models.build import create, create_on_meta
 from mobiledeploy.models.config import read_config
 from mobiledeploy.models.initialize import randomize_batch_norm
@@ -27,13 +23,7 @@ from mobiledeploy.network import (
     FoldedModel,
     Preprocessing,
     QuantizedModel,
-    QuantRecipe,
-    Stages,
 )
-from mobiledeploy.quantization.equalize import equalize
-from mobiledeploy.quantization.learned_equalization import learn_equalization
-from mobiledeploy.quantization.mixed_precision import MixedPrecision
-from mobiledeploy.quantization.ptq import quantize
 from mobiledeploy.utils.progress import step
 from mobiledeploy.utils.threads import on_one_thread
 
@@ -56,64 +46,79 @@ def build(
     """Build a network and load its weights.
 
     Args:
-        model: "v1", "v2", "v3-large" (or "v3"), "v3-small"; may be left out where `config` says it.
-        config: A YAML file with fields of `ModelSpec` (see `config`).
-        weights: "imagenet" (the default), "random", or the path of a checkpoint, from whose tensors
-            width and number of classes are read.
-        preprocessing: Overrides what the weights imply; a mapping, only the fields that it names.
-        labels: A file with one class name a line; ImageNet's by default for 1000 trained classes.
-        **fields: Any other field of `ModelSpec`; it overrides the file's. What is given, here or
-            there, must not contradict the weights.
+        model: "v1", "v2", "v3-large" (or "v3") or "v3-small"; optional if `config` names the
+            family.
+        config: A YAML file with fields of `ModelSpec`.
+        weights: "imagenet" (the default), "random", or the path of a checkpoint. Width and number
+            of classes are read from the checkpoint's tensors.
+        preprocessing: Replaces the preprocessing that the weights imply. A mapping replaces only
+            the fields that it names.
+        labels: A text file with one class name per line. Trained networks with 1000 classes get
+            ImageNet's names by default.
+        **fields: Other fields of `ModelSpec`. They override those of `config`. No explicit field
+            may contradict the weights.
 
     Raises:
-        UsageError: no such family, fields that contradict one another, or preprocessing that makes
-            no inputs of the network.
-        LoadError: the file cannot be read.
-        WeightsError: the weights cannot be had, read or mapped onto the network.
+        UsageError: there is no such family, fields contradict each other, or the preprocessing is
+            not valid for the network.
+        LoadError: a file cannot be read.
+        WeightsError: the weights cannot be downloaded, read or mapped onto the network.
     """
-    given = _given(model, config) | fields | ({} if weights is None else {"weights": weights})
-    asked = ModelSpec(**given)
-    validate(asked)
+    given = _explicit_fields(model, config) | fields
+    if weights is not None:
+        given["weights"] = weights
+    requested = ModelSpec(**given)
+    validate(requested)
     with step("Building the network"):
-        resolved = resolve(asked, set(given), create_on_meta)
-        preprocessing = _preprocessing(preprocessing, resolved)
+        resolved = resolve(requested, set(given), create_on_meta)
+        complete = _complete_preprocessing(preprocessing, resolved)
         module = create(resolved.spec)
         if resolved.spec.weights == "random":
             randomize_batch_norm(module, resolved.spec.seed)
         provenance = load_weights(module, resolved.spec)
-    names = resolved.labels
-    notes = resolved.notes
-    if len(names) not in (0, resolved.spec.num_classes):
-        classes = resolved.spec.num_classes
-        notes += (f"{len(names)} labels came with it, for {classes} classes: none is taken.",)
-        names = ()
-    if labels is not None or (resolved.spec.weights != "random" and not names):
-        names = load_labels(labels, resolved.spec.num_classes)
+    names, notes = _class_names(resolved, labels)
     return FloatModel(
         info=resolved.spec.network_info(
-            replace(provenance, notes=(*notes, *provenance.notes)), preprocessing, names
+            replace(provenance, notes=(*notes, *provenance.notes)), complete, names
         ),
         module=module.eval(),
     )
 
 
-def _given(model: str | None, config: Path | None) -> dict[str, Any]:
-    """Return the fields of `ModelSpec` that a model's name and a file state."""
+def _class_names(
+    resolved: Resolution, file: Path | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the class names and the notes about them.
+
+    Names in the user's file come first, then those of the checkpoint, then ImageNet's.
+    """
+    names, notes = resolved.labels, resolved.notes
+    classes = resolved.spec.num_classes
+    if len(names) not in (0, classes):
+        notes += (f"The checkpoint has {len(names)} labels for {classes} classes: ignored.",)
+        names = ()
+    if file is not None or (resolved.spec.weights != "random" and not names):
+        names = load_labels(file, classes)
+    return names, notes
+
+
+def _explicit_fields(model: str | None, config: Path | None) -> dict[str, Any]:
+    """Return the fields of `ModelSpec` that the model's name and the file set."""
     if config is not None:
         return read_config(config, model)
     if model is None:
         raise UsageError(
-            "No model was named.", remedy=f"Name one of {', '.join(FAMILIES)}, or give --config."
+            "No model was named.", remedy=f"Name one of {', '.join(FAMILIES)}, or pass --config."
         )
     return {"family": family_named(model)}
 
 
-def _preprocessing(
+def _complete_preprocessing(
     given: Preprocessing | Mapping[str, Any] | None, resolved: Resolution
 ) -> Preprocessing:
-    """Return what is given, filled up with what the weights imply.
+    """Return the given preprocessing, completed by what the weights imply.
 
-    Checked here, whether or not images will be loaded: artifacts carry it to the phone.
+    It is checked here even if no images will be loaded, because artifacts carry it to the phone.
     """
     implied = resolved.preprocessing or default_preprocessing(resolved.spec.in_channels)
     whole = given if isinstance(given, Preprocessing) else replace(implied, **(given or {}))
@@ -126,56 +131,16 @@ def load_images(
     source: Path | None,
     samples: int | None = None,
 ) -> CalibrationSet:
-    """Load images as the network expects them; without a source, those that the package carries.
+    """Load images and preprocess them for a network.
 
     Args:
-        model: The network, or the manifest that tells of it.
-        source: A folder or a file.
-        samples: How many; None takes all.
+        model: The network, or a manifest of it.
+        source: A folder, an `.npz` or a list of files; None for the bundled images.
+        samples: Number of images; None for all.
 
     Raises:
-        DataError: there are none, too few, or one cannot be read.
+        DataError: there are no images, too few, or one cannot be read.
     """
     if source is None:
         return embedded_calibration(model.info, samples)
     return load_calibration(source, model.info, samples=samples)
-
-
-def take_through_stages(
-    model: FloatModel,
-    calibration: CalibrationSet | None,
-    recipe: QuantRecipe | None,
-    demand: MixedPrecision | None = None,
-) -> Stages:
-    """Fold a built network and, where there are images, equalize and quantize it.
-
-    Raises:
-        ExportError: the network holds an operator without an int8 form.
-    """
-    with step("Folding BatchNorm"):
-        folded = fold(model)
-    equalized: FoldedModel | None = None
-    deployed: QuantizedModel | FoldedModel = folded
-    if calibration is not None:
-        equalized = rescaled(folded, calibration, recipe or QuantRecipe())
-        with step("Quantizing to int8"):
-            deployed = quantize(equalized, calibration, recipe, demand)
-    return Stages(
-        original=model,
-        folded=folded,
-        equalized=equalized,
-        deployed=deployed,
-        calibration=calibration,
-    )
-
-
-def rescaled(folded: FoldedModel, calibration: CalibrationSet, recipe: QuantRecipe) -> FoldedModel:
-    """Return the network with its channels rescaled as a recipe asks for."""
-    if recipe.equalization == "none":
-        return folded
-    with step("Equalizing across layers"):
-        even = equalize(folded, calibration)
-    if recipe.equalization == "cross-layer":
-        return even
-    with step("Learning the equalization"):
-        return learn_equalization(even, calibration, thorough=recipe.rounding == "learned")

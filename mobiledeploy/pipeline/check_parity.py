@@ -1,18 +1,17 @@
-"""Hold artifacts against the network that their manifests describe."""
+"""Compare artifacts with the network that their manifests describe."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mobiledeploy.artifact.manifest import read_manifest
 from mobiledeploy.devices.open import run_artifact
 from mobiledeploy.errors import ArtifactError
 from mobiledeploy.network import EMBEDDED
 from mobiledeploy.parity.baseline import regressions, require_comparable
-from mobiledeploy.parity.report.json_report import KIND, SCHEMA, to_document
 from mobiledeploy.parity.run_ladder import run_ladder
 from mobiledeploy.parity.tolerances import default_tolerances
 from mobiledeploy.pipeline.build import load_images
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
     from mobiledeploy.artifact.manifest import Manifest
     from mobiledeploy.devices.open import Device
     from mobiledeploy.network import Stages
+    from mobiledeploy.parity.tolerances import Tolerances
     from mobiledeploy.parity.types import ParityReport
 
 
@@ -40,28 +40,29 @@ def check_parity(
     calib_data: Path | None = None,
     layers: bool = False,
     worst: int = 0,
-    baseline: Any = None,
+    baseline: ParityReport | None = None,
     device: Device | None = None,
 ) -> ParityReport:
-    """Rebuild the network from the artifacts' manifests and climb the ladder to the artifacts.
+    """Build the network of the artifacts' manifests again and run the parity ladder.
 
     Args:
-        artifacts: Of one network; each with its manifest beside it.
-        source: Images; by default those of the calibration, where they can still be found.
-        samples: How many images to compare; None takes all.
-        min_sqnr_db: Against float. By default, of an int8 network, what its family reaches; what is
-            given holds for every artifact, of float networks and of random weights, too.
-        min_top1_agreement: Likewise.
-        weights: The checkpoint, where it is no longer where the manifest says.
-        calib_data: The calibration images, likewise.
-        layers: Also say what quantization does to each layer.
-        worst: Also show so many images on which the last rung is farthest from float.
-        baseline: An earlier report as a document: what is worse now goes into the report.
-        device: Runs the artifacts too: the last rungs. From `open_device`, entered.
+        artifacts: Artifacts of one network, each with its manifest beside it.
+        source: Images; by default the calibration images, if they can still be found.
+        samples: Number of images to compare; None for all.
+        min_sqnr_db: Least SQNR against float in dB. The default for int8 networks depends on the
+            architecture. A given limit holds for every artifact, also for float networks and random
+            weights.
+        min_top1_agreement: Least share of images with float's top class, 0 to 1; as above.
+        weights: The checkpoint, if it has moved.
+        calib_data: The calibration images, if they have moved.
+        layers: Whether to measure the quantization noise of each layer.
+        worst: Number of images to show on which the last rung is farthest from float.
+        baseline: An earlier report, see `read_baseline`; the new report lists what is worse.
+        device: An open device that runs the artifacts too, as the last rungs.
 
     Raises:
-        ArtifactError: an artifact or manifest is missing, damaged, or of another network; or the
-            network cannot be rebuilt as it was.
+        ArtifactError: an artifact or manifest is missing or damaged, the artifacts are of different
+            networks, or the network cannot be built again.
         DataError: there are no images, or the baseline is of another network or other images.
         RuntimeFailedError: a runtime or the device failed.
     """
@@ -69,83 +70,79 @@ def check_parity(
         manifests = [read_manifest(path) for path in artifacts]
         _require_one_network(artifacts, manifests)
         for path, manifest in zip(artifacts, manifests, strict=True):
-            require_own_description(path, manifest)
+            require_matching_metadata(path, manifest)
     first = manifests[0]
+    # Device, baseline and images are checked before the network is built, which takes minutes.
+    place = ""
     if device is not None:
-        with step(f"Asking {device.uri}"):  # before the work of minutes, not after it
+        with step(f"Connecting to {device.uri}"):
             place = device.host.label
     if baseline is not None:
-        require_comparable(baseline, _of_the_report(first))
-    # likewise before it
+        require_comparable(baseline, network=first.info.name, precision=first.precision)
     given = None if source is None else load_images(first, source, samples)
-    networks = rebuild(first, weights=weights, calib_data=calib_data)
-    images = given or load_images(first, _calibrated_with(networks), samples)
-    asked = {"min_sqnr_db": min_sqnr_db, "min_top1_agreement": min_top1_agreement}
-    demanded = {name: limit for name, limit in asked.items() if limit is not None}
-    tolerances = replace(default_tolerances(first.info), demanded=demanded, **demanded)
+    stages = rebuild(first, weights=weights, calib_data=calib_data)
+    images = given or load_images(first, _calibration_path(stages), samples)
     report = run_ladder(
-        networks,
+        stages,
         artifacts,
         images,
-        tolerances=tolerances,
+        tolerances=_tolerances(first, min_sqnr_db, min_top1_agreement),
         layers=layers,
         worst=worst,
         on_device=None if device is None else partial(run_artifact, device),
     )
     if device is not None:
-        report = replace(report, device=place)
+        report = report.model_copy(update={"device": place})
     if baseline is None:
         return report
-    return replace(report, regressions=regressions(baseline, to_document(report)))
+    return report.model_copy(update={"regressions": regressions(baseline, report)})
 
 
-def _of_the_report(manifest: Manifest) -> dict[str, object]:
-    """Return what a report of these artifacts will say of itself."""
-    return {
-        "kind": KIND,
-        "schema": SCHEMA,
-        "network": manifest.info.name,
-        "precision": manifest.document["precision"],
-    }
+def _tolerances(
+    manifest: Manifest, min_sqnr_db: float | None, min_top1_agreement: float | None
+) -> Tolerances:
+    """Return the default tolerances of a network with the user's limits."""
+    limits = {"min_sqnr_db": min_sqnr_db, "min_top1_agreement": min_top1_agreement}
+    demanded = {name: limit for name, limit in limits.items() if limit is not None}
+    return replace(default_tolerances(manifest.info), demanded=demanded, **demanded)
 
 
-def _calibrated_with(networks: Stages) -> Path | None:
-    """Return where the calibration images are; None for those that the package carries."""
-    source = EMBEDDED if networks.calibration is None else networks.calibration.source
+def _calibration_path(stages: Stages) -> Path | None:
+    """Return where the calibration images are; None for the bundled images."""
+    source = EMBEDDED if stages.calibration is None else stages.calibration.source
     return None if source == EMBEDDED else Path(source)
 
 
-def require_own_description(path: Path, manifest: Manifest) -> None:
-    """Raise unless an artifact says of itself what its manifest says of it.
+def require_matching_metadata(path: Path, manifest: Manifest) -> None:
+    """Raise unless the metadata inside an artifact agrees with its manifest.
 
-    Preprocessing is what an app takes from the artifact and a rebuilt network from the manifest: if
-    the two differ, one of them feeds the network other images.
+    An app takes the preprocessing from the artifact, a rebuilt network from the manifest. If they
+    differ, one of the two preprocesses images in the wrong way.
 
     Raises:
-        ArtifactError: naming every field that differs.
+        ArtifactError: the artifact has no metadata, or a field differs.
     """
     with open_runner(path) as runner:
-        found = _described(runner.metadata)
+        found = _flatten(runner.metadata)
     if not found:
         raise ArtifactError(
-            f"{path} does not say what it is: it carries no mobiledeploy metadata.",
+            f"{path} has no mobiledeploy metadata, so it cannot be compared with its manifest.",
             remedy="Export it with `mobiledeploy export`.",
         )
-    expected = _expected(manifest)
     different = [
         f"{name} is {found.get(name)!r} in the artifact and {value!r} in the manifest"
-        for name, value in expected.items()
+        for name, value in _expected_metadata(manifest).items()
         if found.get(name) != value
     ]
     if different:
         raise ArtifactError(
             f"{path} and its manifest do not describe one network: {'; '.join(different)}.",
-            remedy="Restore the two that belong together, or export the artifact again.",
+            remedy="Restore the two files of one export, or export the artifact again.",
         )
 
 
-def _described(metadata: Mapping[str, object]) -> dict[str, object]:
-    """Return what an artifact says of itself, one level deep: {"input.mean": [...], ...}."""
+def _flatten(metadata: Mapping[str, object]) -> dict[str, object]:
+    """Return metadata with nested fields as one name, for example `input.mean`."""
     flat: dict[str, object] = {}
     for key, value in metadata.items():
         if isinstance(value, dict):
@@ -155,12 +152,12 @@ def _described(metadata: Mapping[str, object]) -> dict[str, object]:
     return flat
 
 
-def _expected(manifest: Manifest) -> dict[str, object]:
-    """Return what an artifact has to say of itself, from its manifest (see `export.metadata`)."""
-    info, document = manifest.info, manifest.document
+def _expected_metadata(manifest: Manifest) -> dict[str, object]:
+    """Return the metadata that `artifact.metadata` writes for the network of a manifest."""
+    info = manifest.info
     return {
         "name": info.name,
-        "precision": document["precision"],
+        "precision": manifest.precision,
         "input.channels": info.input.channels,
         "input.center_crop": info.input.height,
         "input.resize_short_side": info.input.resize_short_side,
@@ -168,13 +165,13 @@ def _expected(manifest: Manifest) -> dict[str, object]:
         "input.mean": list(info.preprocessing.mean),
         "input.std": list(info.preprocessing.std),
         "output.classes": info.classes,
-        "weights.sha256": document["weights"]["sha256"],
-        "encodings_sha256": document.get("encodings_sha256", ""),
+        "weights.sha256": manifest.weights.sha256,
+        "encodings_sha256": manifest.encodings_sha256,
     }
 
 
 def _require_one_network(artifacts: Sequence[Path], manifests: Sequence[Manifest]) -> None:
-    """Raise unless all manifests describe the same network."""
+    """Raise ArtifactError unless all manifests describe the same network."""
     expected = _identity(manifests[0])
     for path, manifest in zip(artifacts, manifests, strict=True):
         different = [k for k, value in _identity(manifest).items() if value != expected[k]]
@@ -182,18 +179,17 @@ def _require_one_network(artifacts: Sequence[Path], manifests: Sequence[Manifest
             raise ArtifactError(
                 f"{path} and {artifacts[0]} hold different networks and cannot be compared: their"
                 f" manifests differ in {', '.join(different)}.",
-                remedy="Check each with a `mobiledeploy parity` of its own; `mobiledeploy diff`"
-                " shows how they differ.",
+                remedy="Run `mobiledeploy parity` for each; `mobiledeploy diff` shows how they"
+                " differ.",
             )
 
 
 def _identity(manifest: Manifest) -> dict[str, object]:
-    """Return what makes the network, wherever its weights lay."""
-    document = manifest.document
-    described = document["weights"]
+    """Return what defines the network, without the path of its weights."""
+    weights = manifest.weights
     return {
         "spec": replace(manifest.spec, weights=""),
-        "weights": [described[name] for name in ("source", "sha256", "dialect")],
-        "precision": document["precision"],
-        "encodings_sha256": document.get("encodings_sha256"),
+        "weights": (weights.source, weights.sha256, weights.dialect),
+        "precision": manifest.precision,
+        "encodings_sha256": manifest.encodings_sha256,
     }

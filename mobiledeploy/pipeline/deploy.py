@@ -1,7 +1,4 @@
-"""The stages in order, and the only module that knows them all.
-
-spec ─▶ build ─▶ fold ─▶ equalize ─▶ quantize ─▶ export ─▶ parity
-"""
+"""Take a built network to checked artifacts: stages, export, parity, gates, manifests."""
 
 from __future__ import annotations
 
@@ -10,113 +7,144 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobiledeploy.artifact.artifact import Artifact, Format
+from mobiledeploy.artifact.coverage import require_int8
 from mobiledeploy.artifact.manifest import write_manifest
 from mobiledeploy.data.calibration import embedded_calibration
-from mobiledeploy.errors import DataError
-from mobiledeploy.export.write import artifact_name, export_executorch, export_onnx
-from mobiledeploy.network import (
-    CalibrationSet,
-    FloatModel,
-    FoldedModel,
-    QuantizedModel,
-    QuantRecipe,
-    Stages,
-)
+from mobiledeploy.errors import DataError, GateError, UsageError
+from mobiledeploy.export.write import artifact_name, export
+from mobiledeploy.parity.ladder import require_passed
 from mobiledeploy.parity.report.json_report import summary
 from mobiledeploy.parity.run_ladder import run_ladder
 from mobiledeploy.parity.tolerances import default_tolerances
-from mobiledeploy.parity.types import ParityReport
-from mobiledeploy.pipeline.build import take_through_stages
-from mobiledeploy.quantization.mixed_precision import MixedPrecision
-from mobiledeploy.utils.files import moved_when_done, require_home_for_artifacts
+from mobiledeploy.pipeline.stages import run_stages
+from mobiledeploy.utils.files import moved_when_done, require_artifact_folder
 from mobiledeploy.utils.progress import step
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
+    from mobiledeploy.network import (
+        CalibrationSet,
+        FloatModel,
+        FoldedModel,
+        QuantizedModel,
+        QuantRecipe,
+        Stages,
+    )
+    from mobiledeploy.parity.types import ParityReport
+    from mobiledeploy.quantization.mixed_precision import MixedPrecision
 
 _PARITY_IMAGES = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Deployment:
-    """What `deploy` made.
+    """What `deploy` wrote.
 
     Attributes:
         model: The network that the artifacts encode.
-        manifests: Beside each artifact, in the same order.
-        parity: None where it was not asked for.
+        artifacts: The files, in the order of the formats. If a gate failed, their names say so:
+            `NAME.failed.pte`.
+        manifests: The manifest of each artifact, in the same order.
+        parity: The parity report; None if parity was not checked.
+        failure: The error of the gate that failed; None if all gates passed.
+        kept: Artifacts of an earlier export that are still in place because a gate failed.
     """
 
     model: QuantizedModel | FoldedModel
     artifacts: tuple[Artifact, ...]
     manifests: tuple[Path, ...]
     parity: ParityReport | None
+    failure: GateError | None = None
+    kept: tuple[Path, ...] = ()
+
+    def require_passed(self) -> None:
+        """Raise unless all gates passed.
+
+        Raises:
+            GateError: parity failed, or too little is computed in int8.
+        """
+        if self.failure is not None:
+            raise self.failure
 
 
 def deploy(
     model: FloatModel,
     *,
-    formats: Sequence[Format] = ("pte",),
+    formats: Sequence[str] = (Format.PTE,),
     calibration: CalibrationSet | None,
     recipe: QuantRecipe | None = None,
-    demand: MixedPrecision | None = None,
+    mixed_precision: MixedPrecision | None = None,
     out: Path = Path("exports"),
     parity: bool = True,
+    min_int8_coverage: float | None = None,
 ) -> Deployment:
-    """Take a built network all the way to artifacts, and check them.
+    """Quantize and export a built network, and check the artifacts.
+
+    If a gate fails, the artifacts of an earlier export stay in place and the new ones are written
+    as `NAME.failed.pte`.
 
     Args:
-        model: From `build`.
-        formats: Which artifacts to write.
-        calibration: Images to quantize with; None exports float.
-        recipe: How to quantize.
-        demand: Which layers should compute in float.
+        model: The network, from `build`.
+        formats: Formats of the artifacts: "pte", "onnx".
+        calibration: Images to quantize with; None exports in float.
+        recipe: How to quantize; None for `QuantRecipe()`.
+        mixed_precision: Chooses the layers that stay in float; None for those of the recipe.
         out: The folder to write to.
-        parity: Whether to run the artifacts against the network.
+        parity: Whether to run the artifacts and compare them with the network.
+        min_int8_coverage: Least share of multiply-accumulates and of activations in int8; None
+            for no limit.
 
     Returns:
-        Artifacts with their manifests; `parity.passed` says whether they hold what they promise.
+        The artifacts and their manifests. `require_passed` raises the error of a failed gate.
 
     Raises:
-        UsageError: the folder's path is no text.
-        DataError: a float network is to be checked, and the package's images do not fit it.
+        UsageError: there is no such format, or the folder's path is not UTF-8.
+        DataError: the bundled images cannot check this float network.
         ExportError: an exporter refused the network.
         RuntimeFailedError: an artifact could not be written or run.
     """
-    require_home_for_artifacts(out)
-    checked_on = _images_to_check_on(model, calibration) if parity else None
-    networks = take_through_stages(model, calibration, recipe, demand)
-    deployed = networks.deployed
-    exporters: Mapping[Format, Callable[[QuantizedModel | FoldedModel, Path], Artifact]] = {
-        "onnx": export_onnx,
-        "pte": export_executorch,
-    }
-    # what was exported before stays, artifacts and manifests, until all that replaces it is there
+    wanted = [_format(name) for name in formats]
+    require_artifact_folder(out)
+    images = _parity_images(model, calibration) if parity else None
+    stages = run_stages(model, calibration, recipe, mixed_precision)
+    deployed = stages.deployed
     with moved_when_done(out) as folder:
-        written = [
-            exporters[name](deployed, folder / artifact_name(deployed, name)) for name in formats
-        ]
+        artifacts = [export(deployed, f, folder / artifact_name(deployed, f)) for f in wanted]
         report = None
-        if checked_on is not None:
+        if images is not None:
             with step("Checking parity"):
-                paths = [artifact.path for artifact in written]
-                report = _check(networks, paths, checked_on, demand)
+                report = _check_parity(stages, artifacts, images, mixed_precision)
+        kept: list[Path] = []
+        if _failed_gate(artifacts, report, min_int8_coverage):
+            earlier = [out / artifact.path.name for artifact in artifacts]
+            kept = [path for path in earlier if path.is_file()]
+            artifacts, report = _rename_failed(artifacts, report)
+        failure = _failed_gate(artifacts, report, min_int8_coverage)
         found = None if report is None else summary(report)
-        manifests = [write_manifest(artifact, deployed, found, home=out) for artifact in written]
+        manifests = [write_manifest(artifact, deployed, found, home=out) for artifact in artifacts]
     return Deployment(
         model=deployed,
-        artifacts=tuple(replace(artifact, path=out / artifact.path.name) for artifact in written),
+        artifacts=tuple(replace(artifact, path=out / artifact.path.name) for artifact in artifacts),
         manifests=tuple(out / path.name for path in manifests),
         parity=report,
+        failure=failure,
+        kept=tuple(kept),
     )
 
 
-def _images_to_check_on(model: FloatModel, calibration: CalibrationSet | None) -> CalibrationSet:
-    """Return some of the calibration's images; for a float network, of the package's own.
+def _format(name: str) -> Format:
+    for known in Format:
+        if known == name:
+            return known
+    raise UsageError(f"There is no format {name!r}.", remedy=f"Choose from {', '.join(Format)}.")
+
+
+def _parity_images(model: FloatModel, calibration: CalibrationSet | None) -> CalibrationSet:
+    """Return some of the calibration images, or of the bundled images for a float network.
 
     Raises:
-        DataError: the package's do not fit the network.
+        DataError: the bundled images do not fit the network.
     """
     if calibration is not None:
         return calibration.spread(_PARITY_IMAGES)
@@ -125,17 +153,58 @@ def _images_to_check_on(model: FloatModel, calibration: CalibrationSet | None) -
             images = embedded_calibration(model.info)
     except DataError as error:
         raise DataError(
-            f"The images of this package cannot check the artifacts: {error.message}",
-            remedy="Give --no-parity, and images of your own to `mobiledeploy parity` afterwards.",
+            f"The bundled images cannot check the artifacts: {error.message}",
+            remedy="Pass --no-parity, then check with `mobiledeploy parity --data` and your own"
+            " images.",
         ) from error
     return images.spread(_PARITY_IMAGES)
 
 
-def _check(
-    networks: Stages, paths: Sequence[Path], images: CalibrationSet, demand: MixedPrecision | None
+def _check_parity(
+    stages: Stages,
+    artifacts: Sequence[Artifact],
+    images: CalibrationSet,
+    mixed_precision: MixedPrecision | None,
 ) -> ParityReport:
-    """Run the artifacts on images, against the network that they should be."""
-    tolerances = default_tolerances(networks.original.info)
-    if demand is not None and demand.min_sqnr_db is not None:
-        tolerances = replace(tolerances, min_sqnr_db=demand.min_sqnr_db)
-    return run_ladder(networks, paths, images, tolerances=tolerances, quick=True)
+    """Compare the artifacts with the network that they encode."""
+    tolerances = default_tolerances(stages.original.info)
+    if mixed_precision is not None and mixed_precision.min_sqnr_db is not None:
+        tolerances = replace(tolerances, min_sqnr_db=mixed_precision.min_sqnr_db)
+    paths = [artifact.path for artifact in artifacts]
+    return run_ladder(stages, paths, images, tolerances=tolerances, quick=True)
+
+
+def _failed_gate(
+    artifacts: Sequence[Artifact], report: ParityReport | None, min_int8_coverage: float | None
+) -> GateError | None:
+    """Return the error of the first gate that failed."""
+    try:
+        if report is not None:
+            require_passed(report)
+        if min_int8_coverage is not None:
+            for artifact in artifacts:
+                require_int8(artifact.path.name, artifact.coverage, min_int8_coverage)
+    except GateError as error:
+        return error
+    return None
+
+
+def _rename_failed(
+    artifacts: Sequence[Artifact], report: ParityReport | None
+) -> tuple[list[Artifact], ParityReport | None]:
+    """Rename artifacts to `NAME.failed.SUFFIX`, in the report too."""
+    names: dict[str, str] = {}
+    renamed = []
+    for artifact in artifacts:
+        path = artifact.path
+        target = path.with_name(f"{path.stem}.failed{path.suffix}")
+        path.rename(target)
+        names[path.name] = target.name
+        renamed.append(replace(artifact, path=target))
+    if report is None:
+        return renamed, None
+    compared = [entry.model_copy(update={"file": names[entry.file]}) for entry in report.artifacts]
+    rungs = [
+        rung.model_copy(update={"artifact": names.get(rung.artifact, "")}) for rung in report.rungs
+    ]
+    return renamed, report.model_copy(update={"artifacts": tuple(compared), "rungs": tuple(rungs)})

@@ -1,4 +1,4 @@
-"""Compare two artifacts, and each with the float network that its manifest describes."""
+"""Compare two artifacts, and each with the float network of its manifest."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def diff(a: Path, b: Path, data: Path | None = None, samples: int | None = None)
 
     Args:
         a: The reference.
-        b: The other.
-        data: Images to run both on: a folder, or an `.npz`; None runs nothing.
-        samples: How many of them; None takes all.
+        b: The candidate.
+        data: Images to run both on, a folder or an `.npz`; None compares no outputs.
+        samples: Number of images; None for all.
 
     Raises:
         ArtifactError: an artifact or manifest is missing or damaged, or the two do not belong

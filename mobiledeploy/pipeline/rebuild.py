@@ -1,68 +1,72 @@
-"""The network again, from the manifest of an artifact.
+"""Build the network of a manifest again.
 
-In: a `Manifest`, and where checkpoint and calibration images are now if they have moved. Out: the
-network in all its stages. Invariant: weights, images and int8 network are those of the manifest, by
-sha256, or nothing is returned.
+In: a `Manifest`, and the new paths of checkpoint and calibration images if they have moved. Out:
+the network after each stage. Invariant: weights, images and int8 network are those of the manifest,
+by sha256; otherwise nothing is returned.
 """
 
 from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mobiledeploy.data.calibration import embedded_calibration, load_calibration
 from mobiledeploy.errors import ArtifactError, DataError, OtherInputsError, UsageError, WeightsError
 from mobiledeploy.network import EMBEDDED, QuantizedModel
-from mobiledeploy.pipeline.build import build, take_through_stages
+from mobiledeploy.pipeline.build import build
+from mobiledeploy.pipeline.stages import run_stages
 from mobiledeploy.utils.files import sha256_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
     from mobiledeploy.artifact.manifest import Manifest
-    from mobiledeploy.network import CalibrationSet, FloatModel, Stages
+    from mobiledeploy.network import CalibrationSet, Encoding, FloatModel, Stages
+
+_WEIGHTS_REMEDY = "Pass the checkpoint with --weights, or export the artifact again."
+_IMAGES_REMEDY = "Pass the images with --calib-data, or export the artifact again."
 
 
 def rebuild(
     manifest: Manifest, *, weights: Path | None = None, calib_data: Path | None = None
 ) -> Stages:
-    """Build what a manifest describes.
+    """Build the network of a manifest.
 
     Args:
-        manifest: From `read_manifest`.
-        weights: The checkpoint, where it is no longer where it was.
-        calib_data: The calibration images, likewise.
+        manifest: The manifest, from `read_manifest`.
+        weights: The checkpoint, if it has moved.
+        calib_data: The calibration images, if they have moved.
 
     Raises:
-        ArtifactError: weights, calibration images or result are not those of the manifest.
+        ArtifactError: weights, calibration images or the result are not those of the manifest.
         WeightsError: the checkpoint cannot be found or read.
         DataError: the images cannot be found or read.
     """
     model = rebuild_float(manifest, find_checkpoint(manifest, weights))
     calibration = find_calibration(manifest, calib_data)
     try:
-        networks = take_through_stages(model, calibration, manifest.recipe)
-    except UsageError as error:  # a layer to keep in float that it has not
-        raise _no_network(manifest, error) from error
-    if calibration is not None:
-        _require_same_network(manifest, networks)
-    return networks
+        stages = run_stages(model, calibration, manifest.recipe)
+    except UsageError as error:  # for example, the recipe names a layer that does not exist
+        raise _invalid_network(manifest, error) from error
+    if isinstance(stages.deployed, QuantizedModel):
+        _require_same_network(manifest, stages.deployed)
+    return stages
 
 
 def rebuild_float(manifest: Manifest, checkpoint: Path | None) -> FloatModel:
     """Build the float network of a manifest.
 
     Args:
-        manifest: Of an artifact.
-        checkpoint: From `find_checkpoint`.
+        manifest: The manifest of an artifact.
+        checkpoint: The checkpoint, from `find_checkpoint`.
 
     Raises:
-        ArtifactError: the manifest describes no network that can be built.
-        OtherInputsError: its weights are not those of the manifest.
-        WeightsError: they cannot be had or read.
+        ArtifactError: the manifest describes a network that cannot be built.
+        OtherInputsError: the weights are not those of the manifest.
+        WeightsError: the weights cannot be downloaded or read.
     """
-    spec, described = manifest.spec, manifest.document["weights"]
+    spec, recorded = manifest.spec, manifest.weights
     fields = {
         name: getattr(spec, name)
         for name in spec.__dataclass_fields__
@@ -76,156 +80,142 @@ def rebuild_float(manifest: Manifest, checkpoint: Path | None) -> FloatModel:
             **fields,
         )
     except UsageError as error:
-        raise _no_network(manifest, error) from error
-    if model.info.provenance.sha256 != described["sha256"]:
-        raise OtherInputsError(
-            f"The weights of {model.info.provenance.origin} are not those of the artifact.",
-            remedy="Say with --weights where the checkpoint is, or export the artifact again.",
-        )
+        raise _invalid_network(manifest, error) from error
     info = model.info
-    if described["source"] != "file":  # published weights from a file: by their sha256 the same
-        provenance = replace(
-            info.provenance, source=described["source"], origin=described["origin"]
+    if info.provenance.sha256 != recorded.sha256:
+        raise OtherInputsError(
+            f"The weights of {info.provenance.origin} are not those of the artifact.",
+            remedy=_WEIGHTS_REMEDY,
         )
+    if recorded.source != "file":  # published weights read from a file have the same sha256
+        provenance = replace(info.provenance, source=recorded.source, origin=recorded.origin)
         info = replace(info, name=spec.name, source=asdict(spec), provenance=provenance)
     return replace(model, info=info.with_labels(manifest.labels))
 
 
-def _no_network(manifest: Manifest, error: UsageError) -> ArtifactError:
-    """Return the error of a manifest that was edited: nobody typed what is wrong."""
+def _invalid_network(manifest: Manifest, error: UsageError) -> ArtifactError:
+    """Return the error for a manifest that was edited; the user's command is not at fault."""
     return ArtifactError(
-        f"The manifest {manifest.path} describes no network: {error.message}",
+        f"The manifest {manifest.path} describes an invalid network: {error.message}",
         remedy="Restore the manifest, or export the artifact again.",
     )
 
 
-def _require_same_network(manifest: Manifest, networks: Stages) -> None:
-    deployed = networks.deployed
-    assert isinstance(deployed, QuantizedModel)
-    moved = _moved(manifest.document["encodings"], deployed.encodings)
-    if deployed.encodings_digest == manifest.document["encodings_sha256"] and not moved:
+def _require_same_network(manifest: Manifest, found: QuantizedModel) -> None:
+    """Raise ArtifactError unless the int8 network is the one that the manifest describes."""
+    recorded = {name: record.encoding for name, record in manifest.encodings.items()}
+    moved = _different_keys(recorded, found.encodings)
+    if found.encodings_digest == manifest.encodings_sha256 and not moved:
         return
-    differ = (
-        f"{len(moved)} of {len(deployed.encodings)} activation encodings differ, first that of"
+    difference = (
+        f"{len(moved)} of {len(found.encodings)} activation encodings differ; the first is that of"
         f" {moved[0]}"
         if moved
-        else "all activation encodings agree, so it is weights that were rounded differently"
+        else "all activation encodings agree, but weights were rounded differently"
     )
+    tools = manifest.tool_versions
+    versions = ", ".join(f"{name} {tools[name]}" for name in ("torch", "torchao") if name in tools)
     raise ArtifactError(
-        f"The network could not be rebuilt from the manifest {manifest.path}: {differ}.",
-        remedy=f"Rebuild it with the tools that made it ({_versions(manifest)}), or export the"
-        " artifact again. If the manifest was edited, restore it. `mobiledeploy reproduce` shows"
-        " what differs.",
+        f"The network could not be rebuilt from the manifest {manifest.path}: {difference}.",
+        remedy=f"Rebuild it with the versions that made it ({versions}), or export the artifact"
+        " again. If the manifest was edited, restore it. `mobiledeploy reproduce` shows what"
+        " differs.",
     )
 
 
-def _moved(stored: dict[str, Any], rebuilt: Any) -> list[str]:
-    """Return the tensors whose encodings are not the stored ones."""
-    known = {name: (e["scale"], e["zero_point"]) for name, e in stored.items()}
-    found = {name: (e.scale, e.zero_point) for name, e in rebuilt.items()}
-    return [name for name in found | known if found.get(name) != known.get(name)]
-
-
-def _versions(manifest: Manifest) -> str:
-    tools = manifest.document.get("tool_versions", {})
-    return ", ".join(f"{name} {tools[name]}" for name in ("torch", "torchao") if name in tools)
+def _different_keys(one: Mapping[str, Encoding], other: Mapping[str, Encoding]) -> list[str]:
+    """Return the names whose encodings differ or exist on one side only."""
+    return [name for name in {**other, **one} if one.get(name) != other.get(name)]
 
 
 def find_checkpoint(manifest: Manifest, given: Path | None = None) -> Path | None:
-    """Return the checkpoint file; None where the weights are named and no file was given.
+    """Return the checkpoint file, or None if the weights are published or random.
 
     Args:
-        manifest: Says where it was, and its sha256.
-        given: Where it is now; nowhere else is looked.
+        manifest: Has the path of the export and the sha256.
+        given: The path of the checkpoint now; no other place is searched.
 
     Raises:
-        UsageError: a file is given for random weights, which have none.
+        UsageError: a file is given, but the weights are random.
         WeightsError: there is no file.
-        OtherInputsError: there are only files of other contents.
+        OtherInputsError: no file has the sha256 of the manifest.
     """
-    described = manifest.document["weights"]
-    if described["source"] == "random" and given is not None:
+    recorded = manifest.weights
+    if recorded.source == "random" and given is not None:
         raise UsageError(
-            f"The weights are random ({described['origin']}): they come from no file.",
+            f"The weights are random ({recorded.origin}) and come from no file.",
             remedy="Leave --weights out.",
         )
-    if described["source"] != "file" and given is None:
+    if recorded.source != "file" and given is None:
         return None
-    places = list(manifest.places_of(manifest.spec.weights, described, given))
-    found = [path for path in places if path.is_file()]
+    paths = manifest.checkpoint_paths(given)
+    found = [path for path in paths if path.is_file()]
     for path in found:
-        if sha256_of(path) == described["sha256"]:
+        if sha256_of(path) == recorded.sha256:
             return path
-    where = " and ".join(str(path) for path in found or places)
+    where = " and ".join(str(path) for path in found or paths)
     if not found:
         raise WeightsError(
-            f"The checkpoint is no longer at {where}.", remedy="Say with --weights where it is."
+            f"The checkpoint is no longer at {where}.", remedy="Pass its path with --weights."
         )
     raise OtherInputsError(
         f"The weights at {where} are not those of the artifact: the sha256 is"
-        f" {sha256_of(found[0])[:12]}..., expected {described['sha256'][:12]}...",
-        remedy="Say with --weights where the checkpoint is, or export the artifact again.",
+        f" {sha256_of(found[0])[:12]}..., expected {str(recorded.sha256)[:12]}...",
+        remedy=_WEIGHTS_REMEDY,
     )
 
 
 def find_calibration(manifest: Manifest, given: Path | None = None) -> CalibrationSet | None:
-    """Load the images that the network was calibrated with; None where it is a float one.
+    """Load the calibration images, or return None for a float network.
 
     Args:
-        manifest: Says where they were, how many, and the sha256 of their ordered list.
-        given: Where they are now; nowhere else is looked.
+        manifest: Has the path of the export, the number of images and the sha256 of their list.
+        given: The path of the images now; no other place is searched.
 
     Raises:
-        UsageError: images are given for a float network.
-        DataError: there are none, too few, or one cannot be read.
-        OtherInputsError: there are only other ones.
+        UsageError: images are given, but the network is a float network.
+        DataError: there are no images, too few, or one cannot be read.
+        OtherInputsError: no images have the sha256 of the manifest.
     """
-    if manifest.recipe is None:
+    recorded = manifest.calibration
+    if recorded is None:
         if given is not None:
             raise UsageError(
-                "The artifact is a float one: there was no calibration.",
+                "The artifact is a float network and has no calibration.",
                 remedy="Leave --calib-data out.",
             )
         return None
-    described = manifest.document["calibration"]
-    places: list[Path | None] = [None]
-    if described["source"] != EMBEDDED or given is not None:
-        places = [*manifest.places_of(described["source"], described, given)]
-    found = [path for path in places if path is None or path.exists()]
-    if not found:
+    paths = manifest.calibration_paths(given)
+    embedded = recorded.source == EMBEDDED and given is None
+    sources = [None] if embedded else [path for path in paths if path.exists()]
+    if not sources:
         raise DataError(
-            f"The calibration images are no longer at {' and '.join(map(str, places))}, and the"
+            f"The calibration images are no longer at {' and '.join(map(str, paths))}, and the"
             " int8 network cannot be rebuilt without them.",
-            remedy="Say with --calib-data where they are.",
+            remedy="Pass their path with --calib-data.",
         )
-    others: list[str] = []
+    rejected: list[str] = []
     unusable: list[str] = []
-    for path in found:
+    for source in sources:
         try:
-            images = _load(manifest, path, described["count"])
+            images = _load(manifest, source, recorded.count)
         except DataError as error:
             unusable.append(error.message)
             continue
-        if images.sha256 == described["sha256"]:
+        if images.sha256 == recorded.sha256:
             return images
-        others.append(_other(path, images.sha256))
-    remedy = "Say with --calib-data where the images are, or export the artifact again."
-    if not others:
-        raise DataError(" ".join(unusable), remedy=remedy)
+        name = "the bundled images" if source is None else f"those of {source}"
+        rejected.append(f"{name} have the sha256 {images.sha256[:12]}...")
+    if not rejected:
+        raise DataError(" ".join(unusable), remedy=_IMAGES_REMEDY)
     raise OtherInputsError(
-        "The calibration images are not those that the artifact was made with:"
-        f" {' and '.join(others)}, expected {str(described['sha256'])[:12]}... for"
-        f" {described['count']} images.",
-        remedy=remedy,
+        f"The calibration images are not those of the artifact: {' and '.join(rejected)},"
+        f" expected {recorded.sha256[:12]}... for {recorded.count} images.",
+        remedy=_IMAGES_REMEDY,
     )
 
 
-def _other(path: Path | None, sha256: str) -> str:
-    where = "those that this package carries" if path is None else f"those of {path}"
-    return f"{where} have the sha256 {sha256[:12]}..."
-
-
-def _load(manifest: Manifest, path: Path | None, count: int) -> CalibrationSet:
-    if path is None:
+def _load(manifest: Manifest, source: Path | None, count: int) -> CalibrationSet:
+    if source is None:
         return embedded_calibration(manifest.info, count)
-    return load_calibration(path, manifest.info, samples=count)
+    return load_calibration(source, manifest.info, samples=count)

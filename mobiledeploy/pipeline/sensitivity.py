@@ -1,26 +1,19 @@
-"""The stages in order, and the only module that knows them all.
-
-spec ─▶ build ─▶ fold ─▶ equalize ─▶ quantize ─▶ export ─▶ parity
-"""
+"""Measure what int8 costs in each layer of a network."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from mobiledeploy.graph.fold_batch_norm import fold
-from mobiledeploy.network import (
-    CalibrationSet,
-    FloatModel,
-    QuantRecipe,
-)
-from mobiledeploy.pipeline.build import rescaled
+from mobiledeploy.network import QuantRecipe
+from mobiledeploy.pipeline.stages import equalize_as
 from mobiledeploy.quantization.plan import plan, round_parameters
 from mobiledeploy.quantization.sensitivity import SensitivityReport, measure_layers
 from mobiledeploy.utils.progress import step
 from mobiledeploy.utils.threads import on_one_thread
 
 if TYPE_CHECKING:
-    pass
+    from mobiledeploy.network import CalibrationSet, FloatModel
 
 
 @on_one_thread
@@ -30,21 +23,21 @@ def measure_sensitivity(
     images: CalibrationSet,
     recipe: QuantRecipe | None = None,
 ) -> SensitivityReport:
-    """Measure what each layer's int8 costs, and what keeping it in float would bring back.
+    """Measure what int8 costs in each layer, and what keeping the layer in float regains.
 
     Args:
-        model: From `build`.
+        model: The network, from `build`.
         calibration: Images to quantize with.
-        images: To measure on.
-        recipe: How to quantize.
+        images: Images to measure on.
+        recipe: How to quantize; None for `QuantRecipe()`.
 
     Raises:
-        ExportError: the network holds an operator without an int8 form.
+        ExportError: the network has an operator that cannot be quantized.
     """
     recipe = recipe or QuantRecipe()
     with step("Folding BatchNorm"):
         folded = fold(model)
-    planned = plan(rescaled(folded, calibration, recipe), calibration, recipe)
+    planned = plan(equalize_as(recipe, folded, calibration), calibration, recipe)
     rounded = round_parameters(planned, recipe, calibration.images)
     alone = round_parameters(planned, recipe, calibration.images, alone=True)
     int8_sqnr_db, layers = measure_layers(planned, rounded, alone, images.images)

@@ -6,13 +6,24 @@ Importing this module imports pydantic, so the command line imports it inside it
 from __future__ import annotations
 
 import json
+from functools import reduce
+from operator import or_
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainSerializer, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainSerializer,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.json_schema import GenerateJsonSchema
 
 from mobiledeploy.utils.json_numbers import decode_float, encode_floats
 
 _SHOWN = 40  # characters of a wrong value
+_DIALECT = GenerateJsonSchema.schema_dialect
 
 
 class JsonModel(BaseModel):
@@ -22,6 +33,7 @@ class JsonModel(BaseModel):
         frozen=True,
         extra="ignore",
         strict=True,
+        serialize_by_alias=True,
         json_schema_serialization_defaults_required=True,
     )
 
@@ -38,9 +50,22 @@ JsonFloat = Annotated[
 """A float that may be infinite or NaN, written as `json_numbers` says: null is +inf."""
 
 
-def schema_text(model: type[BaseModel]) -> str:
-    """Return the JSON schema of what a model writes, as the text of a file."""
-    return json.dumps(model.model_json_schema(mode="serialization"), indent=2) + "\n"
+class _SchemaWithoutTitles(GenerateJsonSchema):
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002
+        """Return False: the titles would only repeat the names of the fields."""
+        return False
+
+
+def schema_text(*documents: type[BaseModel]) -> str:
+    """Return the JSON schema of the documents that these models write, as the text of a file.
+
+    With several models, a document has to match one of them.
+    """
+    union: Any = reduce(or_, documents)
+    schema = TypeAdapter(union).json_schema(
+        mode="serialization", schema_generator=_SchemaWithoutTitles
+    )
+    return json.dumps({"$schema": _DIALECT} | schema, indent=2) + "\n"
 
 
 def explain_invalid(error: ValidationError) -> str:
@@ -49,9 +74,12 @@ def explain_invalid(error: ValidationError) -> str:
     For example: `measurements.1.threads` is "two", expected a whole number
     """
     problem = error.errors(include_url=False)[0]
-    where = ".".join(map(str, problem["loc"])) or "the document"
+    names = [str(name) for name in problem["loc"] if name not in _UNION_MEMBERS]
+    where = f"`{'.'.join(names)}`" if names else "the document"
     if problem["type"] == "missing":
-        return f"`{where}` is missing"
+        return f"{where} is missing"
+    if problem["type"] in _UNKNOWN:
+        return f"{where} is not a known field"
     if problem["type"] == "json_invalid":
         return f"it is not JSON ({problem['ctx']['error']})"
     if problem["type"] == "value_error":
@@ -59,12 +87,15 @@ def explain_invalid(error: ValidationError) -> str:
     shown = json.dumps(problem["input"], default=str)
     shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
     text = _EXPECTED.get(problem["type"], problem["msg"].removeprefix("Input should be "))
-    return f"`{where}` is {shown}, expected {text.format(**problem.get('ctx', {}))}"
+    return f"{where} is {shown}, expected {text.format(**problem.get('ctx', {}))}"
 
 
+_UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
+_UNION_MEMBERS = ("int", "float", "bool", "str")  # pydantic adds the member that it tried
 # pydantic's name of an error -> what was expected
 _EXPECTED = {
     "bool_type": "true or false",
+    "dataclass_type": "an object",
     "dict_type": "an object",
     "finite_number": "a finite number",
     "float_type": "a number",
@@ -76,6 +107,6 @@ _EXPECTED = {
     "literal_error": "{expected}",
     "model_type": "an object",
     "string_type": "text",
-    "too_short": "a list with at least {min_length} entry",
+    "too_short": "a list with {min_length} or more entries",
     "tuple_type": "a list",
 }

@@ -15,9 +15,9 @@ with quietly():
     from executorch.exir._serialize._named_data_store import NamedDataStore
 
     from mobiledeploy.export.xnnpack_passes.space_to_depth_stem import (
-        pair_pixels,
-        pair_taps,
-        stem_reads_pairs,
+        convert_stem,
+        paired_weight,
+        space_to_depth_stems,
     )
 
 INT8, WEIGHT = schema.XNNDatatype.xnn_datatype_qint8, schema.XNNDatatype.xnn_datatype_qcint8
@@ -70,7 +70,7 @@ def test_pairs_are_convolved_as_their_pixels_are(kernel, padding):
     torch.manual_seed(0)
     image = torch.randint(-128, 128, (1, 3, 9, 12)).float()
     weight = torch.randint(-128, 128, (4, 3, kernel, kernel)).float()
-    paired, before = pair_taps(weight.permute(0, 2, 3, 1).numpy().astype(np.int8), padding)
+    paired, before = paired_weight(weight.permute(0, 2, 3, 1).numpy().astype(np.int8), padding)
     channels = image.reshape(1, 3, 9, 6, 2).permute(0, 1, 4, 2, 3).reshape(1, 6, 9, 6)
     after = paired.shape[2] - 1 - before
     channels = torch.nn.functional.pad(channels, (before, after))
@@ -85,7 +85,7 @@ def test_pairs_are_convolved_as_their_pixels_are(kernel, padding):
 
 def test_the_image_is_arranged_and_convolved_in_pairs():
     graph, store = stem_of()
-    pair_pixels(graph, store)
+    convert_stem(graph, store)
     convert, planes, transpose, pixels, stem = (n.xnode_union for n in graph.xnodes)
     assert (convert.input_id, convert.output_id, planes.input_id) == (0, 1, 1)
     assert planes.new_shape == [3, 24, 2]
@@ -101,14 +101,14 @@ def test_the_image_is_arranged_and_convolved_in_pairs():
     assert dims[2] == [1, 8, 3, 6]
     assert dims[3] == [4, 3, 2, 6]
     entry = store.pte_data[graph.constant_data[1].named_key]
-    assert store.buffers[entry.buffer_index] == pair_taps(TAPS, 1)[0].tobytes()
+    assert store.buffers[entry.buffer_index] == paired_weight(TAPS, 1)[0].tobytes()
     assert "taps" not in store.pte_data
 
 
 def test_a_weight_that_another_layer_has_too_is_kept():
     graph, store = stem_of()
     graph.constant_data.append(graph.constant_data[1])
-    pair_pixels(graph, store)
+    convert_stem(graph, store)
     assert graph.constant_data[2].named_key == "taps"
     assert "taps" in store.pte_data
 
@@ -126,7 +126,7 @@ def padded(with_what=0.0):
 
 def test_tensorflows_zeros_become_the_stems_padding():
     graph, store = padded()
-    pair_pixels(graph, store)
+    convert_stem(graph, store)
     kinds = [type(each.xnode_union) for each in graph.xnodes]
     assert schema.XNNStaticConstantPad not in kinds
     assert graph.xnodes[1].xnode_union.input_id == 1
@@ -171,7 +171,7 @@ def read_by_another(made, number):
 )
 def test_other_graphs_stay_as_they_are(graph, store):
     before = copy.deepcopy((graph, store.pte_data))
-    pair_pixels(graph, store)
+    convert_stem(graph, store)
     assert (graph, store.pte_data) == before
 
 
@@ -180,9 +180,9 @@ def test_what_was_replaced_is_put_back():
         return xnnpack_preprocess.serialize_xnnpack_binary, xnnpack_preprocess.NamedDataStore
 
     before = replaced()
-    with stem_reads_pairs():
+    with space_to_depth_stems():
         assert not set(before) & set(replaced())
-    with pytest.raises(KeyboardInterrupt), stem_reads_pairs():
+    with pytest.raises(KeyboardInterrupt), space_to_depth_stems():
         raise KeyboardInterrupt
     assert replaced() == before
 

@@ -19,8 +19,9 @@ from mobiledeploy.graph.channel_groups import find_groups, rescale
 from mobiledeploy.graph.observers import observe
 from mobiledeploy.models.spec import FAMILIES
 from mobiledeploy.network import QuantRecipe
-from mobiledeploy.pipeline import build as _build
-from mobiledeploy.pipeline.build import build, take_through_stages
+from mobiledeploy.pipeline import stages as _stages
+from mobiledeploy.pipeline.build import build
+from mobiledeploy.pipeline.stages import run_stages
 from mobiledeploy.quantization import encoding_selection as judge
 from mobiledeploy.quantization import learned_equalization as factors
 from mobiledeploy.quantization import plan as prepare
@@ -286,11 +287,11 @@ def test_best_learns_thoroughly(rounding, thorough, monkeypatch):
     asked = []
     learn = learn_equalization
     monkeypatch.setattr(
-        _build, "learn_equalization", lambda *given, **how: asked.append(how) or learn(*given)
+        _stages, "learn_equalization", lambda *given, **how: asked.append(how) or learn(*given)
     )
     recipe = QuantRecipe(range_rule="minmax", rounding=rounding)
     model = build("v1", weights="random", width=0.25, resolution=32, num_classes=10)
-    take_through_stages(model, networks.calibration(32, 12), recipe)
+    run_stages(model, networks.calibration(32, 12), recipe)
     assert asked == [{"thorough": thorough}]
 
 
@@ -313,7 +314,7 @@ def test_no_images_are_refused():
 def test_a_network_gets_the_factors_that_its_recipe_asks_for(asked):
     model = build("v1", weights="random", width=0.25, resolution=32, num_classes=10)
     recipe = QuantRecipe(equalization=asked, range_rule="minmax", rounding="nearest")
-    networks_on_the_way = take_through_stages(model, networks.calibration(32), recipe)
+    networks_on_the_way = run_stages(model, networks.calibration(32), recipe)
     assert networks_on_the_way.deployed.recipe == recipe
     assert networks_on_the_way.equalized.equalization == asked
 

@@ -1,4 +1,5 @@
-"""From what the exporter writes to what ONNX Runtime runs in integers: one pass per file.
+"""Passes that turn the exporter's graph into one that ONNX Runtime runs in integers.
 
-Each pass keeps what the graph computes; `ensures` states what holds after it.
+One pass per file. A pass does not change what the graph computes. Its `ensures` raises if the
+result is not what the pass promises.
 """

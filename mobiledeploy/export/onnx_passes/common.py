@@ -1,4 +1,4 @@
-"""Shared by the passes: read and build the constants of Quantize/DequantizeLinear nodes."""
+"""Helpers of the passes: find nodes, read constants and add them."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def nodes_of(model: ir.Model, *op_types: str) -> Iterator[ir.Node]:
-    """Yield the nodes of these types; the graph may be changed meanwhile."""
+    """Yield the nodes of these types; the graph may be changed during the iteration."""
     return (node for node in list(model.graph) if node.op_type in op_types)
 
 
 def constant(value: ir.Value | None) -> NDArray[np.generic]:
-    """Return an initializer's array.
+    """Return the value of an initializer.
 
     Raises:
         ExportError: the value is not a constant.
@@ -32,17 +32,17 @@ def constant(value: ir.Value | None) -> NDArray[np.generic]:
 
 
 def add_constant(graph: ir.Graph, name: str, array: NDArray[np.generic]) -> ir.Value:
-    """Register an initializer; an equal one under the same name is used again."""
+    """Register an initializer, or return the one that already has this name."""
     if name not in graph.initializers:
         graph.register_initializer(ir.val(name, const_value=ir.tensor(array, name=name)))
     return graph.initializers[name]
 
 
-def the_user(value: ir.Value) -> ir.Node:
+def only_user(value: ir.Value) -> ir.Node:
     """Return the only node that reads a value.
 
     Raises:
-        ExportError: nobody reads it, or several do.
+        ExportError: no node reads it, or more than one does.
     """
     users = [usage.node for usage in value.uses()]
     if len(users) != 1:
@@ -51,7 +51,7 @@ def the_user(value: ir.Value) -> ir.Node:
 
 
 def producer(value: ir.Value | None) -> ir.Node:
-    """Return the node that makes a value.
+    """Return the node that computes a value.
 
     Raises:
         ExportError: it is an input or a constant.
@@ -63,7 +63,7 @@ def producer(value: ir.Value | None) -> ir.Node:
 
 
 def is_dequantized(value: ir.Value | None) -> bool:
-    """Return whether a value is read from codes, as the weights of a float layer are not."""
+    """Return whether a value comes from a DequantizeLinear; weights of float layers do not."""
     node = value.producer() if value is not None else None
     return node is not None and node.op_type == "DequantizeLinear"
 

@@ -1,12 +1,12 @@
-"""Layers in float stay in float: what they read is dequantized channel by channel.
+"""Keep float layers in float: dequantize their input per channel.
 
-    codes -> DequantizeLinear (s, z) -> Conv -> codes            its weights become int8 after all
-    codes -> DequantizeLinear ([s, ...], axis 1) -> Conv -> codes     they stay float
+    codes -> DequantizeLinear (s, z) -> Conv -> codes                ORT quantizes the weights
+    codes -> DequantizeLinear ([s, ...], axis 1) -> Conv -> codes    the weights stay float
 
-Nothing changes: every channel has the scale that all had together. Why: where codes with one scale
-go into a convolution and codes come out of it, ONNX Runtime takes the float weights for an
-oversight and makes them int8, with one scale for the whole tensor (since 1.20; onnxruntime,
-core/optimizer/qdq_transformer/weight_bias_quantization.cc). For a squeeze layer that cost 11 dB.
+The values are the same, because every channel gets the tensor's scale. Why: if a convolution with
+float weights reads a per-tensor dequantized input and its output is quantized, ONNX Runtime
+quantizes the weights to int8 with one scale per tensor (since 1.20; onnxruntime,
+core/optimizer/qdq_transformer/weight_bias_quantization.cc). That cost 11 dB for a squeeze layer.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from mobiledeploy.export.onnx_passes.common import (
 
 
 class KeepFloatLayers(ir.passes.InPlacePass):
-    """Give every layer with float weights a per-channel reading of the codes that it reads."""
+    """Dequantize the input of every layer with float weights per channel."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         modified = False
         for node in _float_layers(model):
             if is_dequantized(node.inputs[0]):
-                node.replace_input_with(0, _by_channel(model.graph, node))
+                node.replace_input_with(0, _per_channel(model.graph, node))
                 modified = True
         return ir.passes.PassResult(model, modified)
 
@@ -47,8 +47,8 @@ def _float_layers(model: ir.Model) -> list[ir.Node]:
     return [n for n in nodes_of(model, "Conv", "Gemm") if not is_dequantized(n.inputs[1])]
 
 
-def _by_channel(graph: ir.Graph, layer: ir.Node) -> ir.Value:
-    """Return what a layer reads, dequantized with one scale per channel."""
+def _per_channel(graph: ir.Graph, layer: ir.Node) -> ir.Value:
+    """Return the input of a layer, dequantized with one scale per channel."""
     value = layer.inputs[0]
     assert value is not None
     assert value.shape is not None, value

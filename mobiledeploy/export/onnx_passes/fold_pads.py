@@ -1,10 +1,11 @@
-"""Pad -> the padding of the convolution behind it, which in ONNX may be asymmetric.
+"""Fold a Pad into the padding of the convolution that reads it, which ONNX allows to be asymmetric.
 
-    Pad -> QuantizeLinear -> DequantizeLinear -> Conv,  everything in one encoding
+    Pad -> QuantizeLinear -> DequantizeLinear -> Conv,  all with one encoding
 
-TensorFlow pads one pixel more at the end at stride 2, which PyTorch can only say with an operator
-of its own. A convolution pads with zeros too (of codes: with the zero-point), so nothing changes,
-but that no operator is left to run between two convolutions. In float the exporter does the same.
+At stride 2 TensorFlow pads one more pixel at the end, which PyTorch expresses with an operator of
+its own. A convolution also pads with zeros (in int8: with the zero-point), so the result is the
+same, and no operator is left between two convolutions. For float graphs the exporter does this
+itself.
 """
 
 from __future__ import annotations
@@ -15,23 +16,25 @@ from mobiledeploy.errors import ExportError
 from mobiledeploy.export.onnx_passes.common import (
     constant,
     nodes_of,
+    only_user,
     producer,
     same_encoding,
-    the_user,
 )
 
 
 class FoldPads(ir.passes.InPlacePass):
-    """Move every padding of height and width with zeros into the convolution that reads it."""
+    """Move every zero padding of height and width into the convolution that reads it."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         modified = False
         for pad in nodes_of(model, "Pad"):
-            writing = the_user(pad.outputs[0])
-            reading = the_user(writing.outputs[0])
-            convolution = the_user(reading.outputs[0])
+            writing = only_user(pad.outputs[0])
+            reading = only_user(writing.outputs[0])
+            convolution = only_user(reading.outputs[0])
             if convolution.op_type != "Conv" or not same_encoding(producer(pad.inputs[0]), writing):
-                raise ExportError(f"The padding {pad.name} does not lie in front of a convolution.")
+                raise ExportError(
+                    f"The padding {pad.name} is not read by a convolution in the same encoding."
+                )
             inside = convolution.attributes["pads"].as_ints()
             total = [a + b for a, b in zip(_amounts(pad), inside, strict=True)]
             convolution.attributes["pads"] = ir.AttrInt64s("pads", total)
@@ -42,10 +45,10 @@ class FoldPads(ir.passes.InPlacePass):
 
 
 def _amounts(pad: ir.Node) -> list[int]:
-    """Return (top, left, bottom, right) of a padding of an NCHW tensor with zeros."""
+    """Return (top, left, bottom, right) of a zero padding of an NCHW tensor."""
     filler = pad.inputs[2] if len(pad.inputs) > 2 else None
     amounts = [int(amount) for amount in constant(pad.inputs[1])]
     before, after = amounts[:4], amounts[4:]
     if any((*before[:2], *after[:2])) or (filler is not None and constant(filler) != 0):
-        raise ExportError(f"The padding {pad.name} does not add zeros to height and width alone.")
+        raise ExportError(f"The padding {pad.name} does more than add zeros to height and width.")
     return [*before[2:], *after[2:]]

@@ -1,4 +1,4 @@
-"""ReduceMean over height and width -> GlobalAveragePool, which ONNX Runtime runs in integers."""
+"""Replace ReduceMean over height and width by GlobalAveragePool, which has an integer kernel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mobiledeploy.export.onnx_passes.common import constant, nodes_of
 
 
 class UseGlobalAveragePool(ir.passes.InPlacePass):
-    """Replace every mean over the two spatial axes of an NCHW tensor."""
+    """Replace every mean over the two spatial axes of an NCHW tensor by a pooling."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         modified = False
@@ -26,4 +26,4 @@ class UseGlobalAveragePool(ir.passes.InPlacePass):
 
     def ensures(self, model: ir.Model) -> None:
         if any(nodes_of(model, "ReduceMean")):
-            raise ExportError("A ReduceMean is left, which would run in float.")
+            raise ExportError("A ReduceMean is left; it would run in float.")

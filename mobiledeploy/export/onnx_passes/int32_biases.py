@@ -1,7 +1,7 @@
-"""Float biases -> int32 with the scale s_x * s_w[c], as ONNX Runtime's integer kernels want them.
+"""Store float biases as int32 with scale s_x * s_w[c], which ONNX Runtime's integer kernels need.
 
-The float biases lie on that grid already (see `quantize.weights`), so the division is exact and the
-integers are those that every other runtime recovers.
+The float biases are already on that grid (see `quantization.weight_rounding`), so the division is
+exact and gives the integers that every other runtime recovers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from mobiledeploy.export.onnx_passes.common import (
     producer,
 )
 
-_OFF_GRID = 0.3  # float32 holds a bias of 2**22 steps to a quarter of a step
+_OFF_GRID = 0.3  # in steps; float32 rounds a bias of 2**22 steps to a quarter of a step
 
 
 class Int32Biases(ir.passes.InPlacePass):
@@ -27,11 +27,10 @@ class Int32Biases(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         modified = False
         for node in nodes_of(model, "Conv", "Gemm"):
-            # a bias of nothing but zeros is no input any more: the exporter's optimizer takes it
-            # away
+            # The exporter's optimizer removes a bias that is all zeros.
             bias = node.inputs[2] if len(node.inputs) > 2 else None
             if bias is None or bias.const_value is None or not is_dequantized(node.inputs[1]):
-                continue  # none, or that of a layer in float
+                continue  # no bias, or the bias of a float layer
             scale = _scale_of(node.inputs[0]) * _scale_of(node.inputs[1])
             steps = constant(bias).astype(np.float64) / scale.astype(np.float64)
             codes = np.rint(steps)
@@ -43,7 +42,7 @@ class Int32Biases(ir.passes.InPlacePass):
 
 
 def _scale_of(value: ir.Value | None) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-    """Return the scale of the DequantizeLinear that makes a value."""
+    """Return the scale of the DequantizeLinear that computes a value."""
     return constant(producer(value).inputs[1]).astype(np.float32)
 
 
@@ -54,8 +53,8 @@ def _dequantized(
     codes: np.ndarray[tuple[int, ...], np.dtype[np.float64]],
     scale: np.ndarray[tuple[int, ...], np.dtype[np.float32]],
 ) -> ir.Value:
-    """Return the value of a new DequantizeLinear that makes the bias from its codes."""
-    # the exporter stores equal biases once: each layer that reads it has a scale of its own
+    """Return the output of a new DequantizeLinear that computes the bias from its codes."""
+    # The exporter stores equal biases once, but every layer has its own scale.
     name = str(bias.name) if len(bias.uses()) == 1 else f"{before.name}.bias"
     node = ir.node(
         "DequantizeLinear",

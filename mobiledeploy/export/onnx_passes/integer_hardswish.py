@@ -1,26 +1,26 @@
-"""Hard-swish without float: an integer clamp and an integer multiplication.
+"""Hard-swish in integers: an integer clamp and an integer multiplication.
 
     hard-swish(x) = x * hard-sigmoid(x),   hard-sigmoid(x) = min(max(x + 3, 0), 6) / 6
 
-Theorem. Let x = (q - m) s with q in 0..255 and 3 = m s (the encoding that `quantize.ranges` gives
-what enters a hard-swish), and let y have scale s_y and zero-point z_y.
+Theorem. Let x = (q - m) s with q in 0..255 and 3 = m s, the encoding that `quantization.encodings`
+gives the input of a hard-swish. Let y have scale s_y and zero-point z_y.
 
-1. *The cut is exact.* What lies below -3 is encoded as q = 0, x = -3, and hard-swish is 0 at both.
-2. *The clamp is exact.* x + 3 = q s, so hard-sigmoid(x) = min(q, 2 m) (s / 6): the same codes, read
-   with scale s / 6 and zero-point 0. Nothing is computed but a minimum of integers.
-3. *The product is exact.* n = (q - m) min(q, 2 m) is an integer below 2**16, which float32 holds;
-   hard-swish(x) = n s**2 / 6.
-4. *One thing rounds*, once: y = s_y round(n f), f = float32(s (s / 6) / s_y). With s, s / 6, the
-   product and the quotient each off by 2**-24 of themselves at most, and s twice,
+1. *Saturation is exact.* x < -3 is encoded as q = 0, x = -3, and hard-swish is 0 at both.
+2. *The clamp is exact.* x + 3 = q s, so hard-sigmoid(x) = min(q, 2 m) (s / 6): the same codes with
+   scale s / 6 and zero-point 0. The only computation is a minimum of integers.
+3. *The product is exact.* n = (q - m) min(q, 2 m) is an integer below 2**16, which float32
+   represents exactly; hard-swish(x) = n s**2 / 6.
+4. *There is one rounding:* y = s_y round(n f), f = float32(s (s / 6) / s_y). s (which occurs
+   twice), s / 6, the product and the quotient each have a relative error of at most 2**-24, so
 
        |y - hard-swish(x)| <= s_y (1/2 + 6 * 2**-24 * 255) < 0.50010 s_y
 
-   wherever y is within its range.
-5. *Every runtime rounds alike.* s_y is such that no n f lies within 1/1000 of half-way (or, where
-   there is no such s_y, the clearest that there is): XNNPACK's table, made in float, and ONNX
-   Runtime's multiplication give the same codes.
+   for every y within its range.
+5. *All runtimes round to the same code.* s_y is chosen so that no n f is within 1/1000 of half-way
+   (or, if there is no such s_y, as far from half-way as possible). XNNPACK's table, computed in
+   float, and ONNX Runtime's multiplication then give the same codes.
 
-Tested for every m and every q, in both runtimes (tests/quantization/test_hardswish.py).
+Tested for every m and every q in both runtimes (tests/quantization/test_hardswish.py).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from mobiledeploy.export.onnx_passes.common import (
 
 
 class IntegerHardSwish(ir.passes.InPlacePass):
-    """Replace Dequantize -> HardSwish by Clip on the codes, and Mul of two readings of them."""
+    """Replace Dequantize -> HardSwish by a Clip of the codes and a Mul of two dequantizations."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         modified = False
@@ -51,7 +51,7 @@ class IntegerHardSwish(ir.passes.InPlacePass):
 
     def ensures(self, model: ir.Model) -> None:
         if any(is_dequantized(node.inputs[0]) for node in nodes_of(model, "HardSwish")):
-            raise ExportError("A HardSwish is left, which would run in float.")
+            raise ExportError("A HardSwish is left; it would run in float.")
 
 
 def _replace(graph: ir.Graph, node: ir.Node) -> None:
@@ -60,7 +60,7 @@ def _replace(graph: ir.Graph, node: ir.Node) -> None:
     scale_of_codes = constant(scale).astype(np.float32)
     zero = int(constant(zero_point))
     if zero != int(np.rint(3 / float(scale_of_codes))):
-        raise ExportError(f"The encoding before {node.name} does not start at -3.")
+        raise ExportError(f"The input encoding of {node.name} does not start at -3.")
     new: list[ir.Node] = []
     gate = codes
     if 2 * zero < 255:

@@ -1,17 +1,17 @@
-"""Channel counts that ONNX Runtime's direct integer convolutions accept.
+"""Pad channel counts to what ONNX Runtime's direct integer convolutions accept.
 
-    stem        3 input channels -> 4 (a plane of zeros, met by weights of zero)
-    depthwise   C channels -> the next multiple of 16 (weights and biases of zero)
+    stem        3 input channels -> 4 (a zero plane and zero weights)
+    depthwise   C channels -> the next multiple of 16 (zero weights and biases)
 
-Nothing that is computed changes: a channel whose weights are zero holds its zero-point from the
-convolution that makes it to the convolutions that read it, and these multiply it by zero.
+The real channels are unchanged. An added channel has zero weights, so it holds its zero-point all
+the way to the convolutions that read it, and those multiply it by zero.
 
-Why: on x86-64 ONNX Runtime convolves directly (indirection instead of im2col, requantization within
-the kernel) where a dense convolution has a multiple of 4 input channels and a depthwise one a
-multiple of 16; everything else takes a path that is two to three times as slow (onnxruntime,
-mlas/lib/convsym.cpp, MlasConvSymPackWSize). Of MobileNetV3's depthwise convolutions those with 72,
-88, 120, 184 and 200 channels are such. What it costs where it gains nothing (ARM64 asks for 8) is
-in decision record 0004.
+Why: on x86-64 ONNX Runtime has a direct convolution (indirection instead of im2col, requantization
+inside the kernel) for dense convolutions whose input channels are a multiple of 4 and for depthwise
+ones with a multiple of 16. All others take a path that is two to three times slower (onnxruntime,
+mlas/lib/convsym.cpp, MlasConvSymPackWSize). In MobileNetV3 this concerns depthwise convolutions
+with 72, 88, 120, 184 and 200 channels. Decision record 0004 has the cost on ARM64, which needs
+multiples of 8.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 _DENSE_MULTIPLE = 4
 _DEPTHWISE_MULTIPLE = 16
-# They give a channel of zeros a channel of zeros, whatever its neighbours hold.
+# A channel that holds its zero-point stays so through these, whatever the other channels hold.
 _CHANNELWISE = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "Clip", "Mul", "Add", "GlobalAveragePool"}
 )
 
 
 class PadStemChannels(ir.passes.InPlacePass):
-    """Pad the image's codes to a multiple of 4 channels, for the convolutions that read them."""
+    """Pad the quantized image to a multiple of 4 channels for the convolutions that read it."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         (source,) = model.graph.inputs
@@ -70,18 +70,18 @@ class PadStemChannels(ir.passes.InPlacePass):
 
 
 class PadDepthwiseChannels(ir.passes.InPlacePass):
-    """Add channels of zeros around every depthwise convolution that lacks them."""
+    """Pad the channels of every depthwise convolution to a multiple of 16."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         modified = False
         for node in nodes_of(model, "Conv"):
             missing = -_groups(node) % _DEPTHWISE_MULTIPLE
-            around = _around(node) if _groups(node) > 1 and missing else None
+            around = _convolutions_around(node) if _groups(node) > 1 and missing else None
             if around is None:
                 continue
-            makers, readers = around
-            for maker in makers:
-                _pad_outputs(model.graph, maker, missing)
+            writers, readers = around
+            for writer in writers:
+                _pad_outputs(model.graph, writer, missing)
             for reader in readers:
                 _pad_weight(model.graph, reader, missing, axis=1)
             modified = True
@@ -97,19 +97,19 @@ def _outputs(convolution: ir.Node) -> int:
 
 
 def _can_be_padded(convolution: ir.Node) -> bool:
-    """Return whether it is int8 and has one filter per channel, or all channels in one group."""
+    """Return whether it is int8 and either dense or depthwise with one filter per channel."""
     return is_dequantized(convolution.inputs[1]) and (
         _groups(convolution) in (1, _outputs(convolution))
     )
 
 
-def _around(depthwise: ir.Node) -> tuple[list[ir.Node], list[ir.Node]] | None:
-    """Return the convolutions that make and that read the channels of a depthwise convolution.
+def _convolutions_around(depthwise: ir.Node) -> tuple[list[ir.Node], list[ir.Node]] | None:
+    """Return the convolutions that write and that read the channels of a depthwise convolution.
 
-    Depthwise ones make their own. None where the channels reach anything else than convolutions in
-    int8 and channelwise operators: there they cannot be padded.
+    Depthwise convolutions write their own channels. Returns None if the channels reach anything but
+    int8 convolutions and channelwise operators, because they cannot be padded there.
     """
-    makers: list[ir.Node] = []
+    writers: list[ir.Node] = []
     readers: list[ir.Node] = []
     seen: set[ir.Value] = set()
     waiting = [depthwise.outputs[0]]
@@ -118,36 +118,36 @@ def _around(depthwise: ir.Node) -> tuple[list[ir.Node], list[ir.Node]] | None:
         if value in seen:
             continue
         seen.add(value)
-        maker = value.producer()
-        if maker is None or value.is_graph_output():
+        writer = value.producer()
+        if writer is None or value.is_graph_output():
             return None
-        if maker.op_type == "Conv":
-            if not _can_be_padded(maker):
+        if writer.op_type == "Conv":
+            if not _can_be_padded(writer):
                 return None
-            makers.append(maker)
-            waiting += _activations(maker) if _groups(maker) > 1 else ()
-        elif maker.op_type in _CHANNELWISE:
-            waiting += _activations(maker)
+            writers.append(writer)
+            waiting += _activations(writer) if _groups(writer) > 1 else ()
+        elif writer.op_type in _CHANNELWISE:
+            waiting += _activations(writer)
         else:
             return None
         for reader in {usage.node for usage in value.uses()}:
             if reader.op_type == "Conv" and not is_dequantized(reader.inputs[1]):
                 return None
             if reader.op_type == "Conv" and _groups(reader) == 1:
-                readers.append(reader)  # a depthwise one is a maker of what it writes
+                readers.append(reader)  # depthwise convolutions are among the writers
             else:
                 waiting += reader.outputs
-    return makers, readers
+    return writers, readers
 
 
 def _activations(node: ir.Node) -> Iterator[ir.Value]:
-    """Yield the inputs that are computed from the image."""
+    """Yield the inputs that are activations."""
     operands = node.inputs[: 2 if node.op_type in {"Mul", "Add"} else 1]
     return (value for value in operands if value is not None)
 
 
 def _pad_outputs(graph: ir.Graph, convolution: ir.Node, missing: int) -> None:
-    """Give a convolution output channels of zeros."""
+    """Add zero output channels to a convolution."""
     _pad_weight(graph, convolution, missing, axis=0)
     weight = producer(convolution.inputs[1])
     source_scale = constant(producer(convolution.inputs[0]).inputs[1])
@@ -157,7 +157,7 @@ def _pad_outputs(graph: ir.Graph, convolution: ir.Node, missing: int) -> None:
     if len(convolution.inputs) > 2 and convolution.inputs[2] is not None:
         bias = producer(convolution.inputs[2])
         _pad_input(graph, bias, 0, missing, fill=0)
-        # ONNX Runtime fuses where a bias has the scale s_x s_w: here s_w is 1
+        # ONNX Runtime fuses a convolution if its bias has the scale s_x s_w; here s_w is 1.
         _pad_input(graph, bias, 1, missing, fill=source_scale.item())
     if _groups(convolution) > 1:
         convolution.attributes["group"] = ir.AttrInt64("group", _groups(convolution) + missing)
@@ -170,7 +170,7 @@ def _pad_weight(graph: ir.Graph, convolution: ir.Node, missing: int, axis: int) 
 def _pad_input(
     graph: ir.Graph, node: ir.Node, index: int, missing: int, *, fill: float, axis: int = 0
 ) -> None:
-    """Replace a constant by one that is longer along an axis."""
+    """Replace a constant by one that is padded at the end of an axis."""
     value = node.inputs[index]
     array = constant(value)
     assert value is not None

@@ -1,12 +1,12 @@
-"""Conv -> Clip -> Quantize becomes Conv -> Quantize -> Clip of the codes.
+"""Replace Conv -> Clip -> Quantize by Conv -> Quantize -> Clip of the codes.
 
-A clamp is left in the graph only where saturation does not perform it: where a ReLU6 goes into a
-residual stream that reaches further. Rounding is monotone, so
+The graph holds a clamp only where saturation does not enforce it: where a ReLU6 feeds a residual
+connection with a wider range. Rounding is monotone, so
 
     round(min(x, 6) / s) = min(round(x / s), round(6 / s))
 
-and ONNX Runtime fuses the convolution with the Quantize behind it; with a Clip between the two it
-would compute both in float.
+ONNX Runtime fuses a convolution with the Quantize that follows it. With a Clip in between it would
+compute both in float.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from mobiledeploy.export.onnx_passes.common import (
     constant,
     is_dequantized,
     nodes_of,
+    only_user,
     producer,
-    the_user,
 )
 
 
 class QuantizedClip(ir.passes.InPlacePass):
-    """Move every clamp between an integer operator and its Quantize behind the Quantize."""
+    """Move every clamp that follows an integer operator behind its Quantize."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         clamps = _clamps(model)
@@ -36,11 +36,11 @@ class QuantizedClip(ir.passes.InPlacePass):
 
     def ensures(self, model: ir.Model) -> None:
         if _clamps(model):
-            raise ExportError("A clamp is left that would keep its operator in float.")
+            raise ExportError("A clamp is left; it would keep its operator in float.")
 
 
 def _clamps(model: ir.Model) -> list[ir.Node]:
-    """Return the clamps of what operators compute from codes alone."""
+    """Return the clamps of operators whose inputs are all quantized."""
     return [
         node
         for node in nodes_of(model, "Clip", "Relu")
@@ -50,13 +50,13 @@ def _clamps(model: ir.Model) -> list[ir.Node]:
 
 
 def _is_computed(value: ir.Value | None) -> bool:
-    """Return whether an operator of two operands makes a value."""
+    """Return whether a convolution, a matrix product or an addition computes a value."""
     node = value.producer() if value is not None else None
     return node is not None and node.op_type in ("Conv", "Gemm", "Add")
 
 
 def _move(graph: ir.Graph, node: ir.Node) -> None:
-    quantize = the_user(node.outputs[0])
+    quantize = only_user(node.outputs[0])
     source = node.inputs[0]
     assert source is not None
     scale, zero_point = (constant(value) for value in quantize.inputs[1:3])
@@ -67,7 +67,7 @@ def _move(graph: ir.Graph, node: ir.Node) -> None:
     quantize.replace_input_with(0, source)
     codes = quantize.outputs[0]
     clip = ir.node("Clip", [codes, least, most], name=f"{node.name}.clip")
-    # the clamped codes are what the network knows by this name
+    # The clamped codes keep the name by which the network knows this activation.
     clip.outputs[0].name, codes.name = codes.name, f"{codes.name}.unclamped"
     clip.outputs[0].dtype = ir.DataType.UINT8
     ir.convenience.replace_all_uses_with(codes, clip.outputs[0])

@@ -1,18 +1,17 @@
-"""Dequantize -> Reshape -> Quantize -> Flatten of the codes themselves.
+"""Replace Dequantize -> Reshape -> Quantize by a Flatten of the codes.
 
-Moving bytes needs no arithmetic; and Flatten, unlike Reshape to a constant shape, lets the batch be
-of any size.
+Moving bytes needs no arithmetic. Unlike Reshape to a constant shape, Flatten allows any batch size.
 """
 
 from __future__ import annotations
 
 import onnx_ir as ir
 
-from mobiledeploy.export.onnx_passes.common import nodes_of, producer, the_user
+from mobiledeploy.export.onnx_passes.common import nodes_of, only_user, producer
 
 
 class QuantizedFlatten(ir.passes.InPlacePass):
-    """Replace Reshape to (1, features) by Flatten, on codes where it stands between Q and DQ."""
+    """Replace Reshape to (1, features) by Flatten; in an int8 graph it flattens the codes."""
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         modified = False
@@ -20,9 +19,9 @@ class QuantizedFlatten(ir.passes.InPlacePass):
             source = reshape.inputs[0]
             assert source is not None
             first, last = reshape, reshape
-            maker = source.producer()
-            if maker is not None and maker.op_type == "DequantizeLinear":
-                first, last = producer(source), the_user(reshape.outputs[0])
+            writer = source.producer()
+            if writer is not None and writer.op_type == "DequantizeLinear":
+                first, last = producer(source), only_user(reshape.outputs[0])
             flatten = ir.node("Flatten", first.inputs[:1], {"axis": 1}, name=reshape.name)
             if last.outputs[0].dtype is not None:
                 flatten.outputs[0].dtype = last.outputs[0].dtype

@@ -1,4 +1,4 @@
-"""Batch of one -> batch of any size: no operator in these graphs looks at it."""
+"""Make the batch size symbolic; no operator in these graphs depends on it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from mobiledeploy.export.onnx_passes.common import nodes_of
 
 
 class SymbolicBatch(ir.passes.InPlacePass):
-    """Name the first axis of the input and the output; forget inferred shapes in between."""
+    """Name the first axis of the input and the output; drop the inferred shapes in between."""
 
     def requires(self, model: ir.Model) -> None:
         if any(nodes_of(model, "Reshape")):
-            raise ExportError("A Reshape to a constant shape would fix the batch.")
+            raise ExportError(
+                "The graph has a Reshape to a constant shape, which would fix the batch size."
+            )
 
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         ends = [*model.graph.inputs, *model.graph.outputs]

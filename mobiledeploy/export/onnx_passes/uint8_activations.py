@@ -1,7 +1,7 @@
-"""int8 activations -> uint8: q + 128, with the zero-point moved along.
+"""Store int8 activations as uint8: q + 128, with the zero-point shifted by 128 too.
 
-(q + 128) - (z + 128) = q - z: nothing changes but the storage. ONNX Runtime has integer kernels for
-uint8 x int8 on every platform; with int8 activations its x86-64 build leaves convolutions in float.
+(q + 128) - (z + 128) = q - z, so only the storage changes. ONNX Runtime has integer kernels for
+uint8 x int8 on every platform. With int8 activations its x86-64 build runs convolutions in float.
 """
 
 from __future__ import annotations

@@ -1,22 +1,22 @@
-"""The stem reads pairs of neighbouring pixels as one pixel of twice the channels (space-to-depth).
+"""Space-to-depth stem: the first convolution reads pairs of pixels as one pixel of 2 C channels.
 
 In: the XNNPACK graph that ExecuTorch lowers an int8 network to, and its constants. Out: the same
-graph, whose first convolution reads (H, W / 2, 2 C) with stride 1 along the width where it read
+graph, whose first convolution reads (H, W / 2, 2 C) with stride 1 along the width instead of
 (H, W, C) with stride 2. Along one row, with padding p,
 
     y[g, o] = sum over k, c of w[o, k, c] * x[2 g + k - p, c]
 
-    with 2 j + i = k - p: the pixel i of the pair g + j,
+    with 2 j + i = k - p, which is pixel i of the pair g + j,
 
             = sum over j, i, c of v[o, j, (c, i)] * x[g + j, (c, i)]
 
-where v is w at k = 2 j + i + p, and 0 where there is no such k. The same products are added in
-integers, and zeros: nothing differs.
+where v is w at k = 2 j + i + p, and 0 if there is no such k. The integer sums get additional zeros
+and nothing else, so the output is identical.
 
-Why (decision record 0004 has the figures): XNNPACK's int8 kernels take eight input channels at a
-time on x86-64 and on ARM with i8mm, so a tap of three costs as much as one of six, and six taps do
-what nine did. And the image, which arrives as planes, is made channels-last in elements of two
-bytes instead of one, in tiles of half as many columns.
+Why (decision record 0004 has the figures): XNNPACK's int8 kernels process eight input channels at a
+time on x86-64 and on ARM with i8mm, so a tap of 3 channels costs as much as one of 6, and six taps
+replace nine. Converting the image from planes to channels-last also becomes cheaper: it moves
+elements of two bytes in tiles with half as many columns.
 """
 
 from __future__ import annotations
@@ -50,30 +50,30 @@ if TYPE_CHECKING:
     from executorch.exir._serialize._named_data_store import NamedDataStore
     from numpy.typing import NDArray
 
-_BEGINNING = [XNNConvert, XNNStaticTranspose, XNNConv2d]
-_PADDED_BEGINNING = [XNNConvert, XNNStaticConstantPad, XNNStaticTranspose, XNNConv2d]
+_STEM_NODES = [XNNConvert, XNNStaticTranspose, XNNConv2d]
+_PADDED_STEM_NODES = [XNNConvert, XNNStaticConstantPad, XNNStaticTranspose, XNNConv2d]
 
 
 @contextmanager
-def stem_reads_pairs() -> Iterator[None]:
-    """Within the context, ExecuTorch serializes its graphs with such a stem.
+def space_to_depth_stems() -> Iterator[None]:
+    """Make ExecuTorch serialize XNNPACK graphs with a space-to-depth stem inside the context.
 
-    It has no pass that could do it: layouts are decided after its last one.
+    ExecuTorch's own passes cannot do this: it decides layouts after the last of them.
     """
     serialize = xnnpack_preprocess.serialize_xnnpack_binary
     new_store = xnnpack_preprocess.NamedDataStore
     stores: list[NamedDataStore] = []
 
-    def remembered() -> NamedDataStore:
+    def recorded_store() -> NamedDataStore:
         stores.append(new_store())
         return stores[-1]
 
-    def paired(graph: XNNGraph, constants: bytearray) -> bytes:
-        pair_pixels(graph, stores[-1])
+    def serialize_converted(graph: XNNGraph, constants: bytearray) -> bytes:
+        convert_stem(graph, stores[-1])
         return bytes(serialize(graph, constants))
 
-    xnnpack_preprocess.serialize_xnnpack_binary = paired
-    xnnpack_preprocess.NamedDataStore = remembered
+    xnnpack_preprocess.serialize_xnnpack_binary = serialize_converted
+    xnnpack_preprocess.NamedDataStore = recorded_store
     try:
         yield
     finally:
@@ -81,19 +81,19 @@ def stem_reads_pairs() -> Iterator[None]:
         xnnpack_preprocess.NamedDataStore = new_store
 
 
-def pair_pixels(graph: XNNGraph, store: NamedDataStore) -> None:
-    """Change the graph's beginning as the module says, in place.
+def convert_stem(graph: XNNGraph, store: NamedDataStore) -> None:
+    """Convert the stem of a graph in place.
 
-    Graphs that begin otherwise (float ones) stay as they are, and stems of another stride, and
-    images of odd width.
+    The graph stays as it is if it does not begin with an int8 stem (a float graph), if the stem's
+    stride is not 2, or if the image's width is odd.
 
     Args:
-        graph: As ExecuTorch made it.
-        store: Where the graph's constants are, and where the new weight goes.
+        graph: The graph that ExecuTorch is about to serialize.
+        store: The graph's constants; receives the new weight.
     """
-    if _begins_with(graph, _PADDED_BEGINNING):
+    if _begins_with(graph, _PADDED_STEM_NODES):
         _absorb_pad(graph)
-    if not _begins_with(graph, _BEGINNING):
+    if not _begins_with(graph, _STEM_NODES):
         return
     convert, transpose, convolution = graph.xnodes[:3]
     stem = convolution.xnode_union
@@ -101,12 +101,12 @@ def pair_pixels(graph: XNNGraph, store: NamedDataStore) -> None:
     halves = stem.subsampling_width == 2 and width == 2 * _dims(graph, stem.output_id)[2]
     if not halves or stem.groups != 1 or stem.dilation_width != 1:
         return
-    _convolve_pairs(graph, store, convolution)
-    _arrange_pairs(graph, convert, transpose)
+    _convert_convolution(graph, store, convolution)
+    _convert_layout(graph, convert, transpose)
 
 
 def _begins_with(graph: XNNGraph, kinds: list[type]) -> bool:
-    """Return whether the first nodes are of these kinds, each read by the next and nobody else."""
+    """Return whether the first nodes are of these kinds, each read by the next node alone."""
     unions = [node.xnode_union for node in graph.xnodes[: len(kinds)]]
     return [type(union) for union in unions] == kinds and all(
         _operands(reader).count(union.output_id) == _readers(graph, union.output_id) == 1
@@ -115,7 +115,7 @@ def _begins_with(graph: XNNGraph, kinds: list[type]) -> bool:
 
 
 def _absorb_pad(graph: XNNGraph) -> None:
-    """Make zeros around the image, of a stem that pads as TensorFlow does, its padding."""
+    """Move a zero padding in front of the stem (TensorFlow's "same") into the convolution."""
     pad, transpose, stem = (node.xnode_union for node in graph.xnodes[1:4])
     if pad.padding_value != 0:
         return
@@ -133,15 +133,15 @@ def _absorb_pad(graph: XNNGraph) -> None:
     del graph.xnodes[1]
 
 
-def pair_taps(weight: NDArray[np.int8], padding: int) -> tuple[NDArray[np.int8], int]:
-    """Return the weight v of the module's formula, and its padding on the left.
+def paired_weight(weight: NDArray[np.int8], padding: int) -> tuple[NDArray[np.int8], int]:
+    """Return the weight v of the module's formula and the left padding that goes with it.
 
     Args:
-        weight: (O, kH, kW, C), of a convolution with stride 2.
-        padding: On the left, in pixels.
+        weight: w, (O, kH, kW, C), of a convolution with stride 2 along the width.
+        padding: Left padding in pixels.
 
     Returns:
-        (O, kH, pairs, 2 C), and the padding in pairs.
+        v, (O, kH, pairs, 2 C), and the left padding in pairs.
     """
     out, height, width, channels = weight.shape
     before = (padding + 1) // 2
@@ -153,13 +153,13 @@ def pair_taps(weight: NDArray[np.int8], padding: int) -> tuple[NDArray[np.int8],
     return paired.reshape(out, height, pairs, 2 * channels), before
 
 
-def _convolve_pairs(graph: XNNGraph, store: NamedDataStore, node: XNode) -> None:
-    """Give the stem its new weight, stride and padding."""
+def _convert_convolution(graph: XNNGraph, store: NamedDataStore, node: XNode) -> None:
+    """Replace the weight, the stride and the padding of the stem."""
     stem = node.xnode_union
     value = _value(graph, stem.filter_id).tensor_value
     content = _constant(graph, store, value.constant_buffer_idx)
     pixels = np.frombuffer(content, np.int8).reshape(value.dims)
-    pairs, before = pair_taps(pixels, stem.padding_left)
+    pairs, before = paired_weight(pixels, stem.padding_left)
     _set_constant(graph, store, value.constant_buffer_idx, pairs.tobytes())
     _set_dims(graph, stem.filter_id, list(pairs.shape))
     node.xnode_union = replace(
@@ -178,7 +178,7 @@ def _constant(graph: XNNGraph, store: NamedDataStore, index: int) -> bytes:
 
 
 def _set_constant(graph: XNNGraph, store: NamedDataStore, index: int, content: bytes) -> None:
-    """Replace a constant; what nobody reads any more does not go into the file."""
+    """Replace a constant; drop the old one from the store if nothing else reads it."""
     former = graph.constant_data[index].named_key
     key = hashlib.sha256(content).hexdigest()
     store.add_named_data(key, content, CONSTANT_TENSOR_ALIGNMENT)
@@ -188,19 +188,19 @@ def _set_constant(graph: XNNGraph, store: NamedDataStore, index: int, content: b
         del store.pte_data[former]
 
 
-def _arrange_pairs(graph: XNNGraph, convert: XNode, transpose: XNode) -> None:
-    """Make codes of (1, C, H, W) codes of (1, H, W / 2, 2 C), two bytes at a time."""
-    codes, arranged = convert.xnode_union.output_id, transpose.xnode_union.output_id
+def _convert_layout(graph: XNNGraph, convert: XNode, transpose: XNode) -> None:
+    """Replace the transpose to (1, H, W, C) by one to (1, H, W / 2, 2 C), two bytes at a time."""
+    codes, target = convert.xnode_union.output_id, transpose.xnode_union.output_id
     _, channels, height, width = _dims(graph, codes)
     pairs = height * width // 2
     planes = _new_value(graph, codes, [channels, pairs, 2])
     pixels = _new_value(graph, codes, [pairs, channels, 2])
     transpose.xnode_union = XNNStaticTranspose(3, [1, 0, 2], planes, pixels, flags=0)
-    _set_dims(graph, arranged, [1, height, width // 2, 2 * channels])
+    _set_dims(graph, target, [1, height, width // 2, 2 * channels])
     graph.xnodes[1:2] = [
         _reshape(graph, codes, planes, convert.debug_handle),
         transpose,
-        _reshape(graph, pixels, arranged, transpose.debug_handle),
+        _reshape(graph, pixels, target, transpose.debug_handle),
     ]
 
 
@@ -225,7 +225,7 @@ def _set_dims(graph: XNNGraph, number: int, dims: list[int]) -> None:
 
 
 def _new_value(graph: XNNGraph, like: int, dims: list[int]) -> int:
-    """Add codes of the same encoding with other dimensions; return their number."""
+    """Add a value with the encoding of `like` and other dimensions; return its number."""
     model = _value(graph, like)
     number = len(graph.xvalues)
     tensor = replace(model.tensor_value, id_out=number, dims=dims, num_dims=len(dims))
@@ -234,11 +234,11 @@ def _new_value(graph: XNNGraph, like: int, dims: list[int]) -> int:
 
 
 def _readers(graph: XNNGraph, value: int) -> int:
-    """Count the operands of all nodes that are this value."""
+    """Return how many operands of all nodes are this value."""
     return sum(_operands(node.xnode_union).count(value) for node in graph.xnodes)
 
 
 def _operands(union: object) -> list[int]:
-    """Return the values that a node reads, its constants aside."""
+    """Return the values that a node reads, without its constants."""
     fields = vars(union).items()
     return [value for name, value in fields if name.startswith("input") and name.endswith("_id")]
