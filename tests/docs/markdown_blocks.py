@@ -10,27 +10,35 @@ DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 PAGES = sorted({README, ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")})
 GENERATED = ("cli.md", "api.md")
-FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+FENCE = re.compile(
+    r"^(?:<!-- test: ([^\n]+) -->\n)?```([^\n]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL
+)
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced code block: its page, the text behind the opening fence, and its content."""
+    """A fenced code block.
+
+    Attributes:
+        page: The file.
+        mark: What a comment in front of the block, `<!-- test: MARK -->`, says; else empty.
+        language: The word behind the opening fence.
+        text: The content.
+    """
 
     page: Path
-    info: str
+    mark: str
+    language: str
     text: str
 
 
 BLOCKS = [
-    Block(page, match[1].strip(), match[2])
+    Block(page, match[1] or "", match[2].strip(), match[3])
     for page in PAGES
     for match in FENCE.finditer(page.read_text(encoding="utf-8"))
 ]
 SHELL = [
-    block
-    for block in BLOCKS
-    if block.info.split(" ")[0] in ("sh", "") and block.page.name not in GENERATED
+    block for block in BLOCKS if block.language in ("sh", "") and block.page.name not in GENERATED
 ]
 
 

@@ -51,7 +51,7 @@ def test_commands_were_found():
 
 def test_shell_blocks_are_valid_shell():
     for block in SHELL:
-        if block.info.startswith("sh"):
+        if block.language == "sh":
             text = re.sub("<[a-z ]+>", "placeholder", block.text)
             subprocess.run(["bash", "-n", "-c", text], check=True)
 
@@ -75,7 +75,7 @@ def test_named_benchmarks_and_tests_exist():
 def test_every_results_page_names_a_command():
     for page in sorted((DOCS / "results").glob("*.md")):
         if page.name != "index.md":
-            assert any(b.page == page and b.info == "sh" for b in BLOCKS), page.name
+            assert any(b.page == page and b.language == "sh" for b in BLOCKS), page.name
 
 
 @pytest.fixture(scope="module")
@@ -92,8 +92,14 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_runnable_commands_of_the_tutorial_run_in_order(mobiledeploy, photos: Path):
-    runnable = [words for b in BLOCKS if b.info == "sh runnable" for words in commands_in(b)]
+    runnable = [words for b in BLOCKS if b.mark == "runnable" for words in commands_in(b)]
     assert [words[0] for words in runnable] == ["export", "parity", "bench", "inspect", "models"]
     for words in runnable:
         done = mobiledeploy(*words, cwd=photos)
         assert done.returncode == 0, f"{words}\n{done.stderr}"
+
+
+def test_code_fences_name_a_language_and_nothing_else():
+    """The site does not render a fence with a second word as code."""
+    for block in BLOCKS:
+        assert re.fullmatch(r"[\w+-]*", block.language), f"{block.page.name}: ```{block.language}"

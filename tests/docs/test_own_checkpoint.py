@@ -15,7 +15,7 @@ def folder(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("own-checkpoint")
     for path in (*shared.glob("checkpoints/*.safetensors"), *shared.glob("data/cifar10/*.npz")):
         (folder / path.name).symlink_to(path)
-    [classes] = [block.text for block in BLOCKS if block.info == "text classes.txt"]
+    [classes] = [block.text for block in BLOCKS if block.mark == "classes.txt"]
     (folder / "classes.txt").write_text(classes)
     return folder
 
@@ -29,10 +29,10 @@ def documented(network: str) -> dict[str, str]:
     return dict(zip(*cells, strict=True))
 
 
-def run_all(mobiledeploy, info: str, folder: Path) -> list[str]:
+def run_all(mobiledeploy, mark: str, folder: Path) -> list[str]:
     """Run the commands of all blocks of this kind in order; return what they printed."""
     printed = []
-    for words in (words for block in BLOCKS if block.info == info for words in commands_in(block)):
+    for words in (words for block in BLOCKS if block.mark == mark for words in commands_in(block)):
         done = mobiledeploy(*words, cwd=folder)
         assert done.returncode == 0, f"{words}\n{done.stderr}"
         printed.append(done.stderr + done.stdout)
@@ -52,9 +52,9 @@ def check_figures(parity: str, network: str) -> None:
 def test_the_example_runs_from_checkpoint_to_accuracy(
     mobiledeploy, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):
-    export, parity, inspect = run_all(mobiledeploy, "sh cifar10", folder)
+    export, parity, inspect = run_all(mobiledeploy, "cifar10", folder)
     [(found, used)] = [
-        block.text.splitlines() for block in BLOCKS if block.page == PAGE and block.info == "text"
+        block.text.splitlines() for block in BLOCKS if block.mark == "cifar10 output"
     ]
     unwrapped = " ".join(export.split())
     assert found.strip() in unwrapped
@@ -62,7 +62,7 @@ def test_the_example_runs_from_checkpoint_to_accuracy(
     check_figures(parity, "V3-Small")
     assert "airplane, automobile, bird" in inspect
     assert "'resize_short_side': 64, 'center_crop': 64" in inspect
-    [code] = [block.text for block in BLOCKS if block.info == "python cifar10"]
+    [code] = [block.text for block in BLOCKS if block.mark == "cifar10 app"]
     monkeypatch.chdir(folder)
     exec(compile(code, PAGE.name, "exec"), {})
     name, top1 = capsys.readouterr().out.split()
@@ -73,6 +73,6 @@ def test_the_example_runs_from_checkpoint_to_accuracy(
 @pytest.mark.shared
 @pytest.mark.slow
 def test_the_other_checkpoints_of_the_example_run(mobiledeploy, folder: Path):
-    _, v1, _, v3_large = run_all(mobiledeploy, "sh cifar10 others", folder)
+    _, v1, _, v3_large = run_all(mobiledeploy, "cifar10 others", folder)
     check_figures(v1, "V1 0.5")
     check_figures(v3_large, "V3-Large")

@@ -13,7 +13,7 @@ from markdown_blocks import BLOCKS, DOCS, README, ROOT, commands_in
 from PIL import Image
 
 TEXT = README.read_text(encoding="utf-8")
-FIRST, SECOND = [b.text.strip() for b in BLOCKS if b.page == README and b.info == "sh"][:2]
+FIRST, SECOND = [b.text.strip() for b in BLOCKS if b.page == README and b.language == "sh"][:2]
 INSTALL = "pip install {}--no-deps torch==2.13.0 --extra-index-url"
 STUB = """#!/bin/sh
 echo "$(basename "$0") $*" >> "$LOG"
@@ -123,7 +123,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_python_of_the_readme_runs(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys):
-    [code] = [b.text for b in BLOCKS if b.page == README and b.info == "python"]
+    [code] = [b.text for b in BLOCKS if b.page == README and b.language == "python"]
     monkeypatch.chdir(photos)
     exec(compile(code, "README.md", "exec"), {})
     printed = capsys.readouterr().out.splitlines()
@@ -131,7 +131,7 @@ def test_the_python_of_the_readme_runs(photos: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_artifacts_hold_the_metadata_that_the_guide_for_apps_names(mobiledeploy, photos: Path):
-    words = next(w for b in BLOCKS if b.info == "sh runnable" for w in commands_in(b))
+    words = next(w for b in BLOCKS if b.mark == "runnable" for w in commands_in(b))
     assert mobiledeploy(*words, cwd=photos).returncode == 0
     artifact = photos / "exports" / "mobilenet_v2_0.25_32-10classes-random-int8.onnx"
     done = mobiledeploy("inspect", artifact, "--json", cwd=photos)
