@@ -1,0 +1,1 @@
+"""Is the built network the one that was trained? Ask its BatchNorm statistics."""

@@ -1,0 +1,245 @@
+"""A network whose assumptions differ from training is found out by its BatchNorm statistics."""
+
+from dataclasses import replace
+
+import networks
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mobiledeploy.models.blocks import SamePaddingConv2d
+from mobiledeploy.models.build import create
+from mobiledeploy.models.initialize import randomize_batch_norm
+from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
+from mobiledeploy.network import CalibrationSet, FloatModel, Preprocessing, WeightsProvenance
+from mobiledeploy.training_check.alternatives import alternatives
+from mobiledeploy.training_check.distance import batch_norm_distance, has_statistics
+from mobiledeploy.training_check.verdict import compare_with_training
+
+SIDE, COUNT = 64, 48
+TRAINED = WeightsProvenance(source="file", origin="own.pth", sha256="abc")
+
+
+def photographs(seed, count=COUNT, side=SIDE):
+    """Return noise with the spectrum of photographs, normalised as ImageNet's, (N, 3, H, W)."""
+    random = np.random.default_rng(seed)
+    frequencies = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None])
+    spectrum = random.standard_normal((2, count, 3, *frequencies.shape))
+    shaped = (spectrum[0] + 1j * spectrum[1]) / np.maximum(frequencies, 1 / side)
+    values = np.fft.irfft2(shaped, (side, side))
+    values = values / values.std((2, 3), keepdims=True) * 0.25 + 0.45
+    pixels = np.clip(values, 0, 1)
+    mean, std = (np.array(v)[:, None, None] for v in (Preprocessing().mean, Preprocessing().std))
+    return ((pixels - mean) / std).astype(np.float32)
+
+
+def as_calibration(images):
+    return CalibrationSet(images=images, source="photos", sha256="c0ffee")
+
+
+@pytest.fixture(scope="module", params=["v1", "v2", "v3-small"])
+def trained(request):
+    """Return a network whose BatchNorms remember what photographs look like."""
+    spec = ModelSpec(family=request.param, width=0.5, resolution=SIDE, num_classes=10)
+    module = create(spec)
+    randomize_batch_norm(module, seed=1)
+    norms = [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
+    images = torch.from_numpy(photographs(seed=0, count=96))
+    for norm in norms:  # layer by layer, each behind those that are settled
+        norm.train()
+        norm.momentum = 1.0
+        with torch.no_grad():
+            module(images)
+        norm.eval()
+    return FloatModel(info=spec.network_info(TRAINED, Preprocessing()), module=module)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return photographs(seed=9)
+
+
+def changed(model, change):
+    """Return the network with every layer changed by a function, on a copy."""
+    other = create(ModelSpec.from_document(model.info.source))
+    other.load_state_dict(model.module.state_dict())
+    for layer in other.modules():
+        change(layer)
+    return replace(model, module=other)
+
+
+def set_eps(layer):
+    if isinstance(layer, nn.BatchNorm2d):
+        layer.eps = 1e-1
+
+
+def set_padding(layer):
+    if type(layer) is nn.Conv2d and layer.kernel_size[0] > 1:
+        layer.__class__ = SamePaddingConv2d
+
+
+def test_a_sound_network_and_its_images_match(trained, images):
+    match = compare_with_training(trained, as_calibration(images))
+    assert not match.is_mismatch
+    assert match.causes == ()
+    assert match.images == COUNT
+
+
+@pytest.mark.parametrize(
+    ("mean", "std", "named"),
+    [
+        ((0.0,) * 3, (1.0,) * 3, "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"),
+        ((0.0,) * 3, (1 / 255,) * 3, "--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"),
+    ],
+)
+def test_another_normalisation_is_named_with_what_to_try(trained, images, mean, std, named):
+    usual = Preprocessing()
+    pixels = images * np.array(usual.std)[:, None, None] + np.array(usual.mean)[:, None, None]
+    wrong = replace(usual, mean=mean, std=std)
+    given = ((pixels - np.array(mean)[:, None, None]) / np.array(std)[:, None, None]).astype("f4")
+    info = replace(trained.info, input=replace(trained.info.input, preprocessing=wrong))
+    match = compare_with_training(replace(trained, info=info), as_calibration(given))
+    assert match.is_mismatch
+    assert named in match.causes[0].remedy
+    assert "the normalisation probably differs from training" in match.explanation()
+    assert "--allow-mismatch" in match.remedy()
+
+
+def test_an_epsilon_that_no_alternative_has_is_a_mismatch_or_close(trained, images):
+    """1e-1 is wrong: what fits better is one of the usual ones."""
+    match = compare_with_training(changed(trained, set_eps), as_calibration(images))
+    own = compare_with_training(trained, as_calibration(images))
+    assert match.distance > 1.5 * own.distance
+
+
+def test_every_alternative_shares_the_weights_and_leaves_the_network_alone(trained, images):
+    before = batch_norm_distance(trained.module, images).mean
+    for other in alternatives(trained.module, images, trained.info.preprocessing):
+        theirs = dict(other.module.named_parameters())
+        for name, parameter in trained.module.named_parameters():
+            assert theirs[name] is parameter
+        batch_norm_distance(other.module, other.images[:2])
+    assert batch_norm_distance(trained.module, images).mean == before
+
+
+def test_padding_as_tensorflow_has_it_is_undone_by_an_alternative(trained, images):
+    wrong = changed(trained, set_padding)
+    others = alternatives(wrong.module, images, trained.info.preprocessing)
+    padded = next(other for other in others if other.cause == "the padding")
+    assert "symmetric" in padded.remedy
+    assert (
+        batch_norm_distance(padded.module, images).mean
+        == batch_norm_distance(trained.module, images).mean
+    )
+
+
+def test_the_papers_strides_and_activations_are_tried(trained, images):
+    def flatten_strides(layer):
+        if isinstance(layer, nn.Conv2d):
+            layer.stride = (1, 1)
+
+    wrong = changed(trained, flatten_strides)
+    others = list(
+        alternatives(
+            wrong.module, images, trained.info.preprocessing, published=trained.module
+        )
+    )
+    original = next(other for other in others if other.description == "the paper's strides")
+    assert (
+        batch_norm_distance(original.module, images).mean
+        == batch_norm_distance(trained.module, images).mean
+    )
+
+
+def test_resolutions_are_tried_with_the_images_themselves(trained):
+    small = photographs(seed=9, side=32)
+    asked = []
+
+    def images_at(side, count):
+        asked.append(side)
+        return photographs(seed=9, count=count, side=side)
+
+    match = compare_with_training(trained, as_calibration(small), images_at=images_at)
+    if match.causes:  # the tiny networks' statistics depend on the resolution more or less
+        assert set(asked) >= {64, 96, 128}
+        assert all(side <= 4 * 32 for side in asked)
+
+
+def test_nothing_is_judged_without_training_or_with_few_images(trained, images):
+    random = WeightsProvenance(source="random", origin="seed 0")
+    untrained = replace(trained, info=replace(trained.info, provenance=random))
+    assert compare_with_training(untrained, as_calibration(images)) is None
+    assert compare_with_training(trained, as_calibration(images[:7])) is None
+    folded = networks.folded("v1", short=True).module
+    assert not has_statistics(folded)
+
+
+def test_dead_channels_do_not_count(trained, images):
+    norm = next(layer for layer in trained.module.modules() if isinstance(layer, nn.BatchNorm2d))
+    kept = norm.running_var.clone()
+    before = batch_norm_distance(trained.module, images).layers
+    try:
+        norm.running_var[0] = 0
+        after = batch_norm_distance(trained.module, images).layers
+    finally:
+        norm.running_var.copy_(kept)
+    (name, *_) = before
+    assert after[name] == pytest.approx(before[name], abs=0.2)
+
+
+CHECKPOINTS = {
+    "v1": "mobilenet_v1_0.5_cifar10",
+    "v3-small": "mobilenet_v3_small_cifar10",
+}
+WRONG = {
+    "the padding": {"padding": "same"},
+    "BatchNorm's epsilon": {"norm_eps": 1e-2},
+    "the activation": {"activation": nn.Hardswish},
+    "the strides": {"stem": 1},
+    "the normalisation": {"mean": (0.0,) * 3, "std": (1.0,) * 3},
+}
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("cause", WRONG)
+@pytest.mark.parametrize("family", CHECKPOINTS)
+def test_mistakes_with_trained_networks_are_caught_and_named(shared, family, cause):
+    from mobiledeploy.pipeline.build import build, load_images
+
+    change = WRONG[cause]
+    options = {name: change[name] for name in ("padding", "norm_eps") if name in change}
+    preprocessing = {name: change[name] for name in ("mean", "std") if name in change}
+    model = build(
+        family,
+        weights=str(shared / f"checkpoints/{CHECKPOINTS[family]}.safetensors"),
+        resolution=64,
+        preprocessing=preprocessing or None,
+        architecture=ArchitectureOptions(**options),
+    )
+    if "activation" in change:
+        for parent in list(model.module.modules()):
+            for name, child in parent.named_children():
+                if isinstance(child, nn.ReLU | nn.ReLU6 | nn.Hardswish):
+                    setattr(parent, name, change["activation"]())
+    if "stem" in change:
+        stem = next(layer for layer in model.module.modules() if isinstance(layer, nn.Conv2d))
+        stem.stride = (1, 1)
+    images = load_images(model, shared / "data/cifar10/calib.npz")
+    published = create(ModelSpec(family=family))
+    match = compare_with_training(model, images, published=lambda: published)
+    assert match.is_mismatch
+    assert cause in [found.name for found in match.causes]
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("family", CHECKPOINTS)
+@pytest.mark.parametrize("chosen", [range(0, 60), range(0, 20), range(0, 200, 5)])
+def test_trained_networks_match_on_images_of_few_and_of_all_classes(shared, family, chosen):
+    from mobiledeploy.pipeline.build import build, load_images
+
+    weights = str(shared / f"checkpoints/{CHECKPOINTS[family]}.safetensors")
+    model = build(family, weights=weights, resolution=64)
+    images = load_images(model, shared / "data/cifar10/calib.npz")
+    some = replace(images, images=images.images[list(chosen)])
+    assert not compare_with_training(model, some).is_mismatch
