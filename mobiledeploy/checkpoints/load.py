@@ -1,8 +1,8 @@
-"""Weights into a network.
+"""Load weights into a network.
 
-Input: a network as it was built, and its specification. Output: the same network with the weights
-that the specification names, and where they came from. Invariant: afterwards every parameter and
-every buffer holds what the checkpoint says, or the network is as it was and an error says why.
+Input: a built network and its specification. Output: the network with the weights that the
+specification names, and their provenance. Invariant: afterwards every parameter and every buffer
+comes from the checkpoint, or the network is unchanged and an error says why.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 def load_weights(module: nn.Module, spec: ModelSpec) -> WeightsProvenance:
     """Load the weights that `spec.weights` names into `module`, in place.
 
-    "random" leaves the module as its initialisation made it.
+    "random" leaves the module as it was initialised.
 
     Raises:
-        UsageError: there are no ImageNet weights for this variant.
-        WeightsError: they cannot be had, read, or mapped onto the network.
+        UsageError: There are no ImageNet weights for this variant.
+        WeightsError: The weights cannot be fetched, read, or mapped onto the network.
     """
     if spec.weights == "random":
         return WeightsProvenance(source="random", origin=f"seed {spec.seed}")
@@ -60,10 +60,10 @@ def load_weights(module: nn.Module, spec: ModelSpec) -> WeightsProvenance:
 
 
 def _fill(module: nn.Module, spec: ModelSpec, checkpoint: Checkpoint) -> tuple[str, list[str]]:
-    """Copy a checkpoint's tensors; return the dialect's name and notes.
+    """Copy a checkpoint's tensors into the network; return the dialect's name and notes.
 
     Raises:
-        WeightsError: they do not fit, or are no numbers. The module is then as it was.
+        WeightsError: Tensors do not fit or hold invalid values. The module is then unchanged.
     """
     matched = match(checkpoint.layers, layers_of(module.state_dict()), checkpoint.dialect)
     _refuse_bad_values(checkpoint)
@@ -73,9 +73,9 @@ def _fill(module: nn.Module, spec: ModelSpec, checkpoint: Checkpoint) -> tuple[s
 
 
 def _refuse_bad_values(checkpoint: Checkpoint) -> None:
-    """Raise WeightsError for tensors that hold no numbers to compute with.
+    """Raise WeightsError for tensors with unusable values.
 
-    Only after shapes were compared: a few bytes can describe a tensor that fills any memory.
+    Call it after the shapes were compared: a few bytes can describe a tensor of any size.
     """
     for layer in checkpoint.layers:
         for local, tensor in layer.tensors.items():
@@ -83,29 +83,28 @@ def _refuse_bad_values(checkpoint: Checkpoint) -> None:
                 name = f"{layer.name}.{local}".lstrip(".")
                 raise WeightsError(
                     f"{checkpoint.path}: {name} {fault}.",
-                    remedy="Give a float checkpoint of a network that was trained to its end; "
-                    "this one is damaged, or was made for something else.",
+                    remedy="Pass a float checkpoint of a completed training.",
                 )
 
 
 def _fault(local: str, tensor: torch.Tensor) -> str:
-    """Say what is wrong with a tensor's content; nothing where it is sound."""
+    """Describe what is wrong with a tensor's content; empty if nothing is."""
     if local == COUNTER:
         return "" if tensor.numel() == 1 else f"has {tensor.numel()} values, expected 1"
     if tensor.dtype not in _FLOATS or tensor.layout != torch.strided or tensor.is_meta:
         kind = "has no values" if tensor.is_meta else f"is {tensor.dtype}, {tensor.layout}"
         return f"{kind}; expected dense floating point"
-    bad = int((~torch.isfinite(tensor.float())).sum())  # as the network will hold them
+    bad = int((~torch.isfinite(tensor.float())).sum())  # float32, as in the network
     if bad:
         return f"has {bad} values of {tensor.numel()} that are NaN or infinite in float32"
     return "is a variance and negative" if local == "running_var" and (tensor < 0).any() else ""
 
 
 def _apply_conventions(module: nn.Module, spec: ModelSpec, checkpoint: Checkpoint) -> list[str]:
-    """Make the network do what the dialect's does, as far as a built network can be changed.
+    """Apply the dialect's conventions to a built network, as far as that is possible.
 
     Raises:
-        WeightsError: it would have to be built differently.
+        WeightsError: The network would have to be built differently.
     """
     options, found = spec.architecture, norm_eps_of(module)
     implied, _ = implied_options(
@@ -115,8 +114,8 @@ def _apply_conventions(module: nn.Module, spec: ModelSpec, checkpoint: Checkpoin
         wanted = implied.get(option)
         if wanted is not None and getattr(options, option) != wanted:
             raise WeightsError(
-                f"{checkpoint.path} speaks {checkpoint.dialect.name}, whose networks have "
-                f"{option} {wanted}; the network was built with {getattr(options, option)}.",
+                f"{checkpoint.path} has the names of {checkpoint.dialect.name}, whose networks "
+                f"have {option} {wanted}; this one was built with {getattr(options, option)}.",
                 remedy="Build it from the specification that `complete_spec` returns.",
             )
     eps: float = implied.get("norm_eps", found)
@@ -124,7 +123,7 @@ def _apply_conventions(module: nn.Module, spec: ModelSpec, checkpoint: Checkpoin
         return []
     for norm in norms_of(module):
         norm.eps = eps
-    return [f"BN's epsilon was set to {eps:g}, as in {checkpoint.dialect.name}."]
+    return [f"BatchNorm's epsilon was set to {eps:g}, as in {checkpoint.dialect.name}."]
 
 
 @torch.no_grad()
@@ -134,7 +133,7 @@ def _copy(matched: Matched) -> list[str]:
     converted = set()
     for theirs, ours in matched.pairs:
         for local, tensor in ours.tensors.items():
-            if local not in theirs.tensors:  # only BN's counter may be, see `Layer.is_norm`
+            if local not in theirs.tensors:  # only BN's counter may be missing: `Layer.is_norm`
                 tensor.zero_()
                 uncounted += 1
                 continue
@@ -143,9 +142,12 @@ def _copy(matched: Matched) -> list[str]:
             if source.dtype != tensor.dtype:
                 converted.add(str(source.dtype).removeprefix("torch."))
     total = sum(len(ours.tensors) for _, ours in matched.pairs)
-    notes = [f"{total - uncounted} of {total} tensors came from the checkpoint, all of its own."]
+    notes = [f"{total - uncounted} of {total} tensors were loaded from the checkpoint."]
     if uncounted:
-        notes.append(f"It has no {COUNTER} for {uncounted} BN layers; inference does not use it.")
+        notes.append(
+            f"The checkpoint has no {COUNTER} for {uncounted} BatchNorm layers; "
+            "inference does not use it."
+        )
     if converted:
         notes.append(f"Values were converted from {', '.join(sorted(converted))}.")
     return notes

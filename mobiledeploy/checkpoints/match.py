@@ -1,8 +1,8 @@
-"""Which of a checkpoint's tensors belongs to which of a network's.
+"""Match a checkpoint's layers to a network's.
 
-Input: the layers of both. Output: pairs. Invariant: every parameter and every buffer of the network
-is paired exactly once, every tensor of the checkpoint is used exactly once, and shapes agree; or an
-error names what does not fit.
+Input: the layers of both. Output: pairs. Invariant: every parameter and buffer of the network is
+paired exactly once, every tensor of the checkpoint is used exactly once, and shapes agree.
+Otherwise an error names the differences.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from mobiledeploy.checkpoints.dialects import Dialect
 from mobiledeploy.checkpoints.layers import COUNTER, Layer, outlines, signatures
 from mobiledeploy.errors import WeightsError
 
-_SHOWN = 5  # of each kind of difference
+_SHOWN = 5  # differences of each kind that an error lists
 
 
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """Layers of a checkpoint and of a network, pairwise.
+    """The layers of a checkpoint and of a network in pairs.
 
     Attributes:
-        pairs: (checkpoint's, network's).
-        by_name: Whether the names are the network's own; otherwise the structure paired them.
+        pairs: Pairs of (checkpoint layer, network layer).
+        by_name: Whether the layers were paired by name; otherwise by structure.
     """
 
     pairs: tuple[tuple[Layer, Layer], ...]
@@ -32,10 +32,10 @@ class Matched:
 
 
 def arrange(source: Sequence[Layer], target: Sequence[Layer], dialect: Dialect) -> list[Layer]:
-    """Put a checkpoint's layers into the order of a network's, as far as its names tell.
+    """Sort a checkpoint's layers into the order of a network's layers.
 
-    If they are the network's own names, these decide. Otherwise it is the dialect's order; of
-    several, the one that fits the network, and the first if none does.
+    If the checkpoint has the network's own names, they decide. Otherwise the dialect's order is
+    taken: of several, the one that fits the network, or the first if none does.
     """
     if has_names_of(source, target):
         position = {layer.name: index for index, layer in enumerate(target)}
@@ -46,24 +46,24 @@ def arrange(source: Sequence[Layer], target: Sequence[Layer], dialect: Dialect) 
 
 
 def has_names_of(source: Sequence[Layer], target: Sequence[Layer]) -> bool:
-    """Return whether a checkpoint speaks the network's own names: most of them are among them.
+    """Return whether most of a checkpoint's layers have names of the network.
 
-    Most, so that one key too many or too few is reported as just that.
+    Most rather than all, so that a missing or extra key is reported by name.
     """
     names = {layer.name for layer in target}
     return 2 * sum(layer.name in names for layer in source) > len(source)
 
 
 def match(source: Sequence[Layer], target: Sequence[Layer], dialect: Dialect) -> Matched:
-    """Pair the layers.
+    """Pair the layers of a checkpoint with those of a network.
 
     Args:
-        source: Of the checkpoint, in the file's order.
-        target: Of the network, in the order of its definition.
-        dialect: What the checkpoint speaks.
+        source: The checkpoint's layers, in the file's order.
+        target: The network's layers, in the order of their definition.
+        dialect: The checkpoint's naming scheme.
 
     Raises:
-        WeightsError: naming what is missing, left over, or of another shape.
+        WeightsError: Layers are missing, left over, or of another shape; the text names them.
     """
     by_name = has_names_of(source, target)
     ordered = arrange(source, target, dialect)
@@ -72,18 +72,18 @@ def match(source: Sequence[Layer], target: Sequence[Layer], dialect: Dialect) ->
         return Matched(tuple(zip(ordered, target, strict=True)), by_name)
     raise WeightsError(
         f"The checkpoint does not fit the network: {differences(source, target, dialect)}.",
-        remedy="Check that family, width, number of classes and input channels are the "
-        "checkpoint's own; every tensor of it has to be used, and every one of the network filled.",
+        remedy="Check that family, width, number of classes and input channels are those of the "
+        "checkpoint. Every tensor of the checkpoint and of the network has to be matched.",
     )
 
 
 def differences(source: Sequence[Layer], target: Sequence[Layer], dialect: Dialect) -> str:
-    """Say what does not fit: what is missing, left over, or of another shape.
+    """Describe the layers that are missing, left over, or of another shape.
 
     Args:
-        source: Of the checkpoint, in the file's order.
-        target: Of the network, in the order of its definition.
-        dialect: What the checkpoint speaks.
+        source: The checkpoint's layers, in the file's order.
+        target: The network's layers, in the order of their definition.
+        dialect: The checkpoint's naming scheme.
     """
     ordered = arrange(source, target, dialect)
     compare = _by_name if has_names_of(source, target) else _by_structure
@@ -91,7 +91,7 @@ def differences(source: Sequence[Layer], target: Sequence[Layer], dialect: Diale
 
 
 def _by_name(source: Sequence[Layer], target: Sequence[Layer]) -> list[str]:
-    """Compare tensor by tensor, by name."""
+    """Compare tensors by name."""
     theirs, ours = _shapes(source), _shapes(target)
     missing = [name for name in ours if name not in theirs]
     left_over = [name for name in theirs if name not in ours]
@@ -108,7 +108,7 @@ def _by_name(source: Sequence[Layer], target: Sequence[Layer]) -> list[str]:
 
 
 def _by_structure(source: Sequence[Layer], target: Sequence[Layer]) -> list[str]:
-    """Compare layer by layer, along the sequences."""
+    """Compare the two sequences of layers."""
     missing, left_over, misshapen = [], [], []
     codes = difflib.SequenceMatcher(
         a=outlines(source), b=outlines(target), autojunk=False
@@ -132,7 +132,7 @@ def _by_structure(source: Sequence[Layer], target: Sequence[Layer]) -> list[str]
 
 
 def _shapes(layers: Sequence[Layer]) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor by its full name, without BN's counters."""
+    """Return the shape of every tensor by its full name, without BatchNorm's counters."""
     return {
         f"{layer.name}.{local}".lstrip("."): tuple(tensor.shape)
         for layer in layers
@@ -142,18 +142,18 @@ def _shapes(layers: Sequence[Layer]) -> dict[str, tuple[int, ...]]:
 
 
 def _with_nearest(name: str, others: Sequence[str]) -> str:
-    """Add the likeliest misspelling, if there is one."""
+    """Append the closest other name, if there is one."""
     near = difflib.get_close_matches(name, others, n=1)
     return f"{name} (nearest: {near[0]})" if near else name
 
 
 def _with_shape(layer: Layer) -> str:
-    """Name a layer and what it holds."""
+    """Return a layer's name and the shape of its weight."""
     return f"{layer.name} {layer.shape or sorted(layer.tensors)}"
 
 
 def _listed(what: str, items: Sequence[str]) -> list[str]:
-    """Return one clause with the first few items, or nothing where there are none."""
+    """Return one clause with the first few items, or nothing if there are none."""
     if not items:
         return []
     rest = f" and {len(items) - _SHOWN} more" if len(items) > _SHOWN else ""

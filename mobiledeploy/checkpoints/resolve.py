@@ -1,4 +1,4 @@
-"""What a choice of weights means for the network: before it is built."""
+"""Complete a model specification from the weights that it names, before the network is built."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from mobiledeploy.network import Preprocessing
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Resolution:
-    """A specification that its weights fit, and what comes with them.
+    """A specification that matches its weights, and what the weights imply.
 
     Attributes:
-        spec: Completed from the checkpoint's tensors.
-        preprocessing: That the weights imply; None where they imply none.
-        labels: That came with the checkpoint; often none.
-        notes: What was inferred and assumed, one sentence each.
+        spec: The specification, completed from the checkpoint's tensors.
+        preprocessing: Preprocessing that the weights imply; None if they imply none.
+        labels: Class names that came with the checkpoint; often empty.
+        notes: What was inferred or assumed, one sentence each.
     """
 
     spec: ModelSpec
@@ -35,20 +35,20 @@ def resolve(spec: ModelSpec, given: Collection[str], build: Build) -> Resolution
     """Complete a specification from the weights that it names, and refuse contradictions.
 
     Args:
-        spec: What was asked for.
-        given: Names of the fields of `spec` that somebody set on purpose; the others are defaults.
-            The family has none, so it always counts as given.
-        build: Makes the network of a specification, for example `models.create_on_meta`; storage
-            is not needed.
+        spec: The requested specification.
+        given: Names of the fields of `spec` that were set explicitly; the others are defaults.
+            The family has no default, so it always counts as given.
+        build: Builds the network of a specification, for example `create_on_meta`; the tensors
+            need no storage.
 
     Raises:
-        UsageError: no weights are named, or nobody publishes ImageNet's for this variant.
-        WeightsError: the checkpoint cannot be read, or contradicts what was given.
+        UsageError: No weights are named, or none are published for this variant.
+        WeightsError: The checkpoint cannot be read, or contradicts what was given.
     """
     if not spec.weights:
         raise UsageError(
-            "No weights are named: their name is empty.",
-            remedy="Say imagenet, random, or the path of a checkpoint; is a variable unset?",
+            "The name of the weights is empty.",
+            remedy="Pass imagenet, random, or the path of a checkpoint. Is a variable unset?",
         )
     if spec.weights == "random":
         return Resolution(spec=spec)

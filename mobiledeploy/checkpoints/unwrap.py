@@ -1,7 +1,7 @@
-"""From whatever a training script saved to the network's tensors by name.
+"""Find the state dict in the content of a checkpoint file.
 
-Input: what a file holds. Output: `StateDict`. Invariant: nothing is dropped without a note, but for
-entries that are no tensors of a network (epochs, optimizers, the counters of profiling tools).
+Input: the content of a file. Output: `StateDict`. Invariant: no tensor of a network is dropped
+without a note.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _CONTAINERS = (
 )
 _MAX_DEPTH = 5  # of containers in containers; a file may even contain itself
 
-# What wrappers put in front of every name: DataParallel, Lightning, torch.compile, and modules that
-# hold the network as their only child.
+# Prefixes that wrappers add to every name: DataParallel, Lightning, torch.compile, and modules with
+# the network as their only child.
 _PREFIXES = ("module", "model", "net", "network", "_orig_mod")
 _COUNTERS = ("n_averaged", "total_ops", "total_params")  # of AveragedModel and of thop
 
@@ -33,8 +33,9 @@ class StateDict:
     """A network's tensors by name, in the order of the file.
 
     Attributes:
-        prefix: What stood in front of every name.
-        notes: What was taken and what was left, one sentence each.
+        tensors: Tensors by name.
+        prefix: Prefix that was removed from every name.
+        notes: What was taken and what was left out, one sentence each.
     """
 
     tensors: Mapping[str, torch.Tensor]
@@ -43,10 +44,10 @@ class StateDict:
 
 
 def unwrap(content: object, path: Path) -> StateDict:
-    """Find the state dict in what a checkpoint file holds, and strip what wrappers added.
+    """Find the state dict in the content of a checkpoint, and strip the prefixes of wrappers.
 
     Raises:
-        WeightsError: there are no named tensors in it.
+        WeightsError: The content has no named tensors.
     """
     notes: list[str] = []
     found = _descend(content, notes)
@@ -89,10 +90,10 @@ def _descend(content: object, notes: list[str]) -> object:
 
 
 def _common_prefix(tensors: Mapping[str, torch.Tensor]) -> str:
-    """Return the wrappers' names in front of nearly every tensor, with the dot; often empty.
+    """Return the wrappers' prefix of nearly all names, with the dot; often empty.
 
-    "Nearly", because a Lightning module may hold its loss's tensors beside the network: they are
-    left over, and named as such later. A number behind it shows a layer list, not a wrapper.
+    "Nearly", because a Lightning module may hold tensors of its loss beside the network. A prefix
+    that a number follows is a list of layers, not a wrapper.
     """
     prefix = ""
     while True:
@@ -107,7 +108,7 @@ def _common_prefix(tensors: Mapping[str, torch.Tensor]) -> str:
 
 
 def _described(found: object) -> str:
-    """Say what was found instead of tensors."""
+    """Describe what was found instead of tensors."""
     if isinstance(found, Mapping):
         keys = ", ".join(repr(key) for key in list(found)[:5])
         return f"a dictionary of {keys}" if keys else "an empty dictionary"

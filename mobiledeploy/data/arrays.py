@@ -1,7 +1,7 @@
-"""Images in an `.npz`: `images`, uint8 (N, H, W, C), and `labels`, integers (N,), if known.
+"""Images in an `.npz`: `images`, uint8 (N, H, W, C), and optionally `labels`, integers (N,).
 
-Input: a path. Output: the arrays, and float32 inputs made of them. Invariant: the pixels are used
-whole; unlike photographs, array data sets (CIFAR, MNIST) have no margin to crop away.
+Input: a path. Output: the arrays, and float32 inputs made from them. Invariant: images are not
+cropped, because images of array data sets (CIFAR, MNIST) have no margin.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from mobiledeploy.errors import DataError
 from mobiledeploy.network import Preprocessing
 
 _EXPECTED = "expected `images`, uint8 (N, H, W, C), and optionally `labels`, integers (N,)"
-_NUMPYS = (b"PK", b"\x93NUMPY")  # how an .npz begins, which is a zip, and an .npy
-# RuntimeError: an encrypted archive, or compressed in a way that zipfile does not know
+_MAGIC = (b"PK", b"\x93NUMPY")  # first bytes of an .npz, which is a zip, and of an .npy
+# RuntimeError: an encrypted archive, or a compression that zipfile does not support
 _UNREADABLE = (
     *(OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, OverflowError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
@@ -34,7 +34,7 @@ _UNREADABLE = (
 
 @dataclass(frozen=True, slots=True)
 class ImageArrays:
-    """uint8 (N, H, W, C) and, where there are any, N labels."""
+    """Images, uint8 (N, H, W, C), and their labels (N,), or None."""
 
     images: NDArray[np.uint8]
     labels: NDArray[np.integer[Any]] | None
@@ -44,12 +44,12 @@ def read_arrays(path: Path, in_channels: int) -> ImageArrays:
     """Read and check an `.npz`.
 
     Raises:
-        DataError: it cannot be read, lacks `images`, or they have the wrong type or shape.
+        DataError: The file cannot be read, or its arrays have the wrong names, types or shapes.
     """
     try:
-        with path.open("rb") as handle:  # np.load would leave it open when it fails
-            if not handle.read(len(_NUMPYS[1])).startswith(_NUMPYS):  # np.load: pickles
-                raise DataError(f"Could not read {path}: it is no .npz; {_EXPECTED}.")
+        with path.open("rb") as handle:  # if np.load opened it, it would stay open after an error
+            if not handle.read(len(_MAGIC[1])).startswith(_MAGIC):  # np.load would try pickle
+                raise DataError(f"Could not read {path}: it is not an .npz; {_EXPECTED}.")
             handle.seek(0)
             file = np.load(handle, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
@@ -73,30 +73,29 @@ def read_arrays(path: Path, in_channels: int) -> ImageArrays:
 def inputs_of(
     images: NDArray[np.uint8], preprocessing: Preprocessing, resolution: int
 ) -> NDArray[np.float32]:
-    """Normalise, then resize to the input's size; neither short side nor crop.
+    """Normalise images and resize them to the input's size, without a crop.
 
-    In this order, in float and without antialiasing, because that is how networks are trained on
-    upsampled small images: on the tensor, by torch's interpolate with align_corners=False. PIL
-    would round every pixel to 8 bits on the way.
+    Networks are trained on upsampled small images in this order: torch's interpolate on the
+    normalised float tensor, with align_corners=False and no antialiasing.
 
     Args:
-        images: (N, H, W, C).
-        preprocessing: Its interpolation is torch's of that name; its crop_pct is not used.
-        resolution: Side of the square input in pixels; other shapes are stretched to it.
+        images: Pixels, (N, H, W, C).
+        preprocessing: `interpolation` is torch's mode of that name; `crop_pct` is not used.
+        resolution: Side of the square input in pixels; other aspect ratios are stretched.
 
     Returns:
-        (N, C, resolution, resolution), contiguous.
+        Inputs, (N, C, resolution, resolution), contiguous.
     """
     x = torch.from_numpy(normalize(images.astype(np.float32), preprocessing)).permute(0, 3, 1, 2)
     mode = preprocessing.interpolation
-    align = None if mode == "nearest" else False  # torch refuses the option for nearest
+    align = None if mode == "nearest" else False  # torch allows no value for nearest
     resized = F.interpolate(x, (resolution, resolution), mode=mode, align_corners=align)
     array: NDArray[np.float32] = resized.contiguous().numpy()
     return array
 
 
 def _check_images(path: Path, images: NDArray[np.generic], in_channels: int) -> None:
-    """Raise DataError unless these are images for a network with so many input channels."""
+    """Raise DataError unless these are images with `in_channels` channels."""
     if images.dtype != np.uint8 or images.ndim != 4:
         raise DataError(f"{path}: `images` is {images.dtype} {images.shape}; {_EXPECTED}.")
     if 0 in images.shape:

@@ -1,7 +1,7 @@
-"""Calibration sets: a folder of images, an `.npz`, or the images inside the package.
+"""Load images from a folder, an `.npz`, or the package.
 
-Input: a path, a specification and its preprocessing. Output: `CalibrationSet`. Invariant: the same
-files give the same images in the same order, and the set's sha256 says which.
+Input: a path and a network's `NetworkInfo`. Output: `CalibrationSet`. Invariant: the same files
+give the same images in the same order; the set's sha256 identifies them.
 """
 
 from __future__ import annotations
@@ -27,31 +27,30 @@ def load_calibration(
     *,
     samples: int | None = None,
 ) -> CalibrationSet:
-    """Load images for a network: those of a folder, or of an `.npz`.
+    """Load images for a network from a folder or an `.npz`.
 
     Args:
         source: A folder (images at any depth, in the order of their paths; see `folder.labels_of`
             for labels) or an `.npz` (see `arrays`).
-        info: Gives the input's size, its preprocessing (an `.npz` is not cropped) and the number
-            of classes.
-        samples: How many images to take, evenly spread over the ordered set; None takes all.
+        info: The network; gives input size, preprocessing (an `.npz` is not cropped) and classes.
+        samples: Number of images to take, evenly spread over the ordered set; None takes all.
 
     Raises:
-        DataError: there are no images, fewer than `samples`, or one that cannot be read.
-        UsageError: the preprocessing does not fit the network.
+        DataError: There are no images, fewer than `samples`, or one that cannot be read.
+        UsageError: The preprocessing does not fit the network.
     """
     check_preprocessing(info.preprocessing, info.input.channels)
     if source.is_dir():
         return _from_folder(source, info, samples)
     if not source.exists():
         raise DataError(
-            f"There is nothing at {source}.",
-            remedy="Give the path of a folder of images, or of an .npz with `images`.",
+            f"There is no file or folder {source}.",
+            remedy="Pass the path of a folder of images, or of an .npz with `images`.",
         )
     if source.suffix.lower() != ".npz":
         raise DataError(
             f"{source} is neither a folder nor an .npz.",
-            remedy="Give a folder of images, or an .npz with `images`, uint8 (N, H, W, C).",
+            remedy="Pass a folder of images, or an .npz with `images`, uint8 (N, H, W, C).",
         )
     return _from_arrays(source, info, samples)
 
@@ -60,9 +59,15 @@ def embedded_calibration(
     info: NetworkInfo,
     samples: int | None = None,
 ) -> CalibrationSet:
-    """Load the images that the package carries; nothing is downloaded.
+    """Load the images bundled with the package; nothing is downloaded.
 
-    Args and Raises as `load_calibration`; also DataError where the package has no images.
+    Args:
+        info: The network; gives input size and preprocessing.
+        samples: Number of images to take, evenly spread; None takes all.
+
+    Raises:
+        DataError: The package has no images, or fewer than `samples`.
+        UsageError: The preprocessing does not fit the network.
     """
     check_preprocessing(info.preprocessing, info.input.channels)
     folder = resources.files("mobiledeploy.data") / "embedded"
@@ -70,11 +75,11 @@ def embedded_calibration(
     found = sorted(entry.name for entry in entries if is_image(entry.name))
     if not found:
         raise DataError(
-            "This installation carries no calibration images.",
-            remedy="Give images of your own with --calib-data.",
+            "This installation has no bundled calibration images.",
+            remedy="Pass images of your own with --calib-data.",
         )
     files = [ImageFile(name, folder / name) for name in found]
-    chosen = [files[i] for i in _spread(len(files), samples, "The embedded set")]
+    chosen = [files[i] for i in _spread(len(files), samples, "The bundled set")]
     return _from_files(chosen, EMBEDDED, info)
 
 
@@ -88,7 +93,7 @@ def _from_folder(
     if not paths:
         raise DataError(
             f"There are no images in {source}: no file ends in {', '.join(SUFFIXES)}.",
-            remedy="Give a folder of images, or an .npz with `images`.",
+            remedy="Pass a folder of images, or an .npz with `images`.",
         )
     chosen = _spread(len(paths), samples, str(source))
     names = [path.relative_to(source).as_posix() for path in paths]
@@ -96,14 +101,14 @@ def _from_folder(
     files = [ImageFile(names[i], paths[i]) for i in chosen]
     return _from_files(
         files,
-        _told_apart(source),
+        _unambiguous(source),
         info,
         labels=None if labels is None else tuple(labels[i] for i in chosen),
     )
 
 
-def _told_apart(folder: Path) -> str:
-    """Return a folder's path; of one called as the package's own images are, another spelling."""
+def _unambiguous(folder: Path) -> str:
+    """Return a folder's path, spelt so that it differs from `EMBEDDED`."""
     return str(folder) if str(folder) != EMBEDDED else f"./{folder}"
 
 
@@ -142,7 +147,7 @@ def _from_arrays(
                 raise DataError(
                     f"{source}: image {index} has label {label}; "
                     f"the network has {info.classes} classes, counted from 0.",
-                    remedy="Give data for this network's classes, or leave `labels` out.",
+                    remedy="Pass images of this network's classes, or leave `labels` out.",
                 )
     return CalibrationSet(
         images=inputs_of(images, info.preprocessing, info.input.height),
@@ -156,23 +161,23 @@ def _from_arrays(
 def _spread(count: int, samples: int | None, source: str) -> list[int]:
     """Return the indices of `samples` of `count` images, evenly spread, beginning with the first.
 
-    Sets are often ordered by class: the first few would be of one kind.
+    Evenly spread, because sets are often ordered by class.
     """
     if samples is None:
         return list(range(count))
     if samples < 1:
         raise DataError(
             f"The number of samples is {samples}; at least 1 is needed.",
-            remedy="Give a larger number, or leave it out for all images.",
+            remedy="Pass a larger number, or leave it out to take all images.",
         )
     if samples > count:
         raise DataError(
-            f"{source} has {count} images, fewer than the {samples} samples asked for.",
-            remedy="Ask for fewer samples, or leave the number out for all images.",
+            f"{source} has {count} images, fewer than the {samples} samples requested.",
+            remedy="Request fewer samples, or leave the number out to take all images.",
         )
     return evenly_spread(count, samples)
 
 
 def _digest(hashes: Sequence[str]) -> str:
-    """Return the sha256 of an ordered list of sha256, each in hex on a line of its own."""
+    """Return the sha256 of an ordered list of digests, each in hex on its own line."""
     return hashlib.sha256("".join(f"{value}\n" for value in hashes).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Which images a folder holds, and of which class they are."""
+"""Find the images of a folder and their class labels."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _COLUMNS = ("file", "class_index")
 def find_images(folder: Path) -> list[Path]:
     """Return the images below a folder, at any depth, in the order of their paths.
 
-    Links to folders are followed. A link to nothing that has an image's name is among them: it is
-    an image that cannot be read, and whoever reads it says so.
+    Links to folders are followed. A dangling link with an image's suffix is included, so that
+    reading it fails with its name.
 
     Raises:
-        DataError: a folder cannot be looked into.
+        DataError: A folder cannot be listed.
     """
     try:
         return sorted(_images_below(folder, frozenset()))
     except OSError as error:
         raise DataError(
             f"Could not look for images in {error.filename or folder}: {error.strerror}.",
-            remedy="Every folder of the set has to be readable; one whose name begins with a dot"
-            " is left alone.",
+            remedy="Make every folder of the set readable; folders whose name begins with a dot"
+            " are skipped.",
         ) from error
 
 
 def _images_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
-    """Yield the images below a folder; `above` are the folders that led to it, links resolved.
+    """Yield the images below a folder; `above` are its resolved parent folders.
 
-    A link back to one of those is a loop. Two links to the same folder are two folders.
+    A link to one of the parents is a loop and is skipped. Two links to one folder count twice.
     """
     here = folder.resolve()
     if here in above:
@@ -50,19 +50,19 @@ def _images_below(folder: Path, above: frozenset[Path]) -> Iterator[Path]:
 
 
 def labels_of(folder: Path, names: Sequence[str], num_classes: int) -> list[int] | None:
-    """Return the class index of each image, or None where the folder does not tell.
+    """Return the class index of each image, or None if the folder has no labels.
 
-    It tells through ``labels.csv`` (columns ``file``, relative to the folder, and
-    ``class_index``), or through one subfolder per class, in the classes' order by name. Subfolders
-    count only where there are as many as classes: a part of the classes has no known indices.
+    Labels come from ``labels.csv`` (columns ``file``, relative to the folder, and ``class_index``)
+    or from one subfolder per class, sorted by name. Subfolders count only if there are as many as
+    classes: for a subset of the classes the indices are unknown.
 
     Args:
-        folder: Where the images are.
-        names: Their paths relative to `folder`, with "/".
-        num_classes: Of the network; 0 has no use for labels.
+        folder: Folder of the images.
+        names: Paths of the images relative to `folder`, with "/".
+        num_classes: Number of classes of the network; 0 for a feature extractor.
 
     Raises:
-        DataError: labels.csv cannot be read, misses an image, or holds an impossible class.
+        DataError: labels.csv cannot be read, lacks an image, or holds an invalid class.
     """
     if num_classes == 0:
         return None
@@ -73,7 +73,7 @@ def labels_of(folder: Path, names: Sequence[str], num_classes: int) -> list[int]
             if name not in known:
                 raise DataError(
                     f"{table} has no line for {name}.",
-                    remedy="Add it, or remove labels.csv if the classes are not known.",
+                    remedy="Add the line, or remove labels.csv if the classes are unknown.",
                 )
         return [known[name] for name in names]
     classes = [PurePosixPath(name).parts[0] for name in names if "/" in name]

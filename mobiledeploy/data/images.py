@@ -1,7 +1,7 @@
-"""Image files, read and decoded.
+"""Read and decode image files.
 
-Input: sources of bytes (a folder's files, or those inside the package). Output: float32 inputs and
-the sha256 of every file, in order. Invariant: what was hashed is what was decoded.
+Input: files of a folder or of the package. Output: float32 inputs and the sha256 of every file, in
+order. Invariant: the bytes that were hashed are the bytes that were decoded.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from mobiledeploy.utils.quiet import quietly
 SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 _WORKERS = 2  # PIL decodes and resizes outside the interpreter lock
 
-# PIL raises what its decoders happen to meet (SyntaxError for a broken PNG, NotImplementedError for
-# DDS), and the bomb error for what would fill the memory. A name decides nothing: any may be met.
+# PIL has no common exception: SyntaxError for a broken PNG, NotImplementedError for DDS, and a bomb
+# error for huge images. PIL looks at the content, so any of them may occur for any suffix.
 _UNREADABLE = (
     *(OSError, ValueError, SyntaxError, RuntimeError, EOFError, MemoryError, struct.error),
     *(ArithmeticError, AttributeError, LookupError, TypeError, Image.DecompressionBombError),
@@ -44,7 +44,7 @@ class Readable(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class ImageFile:
-    """One image: what to call it, and where its bytes are."""
+    """An image's name and its file."""
 
     name: str
     file: Readable
@@ -52,24 +52,24 @@ class ImageFile:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """One image as the network takes it, (C, H, W), and its file's sha256."""
+    """One preprocessed image, (C, H, W), and its file's sha256."""
 
     pixels: NDArray[np.float32]
     sha256: str
 
 
 def is_image(name: str) -> bool:
-    """Return whether a file is an image by its name; hidden ones are nobody's data."""
+    """Return whether a file name has an image's suffix and is not hidden."""
     return name.lower().endswith(SUFFIXES) and not name.startswith(".")
 
 
 def decode_all(
     files: Sequence[ImageFile], preprocessing: Preprocessing, resolution: int
 ) -> list[Decoded]:
-    """Read, hash, decode and preprocess, in order.
+    """Read, hash, decode and preprocess image files, in order.
 
     Raises:
-        DataError: naming the first image that cannot be read.
+        DataError: An image cannot be read; the text names the first.
     """
 
     def decode(file: ImageFile) -> Decoded:
@@ -77,18 +77,18 @@ def decode_all(
 
     pool = ThreadPoolExecutor(_WORKERS)
     try:
-        with quietly():  # PIL warns of odd metadata that changes no pixel
+        with quietly():  # PIL warns about metadata that does not affect the pixels
             results = pool.map(decode, files)
             return list(progress.track(results, "Reading images", total=len(files)))
     finally:
-        pool.shutdown(cancel_futures=True)  # after an error nobody waits for the other images
+        pool.shutdown(cancel_futures=True)  # after an error, do not decode the remaining images
 
 
 def _decode(source: ImageFile, preprocessing: Preprocessing, resolution: int) -> Decoded:
-    """Decode one image.
+    """Decode and preprocess one image.
 
     Raises:
-        DataError: it cannot be read, or its pixels are not what the network takes.
+        DataError: The image cannot be read, or its pixel type is not supported.
     """
     try:
         content = source.file.read_bytes()
@@ -96,7 +96,7 @@ def _decode(source: ImageFile, preprocessing: Preprocessing, resolution: int) ->
             pixels = preprocess(image, preprocessing, resolution)
     except _UNREADABLE as error:
         unknown = isinstance(error, UnidentifiedImageError)
-        reason = "it is in no known image format" if unknown else str(error) or repr(error)
+        reason = "its format is not an image format" if unknown else str(error) or repr(error)
         raise DataError(
             f"Could not read the image {source.name}: {reason}",
             remedy="Remove or replace it; every image of the set has to be readable.",

@@ -1,4 +1,4 @@
-"""Names of classes, in the order of the network's outputs."""
+"""Class names, in the order of the network's outputs."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ def load_labels(path: Path | None, num_classes: int) -> tuple[str, ...]:
     """Return one name per class.
 
     Args:
-        path: A text file (UTF-8) with one name per line. None gives ImageNet's names to a network
-            of 1000 classes, and none to any other.
-        num_classes: Of the network.
+        path: A text file (UTF-8) with one name per line. None returns ImageNet's names for 1000
+            classes, and no names for any other number.
+        num_classes: Number of classes of the network.
 
     Raises:
-        DataError: the file cannot be read, or has another number of names.
+        DataError: The file cannot be read, or has another number of names.
     """
     if path is None:
         return _imagenet() if num_classes == IMAGENET_CLASSES else ()
@@ -28,18 +28,18 @@ def load_labels(path: Path | None, num_classes: int) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"Could not read the labels {path}: {error}",
-            remedy="Give a text file in UTF-8 with one name per line.",
+            remedy="Pass a text file in UTF-8 with one name per line.",
         ) from error
     labels = tuple(line.strip() for line in text.rstrip().splitlines())
     if "" in labels:
         raise DataError(
-            f"{path}, line {labels.index('') + 1} is empty: every line names a class.",
-            remedy="Write a name into it, or remove the line.",
+            f"{path}, line {labels.index('') + 1} is empty; expected a class name in every line.",
+            remedy="Fill in the name, or remove the line.",
         )
     if len(labels) != num_classes:
         raise DataError(
             f"{path} has {len(labels)} names; the network has {num_classes} classes.",
-            remedy="Give one line per class, in the order of the network's outputs.",
+            remedy="Write one line per class, in the order of the network's outputs.",
         )
     return labels
 

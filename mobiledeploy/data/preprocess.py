@@ -1,9 +1,9 @@
-"""From an image to a network's input.
+"""Convert an image to a network's input.
 
 Input: a PIL image. Output: float32 (C, H, W), (pixel / 255 - mean) / std. Invariant: the steps are
-those of the weights' own evaluation (resize the short side, centre crop, normalise, in float32).
-What is no whole pixel goes to the nearest in the long side, and down in the crop's corner;
-torchvision rounds the other way round, and can be a pixel apart.
+those of the published evaluation: resize the short side, centre crop, normalise in float32. The
+long side is rounded to the nearest pixel and the crop's offset down; torchvision rounds the long
+side down and the offset to the nearest, which can differ by one pixel.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "R
 
 
 def default_preprocessing(in_channels: int) -> Preprocessing:
-    """Return ImageNet's preprocessing; other than RGB, the mean of its three channels for each."""
+    """Return ImageNet's preprocessing; if not RGB, its mean over the channels for each channel."""
     rgb = Preprocessing()
     if in_channels == 3:
         return rgb
@@ -37,33 +37,35 @@ def default_preprocessing(in_channels: int) -> Preprocessing:
 
 
 def check_preprocessing(preprocessing: Preprocessing, channels: int) -> None:
-    """Check that `preprocessing` makes inputs of so many channels.
+    """Check the values of `preprocessing` for inputs with `channels` channels.
 
     Raises:
-        UsageError: a number is missing, left over or out of its range.
+        UsageError: Values are missing, superfluous or out of range.
     """
     for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
         if len(values) != channels or not all(math.isfinite(value) for value in values):
             raise UsageError(
                 f"The preprocessing's {name} is {values}; "
                 f"the network's input needs {channels}, one finite number per channel.",
-                remedy=f"Give --{name} one number per channel, separated by commas.",
+                remedy=f"Pass --{name} one number per channel, separated by commas.",
             )
     if not all(0 <= value <= 1 for value in preprocessing.mean):
         raise UsageError(
-            f"The preprocessing's mean is {preprocessing.mean}; it is of pixels in [0, 1].",
-            remedy="Divide what is meant for pixels up to 255 by 255, mean and std.",
+            f"The preprocessing's mean is {preprocessing.mean}; expected values for pixels "
+            "in [0, 1].",
+            remedy="Divide mean and std by 255 if they are for pixels up to 255.",
         )
     if not all(0 < value <= 1 for value in preprocessing.std):
         raise UsageError(
-            f"The preprocessing's std is {preprocessing.std}; pixels in [0, 1] are divided by it.",
-            remedy="Give --std values above 0, at most 1.",
+            f"The preprocessing's std is {preprocessing.std}; expected values for pixels "
+            "in [0, 1].",
+            remedy="Pass --std values above 0 and at most 1.",
         )
     if not 0 < preprocessing.crop_pct <= 1:
         raise UsageError(
-            f"The preprocessing's crop-pct is {preprocessing.crop_pct}: it is the share of the "
+            f"The preprocessing's crop-pct is {preprocessing.crop_pct}; expected the share of the "
             "resized short side that the centre crop keeps.",
-            remedy="Give --crop-pct a number above 0, at most 1 (ImageNet: 0.875).",
+            remedy="Pass --crop-pct a number above 0 and at most 1 (ImageNet: 0.875).",
         )
     if preprocessing.interpolation not in _FILTERS:
         raise UsageError(
@@ -78,15 +80,16 @@ def preprocess(
     """Resize the short side to round(resolution / crop_pct), crop the centre, normalise.
 
     Args:
-        image: Of any 8-bit mode; converted to grey, RGB or RGBA as the mean has 1, 3 or 4 values.
-        preprocessing: Checked by `check_preprocessing`.
+        image: An image of any 8-bit mode. It is converted to grey, RGB or RGBA if the mean has
+            1, 3 or 4 values.
+        preprocessing: Values that passed `check_preprocessing`.
         resolution: Side of the square input in pixels.
 
     Returns:
-        (C, resolution, resolution), contiguous.
+        The input, (C, resolution, resolution), contiguous.
 
     Raises:
-        DataError: no image has that many channels, or the pixels are not 8-bit.
+        DataError: Image files cannot have that many channels, or the pixels are not 8-bit.
     """
     image = _with_channels(image, len(preprocessing.mean))
     short = round(resolution / preprocessing.crop_pct)
@@ -100,7 +103,7 @@ def preprocess(
 
 
 def normalize(pixels: NDArray[np.float32], preprocessing: Preprocessing) -> NDArray[np.float32]:
-    """Map pixels in [0, 255], (..., C), to what the network was trained on."""
+    """Map pixels in [0, 255], (..., C), to (pixel / 255 - mean) / std."""
     mean = np.array(preprocessing.mean, np.float32)
     std = np.array(preprocessing.std, np.float32)
     return (pixels / np.float32(255) - mean) / std
@@ -112,27 +115,27 @@ def _with_channels(image: Image.Image, channels: int) -> Image.Image:
         raise DataError(
             f"The network's input has {channels} channels; an image file has 1 (grey), 3 (RGB) or "
             "4 (RGBA).",
-            remedy="Give the images as an .npz with `images`, uint8 (N, H, W, C).",
+            remedy="Pass the images as an .npz with `images`, uint8 (N, H, W, C).",
         )
-    if image.mode not in _EIGHT_BIT_MODES:  # PIL would clip 16-bit values to 255 without a word
+    if image.mode not in _EIGHT_BIT_MODES:  # PIL would silently clip 16-bit values to 255
         raise DataError(
             f"The image has {image.mode!r} pixels; expected 8 bits per channel.",
             remedy="Convert it to an 8-bit image.",
         )
     if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")  # straight to RGB, PIL warns about the transparency
+        image = image.convert("RGBA")  # PIL warns if it converts directly to RGB
     return image.convert(_MODES[channels])
 
 
 def channels_reversed(images: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Reverse the channels of inputs as they are: what a network sees that takes BGR."""
+    """Reverse the channels of normalised inputs, (N, C, H, W): the input of a BGR network."""
     return np.ascontiguousarray(images[:, ::-1])
 
 
 def pixels_reversed(
     images: NDArray[np.float32], preprocessing: Preprocessing
 ) -> NDArray[np.float32]:
-    """Reverse the channels of the pictures that became these inputs."""
+    """Return the inputs, (N, C, H, W), of the same images with reversed channels."""
     mean = np.array(preprocessing.mean, np.float32)[:, None, None]
     std = np.array(preprocessing.std, np.float32)[:, None, None]
     reversed_pixels = channels_reversed(images * std + mean)

@@ -1,25 +1,31 @@
-"""Does a calibration set look like what the network was trained on?
+"""Compare a calibration set with the network's BatchNorm statistics.
 
-In: the float network, with its BatchNorm, and images. Out: sentences for people; none where nothing
-looks wrong. Nothing is decided here: int8 of a wrong set is wrong, but float of it was wrong too.
+Input: the float network, with its BatchNorm, and images. Output: warnings, one sentence each.
 
-The first BatchNorm remembers the mean and the variance of each channel behind the first
-convolution, over the whole training set. Images that were preprocessed as those were reproduce
-them. With mu, sigma^2 remembered and m, v those of the images:
+The first BatchNorm's running mean and variance are those of each channel behind the first
+convolution over the training set. Images with the preprocessing of the training reproduce them.
+With mu, sigma^2 the running statistics and m, v those of the images:
 
     shift  = root mean square over channels of (m - mu) / sigma
     spread = mean over channels of log(v / sigma^2)
 
-Measured (V2 on ImageNet, V1 and V3 on CIFAR-10, six draws of each size): right images give a shift
-of 0.01 to 0.24 from 32 images on, and up to 0.52 of 8; a spread of -0.3 to 0. Mean and std of 0.5
-give a spread of -1.6; not normalised, -2.7 to -2.9; normalised twice, 2.9; pixels up to 255, a
-shift above 70. Red and blue exchanged only move the shift to 0.16 to 0.36; but exchanged back they
-lower it by a quarter or more, which right images never did, but those of two classes may.
+Measured (V2 on ImageNet, V1 and V3 on CIFAR-10, six draws of each size):
 
-The last BatchNorm sees what tells classes apart. Right images of all classes shift it by 0.06 to
-0.2, from 64 on, and up to 0.24 of 32; with red and blue exchanged by 0.14 to 0.23. Of five of
-CIFAR-10's ten classes they shift it by 0.18 to 0.25, of three by 0.26 to 0.37, of two by 0.35 to
-0.5, of one by 0.46 to 1. What it costs to calibrate on three: docs/data.md.
+    images                             shift           spread
+    correct, 32 or more                0.01 to 0.24    -0.3 to 0
+    correct, 8                         up to 0.52      -0.3 to 0
+    mean and std of 0.5                                -1.6
+    not normalised                                     -2.9 to -2.7
+    normalised twice                                   2.9
+    pixels up to 255                   above 70
+    red and blue swapped               0.16 to 0.36
+
+Swapping red and blue back lowers the shift by a quarter or more. For correct images it never did,
+except with images of only two classes.
+
+The last BatchNorm's input differs between classes. Shift of its mean: correct images of all classes
+0.06 to 0.2 (64 images or more), up to 0.24 (32), 0.14 to 0.23 with red and blue swapped; five of
+CIFAR-10's ten classes 0.18 to 0.25, three 0.26 to 0.37, two 0.35 to 0.5, one 0.46 to 1.
 """
 
 from __future__ import annotations
@@ -41,32 +47,32 @@ if TYPE_CHECKING:
 
     from mobiledeploy.network import CalibrationSet, FloatModel
 
-_ENOUGH = 32
-_MOST_LOOKED_AT = 128
-_LARGEST_SHIFT = 0.4  # of `_ENOUGH` images; fewer scatter more
-_LARGEST_SPREAD = 1.2
-_MOST_RUN = 64  # through the whole network
-_LARGEST_LAST_SHIFT = 0.28  # of `_MOST_RUN` images
-_EXCHANGED = 1.15
+_MIN_IMAGES = 32
+_MAX_FIRST_IMAGES = 128  # run up to the first BatchNorm
+_MAX_SHIFT = 0.4  # for `_MIN_IMAGES` images; fewer scatter more
+_MAX_SPREAD = 1.2
+_MAX_LAST_IMAGES = 64  # run up to the last BatchNorm
+_MAX_LAST_SHIFT = 0.28  # for `_MAX_LAST_IMAGES` images
+_SWAP_GAIN = 1.15  # by which swapping red and blue has to lower the shift
 
 
-class _SeenEnough(Exception):  # noqa: N818 - no error: what follows the BatchNorm need not be run
+class _Reached(Exception):  # noqa: N818 - not an error: it skips the layers after the BatchNorm
     """The BatchNorm has been reached."""
 
 
 def warnings_for(model: FloatModel, images: CalibrationSet) -> tuple[str, ...]:
-    """Return what looks wrong about calibration images, one sentence each."""
-    found = (_too_few(images), _repeated(images), _not_as_remembered(model, images))
+    """Return warnings about calibration images, one sentence each."""
+    found = (_too_few(images), _duplicates(images), _other_statistics(model, images))
     return tuple(text for text in found if text is not None)
 
 
 def _too_few(images: CalibrationSet) -> str | None:
-    if images.count >= _ENOUGH:
+    if images.count >= _MIN_IMAGES:
         return None
-    return f"{images.count} calibration images are few: give {_ENOUGH} or more, 100 for the best."
+    return f"{images.count} calibration images are few: use {_MIN_IMAGES} or more, ideally 100."
 
 
-def _repeated(images: CalibrationSet) -> str | None:
+def _duplicates(images: CalibrationSet) -> str | None:
     unlike = {hashlib.sha256(image.tobytes()).digest() for image in images.images}
     copies = images.count - len(unlike)
     if not copies:
@@ -74,59 +80,59 @@ def _repeated(images: CalibrationSet) -> str | None:
     return f"{copies} of {images.count} calibration images are copies of others in the set."
 
 
-def _not_as_remembered(model: FloatModel, images: CalibrationSet) -> str | None:
-    """Return the first doubt that BatchNorms raise: it may bring about what others would find."""
+def _other_statistics(model: FloatModel, images: CalibrationSet) -> str | None:
+    """Return the first deviation from the BatchNorm statistics: it may cause the others."""
     norms = [module for module in model.module.modules() if isinstance(module, nn.BatchNorm2d)]
     if model.info.has_random_weights or not norms:
-        return None  # nothing was learned, so nothing is remembered
-    few = images.spread(_MOST_LOOKED_AT).images
+        return None  # random weights have no trained statistics
+    few = images.spread(_MAX_FIRST_IMAGES).images
     shift, spread = shift_and_spread(model.module, norms[0], few)
     return (
         _unlike_training(shift, spread, len(few))
-        or _of_few_classes(model, norms[-1], images)
-        or _exchanged(model, norms[0], few, shift)
+        or _few_classes(model, norms[-1], images)
+        or _swapped_channels(model, norms[0], few, shift)
     )
 
 
 def _unlike_training(shift: float, spread: float, count: int) -> str | None:
-    limit = _LARGEST_SHIFT * max(1.0, (_ENOUGH / count) ** 0.5)
-    if shift <= limit and abs(spread) <= _LARGEST_SPREAD:
+    limit = _MAX_SHIFT * max(1.0, (_MIN_IMAGES / count) ** 0.5)
+    if shift <= limit and abs(spread) <= _MAX_SPREAD:
         return None
     return (
         "The calibration images are unlike those that the network was trained on: behind the"
         f" first convolution their mean is off by {shift:.2f} standard deviations (expected: at"
         f" most {limit:.2f}) and their variance {np.exp(spread):.2g} times as large (expected:"
-        f" {np.exp(-_LARGEST_SPREAD):.2g} to {np.exp(_LARGEST_SPREAD):.2g}). Usually the"
-        " preprocessing is not that of training: look at --mean and --std."
+        f" {np.exp(-_MAX_SPREAD):.2g} to {np.exp(_MAX_SPREAD):.2g}). Usually the"
+        " preprocessing differs from the training's: check --mean and --std."
     )
 
 
-def _of_few_classes(model: FloatModel, last: nn.BatchNorm2d, images: CalibrationSet) -> str | None:
-    few = images.spread(_MOST_RUN).images
-    with step("Looking at the calibration images"):
+def _few_classes(model: FloatModel, last: nn.BatchNorm2d, images: CalibrationSet) -> str | None:
+    few = images.spread(_MAX_LAST_IMAGES).images
+    with step("Checking the calibration images"):
         shift, _ = shift_and_spread(model.module, last, few)
-    limit = _LARGEST_LAST_SHIFT * (_MOST_RUN / len(few)) ** 0.5
+    limit = _MAX_LAST_SHIFT * (_MAX_LAST_IMAGES / len(few)) ** 0.5
     if shift <= limit:
         return None
     return (
-        "The calibration images seem to be of few of the classes that the network knows: in front"
-        f" of its last BatchNorm their mean is off by {shift:.2f} standard deviations (expected: at"
-        f" most {limit:.2f}). What other images show may be clipped: calibrate with all kinds that"
-        " the network will meet."
+        "The calibration images seem to be of few of the network's classes: before"
+        f" its last BatchNorm their mean is off by {shift:.2f} standard deviations (expected: at"
+        f" most {limit:.2f}). Activations of other images may be clipped: calibrate on images of"
+        " all kinds that the network will see."
     )
 
 
-def _exchanged(
+def _swapped_channels(
     model: FloatModel, first: nn.BatchNorm2d, few: NDArray[np.float32], shift: float
 ) -> str | None:
-    if len(few) < _ENOUGH or few.shape[1] != 3:
+    if len(few) < _MIN_IMAGES or few.shape[1] != 3:
         return None
-    exchanged = pixels_reversed(few, model.info.preprocessing)
-    if shift <= _EXCHANGED * shift_and_spread(model.module, first, exchanged)[0]:
+    swapped = pixels_reversed(few, model.info.preprocessing)
+    if shift <= _SWAP_GAIN * shift_and_spread(model.module, first, swapped)[0]:
         return None
     return (
-        "The calibration images suit the network better with red and blue exchanged: were"
-        " they written as BGR, as OpenCV has them?"
+        "The calibration images fit the network better with red and blue swapped: were"
+        " they written in BGR order, for example by OpenCV?"
     )
 
 
@@ -134,12 +140,12 @@ def _exchanged(
 def shift_and_spread(
     module: nn.Module, norm: nn.BatchNorm2d, images: NDArray[np.float32]
 ) -> tuple[float, float]:
-    """Return how far what a BatchNorm sees is from what it remembers (see above).
+    """Return shift and spread (see above) of a BatchNorm's input against its running statistics.
 
     Args:
         module: The network.
-        norm: The BatchNorm, one of the network's.
-        images: (N, C, H, W).
+        norm: A BatchNorm layer of the network.
+        images: Inputs, (N, C, H, W).
     """
     assert norm.running_mean is not None
     assert norm.running_var is not None
@@ -147,17 +153,17 @@ def shift_and_spread(
 
     def look(_: nn.Module, inputs: tuple[torch.Tensor]) -> None:
         seen.append(inputs[0])
-        raise _SeenEnough
+        raise _Reached
 
     handle = norm.register_forward_pre_hook(look)
     try:
         for image in images:
-            with torch.no_grad(), suppress(_SeenEnough):
+            with torch.no_grad(), suppress(_Reached):
                 module(torch.from_numpy(image[None]))
     finally:
         handle.remove()
     every = torch.cat(seen).transpose(0, 1).flatten(1).double()
-    remembered = norm.running_var.double() + norm.eps
-    shift = ((every.mean(1) - norm.running_mean) / remembered.sqrt()).square().mean().sqrt()
-    spread = (every.var(1) / remembered).clamp_min(1e-12).log().mean()
+    expected = norm.running_var.double() + norm.eps
+    shift = ((every.mean(1) - norm.running_mean) / expected.sqrt()).square().mean().sqrt()
+    spread = (every.var(1) / expected).clamp_min(1e-12).log().mean()
     return float(shift), float(spread)

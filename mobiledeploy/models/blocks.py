@@ -1,4 +1,4 @@
-"""The few blocks that all MobileNets are made of.
+"""Building blocks of all MobileNets.
 
 Modules are nested and named so that their state-dict keys are torchvision's.
 """
@@ -23,17 +23,17 @@ SEGate = Literal["hard-sigmoid", "sigmoid"]
 def make_divisible(value: float, divisor: int = 8) -> int:
     """Round a channel count to a multiple of `divisor`, never below 90% of `value`.
 
-    Source: the rule of TF-slim's MobileNets, which torchvision and timm share.
+    Source: TF-slim's MobileNets; torchvision and timm use the same rule.
     """
     rounded = max(divisor, int(value + divisor / 2) // divisor * divisor)
     return rounded + divisor if rounded < 0.9 * value else rounded
 
 
 class SamePaddingConv2d(nn.Conv2d):
-    """A convolution padded as TensorFlow pads: the odd pixel goes to the right and the bottom.
+    """A convolution with TensorFlow's "same" padding: an odd pixel is added right and bottom.
 
-    At stride 2 on an even side that is one pixel more at the end than at the beginning, which no
-    `padding=` expresses: it becomes an explicit pad in front of the convolution.
+    At stride 2 and an even side this padding is asymmetric, which `padding=` cannot express. An
+    explicit pad precedes the convolution then.
     """
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -55,11 +55,11 @@ class SamePaddingConv2d(nn.Conv2d):
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """What convolutions and norms are made by, throughout one network.
+    """Constructors of the convolutions and norms of one network.
 
     Attributes:
         conv: `nn.Conv2d`, or `SamePaddingConv2d` for weights ported from TensorFlow.
-        norm: Makes the norm layer for a number of channels.
+        norm: Constructor of the norm layer, called with the number of channels.
     """
 
     conv: type[nn.Conv2d] = nn.Conv2d
@@ -70,7 +70,7 @@ STANDARD_LAYERS = Layers()
 
 
 class ConvNormActivation(nn.Sequential):
-    """Convolution without bias, norm, and (unless None) an activation."""
+    """Convolution without bias, norm, and an activation unless it is None."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class ConvNormActivation(nn.Sequential):
 class DepthwiseSeparable(nn.Sequential):
     """Depthwise 3x3, then pointwise 1x1, each with norm and activation.
 
-    `kernels_per_layer` depthwise filters see each input channel (Keras calls it depth multiplier).
+    Each input channel has `kernels_per_layer` depthwise filters (Keras: `depth_multiplier`).
     Source: MobileNets, arXiv 1704.04861, section 3.1 and figure 3.
     """
 
@@ -124,10 +124,11 @@ class DepthwiseSeparable(nn.Sequential):
 
 
 class SqueezeExcitation(nn.Module):
-    """Scales each channel by a gate computed from all channels' means.
+    """Scale each channel by a gate that is computed from the means of all channels.
 
-    Published: 1x1 convolutions with biases and a hard-sigmoid gate (MobileNetV3, arXiv 1905.02244,
-    section 5.3). The variant with a sigmoid gate has BN behind both convolutions instead of biases.
+    The published block has 1x1 convolutions with biases and a hard-sigmoid gate (MobileNetV3, arXiv
+    1905.02244, section 5.3). The variant with a sigmoid gate has BatchNorm after both convolutions
+    instead of biases.
     """
 
     def __init__(self, channels: int, squeezed: int, *, gate: SEGate, layers: Layers) -> None:
@@ -168,11 +169,11 @@ def inverted_residual(
 ) -> list[nn.Module]:
     """Return an inverted residual's layers: expand 1x1, depthwise, squeeze, project 1x1 (linear).
 
-    The expansion is left out where it would not expand. A dilated block does not stride.
-    Source: MobileNetV2, arXiv 1801.04381, table 1; MobileNetV3, figure 4.
+    There is no expansion if the expanded width equals the input width. A dilated block has stride
+    1. Source: MobileNetV2, arXiv 1801.04381, table 1; MobileNetV3, figure 4.
 
     Raises:
-        UsageError: the stride is neither 1 nor 2.
+        UsageError: The stride is neither 1 nor 2.
     """
     op = partial(ConvNormActivation, layers=layers)
     depthwise = op(
@@ -195,15 +196,15 @@ def inverted_residual(
 
 
 def has_residual(in_channels: int, out_channels: int, stride: int) -> bool:
-    """Return whether a block adds its input to its output: the shapes have to agree."""
+    """Return whether a block adds its input to its output: their shapes have to agree."""
     return stride == 1 and in_channels == out_channels
 
 
 def _checked(stride: int) -> int:
-    """Return `stride` if a MobileNet block can have it."""
+    """Return `stride` if it is valid for a MobileNet block."""
     if stride not in (1, 2):
         raise UsageError(
-            f"A MobileNet block has stride 1 or 2, not {stride!r}.",
+            f"The stride of a block is {stride!r}; expected 1 or 2.",
             remedy="Correct column s of the row table.",
         )
     return stride

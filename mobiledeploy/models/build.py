@@ -1,8 +1,7 @@
-"""From a specification to a network.
+"""Build a network from a specification.
 
 Input: `ModelSpec`. Output: an `nn.Module` in eval mode, on the CPU, initialised from the seed.
-Invariant: the same specification gives the same tensors, and torch's global random state is as
-before.
+Invariant: the same specification gives the same tensors; torch's global random state is unchanged.
 """
 
 from __future__ import annotations
@@ -19,8 +18,8 @@ from mobiledeploy.models.initialize import initialize
 from mobiledeploy.models.spec import Family, ModelSpec
 from mobiledeploy.models.validate import validate
 
-# BatchNorm's epsilon and momentum, as the families' weights were trained: torchvision's V3 keeps
-# TensorFlow's, V1 and V2 have PyTorch's.
+# BatchNorm's epsilon and momentum of the published weights: torchvision's V3 has TensorFlow's
+# values, V1 and V2 have PyTorch's.
 _NORM: dict[Family, tuple[float, float]] = {
     "v1": (1e-5, 0.1),
     "v2": (1e-5, 0.1),
@@ -32,10 +31,10 @@ _NORM: dict[Family, tuple[float, float]] = {
 def create(spec: ModelSpec) -> nn.Module:
     """Build the network of `spec`, initialised from `spec.seed`, in eval mode.
 
-    The weights that `spec.weights` names are not loaded here.
+    The weights that `spec.weights` names are not loaded.
 
     Raises:
-        UsageError: the specification is invalid or contradicts itself.
+        UsageError: The specification is invalid or contradictory.
     """
     module = create_on_meta(spec).to_empty(device="cpu")
     initialize(module, spec.seed)
@@ -46,7 +45,7 @@ def create_on_meta(spec: ModelSpec) -> nn.Module:
     """Build the network of `spec` without storage: shapes only, in milliseconds.
 
     Raises:
-        UsageError: the specification is invalid or contradicts itself.
+        UsageError: The specification is invalid or contradictory.
     """
     validate(spec)
     with torch.device("meta"):
@@ -54,10 +53,10 @@ def create_on_meta(spec: ModelSpec) -> nn.Module:
 
 
 def _assemble(spec: ModelSpec) -> nn.Module:
-    """Call the family's class with what the specification says."""
+    """Call the family's class with the specification's values."""
     options = spec.architecture
     rows = options.rows or ()
-    common: dict[str, Any] = {  # what all three classes take
+    common: dict[str, Any] = {  # arguments of all three classes
         "width": spec.width,
         "stem_width": options.stem_width,
         "num_classes": spec.num_classes,
@@ -94,7 +93,7 @@ def _assemble(spec: ModelSpec) -> nn.Module:
 
 
 def _layers(spec: ModelSpec) -> Layers:
-    """Return what this network's convolutions and norms are made by."""
+    """Return the constructors of this network's convolutions and norms."""
     eps, momentum = _NORM[spec.family]
     return Layers(
         conv=SamePaddingConv2d if spec.architecture.padding == "same" else nn.Conv2d,

@@ -1,4 +1,4 @@
-"""A network described in a file: `ModelSpec`'s fields as YAML (or JSON, which is YAML).
+"""Read a model specification from a file: `ModelSpec`'s fields as YAML (or JSON).
 
 family: v2
 width: 1.0
@@ -24,7 +24,7 @@ from mobiledeploy.models.validate import COLUMNS, validate
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML whose numbers may be written 1e-5, as YAML 1.2 has them; PyYAML wants 1.0e-5."""
+    """A YAML loader that accepts numbers like 1e-5, as YAML 1.2 does; PyYAML requires 1.0e-5."""
 
 
 _Loader.add_implicit_resolver(
@@ -35,27 +35,27 @@ _Loader.add_implicit_resolver(
 
 
 def load_config(path: Path) -> ModelSpec:
-    """Read and check a specification; what the file leaves out has `ModelSpec`'s default.
+    """Read and check a specification. Fields that the file omits have `ModelSpec`'s defaults.
 
     Raises:
-        LoadError: the file cannot be read, or is not YAML.
-        UsageError: it does not describe a network.
+        LoadError: The file cannot be read, or is not YAML.
+        UsageError: The file does not describe a network.
     """
     return ModelSpec(**read_config(path))
 
 
 def read_config(path: Path, model: str | None = None) -> dict[str, Any]:
-    """Return the fields of `ModelSpec` that a file states, the family among them.
+    """Return the fields of `ModelSpec` that a file sets, including the family.
 
-    Only these: what a file leaves out, weights may decide.
+    Omitted fields are not returned: weights may decide them.
 
     Args:
-        path: Of the file.
-        model: The family that was asked for beside it, if one was.
+        path: Path of the file.
+        model: The family that was requested beside the file, if any.
 
     Raises:
-        LoadError: the file cannot be read, or is not YAML.
-        UsageError: it does not describe a network, or one of another family.
+        LoadError: The file cannot be read, or is not YAML.
+        UsageError: The file does not describe a network, or describes one of another family.
     """
     document = _read(path)
     try:
@@ -65,8 +65,8 @@ def read_config(path: Path, model: str | None = None) -> dict[str, Any]:
         raise UsageError(f"{path}: {error.message}", remedy=error.remedy) from error
     if model is not None and family_named(model) != spec.family:
         raise UsageError(
-            f"{path} describes a {spec.family}; asked for was {model}.",
-            remedy="Leave the model out, or give the file that you mean.",
+            f"{path} describes a {spec.family}; requested was {model}.",
+            remedy="Leave the model out, or pass the file of that model.",
         )
     return {name: getattr(spec, name) for name in document}
 
@@ -79,26 +79,26 @@ def _read(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise LoadError(
             f"Could not read the configuration {path}: {error.strerror}.",
-            remedy="Give the path of a YAML file; docs/models.md shows one.",
+            remedy="Pass the path of a YAML file; docs/how-to/own-architecture.md shows one.",
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise LoadError(
             f"{path} is not YAML: {' '.join(str(error).split())}",
-            remedy="Correct it there; docs/models.md shows a whole file.",
+            remedy="Correct the file; docs/how-to/own-architecture.md shows a complete one.",
         ) from error
     if not isinstance(document, dict):
         raise UsageError(
-            f"{path} holds {type(document).__name__}, not a mapping of a model's fields.",
-            remedy="Begin with `family: v2`; docs/models.md shows a whole file.",
+            f"{path} holds {type(document).__name__}; expected a mapping of a model's fields.",
+            remedy="Begin with `family: v2`; see docs/how-to/own-architecture.md.",
         )
     return document
 
 
 def _by_columns(document: dict[str, Any]) -> dict[str, Any]:
-    """Resolve the family's alias, and put rows that name their columns into column order."""
+    """Resolve the family's alias, and sort rows with named columns into column order."""
     family = document.get("family")
     if not isinstance(family, str):
-        return document  # `ModelSpec` says what is wrong with it
+        return document  # `ModelSpec` raises the error
     resolved = {**document, "family": family_named(family)}
     options = document.get("architecture")
     if not isinstance(options, Mapping) or not isinstance(options.get("rows"), list):
@@ -109,12 +109,12 @@ def _by_columns(document: dict[str, Any]) -> dict[str, Any]:
 
 
 def _ordered(row: object, columns: tuple[str, ...], number: int) -> object:
-    """Return a row that names its columns as a list; any other as it is."""
+    """Return a row with named columns as a list, and any other row unchanged."""
     if not isinstance(row, Mapping):
         return row
     if set(row) != set(columns):
         raise UsageError(
             f"rows, row {number} has the columns {', '.join(map(str, row))}; "
-            f"it has to have {', '.join(columns)}."
+            f"expected {', '.join(columns)}."
         )
     return [row[column] for column in columns]

@@ -1,6 +1,6 @@
-"""Weights out of a seed, and BN statistics that look trained.
+"""Seeded initial weights, and BatchNorm statistics like those of a trained network.
 
-Neither touches torch's global random state.
+Neither changes torch's global random state.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ _SIDE = 128
 
 
 def initialize(module: nn.Module, seed: int) -> None:
-    """Fill every parameter and buffer of `module` in place, reproducibly.
+    """Fill every parameter and buffer of `module` in place, reproducibly from a seed.
 
-    Convolutions and linear layers: He et al. 2015 (arXiv 1502.01852), fan-in, which keeps a
-    signal's variance also through depthwise convolutions (torch counts their fan-out without the
-    groups, hundreds of times too large). BatchNorm: the identity.
+    Convolutions and linear layers: He et al. 2015 (arXiv 1502.01852) with fan-in, which preserves
+    the variance through depthwise convolutions too (torch's fan-out ignores groups and is hundreds
+    of times too large). BatchNorm: the identity.
     """
     generator = torch.Generator().manual_seed(seed)
     for layer in module.modules():
@@ -36,23 +36,23 @@ def initialize(module: nn.Module, seed: int) -> None:
 
 @torch.no_grad()
 def randomize_batch_norm(module: nn.Module, seed: int) -> None:
-    """Give every BN layer, in place, statistics and affine parameters as spread as trained ones.
+    """Set every BatchNorm layer, in place, to statistics and affine parameters like trained ones.
 
-    A fresh BN is the identity: it hides a fold that is wrong, and in a random network it lets the
-    signal die. Here each BN in turn measures what reaches it from seeded images, as training would,
-    and settles a little off that. So the signal stays alive through any depth, and the logits
-    depend on the image.
+    A fresh BatchNorm is the identity: it hides errors of folding, and the signal vanishes in a
+    random network. Here each BatchNorm in turn measures its input on seeded images, as in training,
+    and is set near those statistics. So the signal survives any depth and the logits depend on the
+    image.
 
     Args:
-        module: In eval mode, with its weights initialised; its first convolution takes images.
-        seed: Of the images and of the spread.
+        module: A network in eval mode with initialised weights; its first convolution takes images.
+        seed: Seed of the images and of the random deviations.
 
     Raises:
-        UsageError: `module` has no BN layer.
+        UsageError: `module` has no BatchNorm layer.
     """
     norms = [layer for layer in module.modules() if isinstance(layer, BatchNorm)]
     if not norms:
-        raise UsageError("There is no BatchNorm layer to randomise in the module.")
+        raise UsageError("The module has no BatchNorm layer to randomise.")
     generator = torch.Generator().manual_seed(seed)
     first = next(layer for layer in module.modules() if isinstance(layer, nn.Conv2d))
     images = _natural_noise(first.in_channels, generator).to(first.weight)
@@ -70,10 +70,10 @@ def randomize_batch_norm(module: nn.Module, seed: int) -> None:
 
 
 def _natural_noise(channels: int, generator: torch.Generator) -> torch.Tensor:
-    """Return noise on every scale, in other proportions in every image: (N, channels, side, side).
+    """Return noise images, (N, channels, side, side), with a random share of every scale.
 
-    As photographs are: some smooth, some busy. White noise would not do: averaged over an image it
-    is the same everywhere, and every logit would be blind to its input.
+    Photographs vary in the same way between smooth and detailed. White noise has the same average
+    over every image, so the logits would hardly depend on the image.
     """
     total = torch.zeros(_IMAGES, channels, _SIDE, _SIDE)
     for octave in range(_SIDE.bit_length()):
@@ -84,7 +84,7 @@ def _natural_noise(channels: int, generator: torch.Generator) -> torch.Tensor:
 
 
 def _settle(norm: BatchNorm, x: torch.Tensor, generator: torch.Generator) -> None:
-    """Set one BN's state around the statistics of its input `x` (N, C, ...), before it runs."""
+    """Set one BatchNorm's state near the statistics of its input `x`, (N, C, ...)."""
 
     def drawn(spread: float) -> torch.Tensor:
         return torch.randn(norm.num_features, generator=generator).to(x) * spread

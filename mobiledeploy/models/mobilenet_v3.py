@@ -70,9 +70,9 @@ SMALL = tuple(Row(*row) for row in (
 ))
 # fmt: on
 STEM = 16
-# Small's head is 1024 in every trained release; the paper's 2.9 M parameters are with 1280.
+# V3-Small's head has 1024 channels in every release; the paper's 2.9 M parameters need 1280.
 HEAD = {"v3-large": 1280, "v3-small": 1024}
-TAIL = 3  # the blocks of the last stage: those that `dilated` and `reduced_tail` change
+TAIL = 3  # blocks of the last stage, which `dilated` and `reduced_tail` change
 LAST_EXPANSION = 6  # the last 1x1 convolution has 6 times the last block's channels
 SE_REDUCTION = 4
 ACTIVATIONS: dict[str, Activation] = {"RE": nn.ReLU, "HS": nn.Hardswish}
@@ -125,13 +125,14 @@ class MobileNetV3(nn.Module):
     Keys are torchvision's.
 
     Args:
-        rows: `LARGE`, `SMALL`, or a table of one's own.
+        rows: `LARGE`, `SMALL`, or a custom table.
         head: Channels of the hidden layer at width 1.
         width: Width multiplier.
         width_rule: "torchvision" or "slim"; see `ArchitectureOptions`.
         stem_width: Channels of the first convolution; None scales the paper's 16.
-        dilated: Whether the last three blocks dilate by 2 and do not stride.
+        dilated: Whether the last three blocks have dilation 2 instead of a stride.
         reduced_tail: Whether the last three blocks and the head have half the channels.
+        se_gate: "hard-sigmoid" or "sigmoid"; see `SqueezeExcitation`.
         num_classes: Outputs; 0 ends the network at the hidden layer's activations.
     """
 
@@ -164,7 +165,7 @@ class MobileNetV3(nn.Module):
         features: list[nn.Module] = [op(in_channels, channels, stride=2)]
         for i, row in enumerate(rows):
             expanded = scaled(row.exp)
-            if width_rule == "slim":  # by the ratio, from the width as rounded
+            if width_rule == "slim":  # the expansion ratio times the rounded input width
                 expanded = make_divisible(channels * row.exp / unscaled)
             block = Bneck(
                 channels,
@@ -198,7 +199,7 @@ class MobileNetV3(nn.Module):
 
 
 def _with_halved_tail(rows: Sequence[Row]) -> tuple[Row, ...]:
-    """Halve the channels of the last stage (section 6.4): not what its first block expands."""
+    """Halve the channels of the last stage (section 6.4), except its first block's expansion."""
     body, (first, *rest) = rows[:-TAIL], rows[-TAIL:]
     halved = (row._replace(exp=row.exp // 2, out=row.out // 2) for row in rest)
     return (*body, first._replace(out=first.out // 2), *halved)

@@ -1,4 +1,4 @@
-"""Which network: families, and all that is needed to build one again."""
+"""Model specifications: families, and everything needed to build a network again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TableRow = tuple[int | bool | str, ...]
 
 FAMILIES: tuple[Family, ...] = ("v1", "v2", "v3-large", "v3-small")
 FAMILY_ALIASES: Mapping[str, Family] = {"v3": "v3-large"}
-# Below what trained networks of the family reach in int8, above what broken ones do: docs/parity.md
+# Below the int8 SQNR of trained networks of the family, above that of broken ones.
 _EXPECTED_SQNR_DB: Mapping[Family, float] = {
     "v1": 15.0,
     "v2": 13.0,
@@ -31,10 +31,10 @@ _EXPECTED_SQNR_DB: Mapping[Family, float] = {
 
 
 def family_named(name: str) -> Family:
-    """Return the family that a person means: its name, or an alias of it.
+    """Return the family with this name or alias.
 
     Raises:
-        UsageError: there is no such family.
+        UsageError: There is no such family.
     """
     for family in FAMILIES:
         if family in (name, FAMILY_ALIASES.get(name)):
@@ -47,27 +47,27 @@ def family_named(name: str) -> Family:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArchitectureOptions:
-    """Departures from a family's architecture as published; the defaults are the paper's.
+    """Differences from a family's published architecture; the defaults are the paper's.
 
-    An option that a family does not have is refused when the network is built.
+    Building a network with an option that its family does not have raises an error.
 
     Attributes:
-        rows: A row table in place of the paper's, in its column order: V1 (c, s); V2 (t, c, n, s);
-            V3 (k, exp, out, SE, NL, s) with NL "RE" or "HS".
-        activation: Of V1: "relu6", as in every trained release, or "relu", as in the paper.
-        kernels_per_layer: Of V1: depthwise filters per input channel.
-        round_nearest: Of V2: channel counts are multiples of this.
-        width_rule: Of V3: how the width multiplier acts. "torchvision" scales every column of the
-            table and the head; "slim" (TF-slim, whose sizes the paper's tables give) expands by the
-            ratio exp / in from the rounded input width and never narrows the head.
+        rows: A row table that replaces the paper's, in its column order: V1 (c, s); V2 (t, c, n,
+            s); V3 (k, exp, out, SE, NL, s) with NL "RE" or "HS".
+        activation: V1: "relu6", as in every trained release, or "relu", as in the paper.
+        kernels_per_layer: V1: depthwise filters per input channel.
+        round_nearest: V2: channel counts are multiples of this.
+        width_rule: V3: effect of the width multiplier. "torchvision" scales every column of the
+            table and the head; "slim" (TF-slim, the paper's sizes) expands by the ratio exp / in
+            from the rounded input width and never narrows the head.
         stem_width: Channels of the first convolution; None scales the paper's by the width.
-        head_width: Of V2 and V3: channels before the classifier (of V3 at width 1, then scaled by
-            the rule); None is the paper's, 1024 for V3-Small.
-        dilated: Of V3: the last three blocks dilate by 2 instead of striding (for segmentation).
-        reduced_tail: Of V3: the last three blocks and the head at half width (for segmentation).
-        se_gate: Of V3: "hard-sigmoid" as published, or "sigmoid" with BN inside the squeeze.
-        norm_eps: BatchNorm's epsilon; None is what the family's trained weights assume.
-        padding: "symmetric", or "same" as TensorFlow pads (asymmetric at stride 2).
+        head_width: V2 and V3: channels before the classifier (V3: at width 1, then scaled by the
+            width rule); None is the paper's, 1024 for V3-Small.
+        dilated: V3: the last three blocks have dilation 2 instead of a stride (segmentation).
+        reduced_tail: V3: the last three blocks and the head have half the width (segmentation).
+        se_gate: V3: "hard-sigmoid" as published, or "sigmoid" with BatchNorm inside the squeeze.
+        norm_eps: BatchNorm's epsilon; None is the value of the family's trained weights.
+        padding: "symmetric", or "same" as in TensorFlow (asymmetric at stride 2).
     """
 
     rows: tuple[TableRow, ...] | None = None
@@ -85,13 +85,13 @@ class ArchitectureOptions:
 
     @property
     def changed(self) -> dict[str, object]:
-        """Return the options that depart from the published architecture, by name."""
+        """Return the options that differ from the published architecture, by name."""
         values = {option.name: getattr(self, option.name) for option in fields(self)}
         return {name: value for name, value in values.items() if value != _AS_PUBLISHED[name]}
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """Return one word per changed option, for names of files: ``("slim", "head1280")``."""
+        """Return one word per changed option, for file names: ``("slim", "head1280")``."""
         return tuple(_option_tag(name, value) for name, value in self.changed.items())
 
 
@@ -99,8 +99,8 @@ _AS_PUBLISHED = {option.name: option.default for option in fields(ArchitectureOp
 
 
 def _option_tag(name: str, value: object) -> str:
-    """Return a short word that names one changed option and its value."""
-    if name == "rows":  # too long to spell out: equal tables, and only those, share a fingerprint
+    """Return a short word for one changed option and its value."""
+    if name == "rows":  # a fingerprint, because the table is too long for a file name
         return "rows" + hashlib.sha256(repr(value).encode()).hexdigest()[:8]
     if isinstance(value, bool):
         return name.replace("_", "-")
@@ -112,18 +112,18 @@ def _option_tag(name: str, value: object) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSpec:
-    """Which network: everything that is needed to build it again.
+    """Everything that is needed to build a network again.
 
     Attributes:
-        family: Which paper.
+        family: The architecture.
         width: Width multiplier (alpha in the MobileNet paper, section 3.3).
         resolution: Side of the square input in pixels (rho, section 3.4, as a size).
-        num_classes: Outputs of the classifier; 0 leaves it out (a feature extractor).
+        num_classes: Outputs of the classifier; 0 omits it (a feature extractor).
         in_channels: Channels of the input image.
         weights: "imagenet", "random", or the path of a checkpoint.
-        seed: Seeds the initialisation; part of the identity where weights are random.
-        dropout: Probability before the classifier; inert at inference.
-        architecture: Departures from the published architecture.
+        seed: Seed of the initialisation; identifies the network if its weights are random.
+        dropout: Dropout probability before the classifier; without effect in inference.
+        architecture: Differences from the published architecture.
     """
 
     family: Family
@@ -138,15 +138,17 @@ class ModelSpec:
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> ModelSpec:
-        """Read what `dataclasses.asdict` wrote as JSON or YAML; what is left out has its default.
+        """Read a specification from the mapping that `dataclasses.asdict` gives.
+
+        Omitted fields have their defaults.
 
         Raises:
-            UsageError: a field is unknown, or the family is missing.
+            UsageError: A field is unknown, or the family is missing.
         """
         values = dict(document)
         options = values.pop("architecture", None) or {}
         if not isinstance(options, Mapping):
-            raise UsageError(f"architecture is {options!r}; it has to be a mapping of options.")
+            raise UsageError(f"architecture is {options!r}; expected a mapping of options.")
         _refuse_unknown(values, cls, "")
         _refuse_unknown(options, ArchitectureOptions, "architecture.")
         if "family" not in values:
@@ -161,9 +163,9 @@ class ModelSpec:
     def name(self) -> str:
         """Return the stem of artifact names, for example ``mobilenet_v2_1.0_224``.
 
-        Whatever departs from the published network is part of it, so that two architectures never
-        overwrite one another: ``mobilenet_v3_small_0.75_224-slim-head1280-10classes-random``. Of
-        two checkpoints of one architecture, the later does.
+        Every difference from the published network is part of the name, so that artifacts of two
+        architectures never overwrite each other:
+        ``mobilenet_v3_small_0.75_224-slim-head1280-10classes-random``.
         """
         family = self.family.replace("-", "_")
         tags = [
@@ -189,7 +191,7 @@ class ModelSpec:
         preprocessing: Preprocessing,
         labels: tuple[str, ...] = (),
     ) -> NetworkInfo:
-        """Return what the later stages know about the network that this specification builds."""
+        """Return the `NetworkInfo` of the network that this specification builds."""
         return NetworkInfo(
             name=self.name,
             architecture=self.family,

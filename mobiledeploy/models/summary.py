@@ -1,7 +1,8 @@
-"""What a network costs: parameters and multiply-accumulates, layer by layer.
+"""Count parameters and multiply-accumulates of a network, layer by layer.
 
-Counted by hooks on a network without storage, so any size takes milliseconds. MACs are the
-multiplications of convolutions and linear layers, as in the papers: no bias, no norm, no gate.
+Hooks on a network without storage count them, so any size takes milliseconds. MACs are the
+multiplications of convolutions and linear layers, as in the papers; biases, norms and gates are not
+counted.
 """
 
 from __future__ import annotations
@@ -22,14 +23,15 @@ _SCALE_BYTES = 4  # float32, one for each output channel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerSummary:
-    """One layer that has parameters.
+    """A layer with parameters.
 
     Attributes:
-        name: Qualified, as in the state dict.
-        kind: For people: "conv 1x1", "depthwise 3x3 /2", "batch norm", "linear".
-        output_shape: Without the batch.
+        name: Qualified name, as in the state dict.
+        kind: Description: "conv 1x1", "depthwise 3x3 /2", "batch norm", "linear".
+        output_shape: Shape of the output without the batch dimension.
+        params: Number of trainable parameters.
         macs: Multiply-accumulates for one image.
-        weights: Parameters that are stored as int8; the others are biases and norms.
+        weights: Number of parameters that are stored as int8; the others are biases and norms.
         channels: Output channels.
     """
 
@@ -44,7 +46,7 @@ class LayerSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelSummary:
-    """A network's layers in the order they run, and their sums."""
+    """A network's layers in execution order, and their sums."""
 
     spec: ModelSpec
     layers: tuple[LayerSummary, ...]
@@ -61,19 +63,19 @@ class ModelSummary:
 
     @property
     def fp32_bytes(self) -> int:
-        """Return what float weights and biases take, BatchNorm folded; files add a little."""
+        """Return the size in bytes of float weights and biases after folding BatchNorm."""
         return sum(4 * (layer.weights + layer.channels) for layer in self.layers if layer.weights)
 
     @property
     def int8_bytes(self) -> int:
-        """Return what int8 weights, their scales and int32 biases take; files add a little."""
+        """Return the size in bytes of int8 weights, their scales and int32 biases."""
         per_channel = _BIAS_BYTES + _SCALE_BYTES
         return sum(
             layer.weights + per_channel * layer.channels for layer in self.layers if layer.weights
         )
 
     def macs_share(self, layer: LayerSummary) -> float:
-        """Return a layer's share of all multiply-accumulates, 0 to 1."""
+        """Return a layer's share of the network's multiply-accumulates, 0 to 1."""
         return layer.macs / self.macs
 
 
@@ -81,7 +83,7 @@ def summarize(spec: ModelSpec) -> ModelSummary:
     """Count the parameters and multiply-accumulates of the network of `spec`.
 
     Raises:
-        UsageError: the specification is invalid or contradicts itself.
+        UsageError: The specification is invalid or contradictory.
     """
     module = create_on_meta(spec)
     layers: list[LayerSummary] = []
@@ -97,12 +99,12 @@ def summarize(spec: ModelSpec) -> ModelSummary:
 
 
 def _summarize_layer(name: str, layer: nn.Module, shape: tuple[int, ...]) -> LayerSummary:
-    """Count one layer whose output has `shape` (without the batch)."""
+    """Count one layer whose output has `shape`, without the batch dimension."""
     params = sum(parameter.numel() for parameter in layer.parameters())
     weights, macs = 0, 0
     if isinstance(layer, nn.Conv2d):
         weights = layer.weight.numel()
-        macs = weights * shape[1] * shape[2]  # every weight is used once for each output pixel
+        macs = weights * shape[1] * shape[2]  # each weight is used once per output pixel
     elif isinstance(layer, nn.Linear):
         weights = macs = layer.weight.numel()
     return LayerSummary(
@@ -117,7 +119,7 @@ def _summarize_layer(name: str, layer: nn.Module, shape: tuple[int, ...]) -> Lay
 
 
 def _kind(layer: nn.Module) -> str:
-    """Name a layer's operation, its kernel, and its stride and dilation where they are not 1."""
+    """Describe a layer: operation, kernel, and stride and dilation if they are not 1."""
     if isinstance(layer, nn.Linear):
         return "linear"
     if not isinstance(layer, nn.Conv2d):
@@ -140,9 +142,9 @@ _SLIM_HEAD_1280 = ArchitectureOptions(width_rule="slim", head_width=1280)
 
 
 def published() -> tuple[ModelSpec, ...]:
-    """Return every network whose size a paper or a release gives, at 224 pixels.
+    """Return every network whose size a paper or a release states, at 224 pixels.
 
-    Of V3 both readings: as torchvision builds and trains it, and as the paper's tables count it.
+    V3 is included in both readings: torchvision's and that of the paper's tables.
     """
     plain = (
         ModelSpec(family=family, width=width)

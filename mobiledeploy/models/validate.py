@@ -1,4 +1,4 @@
-"""Is this a network that can be built? Every refusal says what was found and what would do."""
+"""Validate a model specification. Every error names the value found and the values allowed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mobiledeploy.errors import UsageError
 from mobiledeploy.models import mobilenet_v1, mobilenet_v2, mobilenet_v3
 from mobiledeploy.models.spec import FAMILIES, ArchitectureOptions, Family, ModelSpec
 
-MIN_RESOLUTION = 32  # five halvings: below it, the last stage has less than one pixel
+MIN_RESOLUTION = 32  # five halvings leave one pixel in the last stage
 MAX_RESOLUTION = 4096
 MAX_WIDTH = 10.0
 
@@ -32,10 +32,10 @@ COLUMNS: dict[Family, tuple[str, ...]] = {
 
 
 def validate(spec: ModelSpec) -> None:
-    """Check that `spec` describes a network.
+    """Check that `spec` describes a network that can be built.
 
     Raises:
-        UsageError: naming the first field that is wrong, and what it may be.
+        UsageError: A field is invalid; the text names the first one and its allowed values.
     """
     if spec.family not in FAMILIES:
         raise UsageError(
@@ -67,7 +67,7 @@ def validate(spec: ModelSpec) -> None:
 
 
 def _validate_options(family: Family, options: ArchitectureOptions) -> None:
-    """Check that the family has the options that were changed, and that their values exist."""
+    """Check that the family has the changed options, and that their values are allowed."""
     foreign = sorted(set(options.changed) - _OPTIONS[family])
     if foreign:
         raise UsageError(
@@ -94,7 +94,7 @@ def _validate_options(family: Family, options: ArchitectureOptions) -> None:
 
 
 def _validate_rows(rows: object, columns: Sequence[str]) -> None:
-    """Check a custom row table, naming the row (from 1) and the column that is wrong."""
+    """Check a custom row table; errors name the row (from 1) and the column."""
     expected = f"a list of rows, each {', '.join(columns)}"
     if not isinstance(rows, tuple | list) or not rows:
         raise _refusal("rows", rows, expected)
@@ -110,7 +110,7 @@ def _validate_rows(rows: object, columns: Sequence[str]) -> None:
 
 
 def _validate_cell(where: str, column: str, value: object) -> None:
-    """Check one cell of a row table, by the paper's name of its column."""
+    """Check one cell of a row table by its column's name."""
     match column:
         case "SE":
             _require(isinstance(value, bool), where, value, "true or false")
@@ -145,5 +145,4 @@ def _require(condition: bool, name: str, found: object, expected: str) -> None:
 
 
 def _refusal(name: str, found: object, expected: str) -> UsageError:
-    """Return the one kind of refusal that this module has."""
-    return UsageError(f"{name} is {found!r}; it has to be {expected}.")
+    return UsageError(f"{name} is {found!r}; expected {expected}.")

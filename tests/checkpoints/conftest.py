@@ -1,4 +1,4 @@
-"""A world without a network: a cache of its own, a server on this machine, pip without an index."""
+"""Tests without network: an empty cache, a local server, pip without an index."""
 
 import socket
 import threading
@@ -14,7 +14,7 @@ from torch import nn
 
 from mobiledeploy.models.spec import ModelSpec
 
-NOBODY = "http://127.0.0.1:9"  # the discard port: nothing listens there
+UNREACHABLE = "http://127.0.0.1:9"  # the discard port: nothing listens there
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
     """Keep every test on this machine; return the cache folder, which is empty."""
     folder = tmp_path_factory.mktemp("offline")
     monkeypatch.setenv("MOBILEDEPLOY_CACHE", str(folder / "cache"))
-    monkeypatch.setenv("MOBILEDEPLOY_WEIGHTS_URL", NOBODY)
+    monkeypatch.setenv("MOBILEDEPLOY_WEIGHTS_URL", UNREACHABLE)
     monkeypatch.setenv("no_proxy", "*")
     (folder / "wheels").mkdir()
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
@@ -40,7 +40,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread():
-    """Tiny networks: more threads only wait for one another."""
+    """Use one thread: the networks are too small for more."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -60,7 +60,7 @@ def wheels(offline: Path) -> Path:
 
 @dataclass
 class Server:
-    """Serves `files` by name; what it does to them is `behaviour`."""
+    """Serves `files` by name; `behaviour` selects a fault."""
 
     files: dict[str, bytes] = field(default_factory=dict)
     behaviour: str = "well"
@@ -71,7 +71,7 @@ class Server:
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch):
-    """A web server on this machine, where downloads come from."""
+    """A local web server as the source of downloads."""
     state = Server()
 
     class Handler(BaseHTTPRequestHandler):
@@ -108,14 +108,14 @@ def server(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.fixture(scope="session")
 def small() -> tuple[ModelSpec, nn.Module]:
-    """A small V2 whose every tensor is different."""
+    """A small V2 in which all tensors differ."""
     spec = ModelSpec(family="v2", width=0.25, resolution=32, num_classes=7)
     return spec, distinct(spec)
 
 
 @pytest.fixture
 def saved(tmp_path: Path, small) -> Callable[..., Path]:
-    """Save something (the small network's state dict unless told) as a checkpoint."""
+    """Save an object (by default the small network's state dict) as a checkpoint."""
 
     def save(content: object = None, name: str = "net.pth", **options: object) -> Path:
         path = tmp_path / name

@@ -1,6 +1,6 @@
-"""MobileNets as people wrote them, with the names that their checkpoints have.
+"""MobileNet implementations in common use, with the names of their checkpoints.
 
-Each is a structure that is in wide use, stated again in a few lines: module names, order of
+Each reproduces a widespread implementation in a few lines: module names, order of
 definition, activation.
 """
 
@@ -103,7 +103,7 @@ class FlatV2(nn.Module):
 
 
 def distinct(spec: ModelSpec) -> nn.Module:
-    """Build one of ours whose every value is different: no two layers can be mistaken."""
+    """Build a network in which all values differ, so that no two layers can be confused."""
     module = create(spec)
     generator = torch.Generator().manual_seed(spec.seed + 1)
     with torch.no_grad():

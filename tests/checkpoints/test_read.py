@@ -1,4 +1,4 @@
-"""Files that are no checkpoint, and checkpoints that carry more than tensors."""
+"""Files that are not checkpoints, and checkpoints that hold more than tensors."""
 
 import argparse
 import collections
@@ -43,13 +43,13 @@ def test_a_folder_that_holds_a_checkpoint_is_refused_with_its_path(tmp_path):
     )
 
 
-def test_a_name_that_no_file_can_have_is_refused(tmp_path):
+def test_a_too_long_name_is_refused(tmp_path):
     refused(tmp_path / f"{'a' * 300}.pth", "cannot be opened: File name too long")
 
 
 @pytest.fixture
 def ordinary_user():
-    """Not root for once, who may read everything."""
+    """Drop root's permission to read everything."""
     user = os.geteuid()
     os.seteuid(user or 65534)
     yield
@@ -57,7 +57,7 @@ def ordinary_user():
 
 
 @pytest.mark.usefixtures("ordinary_user")
-def test_a_file_that_must_not_be_read_is_refused():
+def test_a_file_without_read_permission_is_refused():
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "net.pth"
         path.write_bytes(b"x")
@@ -119,7 +119,7 @@ def test_a_text_is_refused(tmp_path, content, name):
     refused(tmp_path / name, "damaged or of another kind")
 
 
-def test_any_other_archive_is_refused(tmp_path):
+def test_another_archive_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "net.pth", "w") as archive:
         archive.writestr("archive/readme", "hello")
     refused(tmp_path / "net.pth", "damaged or of another kind")
@@ -162,13 +162,13 @@ def test_a_torchscript_program_is_refused_with_the_way_to_convert_it(tmp_path):
     assert "torch.jit.load" in error.remedy
 
 
-def test_an_archive_that_inflates_is_refused_before_it_is_read(tmp_path):
+def test_a_compressed_archive_is_refused_before_it_is_read(tmp_path):
     with zipfile.ZipFile(tmp_path / "net.pth", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data/0", bytes(10_000_000))
     refused(tmp_path / "net.pth", "would become 10000000 in memory: torch.save does not compress")
 
 
-def test_what_training_scripts_save_beside_the_weights_does_no_harm(tmp_path):
+def test_plain_metadata_beside_the_weights_is_read(tmp_path):
     content = {
         "state_dict": collections.OrderedDict(weight=torch.ones(2)),
         "args": argparse.Namespace(lr=0.1, data=pathlib.PurePath(), output=tmp_path),

@@ -1,4 +1,4 @@
-"""TensorFlow's padding, through to artifacts: explicit pads that both exporters accept."""
+"""TensorFlow's padding in artifacts: both exporters accept the explicit pads."""
 
 import json
 from pathlib import Path

@@ -29,7 +29,7 @@ def test_a_bare_state_dict_is_taken_as_it_is():
 
 
 @pytest.mark.parametrize("key", ["state_dict_ema", "model_ema", "ema", "ema_state_dict"])
-def test_averaged_weights_are_preferred_and_it_is_said(key):
+def test_averaged_weights_are_preferred_with_a_note(key):
     found = unwrap({"state_dict": state(1.0), "model": state(1.0), key: state(2.0)}, PATH)
     assert all((tensor == 2).all() for tensor in found.tensors.values())
     assert any(repr(key) in note for note in found.notes)
@@ -50,26 +50,26 @@ def test_a_checkpoint_that_contains_itself_ends():
 @pytest.mark.parametrize(
     "prefix", ["module.", "model.", "net.", "_orig_mod.", "module.model.", "model._orig_mod."]
 )
-def test_wrappers_prefixes_are_stripped_and_it_is_said(prefix):
+def test_wrapper_prefixes_are_stripped_with_a_note(prefix):
     found = unwrap(state(prefix=prefix), PATH)
     assert list(found.tensors) == list(state())
     assert found.prefix == prefix
     assert any(repr(prefix) in note for note in found.notes)
 
 
-def test_the_prefix_is_stripped_also_where_a_loss_has_tensors_of_its_own():
+def test_the_prefix_is_stripped_beside_tensors_of_a_loss():
     tensors = {f"model.features.{i}.weight": torch.ones(1) for i in range(20)}
     found = unwrap({**tensors, "loss.pos_weight": torch.ones(1)}, PATH)
     assert "features.3.weight" in found.tensors
     assert "loss.pos_weight" in found.tensors, "a tensor was dropped"
 
 
-def test_a_list_of_layers_called_model_is_no_wrapper():
+def test_a_list_of_layers_called_model_is_not_a_wrapper():
     tensors = {f"model.{i}.0.weight": torch.ones(1) for i in range(20)}
     assert list(unwrap(tensors, PATH).tensors) == list(tensors)
 
 
-def test_counters_of_tools_are_ignored_and_it_is_said():
+def test_counters_of_tools_are_ignored_with_a_note():
     extra = {"n_averaged": torch.tensor(3), "features.0.total_ops": torch.zeros(1)}
     found = unwrap({**state(), **extra}, PATH)
     assert list(found.tensors) == list(state())
@@ -86,6 +86,6 @@ def test_counters_of_tools_are_ignored_and_it_is_said():
         ({"state_dict": {}}, "an empty dictionary"),
     ],
 )
-def test_a_file_without_tensors_is_refused_with_what_it_holds(content, described):
+def test_a_file_without_tensors_is_refused_with_its_content(content, described):
     with pytest.raises(WeightsError, match=f"holds no named tensors, but {described}"):
         unwrap(content, PATH)

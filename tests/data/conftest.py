@@ -1,4 +1,4 @@
-"""Small images, made on the spot."""
+"""Small generated images."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -108,13 +108,13 @@ def test_an_image_that_is_a_dangling_link_is_named(folder, info, target):
         load(folder, info)
 
 
-def test_what_is_no_file_is_no_image(folder, info):
+def test_special_files_are_not_images(folder, info):
     os.mkfifo(folder / "pipe.png")
     (folder / "link.png").symlink_to("pipe.png")
     assert load(folder, info).count == 10
 
 
-def test_a_folder_that_cannot_be_looked_into_is_named(folder, info, monkeypatch):
+def test_a_folder_that_cannot_be_listed_is_named(folder, info, monkeypatch):
     (folder / "shut").mkdir()
     entries = Path.iterdir
 
@@ -146,13 +146,13 @@ def test_labels_come_from_one_subfolder_per_class(tmp_path, make_image, info):
 
 
 def test_a_part_of_the_classes_gives_no_labels(tmp_path, make_image, info):
-    """Three of ten classes: whether `cat` is class 2 or 7, the folder does not say."""
+    """With three of ten classes the folder does not tell the index of `cat`."""
     for label in ("cat", "ant", "bee"):
         make_image(tmp_path / label / "1.png")
     assert load(tmp_path, info).labels is None
 
 
-def test_a_feature_extractor_has_no_use_for_labels(folder, info):
+def test_a_feature_extractor_has_no_labels(folder, info):
     (folder / "labels.csv").write_text("file,class_index\n0.png,1\n")
     features = of_classes(info, 0)
     assert load(folder, features).labels is None
@@ -169,20 +169,20 @@ def test_a_feature_extractor_has_no_use_for_labels(folder, info):
         ("file,class_index\n0.png\n", "line 2: class_index is ''"),
     ],
 )
-def test_a_labels_csv_that_is_wrong_is_refused(folder, info, content, message):
+def test_an_invalid_labels_csv_is_refused(folder, info, content, message):
     (folder / "labels.csv").write_text(content)
     with pytest.raises(DataError, match=message):
         load(folder, info)
 
 
-def test_a_labels_csv_that_is_no_text_is_refused(folder, info):
+def test_a_binary_labels_csv_is_refused(folder, info):
     (folder / "labels.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match=r"Could not read .*labels\.csv"):
         load(folder, info)
 
 
 def test_a_missing_folder_is_an_error(tmp_path, info):
-    with pytest.raises(DataError, match=r"There is nothing at .*nowhere"):
+    with pytest.raises(DataError, match=r"There is no file or folder .*nowhere"):
         load(tmp_path / "nowhere", info)
 
 
@@ -197,28 +197,26 @@ def test_a_folder_without_images_is_an_error(tmp_path, info):
         load(tmp_path, info)
 
 
-def test_a_single_image_is_no_calibration_set(tmp_path, make_image, info):
+def test_a_single_image_is_not_a_calibration_set(tmp_path, make_image, info):
     with pytest.raises(DataError, match=r"neither a folder nor an \.npz"):
         load(make_image(tmp_path / "a.png"), info)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "text", "empty"])
 @pytest.mark.parametrize("suffix", ["png", "jpg", "webp"])
-def test_an_unreadable_image_is_named(folder, make_image, info, validate_result, suffix):
+def test_an_unreadable_image_is_named(folder, make_image, info, damage, suffix):
     bad = make_image(folder / f"bad.{suffix}", size=(64, 64))
     content = bad.read_bytes()
     bad.write_bytes(
-        {"truncated": content[: len(content) // 2], "text": b"not an image", "empty": b""}[
-            validate_result
-        ]
+        {"truncated": content[: len(content) // 2], "text": b"not an image", "empty": b""}[damage]
     )
     with pytest.raises(DataError, match=rf"Could not read the image bad\.{suffix}"):
         load(folder, info)
 
 
-def test_a_file_of_no_known_format_is_said_to_be_one(folder, info):
+def test_an_unknown_image_format_is_reported(folder, info):
     (folder / "0.png").write_bytes(b"not an image")
-    with pytest.raises(DataError, match=r"image 0\.png: it is in no known image format$"):
+    with pytest.raises(DataError, match=r"image 0\.png: its format is not an image format$"):
         load(folder, info)
 
 
@@ -232,7 +230,7 @@ def test_a_png_with_a_broken_chunk_is_named(folder, make_image, info):
 
 
 def test_a_damaged_image_of_another_format_than_its_name_says_is_named(folder, info):
-    """Pillow looks at the content; its decoders raise whatever they meet."""
+    """Pillow chooses the decoder by content, and decoders raise any exception."""
     content = io.BytesIO()
     Image.new("RGB", (40, 40)).save(content, "DDS")
     damaged = bytearray(content.getvalue())
@@ -242,7 +240,7 @@ def test_a_damaged_image_of_another_format_than_its_name_says_is_named(folder, i
         load(folder, info)
 
 
-def test_an_image_too_large_to_be_true_is_named(folder, info, monkeypatch):
+def test_a_decompression_bomb_is_named(folder, info, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     with pytest.raises(DataError, match=r"Could not read the image 0\.png: Image size"):
         load(folder, info)
@@ -334,7 +332,7 @@ def test_arrays_for_a_feature_extractor_have_no_labels(tmp_path, info):
         ({"images": np.array([{}], dtype=object)}, "Could not read .*a.npz"),
     ],
 )
-def test_arrays_that_are_wrong_are_refused(tmp_path, info, arrays, message):
+def test_invalid_arrays_are_refused(tmp_path, info, arrays, message):
     with pytest.raises(DataError, match=message):
         load(write_npz(tmp_path / "a.npz", **arrays), info)
 
@@ -367,7 +365,7 @@ def test_an_npz_with_a_flipped_byte_is_refused(tmp_path, info):
 
 
 def write_archive(path: Path, shape: tuple[int, ...], method: int = zipfile.ZIP_STORED) -> Path:
-    """Write an .npz whose array claims a shape; behind the header it has a few bytes."""
+    """Write an .npz whose header claims a shape; few bytes of data follow."""
     header = io.BytesIO()
     described = {"descr": "|u1", "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(header, described)
@@ -407,15 +405,15 @@ def test_an_npz_that_zipfile_cannot_unpack_is_refused(tmp_path, info, method, ch
 
 
 @pytest.mark.parametrize("content", [b"", b"hi", b"\x80\x04K\x01."])
-def test_what_is_called_npz_and_is_none_is_said_to_be_none(tmp_path, info, content):
-    """numpy speaks of pickles, and of a setting that nobody can reach."""
+def test_another_file_with_an_npz_suffix_is_refused(tmp_path, info, content):
+    """numpy's own message mentions pickles and a setting that users cannot change."""
     (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(DataError, match=r"a\.npz: it is no \.npz; expected") as error:
+    with pytest.raises(DataError, match=r"a\.npz: it is not an \.npz; expected") as error:
         load(tmp_path / "a.npz", info)
     assert "pickle" not in str(error.value)
 
 
-def test_a_single_array_is_no_npz(tmp_path, info):
+def test_a_single_array_is_not_an_npz(tmp_path, info):
     np.save(tmp_path / "a.npy", images())
     path = (tmp_path / "a.npy").rename(tmp_path / "a.npz")
     with pytest.raises(DataError, match=r"a single array, not an \.npz"):
@@ -427,13 +425,13 @@ def test_a_single_array_is_no_npz(tmp_path, info):
 
 @pytest.fixture
 def package(tmp_path, monkeypatch) -> Path:
-    """Stand in for the installed package's folder."""
+    """Replace the installed package's folder."""
     (tmp_path / "embedded").mkdir()
     monkeypatch.setattr(calibration.resources, "files", lambda _package: tmp_path)
     return tmp_path / "embedded"
 
 
-def test_the_package_carries_images(package, make_image, info):
+def test_the_package_has_bundled_images(package, make_image, info):
     for index in range(5):
         make_image(package / f"{index}.webp", seed=index)
     (package / "README.md").write_text("where they come from")
@@ -446,9 +444,7 @@ def test_the_package_carries_images(package, make_image, info):
     assert found.sha256 == expected
 
 
-def test_a_folder_of_the_same_name_is_not_taken_for_the_package(
-    tmp_path, monkeypatch, make_image, info
-):
+def test_a_folder_called_embedded_is_not_the_bundled_set(tmp_path, monkeypatch, make_image, info):
     (tmp_path / "embedded").mkdir()
     make_image(tmp_path / "embedded" / "0.png")
     monkeypatch.chdir(tmp_path)
@@ -457,11 +453,11 @@ def test_a_folder_of_the_same_name_is_not_taken_for_the_package(
     assert load_calibration(Path(source), info).count == 1
 
 
-def test_some_of_the_packages_images_may_be_taken(package, make_image, info):
+def test_bundled_images_may_be_sampled(package, make_image, info):
     for index in range(5):
         make_image(package / f"{index}.png", seed=index)
     assert embedded_calibration(info, 2).names == ("0.png", "2.png")
-    with pytest.raises(DataError, match="The embedded set has 5 images"):
+    with pytest.raises(DataError, match="The bundled set has 5 images"):
         embedded_calibration(info, 6)
 
 
@@ -469,7 +465,7 @@ def test_some_of_the_packages_images_may_be_taken(package, make_image, info):
 def test_a_package_without_images_is_an_error(package, info, there):
     if not there:
         package.rmdir()
-    with pytest.raises(DataError, match="carries no calibration images") as refused:
+    with pytest.raises(DataError, match="has no bundled calibration images") as refused:
         embedded_calibration(info)
     assert "--calib-data" in refused.value.remedy
 
@@ -482,7 +478,7 @@ def test_the_measurement_images_load_with_their_labels(shared, info):
     assert [int(name[:3]) for name in found.names] == list(found.labels)
 
 
-def test_a_set_is_spread_by_the_rule_that_loads_it(folder, info):
+def test_a_set_is_sampled_by_the_rule_that_loads_it(folder, info):
     """Number i is number floor(i count / N); in floats 11 (30 / 22) would be less than 15."""
     chosen = evenly_spread(30, 22)
     assert chosen == [i * 30 // 22 for i in range(22)]

@@ -19,8 +19,8 @@ def test_a_network_of_1000_classes_has_imagenets_names():
 
 
 @pytest.mark.shared
-def test_imagenets_names_are_in_the_order_of_the_measurement_images(shared):
-    """Their files are named `{index}_{synset}_{name}`, by somebody else."""
+def test_imagenets_names_are_in_the_order_of_the_classes(shared):
+    """The image files are named `{index}_{synset}_{name}` independently of this package."""
     labels = load_labels(None, 1000)
 
     def words(name: str) -> set[str]:

@@ -1,4 +1,4 @@
-"""What looks wrong about a calibration set: on real networks, real images, and real mistakes."""
+"""Warnings about calibration sets: real networks, real images, and common mistakes."""
 
 import numpy as np
 import pytest
@@ -55,13 +55,13 @@ def set_of(images) -> CalibrationSet:
 
 
 @pytest.mark.shared
-def test_right_images_raise_none(model, pixels):
+def test_correct_images_give_no_warning(model, pixels):
     assert warnings_for(model, set_of(normalised(pixels))) == ()
 
 
 @pytest.mark.shared
 @pytest.mark.parametrize("mistake", UNLIKE)
-def test_a_mistake_in_preprocessing_is_told(model, pixels, mistake):
+def test_wrong_preprocessing_is_reported(model, pixels, mistake):
     (found,) = (
         text
         for text in warnings_for(model, set_of(UNLIKE[mistake](pixels)))
@@ -72,9 +72,9 @@ def test_a_mistake_in_preprocessing_is_told(model, pixels, mistake):
 
 
 @pytest.mark.shared
-def test_exchanged_colours_are_told(model, pixels):
+def test_swapped_channels_are_reported(model, pixels):
     (found,) = warnings_for(model, set_of(normalised(pixels[:, ::-1])))
-    assert "red and blue exchanged" in found
+    assert "red and blue swapped" in found
 
 
 @pytest.fixture(scope="module")
@@ -90,20 +90,20 @@ def by_class(shared):
 
 @pytest.mark.shared
 @pytest.mark.parametrize("classes", [(0, 1), (7, 2), (4, 5)])
-def test_images_of_few_classes_are_told(model, by_class, classes):
+def test_images_of_few_classes_are_reported(model, by_class, classes):
     (found,) = warnings_for(model, set_of(np.concatenate([by_class[label] for label in classes])))
-    assert "of few of the classes" in found
+    assert "of few of the network's classes" in found
 
 
 @pytest.mark.shared
 @pytest.mark.parametrize("each", [4, 10, 40])
-def test_as_many_of_every_class_raise_none(model, by_class, each):
+def test_balanced_classes_give_no_warning(model, by_class, each):
     every = np.concatenate([images[:each] for images in by_class])  # one class after the other
     assert warnings_for(model, set_of(every)) == ()
 
 
 @pytest.mark.shared
-def test_few_images_are_not_taken_for_few_classes(model, pixels):
+def test_few_images_are_not_reported_as_few_classes(model, pixels):
     (found,) = warnings_for(model, set_of(normalised(pixels[:4])))  # a few scatter more
     assert found.startswith("4 calibration images are few")
 
@@ -118,12 +118,12 @@ def test_few_images_and_copies_are_counted(model, pixels):
 
 
 @pytest.mark.shared
-def test_random_weights_remember_nothing(pixels):
+def test_random_weights_have_no_statistics_to_compare(pixels):
     model = mobiledeploy.build("v1", weights="random", width=0.25, resolution=64, num_classes=10)
     assert warnings_for(model, set_of(255 * pixels)) == ()
 
 
 @pytest.mark.shared
-def test_looking_leaves_the_network_as_it_was(model, pixels):
+def test_the_check_leaves_the_network_unchanged(model, pixels):
     warnings_for(model, set_of(normalised(pixels)))
     assert not any(module._forward_pre_hooks for module in model.module.modules())

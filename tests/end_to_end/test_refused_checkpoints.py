@@ -1,4 +1,4 @@
-"""What people give for a checkpoint by mistake: exit code 3, what was found, how to mend it."""
+"""Common mistakes with checkpoints: exit code 3, what was found, and a remedy."""
 
 import os
 import pickle
@@ -37,24 +37,24 @@ def whole(path, state):
 
 BAD = {
     "truncated file": (truncated, (), "damaged or of another kind", "download it again"),
-    "wrong family": (whole, ("v1",), "has family v2; asked for was family v1", "Ask for what"),
+    "wrong family": (whole, ("v1",), "has family v2; requested was family v1", "Request"),
     "wrong class count": (
         whole,
         ("v2", "--num-classes", "9"),
-        "has num_classes 7; asked for",
-        "Ask",
+        "has num_classes 7; requested was",
+        "Request",
     ),
     "extra keys": (
         lambda path, state: torch.save({**state, "teacher.weight": torch.ones(2)}, path),
         (),
         "it has 1 left over: teacher.weight.",
-        "Save the state dict of the network alone",
+        "Save the complete state dict of the network alone",
     ),
     "NaN weights": (
         with_nan,
         (),
         "features.0.0.weight has 216 values of 216 that are NaN",
-        "trained",
+        "completed training",
     ),
     "directory": (lambda path, _: path.mkdir(), (), "is a folder", "path of the file itself"),
     "empty file": (lambda path, _: path.touch(), (), "is empty", "Copy or download it again"),
@@ -73,14 +73,14 @@ BAD = {
     "three channels for one": (
         whole,
         ("v2", "--in-channels", "1"),
-        "has in_channels 3; asked for was in_channels 1",
-        "Ask for what the checkpoint has",
+        "has in_channels 3; requested was in_channels 1",
+        "Request the checkpoint's values",
     ),
 }
 
 
 @pytest.mark.parametrize(("make", "arguments", "found", "remedy"), BAD.values(), ids=BAD)
-def test_the_command_says_what_it_found_and_how_to_mend_it(
+def test_the_command_reports_what_it_found_and_a_remedy(
     make, arguments, found, remedy, *, state, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)

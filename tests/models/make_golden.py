@@ -1,4 +1,4 @@
-"""Make the golden outputs: what torchvision and timm compute from `golden_state`'s weights.
+"""Make the golden outputs of torchvision and timm for `golden_state`'s weights.
 
 Run once, in an environment that has both (they are no dependency of this project or its tests):
 
@@ -110,7 +110,7 @@ def _declare_missing_operators() -> None:
 
 
 def _write(package: str, name: str, spec: dict[str, object], model: torch.nn.Module) -> None:
-    """Run the reference and store what it said."""
+    """Run the reference and store its outputs."""
     model = model.double().eval()
     shapes = {key: tuple(tensor.shape) for key, tensor in model.state_dict().items()}
     model.load_state_dict(golden_state(shapes, SEED), strict=True)

@@ -1,4 +1,4 @@
-"""`create`: reproducible, in eval mode, and strict about what it is asked for."""
+"""`create`: reproducible, in eval mode, and strict about invalid specifications."""
 
 from dataclasses import replace
 
@@ -51,7 +51,7 @@ def test_any_number_of_channels_and_classes_fits(family, in_channels):
 @pytest.mark.parametrize(
     ("family", "features"), [("v1", 256), ("v2", 1280), ("v3-large", 320), ("v3-small", 256)]
 )
-def test_without_classes_the_network_ends_at_what_the_classifier_would_read(family, features):
+def test_without_classes_the_network_ends_at_the_classifiers_input(family, features):
     classifier = create(ModelSpec(family=family, **TINY))
     extractor = create(ModelSpec(family=family, num_classes=0, **TINY))
     x = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -76,7 +76,7 @@ def test_same_padding_adds_the_odd_pixel_at_the_end(size):
     assert y[0, 0, 0, 0] == (1 if size % 2 == 0 else 0)
 
 
-def test_same_padding_knows_that_dilation_widens_the_kernel():
+def test_same_padding_accounts_for_dilation():
     conv = SamePaddingConv2d(1, 1, 3, dilation=2)
     assert conv(torch.zeros(1, 1, 9, 9)).shape == (1, 1, 9, 9)
 
@@ -93,7 +93,7 @@ def test_same_padding_knows_that_dilation_widens_the_kernel():
         {"architecture": ArchitectureOptions(rows=((7, 16, 16, False, "RE", 1),))},
     ],
 )
-def test_the_last_value_that_is_allowed_is_allowed(change):
+def test_limits_are_inclusive(change):
     validate(replace(ModelSpec(family="v3-small"), **change))
 
 
@@ -118,7 +118,7 @@ def test_the_last_value_that_is_allowed_is_allowed(change):
         ({"dropout": float("nan")}, "dropout is nan"),
     ],
 )
-def test_an_invalid_specification_is_refused_by_name(change, message):
+def test_an_invalid_specification_is_refused_with_the_field(change, message):
     with pytest.raises(UsageError, match=message):
         create(replace(ModelSpec(family="v2", **TINY), **change))
 
@@ -140,11 +140,11 @@ def test_an_invalid_specification_is_refused_by_name(change, message):
         ("v2", {"norm_eps": 0.0}, "norm_eps is 0.0"),
         ("v2", {"norm_eps": float("inf")}, "norm_eps is inf"),
         ("v2", {"padding": "valid"}, "padding is 'valid'"),
-        ("v2", {"rows": ()}, "rows is .*; it has to be a list of rows"),
+        ("v2", {"rows": ()}, "rows is .*; expected a list of rows"),
         ("v2", {"rows": "t"}, "rows is 't'"),
         ("v2", {"rows": ((1, 16, 1),)}, "row 1 is .* 4 columns: t, c, n, s"),
         ("v2", {"rows": (5,)}, "row 1 is 5"),
-        ("v2", {"rows": ((1, 16, 1, 3),)}, "row 1, column s is 3; it has to be 1 or 2"),
+        ("v2", {"rows": ((1, 16, 1, 3),)}, "row 1, column s is 3; expected 1 or 2"),
         ("v2", {"rows": ((1, 16, 1, 1), (0, 16, 1, 1))}, "row 2, column t is 0"),
         ("v1", {"rows": ((64, "2"),)}, "row 1, column s is '2'"),
         ("v1", {"rows": ((64, True),)}, "row 1, column s is True"),
@@ -154,13 +154,13 @@ def test_an_invalid_specification_is_refused_by_name(change, message):
         ("v3-small", {"rows": ((3, 16, 16, True, "relu", 1),)}, "column NL is 'relu'"),
     ],
 )
-def test_an_invalid_architecture_is_refused_by_name(family, options, message):
+def test_an_invalid_architecture_is_refused_with_the_option(family, options, message):
     spec = ModelSpec(family=family, architecture=ArchitectureOptions(**options), **TINY)
     with pytest.raises(UsageError, match=message):
         create(spec)
 
 
-def test_the_name_tells_every_departure_from_the_published_network():
+def test_the_name_contains_every_difference_from_the_published_network():
     plain = ModelSpec(family="v3-small")
     changes = [
         {"family": "v3-large"},

@@ -1,4 +1,4 @@
-"""Ours against what torchvision and timm computed (see make_golden.py)."""
+"""Compare with the golden outputs of torchvision and timm (see make_golden.py)."""
 
 import json
 from pathlib import Path

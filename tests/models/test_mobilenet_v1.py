@@ -26,7 +26,7 @@ def test_kernels_per_layer_multiplies_the_depthwise_filters_only():
 
 
 @pytest.mark.parametrize(("activation", "layer"), [("relu", nn.ReLU), ("relu6", nn.ReLU6)])
-def test_the_activation_is_the_one_asked_for_everywhere(activation, layer):
+def test_the_requested_activation_is_used_everywhere(activation, layer):
     found = [type(m) for m in create(activation=activation).modules() if "ReLU" in type(m).__name__]
     assert found == [layer] * 27
 

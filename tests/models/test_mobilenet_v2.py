@@ -30,11 +30,11 @@ def test_a_block_adds_its_input_only_at_stride_1_with_equal_channels(
 
 @pytest.mark.parametrize("stride", [0, 3])
 def test_strides_other_than_1_and_2_are_refused(stride):
-    with pytest.raises(UsageError, match=f"stride 1 or 2, not {stride}"):
+    with pytest.raises(UsageError, match=f"stride of a block is {stride}; expected 1 or 2"):
         InvertedResidual(8, 8, stride=stride, expansion=1)
 
 
-def test_the_expansion_is_left_out_where_it_does_not_expand():
+def test_an_expansion_factor_of_1_has_no_expansion_layer():
     kernels = [
         m.kernel_size[0]
         for m in InvertedResidual(8, 16, stride=1, expansion=1).modules()
@@ -71,7 +71,7 @@ def test_the_head_never_narrows():
     assert wide.classifier[1].in_features == 1792
 
 
-def test_a_row_table_of_ones_own_builds():
+def test_a_custom_row_table_builds():
     rows = ((1, 16, 1, 1), (3, 24, 2, 2))
     spec = ModelSpec(family="v2", num_classes=5, architecture=ArchitectureOptions(rows=rows))
     module = create(spec)
@@ -79,7 +79,7 @@ def test_a_row_table_of_ones_own_builds():
     assert module(torch.zeros(2, 3, 32, 32)).shape == (2, 5)
 
 
-def test_a_norm_layer_of_ones_own_is_used_throughout():
+def test_a_custom_norm_layer_is_used_throughout():
     from functools import partial
 
     from mobiledeploy.models.blocks import Layers

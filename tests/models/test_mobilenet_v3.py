@@ -14,7 +14,7 @@ def create(family="v3-small", *, width=0.5, **options):
     return build.create(ModelSpec(family=family, width=width, architecture=architecture))
 
 
-def test_the_activations_are_the_tables():
+def test_the_activations_are_those_of_the_table():
     for block, name in ((1, nn.ReLU), (3, nn.ReLU), (4, nn.Hardswish), (11, nn.Hardswish)):
         assert isinstance(create().features[block].block[0][2], name)
 
@@ -67,7 +67,7 @@ def test_the_sigmoid_gate_has_norms_instead_of_biases():
     assert not any(isinstance(m, nn.Hardsigmoid) for m in module.modules())
 
 
-def test_the_norms_have_tensorflows_epsilon_unless_told_otherwise():
+def test_the_norms_have_tensorflows_epsilon_by_default():
     def epsilons(**options):
         return {m.eps for m in create(**options).modules() if isinstance(m, nn.BatchNorm2d)}
 

@@ -43,34 +43,34 @@ def test_a_file_and_python_describe_the_same_network(write):
     create(load_config(path))
 
 
-def test_what_a_file_leaves_out_has_the_default(write):
+def test_omitted_fields_have_their_defaults(write):
     assert load_config(write("family: v2")) == ModelSpec(family="v2")
 
 
 @pytest.mark.parametrize("number", ["1e-5", "1E-5", "1.0e-5", "1.e-5", "+.1e-4", "0.00001"])
-def test_numbers_may_be_written_as_the_documentation_writes_them(write, number):
+def test_numbers_may_be_written_as_in_the_documentation(write, number):
     path = write(f"family: v2\narchitecture: {{norm_eps: {number}}}")
     assert load_config(path).architecture.norm_eps == 1e-5
 
 
 @pytest.mark.parametrize("path", ["1e-5.pth", "e5", "./1e5", "'1e5'"])
-def test_what_is_no_number_stays_text(write, path):
+def test_other_scalars_stay_text(write, path):
     found = load_config(write(f"family: v2\nweights: {path}")).weights
     assert found == path.strip("'")
 
 
-def test_only_what_a_file_states_is_known(write):
+def test_only_the_fields_of_the_file_are_returned(write):
     path = write("family: v3\nwidth: 1.0")  # the default, but stated
     assert read_config(path) == {"family": "v3-large", "width": 1.0}
 
 
 @pytest.mark.parametrize("model", [None, "v3", "v3-large"])
-def test_the_family_may_be_named_twice(write, model):
+def test_the_family_may_be_given_in_both_places(write, model):
     assert read_config(write("family: v3"), model) == {"family": "v3-large"}
 
 
-def test_two_families_are_refused(write):
-    with pytest.raises(UsageError, match=r"yaml describes a v3-large; asked for was v3-small"):
+def test_contradictory_families_are_refused(write):
+    with pytest.raises(UsageError, match=r"yaml describes a v3-large; requested was v3-small"):
         read_config(write("family: v3"), "v3-small")
 
 
@@ -92,12 +92,12 @@ def test_two_families_are_refused(write):
         ),
         ("family: v2\narchitecture: {rows: [[1, 16, 1]]}", "4 columns: t, c, n, s"),
         ("family: v2\nwidth: wide", "width is 'wide'"),
-        ("family: v2\nweights: null", "weights is None; it has to be imagenet, random, or the"),
+        ("family: v2\nweights: null", "weights is None; expected imagenet, random, or the"),
         ("family: v2\nweights: 3", "weights is 3"),
         ("family: v2\nweights: {a: 1}", "weights is {'a': 1}"),
     ],
 )
-def test_a_file_that_describes_no_network_is_refused_by_name(write, text, message):
+def test_an_invalid_file_is_refused_with_the_field(write, text, message):
     with pytest.raises(UsageError, match=message) as refusal:
         load_config(write(text))
     assert "model.yaml" in refusal.value.message

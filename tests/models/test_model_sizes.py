@@ -34,7 +34,7 @@ def test_the_standard_networks_have_their_published_size(family, params, macs_mi
 
 
 @pytest.mark.shared
-def test_every_row_of_the_oracle_is_met_exactly(shared):
+def test_every_row_of_the_published_sizes_is_reproduced(shared):
     with (shared / "oracles" / "mobilenet_params_macs.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 45
@@ -64,7 +64,7 @@ def test_the_counted_layers_hold_every_parameter(family):
     assert all(layer.name in names for layer in summary.layers)
 
 
-def test_macs_are_counted_from_what_the_convolution_really_does():
+def test_macs_account_for_stride_groups_and_kernel():
     layer = nn.Conv2d(6, 12, 3, stride=2, padding=1, groups=3)
     rows = ((12, 2),)
     spec = ModelSpec(

@@ -23,20 +23,20 @@ def run(capsys, monkeypatch):
     return run
 
 
-def test_a_table_for_people_goes_to_stderr(run):
-    code, out, err = run("v3-small")
-    assert (code, out) == (0, "")
-    assert "2,542,856" in err
-    assert "56.51" in err
-    assert "slim head1280" in err
+def test_a_table_is_printed(run):
+    code, out, _ = run("v3-small")
+    assert code == 0
+    assert "2,542,856" in out
+    assert "56.51" in out
+    assert "slim head1280" in out
 
 
 def test_a_narrow_window_cuts_no_figure(run, monkeypatch):
     monkeypatch.setenv("COLUMNS", "40")
-    console.cache_clear()  # which has read how wide the window is
-    _, _, err = run("v3-small")
-    assert "2,542,856" in err
-    assert max(map(len, err.splitlines())) <= 80
+    console.cache_clear()  # it has read the width of the window
+    _, out, _ = run("v3-small")
+    assert "2,542,856" in out
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_width_and_resolution_apply_to_every_family(run):
@@ -60,14 +60,14 @@ def test_the_layers_sum_to_the_whole(run):
     assert layers[0]["output_shape"] == [16, 112, 112]
 
 
-def test_a_summary_for_people_lists_layers_and_the_total(run):
-    code, _, err = run("v1", "--width", "0.25", "--summary")
+def test_a_summary_lists_layers_and_the_total(run):
+    code, out, _ = run("v1", "--width", "0.25", "--summary")
     assert code == 0
-    assert "features.13.1.0" in err
-    assert "470,072" in err
+    assert "features.13.1.0" in out
+    assert "470,072" in out
 
 
-def test_a_network_of_ones_own_comes_from_a_file_and_flags_override_it(run, tmp_path):
+def test_a_custom_network_comes_from_a_file_and_flags_override_it(run, tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("family: v2\nwidth: 0.5\narchitecture: {rows: [[1, 16, 1, 1]]}\n")
     code, out, _ = run("--config", str(path), "--resolution", "96", "--json")
@@ -81,7 +81,7 @@ def test_a_name_beside_a_file_has_to_be_its_family(run, tmp_path):
     path.write_text("family: v2\nwidth: 0.5\n")
     code, _, err = run("v1", "--config", str(path))
     assert code == 2
-    assert "describes a v2; asked for was v1" in " ".join(err.split())
+    assert "describes a v2; requested was v1" in " ".join(err.split())
     assert run("v2", "--config", str(path))[0] == 0
 
 
@@ -91,10 +91,10 @@ def test_a_name_beside_a_file_has_to_be_its_family(run, tmp_path):
         (["v9"], "There is no model 'v9'"),
         (["--width", "0"], "width is 0.0"),
         (["--resolution", "16"], "resolution is 16"),
-        (["--summary"], "none was named"),
+        (["--summary"], "no model was named"),
     ],
 )
-def test_what_cannot_be_listed_is_refused_with_exit_code_2(run, arguments, message):
+def test_invalid_arguments_end_with_exit_code_2(run, arguments, message):
     code, out, err = run(*arguments)
     assert (code, out) == (2, "")
     assert message in err

@@ -18,7 +18,7 @@ def randomized(family, *, width=0.25, seed=1):
 
 
 def photographs(count, side):
-    """Smooth patterns with texture: what photographs are to a network."""
+    """Return smooth patterns with texture, similar to photographs."""
     generator = torch.Generator().manual_seed(11)
     coarse = torch.randn(count, 3, 4, 4, generator=generator)
     smooth = nn.functional.interpolate(coarse, (side, side), mode="bicubic")
@@ -41,7 +41,7 @@ def test_activations_neither_vanish_nor_explode_and_logits_depend_on_the_image(f
     assert float(logits.abs().max()) < 100
 
 
-def test_the_images_behind_the_statistics_are_of_unlike_busyness():
+def test_the_noise_images_differ_in_detail():
     images = initialize._natural_noise(3, torch.Generator().manual_seed(0))
     busyness = images.diff(dim=3).square().mean((1, 2, 3)) / images.square().mean((1, 2, 3))
     assert float(busyness.max()) > 5 * float(busyness.min())

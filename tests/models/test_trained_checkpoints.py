@@ -1,4 +1,4 @@
-"""Trained weights: they load without renaming, and the network classifies as it was trained to."""
+"""Trained weights load without renaming, and the network classifies as trained."""
 
 import numpy as np
 import pytest

@@ -58,7 +58,7 @@ def test_a_checkpoint_decides_what_the_file_leaves_out(config, checkpoint):
 
 def test_what_the_file_states_must_not_contradict_the_checkpoint(config, checkpoint):
     config.write_text(CONFIG + "num_classes: 1000\n")  # the default, but stated
-    with pytest.raises(WeightsError, match="num_classes 7; asked for was num_classes 1000"):
+    with pytest.raises(WeightsError, match="num_classes 7; requested was num_classes 1000"):
         build(config=config, weights=str(checkpoint))
 
 
@@ -71,7 +71,7 @@ def test_weights_and_seed_may_stand_in_the_file(config):
 
 def test_a_name_beside_the_file_has_to_be_its_family(config):
     assert build("v2", config=config, weights="random").info.architecture == "v2"
-    with pytest.raises(UsageError, match=r"mine\.yaml describes a v2; asked for was v1"):
+    with pytest.raises(UsageError, match=r"mine\.yaml describes a v2; requested was v1"):
         build("v1", config=config, weights="random")
 
 
