@@ -1,11 +1,11 @@
-"""``mobiledeploy``, and ``python -m mobiledeploy``."""
+"""Entry point of ``mobiledeploy`` and ``python -m mobiledeploy``."""
 
 import sys
 from typing import NoReturn
 
 
 def main() -> NoReturn:
-    """Run the command line; a Ctrl-C while it is still being loaded ends it like any other."""
+    """Run the command line; Ctrl-C also works while it is being imported."""
     try:
         from mobiledeploy.utils.cpu_isa import limit_to_avx2
 

@@ -1,7 +1,7 @@
-"""Say whether this machine can do the job, and what to do where it cannot.
+"""Check whether a machine can export or run networks, and how to fix what it lacks.
 
-Nothing that is examined is imported into this process: versions come from the packages' metadata,
-and whether a library loads is found out in a process of its own, which it may crash.
+Libraries are not imported into this process: their versions come from the packages' metadata, and
+each is imported in a subprocess, which it may crash.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 State = Literal["ok", "missing", "broken"]
 
 DISTRIBUTION = "mobiledeploy"
-# What exporting needs -> an import that loads its native code.
+# library that exporting needs -> an import that loads its native code
 LIBRARIES: Mapping[str, str] = {
     "torch": "import torch",
     "torchao": "import torchao.quantization.pt2e",
-    # ExecuTorch's module needs torch's libraries in the process, and is of use with XNNPACK only.
+    # its native module needs torch's libraries in the process; only XNNPACK makes it useful
     "executorch": "import torch; from executorch.extension.pybindings import _portable_lib as m; "
     "assert m._is_available('XnnpackBackend'), 'XnnpackBackend is not available'",
     "onnx": "import onnx",
@@ -43,21 +43,21 @@ LIBRARIES: Mapping[str, str] = {
     "onnxruntime": "import onnxruntime",
     "numpy": "import numpy",
 }
-_IN_STEP = ("torch", "torchao", "executorch")
+_RELEASED_TOGETHER = ("torch", "torchao", "executorch")
 _IMPORT_TIMEOUT_S = 120
 MIN_FREE_BYTES = 500 * 2**20
-_REINSTALL = f"Install {DISTRIBUTION} anew, into a virtual environment of its own."
+_REINSTALL = f"Reinstall {DISTRIBUTION} into a new virtual environment."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        name: What was looked at.
-        state: "missing" is not there at all, "broken" is there and of no use.
+        name: The thing that was checked.
+        state: "missing" means not there, "broken" means there but not usable.
         found: What was found.
-        remedy: What to do about it; empty where nothing is wrong.
+        remedy: How to fix it; empty if nothing is wrong.
         required: Whether `mobiledeploy export` needs it.
     """
 
@@ -69,33 +69,33 @@ class Check:
 
     @property
     def fatal(self) -> bool:
-        """Return whether exporting cannot work because of this."""
+        """Return whether this makes exporting impossible."""
         return self.required and self.state != "ok"
 
 
 def examine() -> tuple[Check, ...]:
-    """Look at Python, the libraries, the processor and the programs that can be of use."""
+    """Check Python, the libraries, the processor and the optional programs."""
     return (
         check_python(),
         *check_libraries(),
-        check_in_step(),
+        check_versions(),
         check_processor(describe_host()),
         *(check_program(name) for name in PROGRAMS),
     )
 
 
 def examine_storage(cache_folder: Path, weights: Mapping[str, Path | None]) -> tuple[Check, ...]:
-    """Look at the cache and what is in it.
+    """Check the cache and the weights in it.
 
     Args:
-        cache_folder: Where weights are cached.
-        weights: Name of a network to its cached ImageNet weights, None where there are none.
+        cache_folder: Folder of the cached weights.
+        weights: Model name to the path of its cached ImageNet weights, None if they are not cached.
     """
     return (*check_cache(cache_folder), *check_weights(weights))
 
 
 def examine_device(host: Host) -> tuple[Check, ...]:
-    """Say what a device can run, and what its figures are worth."""
+    """Check what a device can run, and what its latency depends on."""
     has = [f"{name} {version}" for name, version in host.runtimes.items() if version]
     python = f", Python {host.python}" if host.python else ""
     return (
@@ -109,15 +109,15 @@ def examine_device(host: Host) -> tuple[Check, ...]:
 
 
 def _check_runtime(suffix: str, needed: tuple[str, ...], native: str, host: Host) -> Check:
-    if not host.python:  # Android: what counts lies on this machine and is pushed
+    if not host.python:  # Android: the runner is on this machine and is pushed to the device
         path = host.runtimes.get(native)
         if path:
-            return Check(name=suffix, state="ok", found=f"can be run by {path}")
+            return Check(name=suffix, state="ok", found=f"run by {path}")
         return Check(
             name=suffix,
             state="missing",
-            found=f"cannot be run: no {native}",
-            remedy="docs/devices.md says how to build it; --runner names it.",
+            found=f"cannot be run: there is no {native}",
+            remedy="Build it for Android and pass it with --runner. The documentation says how.",
         )
     lacking = [name for name in needed if not host.runtimes.get(name)]
     if lacking:
@@ -127,32 +127,32 @@ def _check_runtime(suffix: str, needed: tuple[str, ...], native: str, host: Host
             found=f"cannot be run: {', '.join(lacking)} not installed",
             remedy="`mobiledeploy device setup` installs what is missing (--executorch for .pte).",
         )
-    return Check(name=suffix, state="ok", found=f"can be run by {needed[1]}")
+    return Check(name=suffix, state="ok", found=f"run by {needed[1]}")
 
 
 def check_speed(host: Host) -> Check:
-    """Say what the processor's speed depends on now, and whether that is steady."""
+    """Check the governor, the clock and the temperature, which decide how fast a device is."""
     now = host.conditions
     texts = {
         "governor": "governor {}",
         "frequency_mhz": "{:.0f} MHz now",
-        "max_frequency_mhz": "{:.0f} MHz at most",
+        "max_frequency_mhz": "{:.0f} MHz maximum",
         "temperature_c": "{:.0f} °C",
         "throttled_now": "get_throttled {:#x}",
     }
-    told = [text.format(now[name]) for name, text in texts.items() if now.get(name) is not None]
-    found = ", ".join(told) or "the system does not tell"
+    known = [text.format(now[name]) for name, text in texts.items() if now.get(name) is not None]
+    found = ", ".join(known) or "not reported by the system"
     if now.get("throttled_now"):
-        remedy = "It is slowed down, by heat or for want of power: cool it, or feed it better."
+        remedy = "The device throttles. Cool it, or use a stronger power supply."
         return Check(name="speed", state="broken", found=found, remedy=remedy)
     if now.get("governor") not in (None, "performance"):
-        remedy = "Times are steadier with the governor `performance` (cpufreq-set, as root)."
+        remedy = "Set the governor to `performance` for stable latency (cpufreq-set, as root)."
         return Check(name="speed", state="ok", found=found, remedy=remedy)
     return Check(name="speed", state="ok", found=found)
 
 
 def check_python() -> Check:
-    """Compare this Python with what the package says that it needs."""
+    """Compare the version of Python with the one that the package requires."""
     found = platform.python_version()
     needed = _python_needed()
     if SpecifierSet(needed).contains(found, prereleases=True):
@@ -161,13 +161,13 @@ def check_python() -> Check:
         name="python",
         state="broken",
         found=f"{found}, expected {needed}",
-        remedy="Make the virtual environment with a Python of that version.",
+        remedy="Create the virtual environment with such a Python.",
         required=True,
     )
 
 
 def check_libraries() -> tuple[Check, ...]:
-    """Look at the version of each library, and whether it can be imported."""
+    """Check the version of each library, and whether it can be imported."""
     needed = _requirements(DISTRIBUTION)
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
         checks = pool.map(lambda name: _check_library(name, needed.get(name)), LIBRARIES)
@@ -200,45 +200,45 @@ def _check_library(name: str, needed: Requirement | None) -> Check:
             name=name,
             state="broken",
             found=f"{found}, but it cannot be imported: {failure}",
-            remedy=f"{_REINSTALL} A library of another build may be in the way.",
+            remedy=f"{_REINSTALL} Another build of this library may be in the way.",
             required=True,
         )
     return Check(name=name, state="ok", found=found, required=True)
 
 
 def import_failure(statement: str, *, timeout_s: float = _IMPORT_TIMEOUT_S) -> str:
-    """Run an import in a process of its own; return the last line it fails with, "" if it works."""
+    """Run an import in a subprocess; return the last line of its error, "" if it succeeds."""
     command = [sys.executable, "-W", "ignore", "-c", statement]
     try:
         done = subprocess.run(  # noqa: S603 - our own argv
             command, capture_output=True, text=True, check=False, timeout=timeout_s
         )
     except subprocess.TimeoutExpired:
-        return f"still busy after {timeout_s:g} s"
+        return f"did not finish within {timeout_s:g} s"
     if done.returncode == 0:
         return ""
     lines = done.stderr.strip().splitlines()
-    return lines[-1] if lines else f"the process ended with {done.returncode}"
+    return lines[-1] if lines else f"the process exited with {done.returncode}"
 
 
-def check_in_step() -> Check:
-    """See whether torch, torchao and executorch accept one another's versions.
+def check_versions() -> Check:
+    """Check whether torch, torchao and executorch accept one another's versions.
 
-    They are released in step: a pair that was never built together may import, and then write a
-    program that the phone's runtime refuses.
+    They are released in step. Versions that were not built together may import, and then write a
+    program that the phone's runtime rejects.
     """
     clashes = [
         f"{library} needs {requirement}, found {found}"
-        for library in _IN_STEP
+        for library in _RELEASED_TOGETHER
         for name, requirement in _requirements(library).items()
-        if name in _IN_STEP
+        if name in _RELEASED_TOGETHER
         and not requirement.specifier.contains(found := _version(name), prereleases=True)
     ]
-    versions = ", ".join(f"{name} {_version(name) or 'missing'}" for name in _IN_STEP)
-    if not clashes and all(_version(name) for name in _IN_STEP):
-        return Check(name="in step", state="ok", found=versions, required=True)
+    versions = ", ".join(f"{name} {_version(name) or 'missing'}" for name in _RELEASED_TOGETHER)
+    if not clashes and all(_version(name) for name in _RELEASED_TOGETHER):
+        return Check(name="versions", state="ok", found=versions, required=True)
     return Check(
-        name="in step",
+        name="versions",
         state="broken",
         found="; ".join(clashes) or versions,
         remedy=_REINSTALL,
@@ -247,7 +247,7 @@ def check_in_step() -> Check:
 
 
 def check_processor(host: Host) -> Check:
-    """Say what the processor's int8 instructions mean for what is measured here."""
+    """Describe the processor's int8 instructions and what they mean for measurements."""
     features = "unknown features" if host.features is None else _feature_list(host.features)
     found = f"{host.model or 'unknown'}, {host.architecture}, {host.cores} cores: {features}. "
     if host.features is None:
@@ -255,17 +255,17 @@ def check_processor(host: Host) -> Check:
     architecture = host.architecture.lower()
     meaning = ""
     if architecture in X86 and "vnni" in host.features:
-        meaning = "VNNI: int8 logits are exact. Latency says nothing about a phone."
+        meaning = "With VNNI, int8 logits are exact. Latency does not predict that of a phone."
     elif architecture in X86:
         meaning = (
-            "Without VNNI, ONNX Runtime runs here with session.x64quantprecision=1, as an app on "
-            "such a machine has to: int8 logits are exact, and slower than with VNNI."
+            "Without VNNI, mobiledeploy runs ONNX Runtime with session.x64quantprecision=1, and so "
+            "must an app: int8 logits are then exact, but slower than with VNNI."
         )
     elif architecture in ARM64:
         meaning = (
-            "Int8 products use dot-product instructions."
+            "Int8 uses dot-product instructions."
             if host.features & {"dotprod", "i8mm"}
-            else "No dot-product instructions: int8 gains less here than on newer processors."
+            else "Without dot-product instructions, int8 gains less than on newer processors."
         )
     return Check(name="processor", state="ok", found=(found + meaning).rstrip())
 
@@ -274,25 +274,25 @@ def _feature_list(features: Iterable[str]) -> str:
     return ", ".join(sorted(features)) or "no int8 instructions"
 
 
-# Program -> (names it goes by, what it is for, how to get it).
+# program -> (its file names, when it is needed and how to install it)
 PROGRAMS: Mapping[str, tuple[tuple[str, ...], str]] = {
     "adb": (
         ("adb",),
-        "Only for Android phones: install Android's platform-tools.",
+        "Only needed for Android devices: install Android's platform-tools.",
     ),
     "ssh": (
         ("ssh",),
-        "Only for boards such as a Raspberry Pi: install OpenSSH's client.",
+        "Only needed for boards such as a Raspberry Pi: install the OpenSSH client.",
     ),
     "qemu": (
         ("qemu-aarch64", "qemu-aarch64-static"),
-        "Only to run ARM64 code here: install QEMU's user mode (Debian: qemu-user).",
+        "Only needed to run ARM64 code on this machine: install QEMU (Debian: qemu-user).",
     ),
 }
 
 
 def check_program(name: str) -> Check:
-    """Look for a program on the PATH."""
+    """Check whether a program is on the PATH."""
     commands, remedy = PROGRAMS[name]
     found = next((path for path in map(shutil.which, commands) if path), None)
     if found:
@@ -301,14 +301,14 @@ def check_program(name: str) -> Check:
 
 
 def check_cache(folder: Path) -> tuple[Check, ...]:
-    """See whether weights can be kept, and whether there is room for them."""
+    """Check whether weights can be cached, and whether there is space for them."""
     existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
     writable = existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
     place = Check(
         name="cache",
         state="ok" if writable else "broken",
         found=f"{folder}" if writable else f"{folder} cannot be written to",
-        remedy="" if writable else "Set MOBILEDEPLOY_CACHE to a folder that you may write to.",
+        remedy="" if writable else "Set MOBILEDEPLOY_CACHE to a writable folder.",
     )
     free = shutil.disk_usage(existing).free
     room = free >= MIN_FREE_BYTES
@@ -316,13 +316,13 @@ def check_cache(folder: Path) -> tuple[Check, ...]:
         name="disk",
         state="ok" if room else "broken",
         found=f"{free / 2**30:.1f} GiB free at {existing}",
-        remedy="" if room else f"Free at least {MIN_FREE_BYTES // 2**20} MiB.",
+        remedy="" if room else f"Free at least {MIN_FREE_BYTES // 2**20} MiB of disk space.",
         required=True,
     )
 
 
 def check_weights(weights: Mapping[str, Path | None]) -> tuple[Check, ...]:
-    """Say which networks' ImageNet weights are at hand."""
+    """Check which ImageNet weights are in the cache."""
     return tuple(
         Check(name=f"weights {name}", state="ok", found=str(path))
         if path
@@ -337,7 +337,7 @@ def check_weights(weights: Mapping[str, Path | None]) -> tuple[Check, ...]:
 
 
 def _version(distribution: str) -> str:
-    """Return an installed distribution's version, "" where it is not installed."""
+    """Return the version of an installed distribution, "" if it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
@@ -345,7 +345,7 @@ def _version(distribution: str) -> str:
 
 
 def _python_needed() -> str:
-    """Return our own bounds; "" where we run from a source tree that is not installed."""
+    """Return the versions of Python that the package accepts; "" if it is not installed."""
     try:
         metadata = importlib.metadata.metadata(DISTRIBUTION)
     except importlib.metadata.PackageNotFoundError:
@@ -354,7 +354,7 @@ def _python_needed() -> str:
 
 
 def _requirements(distribution: str) -> dict[str, Requirement]:
-    """Return what a distribution requires here, extras left out; empty if it is not installed."""
+    """Return what a distribution requires on this platform, without extras, by name."""
     try:
         texts = importlib.metadata.requires(distribution) or []
     except importlib.metadata.PackageNotFoundError:

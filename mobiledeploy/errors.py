@@ -1,27 +1,27 @@
-"""Everything that mobiledeploy raises on purpose.
+"""The exceptions of mobiledeploy.
 
     MobileDeployError            exit code
-    ├── GateError                1   a gate said no: parity, coverage, regression
-    ├── UsageError               2   flags or arguments that contradict one another
+    ├── GateError                1   a gate failed: parity, int8 coverage, regression
+    ├── UsageError               2   options or arguments that are unknown or contradictory
     ├── LoadError                3   something could not be loaded
     │   ├── WeightsError             a checkpoint
     │   ├── DataError                images, labels, a calibration set
     │   └── ArtifactError            an artifact or its manifest
-    │       └── OtherInputsError         other weights or images than it was made from
-    └── RuntimeFailedError       4   an exporter, a runtime or a device failed
-        └── ExportError              an exporter refused the network
+    │       └── OtherInputsError         weights or images differ from those of the manifest
+    └── RuntimeFailedError       4   an exporter, a runtime, a device or the file system failed
+        └── ExportError              an exporter rejected the network
 
-An error's text says what failed, what was found and what was expected; its ``remedy`` says how to
-mend it. The command line prints both and exits with ``exit_code``.
+The message says what failed, what was found and what was expected. ``remedy`` says how to fix it.
+The command line prints both and exits with ``exit_code``.
 """
 
 
 class MobileDeployError(Exception):
-    """Base of all errors that users are meant to see.
+    """Base class of all exceptions of mobiledeploy.
 
     Args:
-        message: What failed, what was found and what was expected: one or two sentences.
-        remedy: How to mend it, in the imperative; may be empty where nothing can be advised.
+        message: What failed, what was found and what was expected, in one or two sentences.
+        remedy: How to fix it, in the imperative; empty if there is no advice.
     """
 
     exit_code = 4
@@ -33,25 +33,25 @@ class MobileDeployError(Exception):
 
 
 class GateError(MobileDeployError):
-    """A check compared something and the answer was no."""
+    """A gate failed: something was compared, and it did not meet a limit."""
 
     exit_code = 1
 
 
 class UsageError(MobileDeployError):
-    """The request contradicts itself or names something that does not exist."""
+    """The request is contradictory or names something that does not exist."""
 
     exit_code = 2
 
 
 class LoadError(MobileDeployError):
-    """Something that the request named could not be loaded."""
+    """Something that the request names could not be loaded."""
 
     exit_code = 3
 
 
 class WeightsError(LoadError):
-    """A checkpoint could not be found, verified, read or mapped onto the model."""
+    """A checkpoint could not be found, verified, read or mapped to the model."""
 
 
 class DataError(LoadError):
@@ -59,18 +59,18 @@ class DataError(LoadError):
 
 
 class ArtifactError(LoadError):
-    """An artifact or its manifest could not be read, or the two do not belong together."""
+    """An artifact or its manifest could not be read, or they do not belong together."""
 
 
 class OtherInputsError(ArtifactError):
-    """Weights or calibration images were found, and they are not those of the artifact."""
+    """The weights or calibration images found are not those of the artifact."""
 
 
 class RuntimeFailedError(MobileDeployError):
-    """An exporter, a runtime or a device failed."""
+    """An exporter, a runtime, a device or the file system failed."""
 
     exit_code = 4
 
 
 class ExportError(RuntimeFailedError):
-    """An exporter refused the network, or its output broke a promise of ours."""
+    """An exporter rejected the network, or its output is not what the contract promises."""

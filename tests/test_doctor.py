@@ -1,4 +1,4 @@
-"""The doctor against machines that lack something: real folders, real processes, real metadata."""
+"""The doctor on machines that lack something, with real folders, processes and metadata."""
 
 import json
 import sys
@@ -10,10 +10,10 @@ from mobiledeploy.cli import _run
 from mobiledeploy.devices.host import Host
 from mobiledeploy.doctor import (
     check_cache,
-    check_in_step,
     check_processor,
     check_program,
     check_python,
+    check_versions,
     check_weights,
     import_failure,
 )
@@ -21,7 +21,7 @@ from mobiledeploy.doctor import (
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """Put distributions before the installed ones, as far as their metadata goes."""
+    """Install the metadata of a distribution in front of the real one."""
     monkeypatch.syspath_prepend(tmp_path)
 
     def add(name, version, *, requires=(), python=""):
@@ -37,7 +37,7 @@ def install(tmp_path, monkeypatch):
 
 @pytest.fixture
 def libraries(monkeypatch):
-    """Let the doctor look at these libraries only: (name to import statement)."""
+    """Make the doctor check only these libraries, given as name to import statement."""
 
     def use(**statements):
         monkeypatch.setattr(doctor, "LIBRARIES", statements)
@@ -54,7 +54,7 @@ def test_this_machine_can_export():
         assert name in names
 
 
-def test_a_python_outside_of_the_bounds_is_broken(install):
+def test_an_unsupported_python_is_broken(install):
     install("mobiledeploy", "9", python=">=3.99")
     check = check_python()
     assert (check.state, check.fatal) == ("broken", True)
@@ -62,7 +62,7 @@ def test_a_python_outside_of_the_bounds_is_broken(install):
     assert check.remedy
 
 
-def test_a_python_within_the_bounds_is_ok(install):
+def test_a_supported_python_is_ok(install):
     install("mobiledeploy", "9", python=">=3.11")
     assert check_python().state == "ok"
 
@@ -78,7 +78,7 @@ def test_a_library_that_is_not_installed_is_missing(install, libraries):
 @pytest.mark.parametrize(
     ("version", "state"), [("1.5", "ok"), ("2.0", "broken"), ("1.5.dev3", "ok"), ("1.5+cpu", "ok")]
 )
-def test_a_library_of_another_version_is_broken(install, libraries, version, state):
+def test_a_library_of_a_wrong_version_is_broken(install, libraries, version, state):
     install("mobiledeploy", "9", requires=["tool>=1,<2", 'tool>=7; extra == "other"'])
     install("tool", version)
     libraries(tool="import json")
@@ -90,7 +90,7 @@ def test_a_library_of_another_version_is_broken(install, libraries, version, sta
         assert check.remedy == "pip install 'tool<2,>=1'"
 
 
-def test_a_library_that_does_not_import_is_broken(install, libraries):
+def test_a_library_that_cannot_be_imported_is_broken(install, libraries):
     install("tool", "1")
     libraries(tool="raise ImportError('libfoo.so: undefined symbol')")
     (check,) = doctor.check_libraries()
@@ -99,7 +99,7 @@ def test_a_library_that_does_not_import_is_broken(install, libraries):
     assert check.remedy
 
 
-def test_each_library_gets_the_answer_to_its_own_import(install, libraries):
+def test_each_library_gets_the_result_of_its_own_import(install, libraries):
     install("good", "1")
     install("bad", "2")
     libraries(good="pass", bad="1/0")
@@ -114,36 +114,39 @@ def test_each_library_gets_the_answer_to_its_own_import(install, libraries):
     [
         ("import json", ""),
         ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
-        ("import os; os.abort()", "the process ended with -6"),
-        ("import sys; sys.exit(3)", "the process ended with 3"),
+        ("import os; os.abort()", "the process exited with -6"),
+        ("import sys; sys.exit(3)", "the process exited with 3"),
     ],
 )
-def test_an_import_may_fail_in_any_way(statement, failure):
+def test_a_failed_import_is_described(statement, failure):
     assert import_failure(statement) == failure
 
 
-def test_an_import_may_hang():
-    assert import_failure("import time; time.sleep(60)", timeout_s=0.5) == "still busy after 0.5 s"
+def test_an_import_that_hangs_is_stopped():
+    assert (
+        import_failure("import time; time.sleep(60)", timeout_s=0.5)
+        == "did not finish within 0.5 s"
+    )
 
 
-def test_versions_that_accept_one_another_are_in_step():
-    check = check_in_step()
+def test_compatible_versions_are_ok():
+    check = check_versions()
     assert check.state == "ok"
     assert "torch 2" in check.found
     assert "executorch 1" in check.found
 
 
-def test_a_torch_that_executorch_was_not_built_for_is_out_of_step(install):
+def test_a_torch_that_executorch_does_not_accept_is_broken(install):
     install("executorch", "1.4.1", requires=["torch>=2.13.0a0", "numpy>=99"])
     install("torch", "2.12.0")
-    check = check_in_step()
+    check = check_versions()
     assert (check.state, check.fatal) == ("broken", True)
     assert check.found == "executorch needs torch>=2.13.0a0, found 2.12.0"
 
 
-def test_a_missing_member_is_out_of_step(monkeypatch):
-    monkeypatch.setattr(doctor, "_IN_STEP", ("torch", "no-such-library"))
-    check = check_in_step()
+def test_a_missing_library_makes_the_versions_broken(monkeypatch):
+    monkeypatch.setattr(doctor, "_RELEASED_TOGETHER", ("torch", "no-such-library"))
+    check = check_versions()
     assert check.state == "broken"
     assert "no-such-library missing" in check.found
 
@@ -156,17 +159,21 @@ def host(architecture, features, model="A chip"):
 @pytest.mark.parametrize(
     ("machine", "state", "text"),
     [
-        (host("x86_64", {"avx2", "avx512", "vnni"}), "ok", "avx2, avx512, vnni. VNNI: int8 logits"),
+        (
+            host("x86_64", {"avx2", "avx512", "vnni"}),
+            "ok",
+            "avx512, vnni. With VNNI, int8 logits",
+        ),
         (host("x86_64", {"avx2"}), "ok", "session.x64quantprecision=1"),
         (host("AMD64", set()), "ok", "no int8 instructions"),
-        (host("aarch64", {"dotprod"}), "ok", "dotprod. Int8 products use dot-product"),
-        (host("arm64", {"i8mm"}), "ok", "Int8 products use dot-product"),
-        (host("aarch64", set()), "ok", "No dot-product instructions"),
+        (host("aarch64", {"dotprod"}), "ok", "dotprod. Int8 uses dot-product"),
+        (host("arm64", {"i8mm"}), "ok", "Int8 uses dot-product"),
+        (host("aarch64", set()), "ok", "Without dot-product instructions"),
         (host("x86_64", None), "ok", "unknown features"),
         (host("riscv64", set(), model=""), "ok", "unknown, riscv64, 4 cores"),
     ],
 )
-def test_the_processor_s_features_are_explained(machine, state, text):
+def test_the_int8_instructions_are_explained(machine, state, text):
     check = check_processor(machine)
     assert check.state == state
     assert text in check.found
@@ -196,7 +203,7 @@ def test_a_cache_that_does_not_exist_yet_is_ok(tmp_path):
     assert not (tmp_path / "a").exists()
 
 
-def test_a_cache_inside_of_a_file_is_broken(tmp_path):
+def test_a_cache_inside_a_file_is_broken(tmp_path):
     (tmp_path / "file").write_text("")
     place, _ = check_cache(tmp_path / "file" / "weights")
     assert place.state == "broken"
@@ -204,7 +211,7 @@ def test_a_cache_inside_of_a_file_is_broken(tmp_path):
 
 
 def test_a_read_only_cache_is_broken(tmp_path, monkeypatch):
-    # Root may write anywhere, so the system is asked through a stand-in.
+    # root may write anywhere, so the answer of the system is replaced
     monkeypatch.setattr(doctor.os, "access", lambda path, _: path != tmp_path)
     assert check_cache(tmp_path)[0].state == "broken"
 
@@ -220,27 +227,31 @@ def test_too_little_disk_is_broken(tmp_path, monkeypatch, free, state):
     assert "GiB free" in disk.found
 
 
-def test_weights_are_at_hand_or_can_be_fetched(tmp_path):
-    here, away = check_weights({"v2": tmp_path / "v2.pth", "v1": None})
-    assert (here.name, here.state, here.found) == ("weights v2", "ok", str(tmp_path / "v2.pth"))
-    assert (away.state, away.fatal) == ("missing", False)
-    assert "mobiledeploy export v1" in away.remedy
+def test_weights_are_cached_or_can_be_downloaded(tmp_path):
+    cached, absent = check_weights({"v2": tmp_path / "v2.pth", "v1": None})
+    assert (cached.name, cached.state, cached.found) == (
+        "weights v2",
+        "ok",
+        str(tmp_path / "v2.pth"),
+    )
+    assert (absent.state, absent.fatal) == ("missing", False)
+    assert "mobiledeploy export v1" in absent.remedy
 
 
 @pytest.fixture
 def quick(monkeypatch, libraries, tmp_path):
-    """A doctor who imports nothing heavy, and a cache of our own."""
+    """A doctor that imports nothing heavy, with a cache of its own."""
     monkeypatch.setenv("MOBILEDEPLOY_CACHE", str(tmp_path / "cache"))
     libraries(numpy="pass")
 
 
 @pytest.mark.usefixtures("quick")
-def test_the_command_prints_for_people_on_stderr(tmp_path, capsys):
+def test_the_command_prints_its_checks_to_stdout(tmp_path, capsys):
     assert _run(["doctor"]) == 0
     captured = capsys.readouterr()
-    assert captured.out == ""
+    assert "weights" not in captured.err
     for text in ("ok      python", "numpy", "missing weights v2", str(tmp_path / "cache")):
-        assert text in captured.err
+        assert text in captured.out
 
 
 @pytest.mark.usefixtures("quick")
@@ -255,24 +266,24 @@ def test_the_command_prints_one_document(capsys):
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("flags", [[], ["--json"]])
-def test_the_command_exits_with_4_where_exporting_cannot_work(libraries, flags, capsys):
+def test_the_command_exits_with_4_if_exporting_is_impossible(libraries, flags, capsys):
     libraries(numpy="1/0")
     assert _run(["doctor", *flags]) == 4
     captured = capsys.readouterr()
-    assert "cannot work here: numpy" in captured.err
+    assert "cannot work here because of numpy" in captured.err
     if flags:
         document = json.loads(captured.out)
         assert document["healthy"] is False
-        # Where torch may be what is broken, the weights' package is not imported.
+        # torch may be broken, so the package of the weights is not imported
         assert not [c for c in document["checks"] if c["name"].startswith("weights")]
 
 
-def test_looking_imports_nothing_heavy():
+def test_checking_imports_nothing_heavy():
     import subprocess
 
     script = (
         "import sys; from mobiledeploy import doctor\n"
-        "doctor.check_python(); doctor.check_in_step()\n"
+        "doctor.check_python(); doctor.check_versions()\n"
         "print([m for m in ('torch', 'onnx', 'executorch', 'onnxruntime') if m in sys.modules])"
     )
     done = subprocess.run(

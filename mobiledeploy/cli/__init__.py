@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 
 from mobiledeploy import __version__
 from mobiledeploy.cli.bench import bench as bench_command
+from mobiledeploy.cli.command import Command
 from mobiledeploy.cli.compare import compare as compare_command
 from mobiledeploy.cli.device import device as device_commands
 from mobiledeploy.cli.diff import diff as diff_command
@@ -77,16 +78,16 @@ def _options(
     context.with_resource(quiet.quietly())
 
 
-app.command("export")(export_command)
-app.command("parity")(parity_command)
-app.command("models")(models_command)
-app.command("sensitivity")(sensitivity_command)
-app.command("bench")(bench_command)
-app.command("compare")(compare_command)
-app.command("inspect")(inspect_command)
-app.command("diff")(diff_command)
-app.command("reproduce")(reproduce_command)
-app.command("doctor")(doctor_command)
+app.command("export", cls=Command)(export_command)
+app.command("parity", cls=Command)(parity_command)
+app.command("models", cls=Command)(models_command)
+app.command("sensitivity", cls=Command)(sensitivity_command)
+app.command("bench", cls=Command)(bench_command)
+app.command("compare", cls=Command)(compare_command)
+app.command("inspect", cls=Command)(inspect_command)
+app.command("diff", cls=Command)(diff_command)
+app.command("reproduce", cls=Command)(reproduce_command)
+app.command("doctor", cls=Command)(doctor_command)
 app.add_typer(device_commands, name="device")
 
 

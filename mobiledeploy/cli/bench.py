@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mobiledeploy.cli.device_options import DEVICE, PYTHON, RUNNER, TIMEOUT
-from mobiledeploy.cli.output import console, print_table, write_json
+from mobiledeploy.cli.output import console, print_note, print_table, reserve_stdout, write_json
 from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.cli.values import not_nan, was_given, with_manifests
 from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from rich.table import Table
     from rich.text import Text
@@ -29,12 +29,17 @@ _MIB = 2**20
 def bench(
     context: typer.Context,
     artifacts: Annotated[
-        list[Path], typer.Argument(metavar="ARTIFACT...", help="The first is the reference.")
+        list[Path],
+        typer.Argument(
+            metavar="ARTIFACT", help="Artifacts to measure. The first one is the reference."
+        ),
     ],
     *,
     threads: Annotated[
         int,
-        typer.Option("--threads", min=1, max=1024, help="Threads that compute one inference."),
+        typer.Option(
+            "--threads", metavar="N", min=1, max=1024, help="Threads that compute one inference."
+        ),
     ] = 1,
     runs: Annotated[
         int | None,
@@ -42,7 +47,7 @@ def bench(
             "--runs",
             metavar="N",
             min=2,
-            help="Inferences that count, per artifact. [default: 100; 5 to count instructions]",
+            help="Measured inferences per artifact. [default: 100, or 5 to count instructions]",
             show_default=False,
         ),
     ] = None,
@@ -52,21 +57,29 @@ def bench(
             "--warmup",
             metavar="N",
             min=0,
-            help="Inferences before these, per artifact. [default: 10; 2 to count instructions]",
+            help="Unmeasured inferences before them. [default: 10, or 2 to count instructions]",
             show_default=False,
         ),
     ] = None,
     duration: Annotated[
         float | None,
-        typer.Option("--duration", metavar="S", help="Time for so long, in place of --runs."),
+        typer.Option(
+            "--duration",
+            metavar="SECONDS",
+            help="Measure for this long instead of a number of runs.",
+        ),
     ] = None,
     cpu_affinity: Annotated[
         str | None,
-        typer.Option("--cpu-affinity", metavar="CORES", help="Bind to these, e.g. 4-7 or 0,2."),
+        typer.Option(
+            "--cpu-affinity", metavar="CORES", help="Run on these cores only, e.g. 4-7 or 0,2."
+        ),
     ] = None,
     cool_down: Annotated[
         float,
-        typer.Option("--cool-down", metavar="S", min=0, max=86400, help="Rest between sessions."),
+        typer.Option(
+            "--cool-down", metavar="SECONDS", min=0, max=86400, help="Pause between sessions."
+        ),
     ] = 0,
     device_uri: Annotated[str, DEVICE] = "local",
     python: Annotated[str, PYTHON] = "",
@@ -75,7 +88,8 @@ def bench(
     counting: Annotated[
         bool,
         typer.Option(
-            "--count-instructions", help="Count instead of time, on an exec: device with QEMU."
+            "--count-instructions",
+            help="Count instructions instead of time, on an exec: device with QEMU.",
         ),
     ] = False,
     min_sqnr: Annotated[
@@ -83,31 +97,31 @@ def bench(
         typer.Option(
             metavar="DB",
             callback=not_nan,
-            help="Least SQNR of a device's outputs against this machine's.",
+            help="Minimum SQNR of a device's outputs against those of this machine.",
         ),
     ] = 60,
     baseline: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="An earlier --json to hold this against.")
+        Path | None, typer.Option(metavar="PATH", help="Earlier --json document to compare with.")
     ] = None,
     max_regress: Annotated[
-        str, typer.Option(metavar="PCT", help="How much slower than the baseline is allowed.")
+        str, typer.Option(metavar="PERCENT", help="Maximum slowdown against the baseline.")
     ] = "5%",
     history: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Append the result to this file of lines.")
+        Path | None, typer.Option(metavar="PATH", help="Append the result to a JSON Lines file.")
     ] = None,
     profile: Annotated[
-        bool, typer.Option("--profile", help="Time operators instead: where the time goes.")
+        bool, typer.Option("--profile", help="Time each operator instead of the network.")
     ] = False,
     trace: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Profile, and write a trace for chrome://tracing."),
+        typer.Option(metavar="PATH", help="Profile and write a trace for chrome://tracing."),
     ] = None,
     json_path: Annotated[
         Path | None,
-        typer.Option("--json", metavar="PATH", help="Write a JSON document; - is stdout."),
+        typer.Option("--json", metavar="PATH", help="Write a JSON document (- for stdout)."),
     ] = None,
 ) -> None:
-    """Measure artifacts against one another: latency, load, memory."""
+    """Measure latency, load time and memory of artifacts."""
     from mobiledeploy.bench.measure import RUNS
     from mobiledeploy.devices.open import open_device, parse_cores
 
@@ -125,29 +139,19 @@ def bench(
         )
         return
     from mobiledeploy.bench.baseline import compare, parse_percent, read_result, require
-    from mobiledeploy.bench.history import append, require_appendable
+    from mobiledeploy.bench.history import append
     from mobiledeploy.bench.instructions import count_instructions
     from mobiledeploy.bench.json_report import INSTRUCTIONS, TIMES, to_document
     from mobiledeploy.bench.measure import measure
     from mobiledeploy.bench.outputs import require_outputs
     from mobiledeploy.devices.host import int8_caveat
-    from mobiledeploy.utils.files import (
-        require_different_files,
-        require_unread,
-        require_writable_files,
-    )
 
     _require_meaning(context, baseline=baseline, device_uri=device_uri)
     before = None
     if baseline is not None:
         before = read_result(baseline, INSTRUCTIONS if counting else TIMES)
     allowed = parse_percent(max_regress)
-    read = (*with_manifests(artifacts), baseline)
-    require_writable_files(json_path, read=read)
-    if history is not None:
-        require_appendable(history)
-        require_different_files(json_path, history)
-        require_unread((history,), read)
+    _require_outputs(json_path, history, read=(*with_manifests(artifacts), baseline))
     take = count_instructions if counting else measure
     with (
         showing_progress(),
@@ -174,14 +178,14 @@ def bench(
     notes = [note for note in (int8_caveat(host),) if note]
     _print(measurements)
     for note in notes:
-        console().print(f"Note: {note}")
+        print_note(note)
     document = to_document(measurements, host, notes)
     outcome = None
     try:
         if before is not None:
             outcome = compare(document, before, max_regress=allowed)
             document["baseline"] = outcome.document()
-    finally:  # what was measured is kept, also where it cannot be compared
+    finally:  # the measurement is kept even if it cannot be compared with the baseline
         if json_path is not None:
             write_json(json_path, document)
         if history is not None:
@@ -193,28 +197,49 @@ def bench(
 
 
 def _require_meaning(context: typer.Context, *, baseline: Path | None, device_uri: str) -> None:
-    """Raise where a gate was asked for that would compare nothing, or two lengths were given.
+    """Raise if options contradict one another, or a gate has nothing to compare.
 
     Raises:
-        UsageError: which one.
+        UsageError: which options.
     """
     if baseline is None and was_given(context, "max_regress"):
         raise UsageError(
-            "--max-regress is against a --baseline, which was not given: nothing is compared.",
-            remedy="Give --baseline PATH, what an earlier --json wrote, or leave it out.",
+            "--max-regress needs --baseline, which was not given.",
+            remedy="Add --baseline PATH, a document that an earlier --json wrote, or leave it out.",
         )
     if device_uri == "local" and was_given(context, "min_sqnr"):
         raise UsageError(
-            "--min-sqnr is for a device's outputs, held against this machine's: nothing is"
-            " compared.",
-            remedy="Give --device URI; int8 against float is what `mobiledeploy parity` judges.",
+            "--min-sqnr compares a device's outputs with this machine's, and needs --device.",
+            remedy="Add --device URI, or compare int8 with float by `mobiledeploy parity`.",
         )
     if was_given(context, "duration") and was_given(context, "runs"):
-        raise UsageError("--duration is in place of --runs.", remedy="Leave one of them out.")
+        raise UsageError(
+            "--duration and --runs exclude one another.", remedy="Leave one of them out."
+        )
+
+
+def _require_outputs(
+    json_path: Path | None, history: Path | None, *, read: Iterable[Path | None]
+) -> None:
+    """Raise before the measurement if its result cannot be written."""
+    from mobiledeploy.bench.history import require_appendable
+    from mobiledeploy.utils.files import (
+        require_different_files,
+        require_no_overwrite,
+        require_writable_files,
+    )
+
+    inputs = tuple(read)
+    require_writable_files(json_path, read=inputs)
+    reserve_stdout(json_path)
+    if history is not None:
+        require_appendable(history)
+        require_different_files(json_path, history)
+        require_no_overwrite((history,), inputs)
 
 
 def _require_alike(before: Mapping[str, Any] | None, device: Device, threads: int) -> None:
-    """Raise where a baseline is of other circumstances: before minutes of measuring, not after."""
+    """Raise before the measurement if the baseline was measured under other conditions."""
     from mobiledeploy.bench.baseline import circumstances, require_alike
 
     if before is not None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobiledeploy.cli.output import print_json, print_table
+from mobiledeploy.cli.output import print_json, print_table, reserve_stdout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,18 +17,20 @@ if TYPE_CHECKING:
 
 def compare(
     results: Annotated[
-        list[Path], typer.Argument(metavar="RESULT...", help="JSON documents of `bench`.")
+        list[Path], typer.Argument(metavar="RESULT", help="JSON documents that `bench` wrote.")
     ],
     *,
     markdown: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Write the table as Markdown.")
     ] = None,
     html: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Write a page with table and plot.")
+        Path | None, typer.Option(metavar="PATH", help="Write an HTML page with table and chart.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print one JSON document to stdout.")
+    ] = False,
 ) -> None:
-    """Show results of bench side by side: latency, size, accuracy."""
+    """Compare results of `bench`: latency, size, accuracy."""
     from dataclasses import asdict
 
     from mobiledeploy.bench.baseline import read_result
@@ -36,7 +38,9 @@ def compare(
     from mobiledeploy.utils.files import STDOUT, require_writable_files, write_text
     from mobiledeploy.utils.json_numbers import encode_floats
 
-    require_writable_files(markdown, html, STDOUT if as_json else None, read=results)
+    documents = (markdown, html, STDOUT if as_json else None)
+    require_writable_files(*documents, read=results)
+    reserve_stdout(*documents)
     rows = rows_of([read_result(path) for path in results])
     for path, text in ((markdown, to_markdown(rows)), (html, to_html(rows))):
         if path is not None:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from mobiledeploy.cli.command import Command
 from mobiledeploy.cli.device_options import PYTHON, RUNNER, TIMEOUT
 from mobiledeploy.cli.doctor import print_checks
 from mobiledeploy.cli.output import console, print_json
@@ -27,7 +28,7 @@ def _device() -> None:
     """Show what a device can run, and install what it lacks."""
 
 
-@device.command()
+@device.command(cls=Command)
 def check(
     uri: Annotated[str, URI],
     *,
@@ -61,7 +62,7 @@ def check(
         )
 
 
-@device.command()
+@device.command(cls=Command)
 def setup(
     uri: Annotated[str, typer.Argument(metavar="URI", help="ssh://[user@]host[:port].")],
     *,

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobiledeploy.cli.output import print_json, print_result
+from mobiledeploy.cli.output import TABLE_WIDTH, print_json, print_result, results
 from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.errors import RuntimeFailedError
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from mobiledeploy.doctor import Check
 
 SCHEMA = 1
+_STATE_WIDTH = len("missing ")
 _COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
 
 
@@ -26,7 +28,7 @@ def doctor(
         bool, typer.Option("--json", help="Print one JSON document to stdout.")
     ] = False,
 ) -> None:
-    """Check whether this machine can export, and how to fix it if not."""
+    """Check that this machine can export, or say how to fix it."""
     from mobiledeploy.doctor import examine
 
     with showing_progress():
@@ -63,9 +65,16 @@ def print_checks(checks: tuple[Check, ...]) -> None:
     from rich.text import Text
 
     width = max(len(check.name) for check in checks)
+    indent = " " * (_STATE_WIDTH + width + 2)
     for check in checks:
-        colour = _COLOURS[check.state]
-        state = Text(f"{check.state:8}", colour)
-        print_result(state, f"{check.name:{width}}  {check.found}", separator="")
-        if check.remedy:
-            print_result(f"{'':8}{'':{width}}  {check.remedy}")
+        first, *more = [*_wrapped(check.found, len(indent)), *_wrapped(check.remedy, len(indent))]
+        state = Text(f"{check.state:{_STATE_WIDTH}}", _COLOURS[check.state])
+        print_result(state, f"{check.name:{width}}  {first}", separator="")
+        for line in more:
+            print_result(f"{indent}{line}")
+
+
+def _wrapped(text: str, indent: int) -> list[str]:
+    """Return the lines of a text beside an indent; paths are not broken."""
+    width = max(results().width, TABLE_WIDTH) - indent
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)

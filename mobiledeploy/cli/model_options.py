@@ -43,14 +43,18 @@ CALIB_SAMPLES = typer.Option(
     metavar="N", min=1, help="Number of calibration images to use. [default: all]"
 )
 PTQ = typer.Option(
-    help="Quantization effort: seconds, tens of seconds, or minutes. [default: balanced]"
+    metavar="fast|balanced|best",
+    help="Quantization effort: seconds, tens of seconds, or minutes. [default: balanced]",
 )
 MEAN = typer.Option(metavar="R,G,B", help="Mean per channel, for pixels in [0, 1].")
 STD = typer.Option(metavar="R,G,B", help="Standard deviation per channel, for pixels in [0, 1].")
 CROP_PCT = typer.Option(
     metavar="FRACTION", help="Center crop as a fraction of the resized short side. [default: 0.875]"
 )
-INTERPOLATION = typer.Option(help="Interpolation when resizing images. [default: bilinear]")
+INTERPOLATION = typer.Option(
+    metavar="bilinear|bicubic|nearest",
+    help="Interpolation when resizing images. [default: bilinear]",
+)
 SEED = typer.Option(metavar="N", help="Seed of random weights. [default: 0]")
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from mobiledeploy.errors import MobileDeployError
 
-_TABLE_WIDTH = 80  # tables are laid out for at least this width, so that no figure is cut
+TABLE_WIDTH = 80  # tables are laid out for at least this width, so that no figure is cut
 
 UNREAD = 141  # what shells expect of a command whose reader went away: 128 + SIGPIPE
 
@@ -79,7 +79,7 @@ def print_result(*texts: str | Text, separator: str = " ") -> None:
 
 def print_table(table: Table) -> None:
     """Print a table of results; in a narrow window lines overflow rather than lose figures."""
-    width = max(results().width, _TABLE_WIDTH)
+    width = max(results().width, TABLE_WIDTH)
     with results().capture() as captured:
         results().print(table, width=width, crop=False, soft_wrap=False)
     for line in captured.get().splitlines():

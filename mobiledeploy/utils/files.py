@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, their fingerprints, and where we keep ours."""
+"""Atomic writes, checks of output paths, hashes of files, and the cache folder."""
 
 import contextlib
 import hashlib
@@ -13,15 +13,16 @@ import platformdirs
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
 
 CACHE_VARIABLE = "MOBILEDEPLOY_CACHE"
-STDOUT = Path("-")  # where a file to write is asked for
+STDOUT = Path("-")  # as the path of a file to write
 
 
 @contextlib.contextmanager
 def write_whole(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it there when the block succeeds.
+    """Yield a temporary path beside `path`; rename it to `path` when the block succeeds.
 
-    Until then nothing exists at `path` (or the former file does), also after Ctrl-C or a full disk.
-    A link stays one, to a new file. What is no file (`/dev/stdout`, a pipe) is written to.
+    If it does not, because of an error, Ctrl-C or a full disk, `path` keeps its former content or
+    stays absent. A symbolic link stays a link to the new file. A device or a pipe, such as
+    `/dev/stdout`, is written to.
 
     Raises:
         RuntimeFailedError: the folder cannot be created or written, or the disk is full.
@@ -49,9 +50,9 @@ def write_whole(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file, whole or not at all, as UTF-8; `-` is stdout.
+    """Write a file atomically as UTF-8; `-` is stdout.
 
-    Names of files may hold bytes that are no text: those are written as escapes.
+    Bytes in file names that are not valid text are written as escapes.
 
     Raises:
         RuntimeFailedError: see `write_whole`.
@@ -66,20 +67,20 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def moved_when_done(folder: Path) -> Iterator[Path]:
-    """Yield a hidden folder inside `folder`; move its files up when the block succeeds.
+    """Yield a hidden folder inside `folder`; move its files to `folder` when the block succeeds.
 
-    Until then the files that they replace are as they were: those that belong together change
-    together.
+    Files that belong together are replaced together: until then the former files stay as they are.
 
     Raises:
-        RuntimeFailedError: a file cannot be moved: a folder has its name. None is moved then.
+        RuntimeFailedError: a file cannot be moved, for example because a folder has its name.
+            No file is moved then.
     """
     with TemporaryDirectory(dir=folder, prefix=".", suffix=".part") as hidden:
         try:
             yield Path(hidden)
-        except RuntimeFailedError as error:  # nobody will find the hidden folder
-            seen = error.message.replace(hidden, str(folder))
-            raise type(error)(seen, remedy=error.remedy) from error
+        except RuntimeFailedError as error:  # users do not know the hidden folder
+            message = error.message.replace(hidden, str(folder))
+            raise type(error)(message, remedy=error.remedy) from error
         files = sorted(Path(hidden).iterdir())
         require_writable_files(*(folder / file.name for file in files))
         for file in files:
@@ -90,48 +91,48 @@ def moved_when_done(folder: Path) -> Iterator[Path]:
 
 
 def require_artifact(path: Path) -> None:
-    """See that there is a file, of any kind.
+    """Raise unless `path` is a file.
 
     Raises:
-        ArtifactError: there is none, or a folder.
+        ArtifactError: it does not exist, or is a folder.
     """
     if path.is_file():
         return
     found = f"{path} is a folder." if path.is_dir() else f"There is no file {path}."
-    remedy = "Check the path, or make the artifact with `mobiledeploy export`."
+    remedy = "Check the path, or create the artifact with `mobiledeploy export`."
     raise ArtifactError(found, remedy=remedy)
 
 
-def require_home_for_artifacts(folder: Path) -> None:
-    """See that artifacts can be written to a folder, and opened there: see `require_writable`.
+def require_artifact_folder(folder: Path) -> None:
+    """Raise unless artifacts can be written to a folder and opened there; create the folder.
 
     Raises:
         UsageError: see `require_utf8`.
-        RuntimeFailedError: the folder cannot be created or written.
+        RuntimeFailedError: see `require_writable`.
     """
     require_utf8(folder)
     require_writable(folder)
 
 
 def require_utf8(path: Path) -> None:
-    """See that the runtimes can open a path.
+    """Raise unless the runtimes can open a path.
 
     Raises:
-        UsageError: it is no text; ONNX Runtime and ExecuTorch open none that is not.
+        UsageError: the path is not valid UTF-8, which ONNX Runtime and ExecuTorch require.
     """
     try:
         str(path).encode()
     except UnicodeEncodeError as error:
         raise UsageError(
-            f"The path {os.fsencode(path)!r} is not UTF-8: no runtime could open a file there.",
-            remedy="Rename it, or choose another one.",
+            f"The path {os.fsencode(path)!r} is not UTF-8: no runtime can open files there.",
+            remedy="Rename the folder, or choose another one.",
         ) from error
 
 
 def require_writable(folder: Path) -> None:
-    """Make a folder where it is missing, and see that files can be written to it.
+    """Create a folder if necessary, and raise unless files can be written to it.
 
-    To be told before the work of minutes, not after it.
+    Called before minutes of work, so that a command does not fail after them.
 
     Raises:
         RuntimeFailedError: the folder cannot be created or written.
@@ -145,20 +146,20 @@ def require_writable(folder: Path) -> None:
 
 
 def require_writable_files(*paths: Path | None, read: Iterable[Path | None] = ()) -> None:
-    """See that `write_text` could write these; folders are made where they are missing.
+    """Raise unless `write_text` can write all these files; create their folders.
 
-    To be told before the work of minutes, not after it.
+    Called before minutes of work, so that a command does not fail after them.
 
     Args:
-        paths: None is nothing to write, `-` is stdout.
-        read: Files that the command line names as inputs; None is nothing.
+        paths: Outputs; None is skipped, `-` is stdout.
+        read: Inputs of the command, which no output may overwrite; None is skipped.
 
     Raises:
-        UsageError: two are the same file, or one of them is read.
+        UsageError: two outputs are the same file, or an output is an input.
         RuntimeFailedError: a folder cannot be created or written, or a path is a folder.
     """
     require_different_files(*paths)
-    require_unread(paths, read)
+    require_no_overwrite(paths, read)
     for path in filter(None, paths):
         if path == STDOUT or _is_stream(path):
             continue
@@ -171,11 +172,11 @@ def require_writable_files(*paths: Path | None, read: Iterable[Path | None] = ()
 
 
 def require_different_files(*paths: Path | None) -> None:
-    """See that no two outputs are one file; None is nothing to write, and streams may be shared.
+    """Raise if two outputs are the same file; None is skipped, and devices may be shared.
 
     Raises:
-        UsageError: two are the same file.
-        RuntimeFailedError: a path cannot be looked at.
+        UsageError: two outputs are the same file.
+        RuntimeFailedError: a path cannot be resolved.
     """
     taken: set[Path] = set()
     for path in filter(None, paths):
@@ -183,27 +184,27 @@ def require_different_files(*paths: Path | None) -> None:
             if _is_stream(path):
                 continue
             file = path.resolve()
-        except (OSError, RuntimeError) as error:  # a closed folder; links in a ring
+        except (OSError, RuntimeError) as error:  # no permission; a loop of symbolic links
             raise _not_written(path, error) from error
         if file in taken:
             raise UsageError(
-                f"Two of the outputs are {path}: one would overwrite the other.",
-                remedy="Give each its own file.",
+                f"Two outputs are {path}: one would overwrite the other.",
+                remedy="Give each output its own file.",
             )
         taken.add(file)
 
 
-def require_unread(paths: Iterable[Path | None], read: Iterable[Path | None]) -> None:
-    """See that no output would overwrite an input: an artifact, or the command's own baseline.
+def require_no_overwrite(paths: Iterable[Path | None], read: Iterable[Path | None]) -> None:
+    """Raise if an output would overwrite an input, such as an artifact or a baseline.
 
     Raises:
-        UsageError: one would.
+        UsageError: an output is an input.
     """
     inputs = {os.path.realpath(path) for path in read if path is not None}
     for path in filter(None, paths):
         if os.path.realpath(path) in inputs and not _is_stream(path):
             raise UsageError(
-                f"{path} is read by this command, which would then overwrite it.",
+                f"{path} is an input of this command and would be overwritten.",
                 remedy="Write to another file.",
             )
 
@@ -215,12 +216,12 @@ def _is_stream(path: Path) -> bool:
 def _not_written(path: Path, error: OSError | RuntimeError) -> RuntimeFailedError:
     return RuntimeFailedError(
         f"Could not write {path}: {getattr(error, 'strerror', None) or error}.",
-        remedy="Choose a folder that you may write to, on a disk with room for it.",
+        remedy="Choose a writable folder on a disk with free space.",
     )
 
 
 def cache_folder() -> Path:
-    """Return ``$MOBILEDEPLOY_CACHE``, or the platform's own cache folder for us."""
+    """Return ``$MOBILEDEPLOY_CACHE``, or the platform's cache folder for mobiledeploy."""
     override = os.environ.get(CACHE_VARIABLE)
     return Path(override) if override else platformdirs.user_cache_path("mobiledeploy", False)
 
@@ -232,7 +233,7 @@ def sha256_of(path: Path) -> str:
 
 
 def _umask() -> int:
-    """Return this process's umask (which can only be read by setting it)."""
+    """Return the umask of this process, which can only be read by setting it."""
     mask = os.umask(0)
     os.umask(mask)
     return mask

@@ -1,7 +1,7 @@
-"""Progress, decoupled from how it is shown.
+"""Progress of the stages, independent of how it is displayed.
 
-Stages say what they do through `step` and `track`; whoever runs them (the command line, a notebook)
-installs a `Reporter`. Without one, both are silent and cost nothing.
+Stages report what they do with `step` and `track`. The caller (the command line, a notebook)
+installs a `Reporter` with `reporting_to`. Without a reporter both do nothing.
 """
 
 from collections.abc import Iterable, Iterator
@@ -13,13 +13,13 @@ T = TypeVar("T")
 
 
 class Reporter(Protocol):
-    """Shows progress to somebody."""
+    """Displays progress."""
 
     def step(self, description: str) -> AbstractContextManager[None]:
-        """Show that one step of unknown length is running, until the context ends."""
+        """Display a step of unknown length until the context ends."""
 
     def track(self, items: Iterable[T], description: str, total: int) -> Iterator[T]:
-        """Yield `items`, showing how many of `total` are done."""
+        """Yield `items`, displaying how many of `total` are done."""
 
 
 _reporter: ContextVar[Reporter | None] = ContextVar("reporter", default=None)
@@ -36,12 +36,12 @@ def reporting_to(reporter: Reporter) -> Iterator[None]:
 
 
 def step(description: str) -> AbstractContextManager[None]:
-    """Announce one step of unknown length."""
+    """Report a step of unknown length, which ends with the context."""
     reporter = _reporter.get()
     return reporter.step(description) if reporter else nullcontext()
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
-    """Iterate over `items` under a progress bar of `total` steps."""
+    """Yield `items`, reporting how many of `total` are done."""
     reporter = _reporter.get()
     return reporter.track(items, description, total) if reporter else iter(items)

@@ -1,8 +1,8 @@
-"""Keep other libraries' chatter away from the user.
+"""Mute the warnings of other libraries.
 
-torch, torchao and executorch warn about their own internals: nothing that a user of ours could act
-on. `quietly` mutes Python warnings and log records for the length of one library call, and nothing
-else: exceptions pass, our own output is made outside of it.
+torch, torchao and executorch warn about their internals when they are imported and called. Users
+cannot act on these warnings. `quietly` mutes Python warnings and log records while one import or
+call runs. Exceptions are not affected.
 """
 
 import logging
@@ -14,13 +14,13 @@ _verbose = False
 
 
 def be_verbose(verbose: bool = True) -> None:
-    """Let the libraries speak (the command line's ``--verbose``)."""
+    """Let `quietly` mute nothing (the command line's ``--verbose``)."""
     global _verbose  # noqa: PLW0603 - one switch for the process, set once at start-up
     _verbose = verbose
 
 
 def is_verbose() -> bool:
-    """Return whether the libraries may speak."""
+    """Return whether `quietly` mutes nothing."""
     return _verbose
 
 

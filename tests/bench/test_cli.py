@@ -51,7 +51,7 @@ def test_a_baseline_of_other_circumstances_is_refused_before_anything_is_measure
     assert "its threads is 1, here it is 2" in " ".join(told.split())
     assert "Timing" not in told
     assert _run([*command, "--baseline", str(kept), "--json", str(kept)]) == 2
-    assert "is read by this command" in " ".join(capsys.readouterr().err.split())
+    assert "is an input of this command" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(

@@ -1,21 +1,24 @@
-"""What people see: names of theirs are shown as they are, whatever they would mean to rich."""
+"""Results go to stdout and everything else to stderr; names are printed as they are."""
 
 import io
+import subprocess
+import sys
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
-from mobiledeploy.cli import output
-from mobiledeploy.cli.progress import RichReporter
+from mobiledeploy.cli import output, progress
 from mobiledeploy.errors import DataError
 
+# brackets and colons are markup and emoji to rich
 NAMES = ["net[red].onnx", "q[/x].onnx", "a:x:[/].onnx"]
 
 
 @pytest.fixture(params=[False, True], ids=["pipe", "terminal"])
 def shown(request, monkeypatch) -> io.StringIO:
-    """Send what `console` prints to memory, as to a pipe and as to a terminal."""
+    """The text that `console` prints, once as to a pipe and once as to a terminal."""
     real, text = output.console(), io.StringIO()
     real = Console(
         file=text,
@@ -25,7 +28,8 @@ def shown(request, monkeypatch) -> io.StringIO:
         force_terminal=request.param,
         width=80,
     )
-    monkeypatch.setattr(output, "console", lambda: real)
+    for module in (output, progress):
+        monkeypatch.setattr(module, "console", lambda: real)
     return text
 
 
@@ -34,19 +38,65 @@ def plain(shown: io.StringIO) -> str:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_step_is_named_as_it_is(shown, name):
-    with RichReporter().step(f"Counting {name}"):
-        pass
-    assert f"  Counting {name} 0.0 s" in plain(shown)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_bar_is_named_as_it_is(shown, name):
-    assert list(RichReporter().track([1, 2], f"Timing {name}", 2)) == [1, 2]
-    assert f"  Timing {name} 0.0 s" in plain(shown)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_an_error_names_things_as_they_are(shown, name):
+def test_an_error_is_printed_with_its_remedy(shown, name):
     output.explain(DataError(f"There is no {name}.", remedy=f"Make {name}."))
     assert plain(shown).strip() == f"Error: There is no {name}.\nTry: Make {name}."
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_table_goes_to_stdout_without_trailing_spaces(capsys, name):
+    table = Table("artifact", "size", title="wide title of a table")
+    table.add_row(name, "3")
+    output.print_table(table)
+    output.print_result(name)
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert captured.out.count(name) == 2
+    assert captured.out == "".join(f"{line.rstrip()}\n" for line in captured.out.splitlines())
+
+
+def test_results_go_to_stderr_while_a_document_has_stdout(capsys):
+    output.reserve_stdout(None, output.STDOUT)
+    try:
+        output.print_result("fine")
+        output.print_json({"a": 1})
+    finally:
+        output.reserve_stdout()
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ('{\n  "a": 1\n}\n', "fine\n")
+
+
+def test_notes_and_warnings_go_to_stderr(capsys):
+    output.print_note("a note")
+    output.print_warning("a warning")
+    captured = capsys.readouterr()
+    assert (captured.out, captured.err) == ("", "Note: a note\nWarning: a warning\n")
+
+
+def test_characters_that_stdout_cannot_encode_are_written_as_escapes():
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    output.Stdout(stream).write("caf\xe9\udcff\n")
+    assert stream.buffer.getvalue() == b"caf\\xe9\\udcff\n"
+
+
+def test_a_pipe_that_closes_early_does_not_end_the_command():
+    """`mobiledeploy parity ... | head -1` still writes its reports."""
+    code = """
+import sys
+import mobiledeploy.cli as cli
+from mobiledeploy.cli.output import print_result
+
+def command(**_):
+    for number in range(10_000):
+        print_result(f"line {number}")
+    sys.stderr.write("reports are written")
+    return 0
+
+cli.app = command
+cli.main([])
+"""
+    command = f'set -o pipefail; {sys.executable} -c "$CODE" | head -1'
+    done = subprocess.run(
+        ["bash", "-c", command], env={"CODE": code}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (141, "line 0\n", "reports are written")

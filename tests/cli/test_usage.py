@@ -28,10 +28,14 @@ JARGON = ("Input should", "Value error", "parse string", "pydantic", "int range"
         ("export v2 --bogus", "No such option: --bogus.\n", "mobiledeploy export --help"),
         ("models --resoluton 3", "No such option: --resoluton. Did you mean --resolution?", ""),
         ("models v2 v3", "Unexpected argument: v3.", "mobiledeploy models --help"),
-        ("bench", "Missing argument 'ARTIFACT...'.", "mobiledeploy bench --help"),
+        ("bench", "Missing argument 'ARTIFACT'.", "mobiledeploy bench --help"),
         ("device check", "Missing argument 'URI'.", "mobiledeploy device check --help"),
         ("expor v2", "No such command 'expor'. Did you mean 'export'?\n", "mobiledeploy --help"),
-        ("models --resolution", "Option '--resolution' requires an argument.", "mobiledeploy --help"),
+        (
+            "models --resolution",
+            "Option '--resolution' requires an argument.",
+            "mobiledeploy --help",
+        ),
         ("models --json=3", "Option '--json' does not take a value.", "mobiledeploy --help"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Files are whole or absent, and a folder that cannot be written to is told before the work."""
+"""Writes are atomic, and outputs that cannot be written are errors before the work begins."""
 
 import os
 import resource
@@ -23,41 +23,41 @@ from mobiledeploy.utils.files import (
 )
 
 
-def test_what_fails_leaves_the_former_file_and_nothing_else(tmp_path):
+def test_a_failed_write_keeps_the_former_file(tmp_path):
     path = tmp_path / "new" / "file"
     with write_whole(path) as part:
         part.write_text("first")
     with pytest.raises(ZeroDivisionError), write_whole(path) as part:
-        part.write_text(f"second, {1 / part.write_text('')}")  # fails when it has begun
+        part.write_text(f"second, {1 / part.write_text('')}")  # fails after writing has begun
     assert path.read_text() == "first"
     assert list(path.parent.iterdir()) == [path]
 
 
-def test_a_whole_file_may_be_read_by_whom_the_umask_allows(tmp_path):
+def test_a_written_file_has_the_mode_that_the_umask_gives(tmp_path):
     with write_whole(tmp_path / "file") as part:
         part.write_text("")
     (tmp_path / "ordinary").touch()
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "ordinary").stat().st_mode
 
 
-def test_a_hyphen_is_stdout_and_for_one_file_only(tmp_path, monkeypatch, capsys):
+def test_a_hyphen_is_stdout_for_one_output_only(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     require_writable_files(STDOUT, Path("file"), None)
-    write_text(STDOUT, "told\n")
+    write_text(STDOUT, "found\n")
     write_text(STDOUT, "\udcff\n")
-    assert capsys.readouterr().out == "told\n\\udcff\n"
+    assert capsys.readouterr().out == "found\n\\udcff\n"
     assert not list(tmp_path.iterdir())
-    with pytest.raises(UsageError, match="Two of the outputs are -"):
+    with pytest.raises(UsageError, match="Two outputs are -"):
         require_writable_files(STDOUT, Path("-"))
 
 
-def test_what_is_read_is_not_written_over(tmp_path):
+def test_an_output_does_not_overwrite_an_input(tmp_path):
     baseline, link = tmp_path / "baseline.json", tmp_path / "link.json"
     baseline.write_text("{}")
     link.symlink_to(baseline)
     require_writable_files(tmp_path / "other.json", STDOUT, read=(baseline, None))
     for output in (baseline, link):
-        with pytest.raises(UsageError, match="is read by this command"):
+        with pytest.raises(UsageError, match="is an input of this command"):
             require_writable_files(output, read=(None, baseline))
 
 
@@ -65,7 +65,7 @@ def texts_in(folder):
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
-def test_files_that_belong_together_change_together(tmp_path):
+def test_files_are_replaced_together(tmp_path):
     for text in ("first", "second"):
         with moved_when_done(tmp_path) as folder:
             for name in "ab":
@@ -76,10 +76,8 @@ def test_files_that_belong_together_change_together(tmp_path):
     assert texts_in(tmp_path) == {"a": "second", "b": "second"}
 
 
-def test_an_export_whose_manifest_cannot_be_written_leaves_the_former_one_whole(
-    tmp_path, monkeypatch
-):
-    """The artifact was there already, and the manifest beside it was that of another one."""
+def test_an_export_whose_manifest_cannot_be_written_keeps_the_former_pair(tmp_path, monkeypatch):
+    """The new artifact must not be left beside the manifest of the former one."""
     kind = {"weights": "random", "width": 0.25, "resolution": 32, "num_classes": 2}
     how = {"formats": ["onnx"], "calibration": None, "out": tmp_path, "parity": False}
     deploy(build("v1", **kind), **how)
@@ -96,7 +94,7 @@ def test_an_export_whose_manifest_cannot_be_written_leaves_the_former_one_whole(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == former
 
 
-def test_what_cannot_be_written_is_named_as_it_would_be_found(tmp_path):
+def test_an_error_in_the_hidden_folder_names_the_real_one(tmp_path):
     with (
         pytest.raises(RuntimeFailedError, match=f"Could not write {tmp_path / 'aaa'}"),
         moved_when_done(tmp_path) as folder,
@@ -113,7 +111,7 @@ def test_a_file_that_cannot_be_moved_is_named(tmp_path):
         (folder / "a").touch()
 
 
-def test_where_one_file_cannot_be_moved_none_is(tmp_path):
+def test_if_one_file_cannot_be_moved_none_is(tmp_path):
     (tmp_path / "b").mkdir()
     with (
         pytest.raises(RuntimeFailedError, match="it is a folder"),
@@ -123,7 +121,7 @@ def test_where_one_file_cannot_be_moved_none_is(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["b"]
 
 
-def test_a_folder_is_made_and_left_empty(tmp_path):
+def test_a_missing_folder_is_created_and_left_empty(tmp_path):
     require_writable(tmp_path / "a" / "b")
     require_writable(tmp_path / "a" / "b")
     assert list((tmp_path / "a" / "b").iterdir()) == []
@@ -133,17 +131,15 @@ def test_a_folder_is_made_and_left_empty(tmp_path):
     ("folder", "reason"),
     [("file", "File exists"), ("file/below", "Not a directory"), ("/proc/nothing", "No such file")],
 )
-def test_a_folder_that_cannot_be_written_to_is_told_before_anything_is_computed(
-    tmp_path, folder, reason
-):
+def test_a_folder_that_cannot_be_written_is_an_error_before_the_work(tmp_path, folder, reason):
     (tmp_path / "file").touch()
-    out = tmp_path / folder  # an absolute one stays what it is
+    out = tmp_path / folder  # an absolute path stays as it is
     with pytest.raises(RuntimeFailedError, match=f"Could not write {out}: {reason}") as error:
-        deploy(None, calibration=None, out=out)  # a model would not be looked at
-    assert "Choose a folder that you may write to" in error.value.remedy
+        deploy(None, calibration=None, out=out)  # raises before it uses the model
+    assert "Choose a writable folder" in error.value.remedy
 
 
-def test_a_file_that_could_be_written_is_not_touched(tmp_path):
+def test_checking_an_output_does_not_change_it(tmp_path):
     path = tmp_path / "new" / "file"
     require_writable_files(path)
     assert list(path.parent.iterdir()) == []
@@ -152,21 +148,21 @@ def test_a_file_that_could_be_written_is_not_touched(tmp_path):
     assert path.read_text() == "former"
 
 
-def test_two_outputs_are_not_one_file(tmp_path):
+def test_two_outputs_must_be_different_files(tmp_path):
     (tmp_path / "link").symlink_to("one.json")
-    with pytest.raises(UsageError, match=r"Two of the outputs are .*link"):
+    with pytest.raises(UsageError, match=r"Two outputs are .*link"):
         require_writable_files(tmp_path / "one.json", None, tmp_path / "link")
     require_writable_files(tmp_path / "one.json", tmp_path / "other.json", Path("/dev/null"))
 
 
-def test_a_history_may_lie_where_no_other_file_could_be_made(tmp_path):
-    """It is appended to: its folder need not be written."""
+def test_checking_for_equal_outputs_creates_no_folder(tmp_path):
+    """A history is appended to, so its folder need not be writable."""
     require_different_files(tmp_path / "closed" / "history.jsonl", tmp_path / "one.json")
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_a_folder_that_may_not_be_entered_is_told(tmp_path):
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change the user")
+def test_a_folder_without_permission_is_an_error(tmp_path):
     tmp_path.chmod(0o700)
     os.seteuid(65534)
     try:
@@ -181,14 +177,14 @@ def test_a_folder_that_may_not_be_entered_is_told(tmp_path):
         os.seteuid(0)
 
 
-def test_links_in_a_ring_are_told(tmp_path):
+def test_a_loop_of_links_is_an_error(tmp_path):
     (tmp_path / "one").symlink_to("other")
     (tmp_path / "other").symlink_to("one")
     with pytest.raises(RuntimeFailedError, match=r"Could not write .*one"):
         require_writable_files(tmp_path / "one")
 
 
-def test_a_link_stays_a_link_to_what_was_written(tmp_path):
+def test_a_link_stays_a_link_to_the_new_file(tmp_path):
     (tmp_path / "latest.json").symlink_to("first.json")
     with write_whole(tmp_path / "latest.json") as part:
         part.write_text("found")
@@ -196,7 +192,7 @@ def test_a_link_stays_a_link_to_what_was_written(tmp_path):
     assert (tmp_path / "first.json").read_text() == "found"
 
 
-def test_a_pipe_is_written_to_and_stays_one(tmp_path):
+def test_a_pipe_is_written_to_and_stays_a_pipe(tmp_path):
     os.mkfifo(pipe := tmp_path / "pipe")
     with ThreadPoolExecutor() as pool:
         read = pool.submit(pipe.read_text)
@@ -208,13 +204,13 @@ def test_a_pipe_is_written_to_and_stays_one(tmp_path):
     assert list(tmp_path.iterdir()) == [pipe]
 
 
-def test_a_folder_is_no_file_to_write(tmp_path):
+def test_a_folder_cannot_be_an_output(tmp_path):
     with pytest.raises(RuntimeFailedError, match=f"Could not write {tmp_path}: it is a folder"):
         require_writable_files(tmp_path)
 
 
-def test_a_folder_whose_name_is_no_text_is_refused_before_anything_is_computed(tmp_path):
-    """The runtimes take paths as UTF-8; they refused it after all the work."""
+def test_a_folder_name_that_is_not_utf8_is_an_error_before_the_work(tmp_path):
+    """The runtimes take paths as UTF-8 and would fail only after the export."""
     out = tmp_path / os.fsdecode(b"caf\xe9")
     with pytest.raises(UsageError, match=r"caf\\xe9' is not UTF-8"):
         deploy(None, calibration=None, out=out)
@@ -223,9 +219,9 @@ def test_a_folder_whose_name_is_no_text_is_refused_before_anything_is_computed(t
 
 @contextmanager
 def small_files():
-    """Let the system refuse files of more than 1000 bytes, as a full disk would.
+    """Limit files to 1000 bytes, which fails like a full disk.
 
-    No longer than the write under test takes: the log of the tests is a file, too.
+    Only during the write under test, because the log of the tests is a file as well.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
@@ -235,7 +231,7 @@ def small_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_write_that_the_system_cuts_short_leaves_nothing(tmp_path):
+def test_a_write_that_fails_halfway_leaves_no_file(tmp_path):
     with (
         pytest.raises(RuntimeFailedError, match=r"Could not write .*: File too large"),
         small_files(),
