@@ -267,5 +267,7 @@ def _document(deployment: Deployment) -> dict[str, Any]:
             for artifact, manifest in zip(deployment.artifacts, deployment.manifests, strict=True)
         ],
         "parity": None if report is None else summary(report),
+        "failure": None if deployment.failure is None else deployment.failure.message,
+        "kept": [str(path) for path in deployment.kept],
         "notes": list(deployment.model.info.provenance.notes),
     }
