@@ -218,14 +218,16 @@ def _print_deployment(deployment: Deployment) -> None:
         )
     print_result("int8: share of multiply-accumulates / of activations, counted from the file.")
     print_result(f"In {first.parent}{os.sep}, each with its manifest (.json) beside it.")
-    if deployment.failure is None:
-        _print_next(deployment)
+    for path in deployment.kept:
+        print_result(f"The earlier {path} was not replaced, because a gate failed.")
+    _print_next_command(deployment)
 
 
-def _print_next(deployment: Deployment) -> None:
-    """Print the command to run next."""
+def _print_next_command(deployment: Deployment) -> None:
     paths = " ".join(shlex.quote(str(artifact.path)) for artifact in deployment.artifacts)
-    console().print(f"Next: mobiledeploy bench {paths}", soft_wrap=True)
+    failed = deployment.failure is not None
+    command = f"parity {paths} --layers --html report.html" if failed else f"bench {paths}"
+    console().print(f"Next: mobiledeploy {command}", soft_wrap=True)
 
 
 def _figures(deployment: Deployment, artifact: Artifact) -> tuple[str, str, str, str]:
