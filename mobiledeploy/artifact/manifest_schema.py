@@ -22,7 +22,15 @@ READABLE_SCHEMAS = (1, SCHEMA)
 _SCHEMA_1_VALUES = {"even": "cross-layer", "given": "none", "cancelling": "gptq"}
 
 
-class ArtifactRecord(JsonModel):
+class _Record(JsonModel):
+    """A part of a manifest. Fields that do not apply are absent."""
+
+    model_config = ConfigDict(
+        allow_inf_nan=False, json_schema_serialization_defaults_required=False
+    )
+
+
+class ArtifactRecord(_Record):
     """The artifact that the manifest describes."""
 
     file: str = Field(description="Name of the artifact, in the folder of the manifest.")
@@ -31,7 +39,7 @@ class ArtifactRecord(JsonModel):
     size_bytes: NonNegativeInt
 
 
-class WeightsRecord(JsonModel):
+class WeightsRecord(_Record):
     """Where the weights came from."""
 
     source: Literal["imagenet", "random", "file"]
@@ -44,7 +52,7 @@ class WeightsRecord(JsonModel):
     )
 
 
-class CalibrationRecord(JsonModel):
+class CalibrationRecord(_Record):
     """The calibration images."""
 
     source: str = Field(description='Path of the images, or "embedded".')
@@ -55,10 +63,8 @@ class CalibrationRecord(JsonModel):
     sha256: str = Field(description="sha256 of the ordered list of the images' own sha256.")
 
 
-class EncodingRecord(JsonModel):
+class EncodingRecord(_Record):
     """The encoding of one activation."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
     scale: PositiveFloat
     zero_point: int
@@ -70,7 +76,7 @@ class EncodingRecord(JsonModel):
         return Encoding(scale=self.scale, zero_point=self.zero_point)
 
 
-class FloatIslandRecord(JsonModel):
+class FloatIslandRecord(_Record):
     """An operator that computes in float."""
 
     name: str
@@ -79,10 +85,8 @@ class FloatIslandRecord(JsonModel):
     macs: int
 
 
-class CoverageRecord(JsonModel):
+class CoverageRecord(_Record):
     """How much of the network computes in int8, counted from the artifact."""
-
-    model_config = ConfigDict(allow_inf_nan=False)
 
     counted_in: str = Field(description="The graph that was counted.")
     macs: int = Field(description="Multiply-accumulates for one image.")
@@ -94,40 +98,40 @@ class CoverageRecord(JsonModel):
     float_islands: tuple[FloatIslandRecord, ...]
 
 
-class ParityImagesRecord(JsonModel):
+class ParityImagesRecord(_Record):
     """The images of the parity check."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", allow_inf_nan=True)
 
     source: str
     count: int
 
 
-class ParityComparisonRecord(JsonModel):
+class ParityComparisonRecord(_Record):
     """One comparison of the parity ladder."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", allow_inf_nan=True)
 
     reference: str
     metrics: dict[str, JsonFloat]
 
 
-class ParityRungRecord(JsonModel):
+class ParityRungRecord(_Record):
     """One rung of the parity ladder."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", allow_inf_nan=True)
 
     artifact: str = ""
     comparisons: list[ParityComparisonRecord] = Field(default_factory=list)
 
 
-class ParityRecord(JsonModel):
+class ParityRecord(_Record):
     """The summary of the parity report of the export.
 
     Only the fields that are read here are declared. `parity.schema.json` has all of them.
     """
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", allow_inf_nan=True)
 
     passed: bool
     data: ParityImagesRecord | None = None
@@ -142,13 +146,12 @@ class ParityRecord(JsonModel):
         return {}
 
 
-class ManifestDocument(JsonModel):
+class ManifestDocument(_Record):
     """All that is needed to build an artifact again and to check what it is."""
 
     # Refuses unknown fields, also in `spec` and `recipe`: each of them would change the network.
     model_config = ConfigDict(
         extra="forbid",
-        allow_inf_nan=False,
         validate_by_name=True,
         title="mobiledeploy manifest",
     )

@@ -6,6 +6,7 @@ Importing this module imports pydantic, so the command line imports it inside it
 from __future__ import annotations
 
 import json
+import re
 from functools import reduce
 from operator import or_
 from typing import Annotated, Any, Literal
@@ -65,7 +66,19 @@ def schema_text(*documents: type[BaseModel]) -> str:
     schema = TypeAdapter(union).json_schema(
         mode="serialization", schema_generator=_SchemaWithoutTitles
     )
+    for part in (schema, *schema.get("$defs", {}).values()):
+        _describe_properties(part)
     return json.dumps({"$schema": _DIALECT} | schema, indent=2) + "\n"
+
+
+def _describe_properties(schema: dict[str, Any]) -> None:
+    """Move the `Attributes:` of a docstring to the properties that they describe."""
+    text, _, attributes = schema.get("description", "").partition("\n\nAttributes:\n")
+    for name, description in re.findall(r"^    (\w+): (.+(?:\n {8}.+)*)", attributes, re.MULTILINE):
+        if name in schema.get("properties", {}):
+            schema["properties"][name]["description"] = " ".join(description.split())
+    if text:
+        schema["description"] = " ".join(text.split())
 
 
 def explain_invalid(error: ValidationError) -> str:

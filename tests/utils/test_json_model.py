@@ -2,10 +2,11 @@
 
 import json
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import pytest
-from pydantic import PositiveFloat, PositiveInt, ValidationError
+from pydantic import ConfigDict, PositiveFloat, PositiveInt, ValidationError
 
 from mobiledeploy.utils.json_model import JsonFloat, JsonModel, explain_invalid, schema_text
 
@@ -74,3 +75,51 @@ def test_text_that_is_not_json_is_explained():
 def test_the_schema_requires_every_field_that_is_written():
     schema = json.loads(schema_text(Document))
     assert schema["required"] == ["kind", "parts", "sqnr_db"]
+
+
+class Described(JsonModel):
+    """A thing
+    of two lines.
+
+    Attributes:
+        size: How large it is,
+            in bytes.
+        colour: What it looks like.
+    """
+
+    size: int
+    colour: str
+
+
+def test_attributes_in_a_docstring_describe_the_properties():
+    schema = json.loads(schema_text(Described))
+    assert schema["description"] == "A thing of two lines."
+    described = {name: field["description"] for name, field in schema["properties"].items()}
+    assert described == {"size": "How large it is, in bytes.", "colour": "What it looks like."}
+
+
+@dataclass
+class Plain:
+    size: int | str
+
+
+class Strict(JsonModel):
+    model_config = ConfigDict(extra="forbid")
+
+    plain: Plain
+
+
+@pytest.mark.parametrize(
+    ("document", "message"),
+    [
+        ({"plain": []}, "`plain` is [], expected an object"),
+        ({"plain": {"size": None}}, "`plain.size` is null, expected a whole number"),
+        ({"plain": {"size": 1, "colour": 2}}, "`plain.colour` is not a known field"),
+        ({"plain": {"size": 1}, "colour": 2}, "`colour` is not a known field"),
+        (None, "the document is null, expected an object"),
+    ],
+)
+def test_problems_of_dataclasses_and_strict_documents_are_explained(document, message):
+    with pytest.raises(ValidationError) as caught:
+        Strict.model_validate_json(json.dumps(document))
+    assert explain_invalid(caught.value) == message

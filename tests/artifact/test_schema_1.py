@@ -1,0 +1,88 @@
+"""An artifact and its manifest as version 0.1.0 wrote them, with schema 1.
+
+`schema1/` was made with mobiledeploy 0.1.0, before the manifest's fields were renamed:
+
+    mobiledeploy export v2 --int8 --config tests/end_to_end/tiny.yml --format onnx
+"""
+
+import json
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from mobiledeploy.artifact.manifest import parse_manifest, read_manifest
+from mobiledeploy.network import QuantRecipe
+from mobiledeploy.pipeline.check_parity import check_parity
+from mobiledeploy.pipeline.reproduce import reproduce
+
+FOLDER = Path(__file__).with_name("schema1")
+NAME = "mobilenet_v2_0.25_32-rowsd2a361d9-10classes-random-int8.onnx"
+DOCUMENT = json.loads((FOLDER / f"{NAME}.json").read_text())
+
+# The bytes of an artifact depend on these. mobiledeploy itself is not one of them.
+CHANGED = {
+    tool: (made_with, version(tool))
+    for tool, made_with in DOCUMENT["tool_versions"].items()
+    if tool != "mobiledeploy" and version(tool) != made_with
+}
+same_tools = pytest.mark.skipif(bool(CHANGED), reason=f"made with other tools: {CHANGED}")
+
+
+@pytest.fixture
+def artifact(tmp_path):
+    """A copy of the artifact beside a copy of its manifest."""
+    for name in (NAME, f"{NAME}.json"):
+        shutil.copy(FOLDER / name, tmp_path)
+    return tmp_path / NAME
+
+
+def test_the_fixture_has_schema_1():
+    assert DOCUMENT["schema"] == 1
+    assert DOCUMENT["recipe"]["factors"] == "learned"
+    assert DOCUMENT["recipe"]["rounding"] == "cancelling"
+
+
+def test_it_is_read_in_the_current_names(artifact):
+    manifest = read_manifest(artifact)
+    assert manifest.schema_version == 2
+    assert manifest.recipe == QuantRecipe(equalization="learned", rounding="gptq")
+    assert manifest.encodings_sha256 == DOCUMENT["encodings_sha256"]
+    assert manifest.calibration.count == DOCUMENT["calibration"]["count"] == 96
+    assert manifest.parity.against_float(NAME)["sqnr_db"] == pytest.approx(24.9, abs=0.05)
+
+
+@same_tools
+def test_it_passes_parity(artifact):
+    report = check_parity([artifact])
+    assert report.passed
+    (rung,) = [rung for rung in report.rungs if rung.name == "onnx"]
+    assert rung.against("integers").metrics["differing_logits"] == 0
+
+
+@same_tools
+def test_it_reproduces_byte_for_byte(artifact):
+    found = reproduce(artifact)
+    assert found.reasons == ()
+    assert found.same
+    assert found.found_sha256 == DOCUMENT["artifact"]["sha256"]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "expected"),
+    [
+        ({"factors": "given"}, {"equalization": "none"}),
+        ({"factors": "even"}, {"equalization": "cross-layer"}),
+        ({"factors": "learned"}, {"equalization": "learned"}),
+        ({}, {"equalization": "cross-layer"}),  # the oldest manifests have no such field
+        ({"factors": "even", "rounding": "nearest"}, {"rounding": "nearest"}),
+        ({"factors": "even", "rounding": "cancelling"}, {"rounding": "gptq"}),
+        ({"factors": "even", "rounding": "learned"}, {"rounding": "learned"}),
+    ],
+)
+def test_old_names_are_translated(tmp_path, recipe, expected):
+    path = tmp_path / "a.onnx.json"
+    path.write_text(json.dumps(DOCUMENT | {"recipe": recipe}))
+    found = parse_manifest(path).recipe
+    assert {name: getattr(found, name) for name in expected} == expected
