@@ -187,8 +187,10 @@ def find_shared_encodings(
     tied = ((*op.activations, op.output) for op in ops if op.kind == "add" or op.moves_values)
     clamps = {op.output: op.clamp for op in ops}
     unbounded = {op.output for op in ops if op.moves_values}  # they keep their input's bounds
+    position = {node: number for number, node in enumerate(outputs)}
     found = []
-    for members in connected_components(outputs, tied):
+    for component in connected_components(outputs, tied):
+        members = tuple(sorted(component, key=position.__getitem__))
         bounds = [
             clamps.get(node) or (-float("inf"), float("inf"))
             for node in members
@@ -209,15 +211,14 @@ def connected_components(
         tied: Groups of nodes that belong to one component.
 
     Returns:
-        Components in the order of their first node, each in the order of `nodes`.
+        Components in the order of their first node, each in the order in which it was joined.
     """
     component = {node: [node] for node in nodes}
     for group in tied:
         merged = list(dict.fromkeys(n for node in group for n in component[node]))
         component.update(dict.fromkeys(merged, merged))
-    position = {node: number for number, node in enumerate(nodes)}
     unique = {id(members): members for members in component.values()}
-    return [tuple(sorted(members, key=position.__getitem__)) for members in unique.values()]
+    return [tuple(members) for members in unique.values()]
 
 
 def parameter(traced: GraphModule, node: object) -> torch.nn.Parameter:

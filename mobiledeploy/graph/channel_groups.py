@@ -32,7 +32,8 @@ class ChannelGroup:
     """Tensors whose channels must be scaled together.
 
     Attributes:
-        nodes: The tensors, in topological order.
+        nodes: The tensors. Gradients of scales are summed in this order, so it decides their last
+            bits in `learned_equalization`.
         producers: Operators with weights that write one of them.
         consumers: Operators with weights that read one of them.
         ceiling: Upper bound of the activation in front: 6 for ReLU6, else infinity.
