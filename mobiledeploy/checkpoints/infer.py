@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import nn
 
@@ -16,7 +17,10 @@ from mobiledeploy.checkpoints.layers import Layer, layers_of, outlines
 from mobiledeploy.checkpoints.match import arrange, differences, has_names_of
 from mobiledeploy.checkpoints.read import Checkpoint
 from mobiledeploy.errors import UsageError, WeightsError
+from mobiledeploy.models.blocks import make_divisible
+from mobiledeploy.models.mobilenet_v1 import MIN_CHANNELS
 from mobiledeploy.models.spec import FAMILIES, ArchitectureOptions, ModelSpec
+from mobiledeploy.models.validate import MAX_WIDTH
 
 Build = Callable[[ModelSpec], nn.Module]
 
@@ -24,6 +28,8 @@ _MIN_SIMILARITY = 0.8  # share of common layers from which a checkpoint counts a
 
 _USUAL_WIDTHS = (1.0, 0.75, 0.5, 0.25, 0.35, 1.4, 1.25, 1.3, 1.5, 2.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
 _WIDTHS_TRIED = 4  # of the usual widths, those nearest to the estimate
+_NEARLY = 3  # layers of another shape: as many as an unusual stem or head changes
+_ROUNDINGS = (8, 4, 2, 1, 16)
 # In every family the third norm from the end has the last block's widest channels, which are
 # proportional to the width.
 _WIDEST_NORM = -3
@@ -72,6 +78,14 @@ class _Candidate:
         )
 
     @property
+    def is_nearly_exact(self) -> bool:
+        """Return whether all but a few shapes agree, and among them the last block's output."""
+        differing = len(self.target) - self.equal_shapes
+        theirs, ours = _last_output(self)
+        agrees = theirs is not None and theirs.signature == ours.signature
+        return self.similarity == 1 and agrees and differing <= _NEARLY
+
+    @property
     def is_exact(self) -> bool:
         """Return whether every layer has a counterpart of the same shape."""
         return self.similarity == 1 and self.equal_shapes == len(self.target)
@@ -99,11 +113,14 @@ def find_spec(checkpoint: Checkpoint, build: Build, options: ArchitectureOptions
             "also the --config FILE that it was trained with.",
         )
     best = closest
-    for spec in _variants(closest, checkpoint, networks):
-        candidate = _align(spec, checkpoint, networks)
-        if candidate.is_exact:
-            return spec
-        best = max(best, candidate, key=lambda each: (each.similarity, each.equal_shapes))
+    for specs in _variants(closest, checkpoint, networks):
+        for spec in specs:
+            candidate = _align(spec, checkpoint, networks)
+            if candidate.is_exact:
+                return spec
+            best = max(best, candidate, key=lambda each: (each.similarity, each.equal_shapes))
+        if best.is_nearly_exact:  # another width or rounding changes most layers
+            break
     raise WeightsError(
         f"{checkpoint.path} fits no network. Compared with the closest, a {best.spec.family} of "
         f"width {best.spec.width:g}, it has "
@@ -145,46 +162,86 @@ def _families(options: ArchitectureOptions) -> Iterator[ModelSpec]:
 
 def _variants(
     closest: _Candidate, checkpoint: Checkpoint, networks: _Networks
-) -> Iterator[ModelSpec]:
-    """Yield networks of the closest family, the likeliest first.
+) -> Iterator[list[ModelSpec]]:
+    """Yield networks of the closest family, those of one width together, the likeliest first.
 
-    Input channels and classes are read from the tensors. The width, V3's width rule and its reduced
-    tail affect every layer and are tried. The channels of the stem and of the head are read from
-    the tensors if nothing else fits.
+    Input channels and classes are read from the tensors. The width, V3's width rule and reduced
+    tail, and V2's rounding affect every layer and are tried. The channels of the stem and of the
+    head are read from the tensors if nothing else fits.
     """
     base = closest.spec
     if (stem := closest.aligned[0]) and len(stem.shape) == 4:
         base = replace(base, in_channels=stem.shape[1])
     if base.num_classes and (classifier := closest.aligned[-1]) and classifier.is_map:
         base = replace(base, num_classes=classifier.shape[0])
-    architectures = [base.architecture]
-    if base.family.startswith("v3"):
-        if base.architecture.width_rule == "torchvision":
-            architectures += [replace(each, width_rule="slim") for each in architectures]
-        if not base.architecture.reduced_tail:
-            architectures += [replace(each, reduced_tail=True) for each in architectures]
-    for architecture in architectures:
-        spec = replace(base, architecture=architecture)
-        unscaled = _align(spec, checkpoint, networks)
-        for width in _widths(unscaled):
-            scaled = _align(replace(spec, width=width), checkpoint, networks)
-            yield scaled.spec
-            yield from _with_own_ends(scaled)
+    for architectures in (_published_rules(base), _other_roundings(base)):
+        for widths in (_usual_widths, _unusual_widths):
+            for architecture in architectures:
+                spec = replace(base, architecture=architecture)
+                for width in widths(_align(spec, checkpoint, networks)):
+                    scaled = _align(replace(spec, width=width), checkpoint, networks)
+                    yield [scaled.spec, *_with_own_ends(scaled)]
 
 
-def _widths(unscaled: _Candidate) -> list[float]:
-    """Return width multipliers to try, estimated from the widest channels of the last block."""
-    norms = [
-        (theirs, ours)
-        for theirs, ours in zip(unscaled.aligned, unscaled.target, strict=True)
-        if ours.is_norm
-    ]
-    theirs, ours = norms[_WIDEST_NORM]
-    if theirs is None or not theirs.is_norm:
-        return [1.0]
-    estimate = theirs.shape[0] / ours.shape[0]
+def _published_rules(spec: ModelSpec) -> list[ArchitectureOptions]:
+    """Return the given options, and for V3 also those with the other width rules."""
+    found = [spec.architecture]
+    if spec.family.startswith("v3"):
+        if spec.architecture.width_rule == "torchvision":
+            found += [replace(each, width_rule="slim") for each in found]
+        if not spec.architecture.reduced_tail:
+            found += [replace(each, reduced_tail=True) for each in found]
+    return found
+
+
+def _other_roundings(spec: ModelSpec) -> list[ArchitectureOptions]:
+    """Return the given options with the other roundings of V2's channels."""
+    if spec.family != "v2":
+        return []
+    others = [n for n in _ROUNDINGS if n != spec.architecture.round_nearest]
+    return [replace(spec.architecture, round_nearest=n) for n in others]
+
+
+def _usual_widths(unscaled: _Candidate) -> list[float]:
+    """Return width multipliers to try first: the usual ones near the estimate, and itself."""
+    estimate = _estimated_width(unscaled)
     usual = sorted(_USUAL_WIDTHS, key=lambda width: abs(width - estimate))[:_WIDTHS_TRIED]
     return [*usual, *{round(estimate, 2), round(estimate, 3)} - {*usual, 0.0}]
+
+
+def _unusual_widths(unscaled: _Candidate) -> list[float]:
+    """Return the multiples of 0.01 that give the last block the checkpoint's output channels."""
+    if unscaled.similarity < 1:
+        return []  # no width adds or removes layers
+    spec = unscaled.spec
+    theirs, ours = _last_output(unscaled)
+    assert theirs is not None
+    widths = (i / 100 for i in range(1, round(100 * MAX_WIDTH)))
+    return [width for width in widths if _scaled(spec, ours.shape[0] * width) == theirs.shape[0]]
+
+
+def _scaled(spec: ModelSpec, channels: float) -> int:
+    """Return the channels of a block's output by the family's rounding."""
+    if spec.family == "v1":
+        return max(MIN_CHANNELS, int(channels))
+    return make_divisible(channels, spec.architecture.round_nearest)
+
+
+def _estimated_width(unscaled: _Candidate) -> float:
+    """Return the width multiplier that the widest channels of the last block show."""
+    theirs, ours = _norms(unscaled)[_WIDEST_NORM]
+    return theirs.shape[0] / ours.shape[0] if theirs is not None and theirs.is_norm else 1.0
+
+
+def _last_output(candidate: _Candidate) -> tuple[Layer | None, Layer]:
+    """Return the norms (checkpoint's, network's) of the last block's output."""
+    return _norms(candidate)[-1 if candidate.spec.family == "v1" else -2]
+
+
+def _norms(candidate: _Candidate) -> list[tuple[Layer | None, Layer]]:
+    """Return the pairs of (checkpoint layer, network layer) of a network's norms."""
+    pairs = zip(candidate.aligned, candidate.target, strict=True)
+    return [(theirs, ours) for theirs, ours in pairs if ours.is_norm]
 
 
 def _with_own_ends(scaled: _Candidate) -> Iterator[ModelSpec]:
@@ -193,14 +250,18 @@ def _with_own_ends(scaled: _Candidate) -> Iterator[ModelSpec]:
     These are options of their own: timm never scales V3-Small's stem below 16 channels.
     """
     spec, options = scaled.spec, scaled.spec.architecture
-    stem = _other_width(scaled, 0) if options.stem_width is None else None
-    head = _other_width(scaled, _head_index(scaled)) if options.head_width is None else None
-    if stem:
-        yield replace(spec, architecture=replace(options, stem_width=stem))
-    if head:
-        yield replace(spec, architecture=replace(options, head_width=head))
-    if stem and head:
-        yield replace(spec, architecture=replace(options, stem_width=stem, head_width=head))
+    stems: list[dict[str, Any]] = [{}]
+    heads: list[dict[str, Any]] = [{}]
+    stem, head = _other_width(scaled, 0), _other_width(scaled, _head_index(scaled))
+    if stem and options.stem_width is None:
+        stems.append({"stem_width": stem})
+    if head and options.head_width is None:
+        heads.append({"head_width": head})
+    if head and spec.family.startswith("v3") and options.hidden_width is None:
+        heads.append({"hidden_width": head})  # unlike `head_width`, any number at any width
+    for ends in (own_stem | own_head for own_head in heads for own_stem in stems):
+        if ends:
+            yield replace(spec, architecture=replace(options, **ends))
 
 
 def _other_width(candidate: _Candidate, index: int | None) -> int | None:

@@ -59,6 +59,7 @@ def _assemble(spec: ModelSpec) -> nn.Module:
     common: dict[str, Any] = {  # arguments of all three classes
         "width": spec.width,
         "stem_width": options.stem_width,
+        "stem_stride": options.stem_stride,
         "num_classes": spec.num_classes,
         "in_channels": spec.in_channels,
         "dropout": spec.dropout,
@@ -84,6 +85,7 @@ def _assemble(spec: ModelSpec) -> nn.Module:
             return mobilenet_v3.MobileNetV3(
                 tuple(map(mobilenet_v3.Row._make, rows)) or published,
                 head=options.head_width or mobilenet_v3.HEAD[spec.family],
+                hidden_width=options.hidden_width,
                 width_rule=options.width_rule,
                 dilated=options.dilated,
                 reduced_tail=options.reduced_tail,

@@ -57,6 +57,7 @@ class MobileNetV1(nn.Module):
         width: Width multiplier: every channel count is int(width * c), at least 8 (TF-slim's rule).
         kernels_per_layer: Depthwise filters per input channel.
         stem_width: Channels of the first convolution; None scales the paper's 32.
+        stem_stride: Stride of the first convolution, 2 or 1.
         num_classes: Outputs; 0 ends the network at the pooled features.
     """
 
@@ -67,6 +68,7 @@ class MobileNetV1(nn.Module):
         width: float = 1.0,
         kernels_per_layer: int = 1,
         stem_width: int | None = None,
+        stem_stride: int = 2,
         num_classes: int = 1000,
         in_channels: int = 3,
         dropout: float = 0.2,
@@ -87,7 +89,7 @@ class MobileNetV1(nn.Module):
         channels = stem_width or scaled(STEM)
         # (N, in, 224, 224) -> (N, 32, 112, 112)
         stem = ConvNormActivation(
-            in_channels, channels, stride=2, activation=activation, layers=layers
+            in_channels, channels, stride=stem_stride, activation=activation, layers=layers
         )
         features: list[nn.Module] = [stem]
         for c, s in rows:

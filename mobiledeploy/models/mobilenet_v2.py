@@ -86,6 +86,7 @@ class MobileNetV2(nn.Module):
         width: Width multiplier. The head does not shrink below the paper's 1280 (section 6.1).
         round_nearest: Channel counts are multiples of this.
         stem_width: Channels of the first convolution; None scales the paper's 32.
+        stem_stride: Stride of the first convolution, 2 or 1.
         head_width: Channels before the classifier; None is 1280, scaled where width > 1.
         num_classes: Outputs; 0 ends the network at the pooled features.
     """
@@ -97,6 +98,7 @@ class MobileNetV2(nn.Module):
         width: float = 1.0,
         round_nearest: int = 8,
         stem_width: int | None = None,
+        stem_stride: int = 2,
         head_width: int | None = None,
         num_classes: int = 1000,
         in_channels: int = 3,
@@ -113,7 +115,7 @@ class MobileNetV2(nn.Module):
         head = head_width or scaled(HEAD, by=max(1.0, width))
         # (N, in, 224, 224) -> (N, 32, 112, 112)
         stem = ConvNormActivation(
-            in_channels, channels, stride=2, activation=activation, layers=layers
+            in_channels, channels, stride=stem_stride, activation=activation, layers=layers
         )
         features: list[nn.Module] = [stem]
         for t, c, n, s in rows:

@@ -127,9 +127,11 @@ class MobileNetV3(nn.Module):
     Args:
         rows: `LARGE`, `SMALL`, or a custom table.
         head: Channels of the hidden layer at width 1.
+        hidden_width: Channels of the hidden layer; None scales `head` by the width rule.
         width: Width multiplier.
         width_rule: "torchvision" or "slim"; see `ArchitectureOptions`.
         stem_width: Channels of the first convolution; None scales the paper's 16.
+        stem_stride: Stride of the first convolution, 2 or 1.
         dilated: Whether the last three blocks have dilation 2 instead of a stride.
         reduced_tail: Whether the last three blocks and the head have half the channels.
         se_gate: "hard-sigmoid" or "sigmoid"; see `SqueezeExcitation`.
@@ -141,9 +143,11 @@ class MobileNetV3(nn.Module):
         rows: Sequence[Row] = LARGE,
         *,
         head: int = 1280,
+        hidden_width: int | None = None,
         width: float = 1.0,
         width_rule: WidthRule = "torchvision",
         stem_width: int | None = None,
+        stem_stride: int = 2,
         dilated: bool = False,
         reduced_tail: bool = False,
         se_gate: SEGate = "hard-sigmoid",
@@ -162,7 +166,7 @@ class MobileNetV3(nn.Module):
         unscaled, channels = STEM, stem_width or scaled(STEM)
         op = partial(ConvNormActivation, activation=nn.Hardswish, layers=layers)
         # (N, in, 224, 224) -> (N, 16, 112, 112)
-        features: list[nn.Module] = [op(in_channels, channels, stride=2)]
+        features: list[nn.Module] = [op(in_channels, channels, stride=stem_stride)]
         for i, row in enumerate(rows):
             expanded = scaled(row.exp)
             if width_rule == "slim":  # the expansion ratio times the rounded input width
@@ -182,6 +186,7 @@ class MobileNetV3(nn.Module):
             last, hidden = scaled(LAST_EXPANSION * unscaled), make_divisible(head * max(1.0, width))
         else:
             last, hidden = LAST_EXPANSION * channels, scaled(head)
+        hidden = hidden_width or hidden
         # (N, 160, 7, 7) -> (N, 960, 7, 7)
         features.append(op(channels, last, kernel=1))
         self.features = nn.Sequential(*features)

@@ -61,8 +61,10 @@ class ArchitectureOptions:
             table and the head; "slim" (TF-slim, the paper's sizes) expands by the ratio exp / in
             from the rounded input width and never narrows the head.
         stem_width: Channels of the first convolution; None scales the paper's by the width.
+        stem_stride: Stride of the first convolution: 2, or 1 as in networks for small images.
         head_width: V2 and V3: channels before the classifier (V3: at width 1, then scaled by the
             width rule); None is the paper's, 1024 for V3-Small.
+        hidden_width: V3: channels before the classifier, not scaled; None scales `head_width`.
         dilated: V3: the last three blocks have dilation 2 instead of a stride (segmentation).
         reduced_tail: V3: the last three blocks and the head have half the width (segmentation).
         se_gate: V3: "hard-sigmoid" as published, or "sigmoid" with BatchNorm inside the squeeze.
@@ -76,7 +78,9 @@ class ArchitectureOptions:
     round_nearest: int = 8
     width_rule: Literal["torchvision", "slim"] = "torchvision"
     stem_width: int | None = None
+    stem_stride: int = 2
     head_width: int | None = None
+    hidden_width: int | None = None
     dilated: bool = False
     reduced_tail: bool = False
     se_gate: Literal["hard-sigmoid", "sigmoid"] = "hard-sigmoid"
@@ -106,7 +110,12 @@ def _option_tag(name: str, value: object) -> str:
         return name.replace("_", "-")
     if isinstance(value, str):
         return value
-    prefixes = {"kernels_per_layer": "kernels", "round_nearest": "round", "norm_eps": "eps"}
+    prefixes = {
+        "kernels_per_layer": "kernels",
+        "norm_eps": "eps",
+        "round_nearest": "round",
+        "stem_stride": "stem-stride",
+    }
     return f"{prefixes.get(name, name.removesuffix('_width'))}{value}"
 
 

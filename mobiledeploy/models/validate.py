@@ -14,8 +14,10 @@ MIN_RESOLUTION = 32  # five halvings leave one pixel in the last stage
 MAX_RESOLUTION = 4096
 MAX_WIDTH = 10.0
 
-_COMMON = frozenset({"rows", "stem_width", "norm_eps", "padding"})
-_V3 = _COMMON | {"head_width", "width_rule", "dilated", "reduced_tail", "se_gate"}
+_COMMON = frozenset({"rows", "stem_width", "stem_stride", "norm_eps", "padding"})
+_V3 = _COMMON | {
+    *("head_width", "hidden_width", "width_rule", "dilated", "reduced_tail", "se_gate"),
+}
 _OPTIONS: dict[Family, frozenset[str]] = {
     "v1": _COMMON | {"activation", "kernels_per_layer"},
     "v2": _COMMON | {"head_width", "round_nearest"},
@@ -83,7 +85,8 @@ def _validate_options(family: Family, options: ArchitectureOptions) -> None:
         _require(isinstance(value, bool), name, value, "true or false")
     _require_integer("kernels_per_layer", options.kernels_per_layer, at_least=1)
     _require_integer("round_nearest", options.round_nearest, at_least=1)
-    for name in ("stem_width", "head_width"):
+    _require_integer("stem_stride", options.stem_stride, at_least=1, at_most=2)
+    for name in ("stem_width", "head_width", "hidden_width"):
         value = getattr(options, name)
         if value is not None:
             _require_integer(name, value, at_least=1)

@@ -293,10 +293,47 @@ def test_unusual_stem_and_head_widths_are_found(saved):
     assert info.architecture == options
 
 
-def test_an_unusual_width_is_found(saved):
-    spec = ModelSpec(family="v1", width=0.57, num_classes=7)
+@pytest.mark.parametrize(
+    ("family", "width", "options"),
+    [
+        ("v1", 0.57, {}),
+        ("v1", 0.37, {"stem_width": 24}),
+        ("v2", 0.33, {}),
+        ("v2", 2.13, {}),
+        ("v2", 0.33, {"round_nearest": 4}),
+        ("v2", 0.5, {"head_width": 500}),
+        ("v3-small", 0.33, {}),
+        ("v3-small", 0.5, {"hidden_width": 100}),
+        ("v3-small", 1.0, {"hidden_width": 100}),
+        ("v3-small", 1.0, {"head_width": 640}),
+        ("v3-small", 0.75, {"width_rule": "slim", "hidden_width": 333}),
+        ("v3-large", 0.35, {"stem_width": 24, "hidden_width": 1000}),
+    ],
+)
+def test_widths_are_read_from_the_tensors(family, width, options, saved):
+    """Any width multiplier, and the channels of stem, head and hidden layer at any width."""
+    architecture = ArchitectureOptions(**options)
+    spec = ModelSpec(family=family, width=width, num_classes=7, architecture=architecture)
     info = inspect_checkpoint(saved(distinct(spec).state_dict()), create_on_meta)
-    assert (info.family, info.width) == ("v1", 0.57)
+    assert (info.family, info.width, info.architecture) == (family, width, architecture)
+
+
+def test_a_network_for_small_images_is_loaded_with_its_strides(saved):
+    """As in kuangliu/pytorch-cifar: stem and first stage have stride 1, which no tensor shows."""
+    rows = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1))
+    rows += ((6, 160, 3, 2), (6, 320, 1, 1))
+    options = ArchitectureOptions(stem_stride=1, rows=rows)
+    spec = ModelSpec(family="v2", width=0.5, num_classes=10, resolution=32, architecture=options)
+    trained = distinct(spec)
+    path = saved(trained.state_dict())
+    asked = ModelSpec(family="v2", resolution=32, weights=str(path), architecture=options)
+    found = resolve(asked, {"family", "resolution", "architecture"}, create_on_meta)
+    assert replace(found.spec, weights="imagenet") == spec
+    module = create(found.spec)
+    load_weights(module, found.spec)
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(module(image), trained(image), rtol=0, atol=0)
+    assert module.features[:3](image).shape[2:] == (32, 32)
 
 
 @pytest.mark.parametrize("family", ["v1", "v2", "v3-large", "v3-small"])

@@ -134,6 +134,10 @@ def test_an_invalid_specification_is_refused_with_the_field(change, message):
         ("v1", {"kernels_per_layer": 0}, "kernels_per_layer is 0"),
         ("v2", {"round_nearest": 0}, "round_nearest is 0"),
         ("v2", {"head_width": 0}, "head_width is 0"),
+        ("v2", {"hidden_width": 100}, "v2 has no architecture option hidden_width"),
+        ("v3-small", {"hidden_width": 0}, "hidden_width is 0"),
+        ("v2", {"stem_stride": 4}, "stem_stride is 4; .* at least 1 and at most 2"),
+        ("v2", {"stem_stride": True}, "stem_stride is True"),
         ("v3-large", {"width_rule": "wide"}, "width_rule is 'wide'"),
         ("v3-large", {"se_gate": "relu"}, "se_gate is 'relu'"),
         ("v3-large", {"dilated": 1}, "dilated is 1; .* true or false"),
@@ -160,6 +164,21 @@ def test_an_invalid_architecture_is_refused_with_the_option(family, options, mes
         create(spec)
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_stem_of_stride_1_keeps_the_resolution(family):
+    options = ArchitectureOptions(stem_stride=1)
+    module = create(ModelSpec(family=family, architecture=options, **TINY))
+    side = TINY["resolution"]
+    assert module.features[0](torch.zeros(1, 3, side, side)).shape[2:] == (side, side)
+
+
+@pytest.mark.parametrize("width", [0.5, 1.0])
+def test_the_hidden_width_is_not_scaled(width):
+    options = ArchitectureOptions(hidden_width=100)
+    spec = ModelSpec(family="v3-small", width=width, num_classes=7, architecture=options)
+    assert create(spec).classifier[3].weight.shape == (7, 100)
+
+
 def test_the_name_contains_every_difference_from_the_published_network():
     plain = ModelSpec(family="v3-small")
     changes = [
@@ -179,6 +198,8 @@ def test_the_name_contains_every_difference_from_the_published_network():
                 {"width_rule": "slim"},
                 {"head_width": 1280},
                 {"stem_width": 32},
+                {"stem_stride": 1},
+                {"hidden_width": 100},
                 {"dilated": True},
                 {"reduced_tail": True},
                 {"se_gate": "sigmoid"},
