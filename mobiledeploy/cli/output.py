@@ -54,16 +54,13 @@ def console() -> Console:
     return Terminal(stderr=True, highlight=False, markup=False, emoji=False)
 
 
-@cache
-def _stdout_console() -> Console:
-    from rich.console import Console
-
-    return Console(highlight=False, markup=False, emoji=False)
-
-
 def results() -> Console:
     """Return the console for results: stdout, or stderr while stdout is reserved."""
-    return console() if _stdout_is_reserved else _stdout_console()
+    from rich.console import Console
+
+    if _stdout_is_reserved:
+        return console()
+    return Console(highlight=False, markup=False, emoji=False)
 
 
 def reserve_stdout(*documents: Path | None) -> None:
@@ -79,11 +76,14 @@ def print_result(*texts: str | Text, separator: str = " ") -> None:
 
 def print_table(table: Table) -> None:
     """Print a table of results; in a narrow window lines overflow rather than lose figures."""
-    width = max(results().width, TABLE_WIDTH)
-    with results().capture() as captured:
-        results().print(table, width=width, crop=False, soft_wrap=False)
+    from rich.segment import Segments
+
+    target = results()
+    options = target.options.update_width(max(target.width, TABLE_WIDTH))
+    with target.capture() as captured:
+        target.print(Segments(target.render(table, options)), end="", crop=False)
     for line in captured.get().splitlines():
-        results().out(line.rstrip(), highlight=False)
+        target.out(line.rstrip(), highlight=False)
 
 
 def print_note(text: str) -> None:

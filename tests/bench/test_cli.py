@@ -9,7 +9,7 @@ import pytest
 from mobiledeploy.cli import _run
 
 
-def test_the_table_goes_to_stderr_and_the_document_to_stdout(float_onnx, capsys):
+def test_the_table_goes_to_stderr_if_the_document_has_stdout(float_onnx, capsys):
     assert _run(["bench", str(float_onnx), str(float_onnx), "--runs", "6", "--json", "-"]) == 0
     captured = capsys.readouterr()
     document = json.loads(captured.out)
@@ -26,7 +26,7 @@ def test_the_document_can_go_to_a_file(float_onnx, tmp_path, capsys):
     assert _run(["bench", str(float_onnx), *options]) == 0
     (measurement,) = json.loads(path.read_text())["measurements"]
     assert (measurement["threads"], measurement["warmup"]) == (2, 1)
-    assert capsys.readouterr().out == ""
+    assert "float.onnx" in capsys.readouterr().out
 
 
 def test_a_document_that_cannot_be_written_is_told_before_the_measurement(float_onnx, capsys):
@@ -57,9 +57,9 @@ def test_a_baseline_of_other_circumstances_is_refused_before_anything_is_measure
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (["--min-sqnr", "200"], "--min-sqnr is for a device's outputs"),
+        (["--min-sqnr", "200"], "--min-sqnr compares a device's outputs"),
         (["--max-regress", "5%"], "which was not given"),
-        (["--runs", "3", "--duration", "2"], "--duration is in place of --runs"),
+        (["--runs", "3", "--duration", "2"], "--duration and --runs exclude one another"),
     ],
 )
 def test_options_that_would_mean_nothing_are_refused(float_onnx, options, said, capsys):
@@ -86,8 +86,8 @@ def test_an_x86_machine_says_that_it_is_no_phone(float_onnx, monkeypatch, capsys
         return " ".join(captured.err.split()), json.loads(captured.out)["notes"]
 
     text, notes = on("x86_64")
-    assert "says nothing about a phone" in text
-    assert "says nothing about a phone" in notes[0]
+    assert "does not predict phone latency" in text
+    assert "does not predict phone latency" in notes[0]
     text, notes = on("aarch64")
     assert "phone" not in text
     assert notes == []
