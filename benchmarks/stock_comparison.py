@@ -41,6 +41,7 @@ CHART = DOCS / "assets" / "stock-quantizers.svg"
 COMMAND = "MOBILEDEPLOY_SHARED=../shared python benchmarks/stock_comparison.py measure"
 STOCK_IMAGES = 100  # min-max calibration gets worse with more images
 RUNS = 150
+COLOURS = {"float": "#9aa0a6", "mobiledeploy": "#00897b"}
 
 
 def main() -> None:
@@ -133,27 +134,35 @@ def table(document: dict[str, Any]) -> str:
 
 
 def draw_chart() -> None:
-    """Draw top-1, size and latency of the artifacts as bars."""
-    mpl.rcParams.update({"svg.fonttype": "none", "svg.hashsalt": "mobiledeploy", "font.size": 10})
-    mpl.rcParams["font.family"] = ["Helvetica", "Arial", "DejaVu Sans", "sans-serif"]
-    document = json.loads(RESULTS.read_text())
-    artifacts = document["artifacts"]
+    """Draw accuracy, size and latency of the artifacts."""
+    mpl.rcParams.update(
+        {"svg.hashsalt": "mobiledeploy", "font.size": 10}
+    )  # the same bytes each time
+    artifacts = json.loads(RESULTS.read_text())["artifacts"]
     names = [f"{each['quantizer']} (.{each['format']})" for each in artifacts]
-    colours = ["#9aa0a6", "#5f7d95", "#5f7d95", "#00897b", "#00897b"]
-    panels: list[tuple[str, list[float], str, tuple[float, float]]] = [
-        ("Top-1 accuracy", [a["top1"] for a in artifacts], "{:.3f}", (0.7, 0.86)),
-        ("Size, MB", [a["size_bytes"] / 1e6 for a in artifacts], "{:.2f}", (0, 17.5)),
-        ("Latency, relative to float", [a["ratio"] for a in artifacts], "{:.2f}", (0, 1.22)),
+    colours = [COLOURS.get(each["quantizer"], "#5f7d95") for each in artifacts]
+    figure, (top1, *bars) = plt.subplots(1, 4, figsize=(11, 2.6), sharey=True)
+    accuracies = [each["top1"] for each in artifacts]
+    top1.scatter(accuracies, names, color=colours, s=60, zorder=2)  # dots: the axis leaves out zero
+    for name, value in zip(names, accuracies, strict=True):
+        top1.annotate(
+            f"{value:.3f}", (value, name), (7, 0), textcoords="offset points", va="center"
+        )
+    top1.set(xlim=(min(accuracies) - 0.01, max(accuracies) + 0.025), title="Top-1 accuracy")
+    figures: list[tuple[str, str, list[float]]] = [
+        ("Classes changed, %", "{:.1f}", [100 * (1 - each["agreement"]) for each in artifacts]),
+        ("Size, MB", "{:.2f}", [each["size_bytes"] / 1e6 for each in artifacts]),
+        ("Latency, float = 1", "{:.2f}", [each["ratio"] for each in artifacts]),
     ]
-    figure, axes = plt.subplots(1, len(panels), figsize=(9.6, 2.6), sharey=True)
-    for axis, (title, values, form, limits) in zip(axes, panels, strict=True):
-        bars = axis.barh(names, values, color=colours, height=0.7)
-        axis.bar_label(bars, [form.format(value) for value in values], padding=3)
-        axis.set_title(title, fontsize=11, loc="left")
-        axis.set_xlim(*limits)
+    for axis, (title, form, values) in zip(bars, figures, strict=True):
+        drawn = axis.barh(names, values, color=colours, height=0.7)
+        axis.bar_label(drawn, [form.format(value) for value in values], padding=3)
+        axis.set(xlim=(0, 1.25 * max(values)), title=title)
+    for axis in (top1, *bars):
+        axis.title.set_fontsize(11)
         axis.spines[["top", "right"]].set_visible(False)
         axis.tick_params(axis="y", length=0)
-    axes[0].invert_yaxis()
+    top1.invert_yaxis()
     figure.tight_layout()
     CHART.parent.mkdir(exist_ok=True)
     figure.savefig(CHART, metadata={"Date": None})

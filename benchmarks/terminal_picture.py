@@ -12,6 +12,7 @@ import pty
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -69,17 +70,17 @@ def _output_of(command: tuple[str, ...], folder: Path) -> Iterator[bytes]:
 
 def _line(screen: pyte.Screen, row: int) -> Text:
     """Return a row of the emulated screen with its colours."""
+    cells = [screen.buffer[row][column] for column in range(screen.columns)]
     text = Text()
-    for column in range(screen.columns):
-        cell = screen.buffer[row][column]
-        style = Style(
-            color=None if cell.fg == "default" else cell.fg.replace("bright", "bright_"),
-            bold=cell.bold,
-            italic=cell.italics,
-        )
-        text.append(cell.data, style)
+    for style, group in groupby(cells, key=_style):
+        text.append("".join(cell.data for cell in group), style)
     text.rstrip()
     return text
+
+
+def _style(cell: pyte.screens.Char) -> Style:
+    colour = None if cell.fg == "default" else cell.fg.replace("bright", "bright_")
+    return Style(color=colour, bold=cell.bold, italic=cell.italics)
 
 
 if __name__ == "__main__":
