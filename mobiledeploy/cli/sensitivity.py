@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 _MEASURED = 32
 _LISTED = 15
-_LABELLED = 6
 
 
 def sensitivity(
@@ -137,21 +136,7 @@ def _write(report: SensitivityReport, json_path: Path | None, plot: Path | None)
 
 
 def _chart(report: SensitivityReport) -> str:
-    """Return a bubble per layer: its price in MACs, its gain, and by area its own noise."""
-    from mobiledeploy.utils.bubble_chart import Bubble, bubble_chart
+    """Return an SVG with a bar per layer: how much keeping it in float would gain."""
+    from mobiledeploy.quantization.sensitivity_chart import sensitivity_chart
 
-    return bubble_chart(
-        [
-            Bubble(
-                x=100 * layer.macs_share,
-                y=layer.gain_db,
-                area=10 ** (-layer.only_sqnr_db / 10),
-                label=layer.name,
-                group=layer.kind,
-                labelled=rank < _LABELLED,
-            )
-            for rank, layer in enumerate(report.layers)
-        ],
-        x_title="share of multiply-accumulates, % (bubble: noise with it alone in int8)",
-        y_title="dB gained by keeping it in float",
-    )
+    return sensitivity_chart(report)

@@ -1,213 +1,184 @@
-"""A parity report as one HTML file that needs nothing else: no script, no font, no request.
+"""A parity report as one self-contained HTML page.
 
-In: a `ParityReport` and the manifest's document. Out: the page. Verdict first; then the ladder, the
-images to look at, the layers, the encodings, and what all of it was made from.
-
-Invariant: whatever comes from users (names, paths, labels) is escaped.
+The verdict comes first; then the ladder, the worst images, the layers, the encodings and the
+provenance. `parity.html.jinja` is the template.
 """
 
 from __future__ import annotations
 
 import base64
-from html import escape
-from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from mobiledeploy.network import describe_images
-from mobiledeploy.parity.report.plot import layer_plot
-from mobiledeploy.parity.report.rows import headline, images_used, loss, notes, rows, title
-from mobiledeploy.parity.report.table import figures_table
+from mobiledeploy.parity.report.layer_chart import layer_chart, worst_layers
+from mobiledeploy.parity.report.rows import (
+    decibels,
+    headline,
+    images_used,
+    loss,
+    notes,
+    rows,
+    title,
+)
+from mobiledeploy.utils.html.page import render
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping
 
-    from mobiledeploy.parity.types import LayerNoise, ParityReport, Prediction, WorstImage
+    from mobiledeploy.parity.types import ComparedArtifact, Metrics, ParityReport, Rung
+
+    Values = Mapping[str, float]
 
 _LAYERS = 12
-_POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+class Fact(NamedTuple):
+    """A figure of the banner, with what it is and what else belongs to it."""
+
+    name: str
+    value: str
+    detail: str
 
 
 def to_html(report: ParityReport, manifest: Mapping[str, Any]) -> str:
     """Return the page.
 
     Args:
-        report: With layers and worst images where they were asked for.
-        manifest: Of the first artifact: encodings and provenance.
+        report: With layers and worst images, if they are to be shown.
+        manifest: The manifest of the first artifact, as parsed: encodings and provenance.
     """
-    style = resources.files("mobiledeploy.parity.report").joinpath("style.css").read_text("utf-8")
-    name = escape(report.network)
-    return "\n".join(
-        (
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">',
-            f"<title>{escape(headline(report))}: {name}</title>",
-            f"<style>{style}</style></head><body>",
-            _verdict(report),
-            _ladder(report),
-            figures_table(report),
-            _images(report.worst_images),
-            _layers(report.layers, report.first_noisy_layer),
-            _encodings(manifest.get("encodings", {})),
-            _provenance(report, manifest),
-            "</body></html>\n",
+    return render(
+        "parity/report/parity.html.jinja",
+        report=report,
+        headline=headline(report),
+        images=images_used(report),
+        failures=[(title(rung, report), text) for rung in report.rungs for text in rung.failures],
+        facts=list(_facts(report)),
+        loss=loss(report),
+        notes=notes(report),
+        rows=rows(report),
+        metric_names=list(_METRICS),
+        comparisons=list(_comparisons(report)),
+        picture=lambda image: base64.b64encode(image.thumbnail).decode(),
+        layer_chart=layer_chart(report.layers) if report.layers else "",
+        worst_layers=worst_layers(report.layers, _LAYERS),
+        encodings=list(_encodings(manifest)),
+        provenance=list(_provenance(report, manifest)),
+    )
+
+
+def _facts(report: ParityReport) -> Iterator[Fact]:
+    """Yield what the network was before and what it is now."""
+    first = report.rungs[0]
+    last = next((rung for rung in reversed(report.rungs) if rung.against("float")), None)
+    sizes = [artifact.size_bytes for artifact in report.artifacts]
+    if sizes and report.float_bytes:
+        yield Fact(
+            "size",
+            f"{report.float_bytes / 1e6:.2f} → {min(sizes) / 1e6:.2f} MB",
+            "float32 weights → "
+            + ", ".join(f"{a.size_bytes / 1e6:.2f} MB {_suffix(a)}" for a in report.artifacts),
         )
-    )
-
-
-def _verdict(report: ParityReport) -> str:
-    failures = [
-        f"<li><b>{escape(title(rung, report))}</b>: {escape(text)}</li>"
-        for rung in report.rungs
-        for text in rung.failures
-    ]
-    failures += [f"<li><b>baseline</b>: {escape(text)}</li>" for text in report.regressions or ()]
-    listed = f'<ul class="failures">{"".join(failures)}</ul>' if failures else ""
-    listed_notes = "".join(f"<p>{escape(note)}</p>" for note in notes(report))
-    return (
-        f'<header class="verdict{"" if report.passed else " bad"}"><h1>{escape(headline(report))}'
-        f"</h1><p>{escape(report.network)}, {report.precision},"
-        f" on {escape(images_used(report))}</p>"
-        f"{listed}<p>{escape(loss(report))}</p>{listed_notes}</header>"
-    )
-
-
-def _ladder(report: ParityReport) -> str:
-    labels = ("rung", "held against", "figures", "against float", "top-1", "verdict")
-    body = []
-    for row in rows(report):
-        cells = (row.rung, row.against, row.metrics, row.versus_float, row.accuracy, row.verdict)
-        body.append(
-            "<tr>"
-            + "".join(
-                f'<td data-label="{label}"{_class(cell)}>{escape(cell)}</td>'
-                for label, cell in zip(labels, cells, strict=True)
-            )
-            + "</tr>"
+    if last is None:
+        return
+    if first.accuracy is not None and last.accuracy is not None:
+        change = 100 * (last.accuracy - first.accuracy)
+        yield Fact(
+            "top-1 accuracy",
+            f"{first.accuracy:.1%} → {last.accuracy:.1%}",
+            f"{change:+.1f} percentage points, float → {last.title}",
         )
-    return (
-        "<h2>The ladder</h2><p>From float to the device, each rung held against the one that it"
-        " must equal or follow: by SQNR and agreement of the first class, or by how many logits"
-        " differ.</p>"
-        f'<table class="ladder"><thead>{_heading(labels)}</thead><tbody>{"".join(body)}</tbody>'
-        "</table>"
+    yield from _closeness(last)
+
+
+def _closeness(last: Rung) -> Iterator[Fact]:
+    """Yield how close the last rung is to float and to what it must equal."""
+    versus_float = last.against("float")
+    if versus_float is not None and versus_float.metrics:
+        found = versus_float.metrics
+        low, high = found["top1_agreement_low"], found["top1_agreement_high"]
+        sqnr = decibels(found["sqnr_db"])
+        yield Fact(
+            "top-1 agreement with float",
+            f"{found['top1_agreement']:.1%}",
+            f"95% interval {low:.1%} to {high:.1%}; SQNR {sqnr}",
+        )
+    integers = last.against("integers")
+    if integers is not None and integers.metrics:
+        found = integers.metrics
+        yield Fact(
+            "differing logits",
+            f"{found['differing_logits']:.0f}",
+            f"of {found['logits']:.0f}, against the integer reference",
+        )
+
+
+def _suffix(artifact: ComparedArtifact) -> str:
+    return f".{artifact.file.rpartition('.')[2]}"
+
+
+def _share(name: str) -> Callable[[Values], str]:
+    """Return a function that shows a share with its interval."""
+    return lambda found: (
+        f"{found[name]:.3f} ({found[f'{name}_low']:.3f} to {found[f'{name}_high']:.3f})"
     )
 
 
-def _class(cell: str) -> str:
-    return f' class="{cell}"' if cell in ("passed", "FAILED") else ""
+def _number(name: str, form: str) -> Callable[[Values], str]:
+    return lambda found: format(found[name], form) if name in found else ""
 
 
-def _images(images: Sequence[WorstImage]) -> str:
-    if not images:
-        return ""
-    figures = "".join(_figure(image) for image in images)
-    return (
-        "<h2>Images to look at</h2><p>Where the last rung is farthest from float: changed classes"
-        " first, by how sure float was. A change at a margin of 0.01 is a coin toss, one at 5 a"
-        f' bug.</p><div class="images">{figures}</div>'
-    )
+_METRICS: Mapping[str, Callable[[Values], str]] = {
+    "SQNR": lambda found: decibels(found["sqnr_db"]),
+    "top-1 agreement (95%)": _share("top1_agreement"),
+    "top-5 agreement (95%)": _share("top5_agreement"),
+    "changed classes": _number("flips", ".0f"),
+    "largest margin": _number("worst_flip_margin", ".2f"),
+    "mean regret": _number("margin_weighted_flips", ".4f"),
+    "KL, nats": _number("kl_divergence", ".4f"),
+    "cosine": _number("cosine_similarity", ".5f"),
+    "largest difference": _number("max_abs_difference", ".3g"),
+    "in steps": _number("max_steps_apart", ".1f"),
+    "mean difference": _number("mean_abs_difference", ".3g"),
+    "mean, in steps": _number("mean_steps_apart", ".2f"),
+}
 
 
-def _figure(image: WorstImage) -> str:
-    picture = base64.b64encode(image.thumbnail).decode()
-    name = escape(image.name).replace("_", "_<wbr>")  # names of files break at underscores
-    truth = f"<br>labelled {escape(image.label)}" if image.label else ""
-    changed = f"margin {image.margin:.2f}" if image.margin else "same class"
-    figures = f"{changed}, KL&nbsp;{image.kl_divergence:.3f}"
-    return (
-        f'<figure><div class="head"><img alt="" src="data:image/webp;base64,{picture}"><div>'
-        f"<b>{name}</b>{truth}<br>{figures}</div></div>"
-        f'<div class="guesses"><div><span>float</span>{_guesses(image.float_top5)}</div>'
-        f"<div><span>last rung</span>{_guesses(image.top5)}</div></div></figure>"
-    )
+def _comparisons(report: ParityReport) -> Iterator[tuple[str, str, list[str]]]:
+    """Yield each comparison: its rung, the reference, and all metrics as text."""
+    for rung in report.rungs:
+        for comparison in rung.comparisons:
+            if comparison.metrics:
+                on = ", calibration images" if comparison.images == "calibration" else ""
+                yield title(rung, report), comparison.reference + on, _cells(comparison.metrics)
 
 
-def _guesses(guesses: Iterable[Prediction]) -> str:
-    items = (f"<li>{escape(g.label)}&nbsp;<i>{g.probability:.0%}</i></li>" for g in guesses)
-    return f"<ol>{''.join(items)}</ol>"
+def _cells(metrics: Metrics) -> list[str]:
+    return [show(cast("Values", metrics)) for show in _METRICS.values()]
 
 
-def _layers(layers: Sequence[LayerNoise], bad: str) -> str:
-    if not layers:
-        return ""
-    worst = sorted(layers, key=lambda layer: -layer.sqnr_drop_db)[:_LAYERS]
-    told = f" <b>The first that loses too much by itself is {escape(bad)}.</b>" if bad else ""
-    body = "".join(
-        f'<tr><td>{escape(layer.name)}</td><td class="number">{layer.sqnr_drop_db:.1f}</td>'
-        f'<td class="number">{layer.sqnr_db:.1f}</td>'
-        f'<td class="number">{layer.own_sqnr_db:.1f}</td></tr>'
-        for layer in worst
-    )
-    heading = (
-        '<tr><th>layer</th><th class="number">lost, dB</th><th class="number">SQNR, dB</th>'
-        '<th class="number">its own</th></tr>'
-    )
-    return (
-        "<h2>Layer by layer</h2><p>Line: SQNR against float behind each layer, in dB. Bars: what it"
-        f" would be if the layer were the only one that rounds.{told}</p>"
-        f"{layer_plot(layers)}"
-        f"<p>The {len(worst)} layers that lose most:</p>"
-        f'<div class="wide"><table><thead>{heading}</thead><tbody>{body}</tbody></table></div>'
-    )
-
-
-def _encodings(encodings: Mapping[str, Mapping[str, Any]]) -> str:
-    if not encodings:
-        return ""
-    body = []
-    for name, encoding in encodings.items():
+def _encodings(manifest: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each activation with its range, scale and zero-point."""
+    for name, encoding in manifest.get("encodings", {}).items():
         scale, zero_point = float(encoding["scale"]), int(encoding["zero_point"])
         low, high = (-128 - zero_point) * scale, (127 - zero_point) * scale
-        body.append(
-            f'<tr><td>{escape(name)}</td><td class="number">{low:.4g}</td>'
-            f'<td class="number">{high:.4g}</td><td class="number">{scale:.6g}</td>'
-            f'<td class="number">{zero_point}</td></tr>'
-        )
-    heading = (
-        '<tr><th>activation</th><th class="number">from</th><th class="number">to</th>'
-        '<th class="number">scale</th><th class="number">zero-point</th></tr>'
-    )
-    return (
-        f"<h2>Encodings</h2><details><summary>{len(encodings)} activations</summary>"
-        f'<div class="wide"><table><thead>{heading}</thead><tbody>{"".join(body)}</tbody></table>'
-        "</div></details>"
-    )
+        yield name, [f"{low:.4g}", f"{high:.4g}", f"{scale:.6g}", str(zero_point)]
 
 
-def _provenance(report: ParityReport, manifest: Mapping[str, Any]) -> str:
+def _provenance(
+    report: ParityReport, manifest: Mapping[str, Any]
+) -> Iterator[tuple[str, str, str | None]]:
+    """Yield what the artifacts were made from: a name, a description, and a sha256 or None."""
     weights, calibration = manifest.get("weights", {}), manifest.get("calibration", {})
-    recipe, tools = (
-        ", ".join(f"{key} {value}" for key, value in (manifest.get(name) or {}).items())
-        for name in ("recipe", "tool_versions")
-    )
-    facts: list[tuple[str, object, str | None]] = [
-        ("weights", f"{weights.get('source')}, {weights.get('origin')}", weights.get("sha256")),
-        (
-            "calibration",
-            calibration and describe_images(calibration["count"], calibration["source"]),
-            calibration.get("sha256"),
-        ),
-        ("recipe", recipe, None),
-        ("compared on", images_used(report), report.data.sha256),
-        ("tools", tools, None),
-        *(
-            (a.file, f"{a.size_bytes:,} bytes, run by {a.runtime}", a.sha256)
-            for a in report.artifacts
-        ),
-    ]
-    listed = "".join(
-        f"<dt>{escape(name)}</dt><dd>{escape(str(value))}{_digest(sha256)}</dd>"
-        for name, value, sha256 in facts
-        if value
-    )
-    return f"<h2>What it was made from</h2><dl>{listed}</dl>"
-
-
-def _digest(sha256: str | None) -> str:
-    return f"<br><code>sha256 {escape(sha256)}</code>" if sha256 else ""
-
-
-def _heading(labels: Iterable[str]) -> str:
-    return f"<tr>{''.join(f'<th>{label}</th>' for label in labels)}</tr>"
+    if weights:
+        yield "weights", f"{weights['source']}, {weights['origin']}", weights.get("sha256")
+    if calibration:
+        images = describe_images(calibration["count"], calibration["source"])
+        yield "calibration", images, calibration.get("sha256")
+    for name, key in (("recipe", "recipe"), ("tools", "tool_versions")):
+        if fields := manifest.get(key):
+            yield name, ", ".join(f"{field} {value}" for field, value in fields.items()), None
+    yield "compared on", images_used(report), report.data.sha256
+    for artifact in report.artifacts:
+        description = f"{artifact.size_bytes:,} bytes, run by {artifact.runtime}"
+        yield artifact.file, description, artifact.sha256

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from junitparser import Error, Failure, JUnitXml, Skipped, TestCase, TestSuite
+
+from mobiledeploy.utils.xml_text import xml_text
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
     from mobiledeploy.parity.types import ParityReport, Rung
 
 _SUITE = "mobiledeploy parity"
-_FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def to_junit(report: ParityReport) -> str:
@@ -37,9 +37,9 @@ def error_to_junit(artifacts: Sequence[str], error: MobileDeployError) -> str:
     """Return an error that prevented the comparison as XML: one case per artifact."""
     cases = []
     for artifact in artifacts:
-        case = TestCase("load", _clean(artifact), 0.0)
-        result = Error(_clean(error.message), type(error).__name__)
-        result.text = _clean(error.remedy)
+        case = TestCase("load", xml_text(artifact), 0.0)
+        result = Error(xml_text(error.message), type(error).__name__)
+        result.text = xml_text(error.remedy)
         case.result = [result]
         cases.append(case)
     return _xml(cases, {})
@@ -48,15 +48,15 @@ def error_to_junit(artifacts: Sequence[str], error: MobileDeployError) -> str:
 def _rung_case(rung: Rung, network: str) -> TestCase:
     case = _case(rung.artifact or network, rung.name, rung.failures, rung.seconds)
     if rung.passed and rung.note:
-        case.result = [Skipped(_clean(f"Not checked: {rung.note}."))]
+        case.result = [Skipped(xml_text(f"Not checked: {rung.note}."))]
     return case
 
 
 def _case(class_name: str, name: str, failures: Sequence[str], seconds: float = 0.0) -> TestCase:
-    case = TestCase(name, _clean(class_name), round(seconds, 3))
+    case = TestCase(name, xml_text(class_name), round(seconds, 3))
     if failures:
-        result = Failure(_clean(failures[0]), "GateError")
-        result.text = _clean("\n".join(failures))
+        result = Failure(xml_text(failures[0]), "GateError")
+        result.text = xml_text("\n".join(failures))
         case.result = [result]
     return case
 
@@ -64,15 +64,10 @@ def _case(class_name: str, name: str, failures: Sequence[str], seconds: float = 
 def _xml(cases: list[TestCase], properties: Mapping[str, str]) -> str:
     suite = TestSuite(_SUITE)
     for name, value in properties.items():  # the schema wants them before the cases
-        suite.add_property(_clean(name), _clean(value))
+        suite.add_property(xml_text(name), xml_text(value))
     suite.add_testcases(cases)
     document = JUnitXml(_SUITE)
     document.add_testsuite(suite)
     document.update_statistics()  # type: ignore[no-untyped-call]
     text: str = document.tostring().decode()  # type: ignore[no-untyped-call]
     return f'<?xml version="1.0" encoding="UTF-8"?>\n{text}\n'
-
-
-def _clean(text: str) -> str:
-    """Return text with the characters that XML cannot hold replaced."""
-    return _FORBIDDEN.sub("\N{REPLACEMENT CHARACTER}", text)

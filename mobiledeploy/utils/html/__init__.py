@@ -1,0 +1,1 @@
+"""The base template, the style and the rendering of HTML pages."""
