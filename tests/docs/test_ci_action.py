@@ -96,9 +96,9 @@ def gate(project, run):
 
     def gate(**replaced):
         inputs = inputs_of(GATE["with"] | replaced)
-        ladder = step(ACTION["runs"]["steps"], "Climb the ladder")
+        ladder = step(ACTION["runs"]["steps"], "Check parity")
         environment = {name: evaluate(text, inputs) for name, text in ladder["env"].items()}
-        assert "${{" not in ladder["run"], "an input in a script could be a script itself"
+        assert "${{" not in ladder["run"], "an input pasted into a script could run as code"
         summary = {"GITHUB_STEP_SUMMARY": str(project / "summary.md")}
         return run(ladder["run"], environment | summary)
 
