@@ -8,8 +8,6 @@ ONNX Runtime under QEMU as three ARM processors: plain NEON, dot products, matri
 about ten minutes on two cores.
 """
 
-from mobiledeploy.pipeline.build import build, load_images
-from mobiledeploy.pipeline.deploy import deploy
 from mobiledeploy.utils.cpu_isa import limit_to_avx2
 
 limit_to_avx2()  # as the commands do; before torch and numpy are loaded
@@ -21,9 +19,11 @@ from pathlib import Path
 
 import numpy as np
 
-from mobiledeploy.devices.agent_session import arrays_of
+from mobiledeploy.devices.agent_session import decode_arrays
 from mobiledeploy.devices.open import open_device
 from mobiledeploy.devices.request import Request
+from mobiledeploy.pipeline.build import build, load_images
+from mobiledeploy.pipeline.deploy import deploy
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.utils.quiet import quietly
 
@@ -56,8 +56,10 @@ def main() -> None:
             for processor in PROCESSORS:
                 uri = QEMU.format(processor=processor, root=arguments.root.resolve())
                 with open_device(uri, timeout_s=3600) as device:
-                    *_, last = device.converse(request)
-                differing.append(np.count_nonzero(arrays_of(last)[0] != expected))
+                    *_, last = device.run_session(request)
+                differing.append(
+                    np.count_nonzero(decode_arrays(last["result"]["outputs"])[0] != expected)
+                )
         cells = " | ".join(str(count) for count in differing)
         print(f"| {family} {width}-{resolution} | {expected.size:,} | {cells} |", flush=True)
 

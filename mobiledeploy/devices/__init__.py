@@ -1,1 +1,1 @@
-"""Where artifacts run: here, over ssh, over adb, or by a command."""
+"""Devices that run artifacts: this machine, ssh, Android over adb, or any command."""

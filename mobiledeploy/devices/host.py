@@ -1,21 +1,20 @@
-"""What a machine is, and what its processor can do for int8.
-
-In: what the agent (or a phone's shell) reports, as the system spells it. Out: a `Host`.
-"""
+"""Describe a machine, and what its processor can do with int8."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mobiledeploy.devices.agent.machine import X86, describe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from mobiledeploy.devices.request import MachineReport
+
 ARM64 = frozenset({"aarch64", "arm64"})
 
-# Feature -> how Linux's /proc/cpuinfo and macOS's sysctl spell it.
+# Feature -> its names in Linux's /proc/cpuinfo and in macOS's sysctl.
 _LINUX_FLAGS = {
     "avx2": {"avx2"},
     "avx512": {"avx512f"},
@@ -30,62 +29,60 @@ _MACOS_FLAGS = {
     "dotprod": {"feat_dotprod"},
     "i8mm": {"feat_i8mm"},
 }
-
-
 # Linux's <asm/hwcap.h> for arm64: feature -> (which of the two words, bit).
 _HWCAP = {"dotprod": (0, 20), "i8mm": (1, 13)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Host:
-    """A machine.
+    """A machine that runs artifacts.
 
     Attributes:
-        architecture: As the kernel names it, for example "x86_64", "aarch64", "arm64".
-        model: The processor's name, or "" where the system does not tell.
+        architecture: The kernel's name for it, for example "x86_64", "aarch64", "arm64".
+        model: The processor's name; "" where the system does not report it.
         cores: Logical cores that a process may use.
-        features: Of "avx2", "avx512", "vnni", "dotprod", "i8mm", those it has; None where the
-            system does not tell.
-        place: Where it is: "local", or the device's URI.
+        features: Which of "avx2", "avx512", "vnni", "dotprod" and "i8mm" the processor has; None
+            where the system does not report them.
+        uri: "local", or the device's URI.
         os: The system's name and version.
-        python: The version of the interpreter there; "" where there is none.
-        emulated: Whether its processor is a program on another one.
-        runtimes: Name and version of what can be run there; None where it is not installed.
-        conditions: What its speed depends on (`agent.machine.conditions`).
+        python: The version of the device's interpreter; "" where there is none.
+        emulated: Whether the processor is emulated by another one.
+        runtimes: Versions of the packages that artifacts need, or paths of native runners; None
+            where one is missing.
+        conditions: What the processor's speed depends on (`agent.machine.conditions`).
     """
 
     architecture: str
     model: str
     cores: int
     features: frozenset[str] | None
-    place: str = "local"
+    uri: str = "local"
     os: str = ""
     python: str = ""
     emulated: bool = False
     runtimes: Mapping[str, str | None] = field(default_factory=dict)
-    conditions: Mapping[str, Any] = field(default_factory=dict)
+    conditions: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
-        """Return one line for people."""
-        return f"{self.place} ({self.model or 'unknown processor'}, {self.architecture})"
+        """Return the device and its processor in one line."""
+        return f"{self.uri} ({self.model or 'unknown processor'}, {self.architecture})"
 
 
 def describe_host() -> Host:
-    """Return what this machine is."""
-    return host_from("local", describe())
+    """Return the description of this machine."""
+    return host_from_report("local", describe())
 
 
-def host_from(place: str, report: Mapping[str, Any]) -> Host:
-    """Read what the agent reports (`agent.machine.describe`)."""
+def host_from_report(uri: str, report: MachineReport) -> Host:
+    """Return the machine that the agent describes (`agent.machine.describe`)."""
     parse = parse_sysctl if report["system"] == "Darwin" else parse_cpuinfo
     model, features = parse(report["processor"])
     emulated = False
-    if report["hwcap"] is not None:
-        # An emulator passes on its own machine's /proc/cpuinfo, but not its processor's word.
-        features = frozenset(
-            f for f, (word, bit) in _HWCAP.items() if report["hwcap"][word] >> bit & 1
-        )
+    hwcap = report["hwcap"]
+    if hwcap is not None:
+        # QEMU passes on the /proc/cpuinfo of the machine it runs on, but its own hwcap words.
+        features = frozenset(f for f, (word, bit) in _HWCAP.items() if hwcap[word] >> bit & 1)
         emulated = "vendor_id" in report["processor"]
         model = f"emulated on {model}" if emulated else model
     return Host(
@@ -93,29 +90,26 @@ def host_from(place: str, report: Mapping[str, Any]) -> Host:
         model=model,
         cores=report["cores"],
         features=features,
-        place=place,
+        uri=uri,
         os=report["os"],
         python=report["python"],
         emulated=emulated,
         runtimes=report["runtimes"],
-        conditions=report["conditions"],
+        conditions=dict(report["conditions"]),
     )
 
 
 def int8_caveat(host: Host) -> str:
-    """Return what has to be known about a machine's int8 latencies and logits; "" on ARM."""
+    """Return what limits the meaning of a machine's int8 figures; "" on ARM."""
     if host.emulated:
-        return "The processor is emulated: its logits are a real one's, its latencies are not."
+        return "The processor is emulated: its logits are valid, its latencies are not."
     if host.architecture.lower() not in X86:
         return ""
-    caveat = (
-        "These are latencies of an x86 processor. How much int8 gains here says nothing about a "
-        "phone: ARM multiplies int8 with other instructions, at other widths."
-    )
+    caveat = "x86 latency does not predict phone latency: x86 uses different int8 instructions."
     if host.features is not None and "vnni" not in host.features:
         caveat += (
-            " Without VNNI, ONNX Runtime's uint8 x int8 products would saturate at 16 bits: it "
-            "runs with session.x64quantprecision=1, exact and slower."
+            " Without VNNI, ONNX Runtime's uint8 x int8 products would saturate at 16 bits. It "
+            "runs with session.x64quantprecision=1 instead, which is exact and slower."
         )
     return caveat
 
@@ -123,8 +117,8 @@ def int8_caveat(host: Host) -> str:
 def parse_cpuinfo(text: str) -> tuple[str, frozenset[str] | None]:
     """Return the processor's name and features from Linux's /proc/cpuinfo.
 
-    x86 has "model name" and "flags", ARM64 "Features" and, for want of a name, numbers of the
-    implementer and the part.
+    x86 has the fields "model name" and "flags". ARM64 has "Features"; where it has no name, the
+    numbers of the implementer and the part stand in.
     """
     fields: dict[str, str] = {}
     for line in text.splitlines():

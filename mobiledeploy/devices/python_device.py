@@ -1,4 +1,4 @@
-"""A place where a command starts a Python: this machine, another one, or an emulated one."""
+"""Devices on which a command starts a Python, which then runs the agent."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import sys
 from typing import TYPE_CHECKING, Self
 
 from mobiledeploy.devices.agent import BOOTSTRAP
-from mobiledeploy.devices.agent_session import converse
-from mobiledeploy.devices.host import Host, host_from
+from mobiledeploy.devices.agent_session import run_session
+from mobiledeploy.devices.command_output import last_output
+from mobiledeploy.devices.host import Host, host_from_report
 from mobiledeploy.devices.qemu import plugin as qemu_plugin
 from mobiledeploy.errors import MobileDeployError, RuntimeFailedError, UsageError
 
@@ -16,19 +17,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from mobiledeploy.devices.request import Message, Request
-    from mobiledeploy.errors import MobileDeployError
 
 TIMEOUT_S = 600.0
 
 
 class PythonDevice:
-    """Runs the agent by a command.
+    """A device that runs the agent through a command.
 
     Args:
-        uri: What the user called it.
-        argv: Starts a Python over there that runs `agent.BOOTSTRAP`.
-        timeout_s: How long one session may take, and how long it may say nothing.
-        environment: Variables for the command, added to ours.
+        uri: The device as the user named it.
+        argv: Starts a Python on the device that runs `agent.BOOTSTRAP`.
+        timeout_s: How long a task may take, and how long a session may send nothing.
+        environment: Variables for the command, added to this process's.
     """
 
     def __init__(
@@ -47,47 +47,53 @@ class PythonDevice:
 
     @property
     def is_local(self) -> bool:
-        """Return whether this is the machine that we run on, as it is."""
+        """Return whether this device is the machine and the Python that mobiledeploy runs in."""
         return False
 
     @property
     def host(self) -> Host:
-        """Return what the machine said of itself, in the first session with it.
+        """Return the machine's description, from its first session.
 
         Raises:
-            RuntimeFailedError: it cannot be reached, or has no Python.
+            RuntimeFailedError: The device cannot be reached, or has no Python.
         """
         if self._host is None:
-            for _ in self._talk(None):
+            for _ in self._messages(None):
                 pass
         assert self._host is not None, "a session begins with hello"
         return self._host
 
-    def converse(self, request: Request) -> Iterator[Message]:
-        """Run one session; yield "loading", "progress", and the "result" as the last.
+    def run_session(self, request: Request) -> Iterator[Message]:
+        """Run one session; yield "loading" and "progress" messages, and "result" last.
 
         Raises:
-            MobileDeployError: it failed; nothing of it is left over there.
+            MobileDeployError: The session failed. Its files on the device are removed.
         """
-        for message in self._talk(request):
+        for message in self._messages(request):
             if "hello" not in message:
                 yield message
 
-    def explain(self, code: int, said: str, *, greeted: bool) -> MobileDeployError | None:  # noqa: ARG002 - for others
-        """Return an error for what the command's exit code and output mean, if they tell."""
+    def explain_exit(self, code: int, output: str, *, started: bool) -> MobileDeployError | None:  # noqa: ARG002 - subclasses use them
+        """Return an error for the command's exit code and output, or None if they are unknown.
+
+        Args:
+            code: The exit code.
+            output: What the command printed, other than messages.
+            started: Whether the agent had started.
+        """
         return None
 
-    def _talk(self, request: Request | None) -> Iterator[Message]:
-        for message in converse(
+    def _messages(self, request: Request | None) -> Iterator[Message]:
+        for message in run_session(
             self._argv,
             request,
-            place=self.uri,
+            uri=self.uri,
             timeout_s=self._timeout_s,
-            explain=self.explain,
+            explain_exit=self.explain_exit,
             environment=self._environment,
         ):
             if "hello" in message and self._host is None:
-                self._host = host_from(self.uri, message["hello"])
+                self._host = host_from_report(self.uri, message["hello"])
             yield message
 
     def __enter__(self) -> Self:
@@ -95,11 +101,11 @@ class PythonDevice:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close what was opened."""
+        """Close the connection, if there is one."""
 
 
 class LocalDevice(PythonDevice):
-    """The machine that we run on, with the Python and the runtimes that we run in."""
+    """This machine, with the Python and the runtimes that mobiledeploy runs in."""
 
     def __init__(self, *, timeout_s: float = TIMEOUT_S) -> None:
         super().__init__("local", [sys.executable, "-c", BOOTSTRAP], timeout_s=timeout_s)
@@ -110,19 +116,20 @@ class LocalDevice(PythonDevice):
         return True
 
 
-_LAST_WORDS = 5
-
-
 class CommandDevice(PythonDevice):
-    """`exec:COMMAND`: a command, its interpreter included, that takes Python's own arguments.
+    """`exec:COMMAND`, where COMMAND starts a Python and passes arguments on to it.
 
-    Its standard input must reach the interpreter (`docker run -i`). No shell is involved: COMMAND
-    is split as a shell would split it, and nothing in it is expanded.
+    The command's standard input must reach the interpreter (`docker run -i`). No shell is involved:
+    COMMAND is split into words as a shell would, and nothing in it is expanded.
 
     Args:
         uri: `exec:COMMAND`.
-        timeout_s: How long one session may take, and how long it may say nothing.
-        counts_instructions: Whether a QEMU in it is to load the plugin that counts.
+        timeout_s: How long a task may take, and how long a session may send nothing.
+        counts_instructions: Whether QEMU, if the command runs it, loads the counting plugin.
+
+    Raises:
+        UsageError: See `split_command`.
+        RuntimeFailedError: The plugin cannot be compiled.
     """
 
     def __init__(
@@ -135,16 +142,14 @@ class CommandDevice(PythonDevice):
             environment=qemu_plugin.environment() if counts_instructions else None,
         )
 
-    def explain(self, code: int, said: str, *, greeted: bool) -> MobileDeployError | None:
-        """Return an error for a command that ended before the agent began."""
-        if greeted:
+    def explain_exit(self, code: int, output: str, *, started: bool) -> MobileDeployError | None:
+        """Return an error for a command that ended before the agent started."""
+        if started:
             return None
-        words = "\n".join(said.strip().splitlines()[-_LAST_WORDS:])
         return RuntimeFailedError(
-            f"{self.uri} ended with code {code} before Python said anything."
-            + (f" It said:\n{words}" if words else ""),
-            remedy="The command must start a Python of version 3.9 or later, pass the arguments "
-            "that follow on to it, and leave its standard input and output connected.",
+            f"{self.uri} ended with code {code} before Python started.{last_output(output)}",
+            remedy="The command must start Python 3.9 or later, pass further arguments on to it, "
+            "and leave its standard input and output connected.",
         )
 
 
@@ -152,17 +157,18 @@ def split_command(uri: str) -> list[str]:
     """Return the argv of `exec:COMMAND`.
 
     Raises:
-        UsageError: it is empty, or a quotation in it has no end.
+        UsageError: The command is empty, or a quotation mark in it is not closed.
     """
     try:
         argv = shlex.split(uri.removeprefix("exec:"))
     except ValueError as error:
         raise UsageError(
-            f"{uri!r} cannot be split into a command and its arguments: {error}."
+            f"{uri!r} cannot be split into a command and its arguments: {error}.",
+            remedy="Close the quotation marks, or escape them.",
         ) from error
     if not argv:
         raise UsageError(
-            "exec: names no command.",
+            "exec: has no command.",
             remedy="For example: exec:'qemu-aarch64 -L ROOT ROOT/usr/bin/python3'",
         )
     return argv

@@ -1,8 +1,8 @@
 """A small device daemon that speaks the adb wire protocol, for the real adb client.
 
-What it serves: connect and authorization, `shell,v2` with exit codes, and the file transfer of
-`sync:` (stat, send, receive). Commands run in this machine's shell; paths under /data/local/tmp are
-those of a folder of the test's. After AOSP's packages/modules/adb: protocol.txt, SYNC.TXT and
+It serves connection and authorization, `shell,v2` with exit codes, and the file transfer of `sync:`
+(stat, send, receive). Commands run in this machine's shell; /data/local/tmp stands for a folder of
+the test. The protocol is described in AOSP's packages/modules/adb: protocol.txt, SYNC.TXT and
 shell_protocol.h.
 """
 
@@ -14,7 +14,7 @@ import subprocess
 import threading
 from pathlib import Path
 
-PLACE = "/data/local/tmp"
+FOLDER = "/data/local/tmp"
 VERSION, MAX_DATA = 0x01000000, 1 << 18
 STDOUT, STDERR, EXIT = 1, 2, 3
 BANNER = b"device::ro.product.name=test;ro.product.model=Test;features=shell_v2,cmd\0"
@@ -24,16 +24,16 @@ class Daemon:
     """One phone on loopback.
 
     Args:
-        folder: What /data/local/tmp is.
-        state: "device", "unauthorized" (it never accepts a key) or "offline" (it never answers).
+        folder: Stands for /data/local/tmp.
+        state: "device", "unauthorized" (it accepts no key) or "offline" (it never answers).
     """
 
     def __init__(self, folder: Path, state: str = "device") -> None:
         self.folder = folder
         self.state = state
-        self.cut_after_bytes: int | None = None  # of what is pushed, before the connection is cut
-        self.validate_result = False  # whether a byte of what is pushed is flipped
-        self.full = False  # whether the disk is
+        self.cut_after_bytes: int | None = None  # of a pushed file, then the connection is cut
+        self.flips_a_byte = False  # of every pushed file
+        self.disk_is_full = False
         self.environment: dict[str, str] = {}
         self._server = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
@@ -70,7 +70,7 @@ def _break(connection: socket.socket) -> None:
 
 
 class _Connection:
-    """One client's connection: messages in and out, and the streams that it opened."""
+    """The connection of one client: its messages and the streams that it opened."""
 
     def __init__(self, daemon: Daemon, connection: socket.socket) -> None:
         self.daemon = daemon
@@ -94,7 +94,7 @@ class _Connection:
             if self.daemon.state == "device":
                 self.send(b"CNXN", VERSION, MAX_DATA, BANNER)
             elif self.daemon.state == "unauthorized" and (command == b"CNXN" or arg0 != 3):
-                self.send(b"AUTH", 1, 0, bytes(20))  # a token to sign; no signature is good enough
+                self.send(b"AUTH", 1, 0, bytes(20))  # a token to sign; every signature is refused
         elif command == b"OPEN":
             stream = _Stream(self, self._next, arg0)
             self.streams[self._next] = stream
@@ -188,7 +188,7 @@ class _Stream:
             return data
 
     def _here(self, text: str) -> str:
-        return text.replace(PLACE, str(self.connection.daemon.folder))
+        return text.replace(FOLDER, str(self.connection.daemon.folder))
 
     def _shell(self, command: str) -> None:
         environment = os.environ | self.connection.daemon.environment
@@ -240,9 +240,9 @@ class _Stream:
                 Path(path).write_bytes(data[:limit])
                 self.connection.daemon.cut()
                 raise EOFError
-        if self.connection.daemon.full:
+        if self.connection.daemon.disk_is_full:
             return self._fail("write failed: No space left on device")
-        if self.connection.daemon.validate_result:
+        if self.connection.daemon.flips_a_byte:
             data = bytes([data[0] ^ 1]) + data[1:]
         Path(path).write_bytes(data)
         Path(path).chmod(int(mode) & 0o777)

@@ -1,7 +1,7 @@
-"""Real parts: ARM64 code under QEMU, an ssh server, the adb client.
+"""Fixtures with real programs: ARM64 code under QEMU, an ssh server, the adb client.
 
-Where a part is missing the tests that need it are skipped; with MOBILEDEPLOY_REQUIRE_DEVICES, which
-.ci/run sets, they fail.
+A test whose program is missing is skipped. It fails if MOBILEDEPLOY_REQUIRE_DEVICES is set, as
+.ci/run does.
 """
 
 import os
@@ -18,7 +18,7 @@ from sshd import start as start_sshd
 
 @pytest.fixture(scope="session")
 def arm64():
-    """Return the URI of an ARM64 Python, given the processor."""
+    """Return a function from a processor's name to the URI of an ARM64 Python."""
     qemu = program("qemu-aarch64", "qemu-user")
     root = os.environ.get("MOBILEDEPLOY_ARM64_ROOT")
     if not root:
@@ -29,7 +29,7 @@ def arm64():
 
 @pytest.fixture(scope="session")
 def ssh_server(tmp_path_factory):
-    """A real ssh server that knows our key; our client knows its host key."""
+    """A real ssh server that accepts the tests' key; the client knows its host key."""
     sshd = program("sshd", "openssh-server")
     program("ssh", "openssh-client")
     server, process = start_sshd(tmp_path_factory.mktemp("sshd"), sshd)
@@ -40,7 +40,7 @@ def ssh_server(tmp_path_factory):
 
 @pytest.fixture
 def ssh(ssh_server, monkeypatch):
-    """The server, reached by the real client with our own configuration; nothing may stay there."""
+    """The server, for the real client with the tests' configuration. No files may be left on it."""
     monkeypatch.setenv("PATH", f"{ssh_server.folder}/bin:{os.environ['PATH']}")
     ssh_server.configure_client()
     yield ssh_server
@@ -48,14 +48,9 @@ def ssh(ssh_server, monkeypatch):
     assert connections(os.getpid()) == []
 
 
-def quietly(argv, environment=None):
-    """Run a command whose success does not matter."""
-    subprocess.run(argv, env=environment, capture_output=True, timeout=240, check=False)
-
-
 @pytest.fixture(scope="session")
 def adb_server(tmp_path_factory):
-    """An adb server of the tests' own, with a key and a port of its own."""
+    """Variables for an adb server that only the tests use, with its own key and port."""
     adb = program("adb", "adb")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -70,7 +65,7 @@ def adb_server(tmp_path_factory):
 
 @pytest.fixture
 def phones(adb_server, tmp_path, monkeypatch):
-    """Connect phones: `phones(state)` returns the daemon of a new one."""
+    """Return a function that connects a phone in a given state and returns its daemon."""
     for name, value in adb_server.items():
         monkeypatch.setenv(name, value)
     connected = []
@@ -111,7 +106,7 @@ esac
 
 @pytest.fixture
 def phone(phones):
-    """One phone; nothing may be left on it."""
+    """One phone. No files may be left on it."""
     daemon = phones()
     yield daemon
     assert list(daemon.folder.iterdir()) == []
@@ -119,5 +114,5 @@ def phone(phones):
 
 @pytest.fixture(scope="session")
 def runners(tmp_path_factory):
-    """`executor_runner` and `onnxruntime_perf_test`."""
+    """The paths of `executor_runner` and `onnxruntime_perf_test`."""
     return write_runners(tmp_path_factory.mktemp("runners"))

@@ -1,7 +1,8 @@
-"""Stand-ins for the native runners: the flags and the output of the real ones, real inferences.
+"""Stand-ins for the native runners, with the flags and the output of the real ones.
 
-`executor_runner` of ExecuTorch 1.4 logs to stderr and writes raw outputs; `onnxruntime_perf_test`
-of ONNX Runtime prints a summary and writes one row per inference into its result file.
+They run real inferences. `executor_runner` of ExecuTorch 1.4 logs to stderr and writes raw outputs;
+`onnxruntime_perf_test` of ONNX Runtime prints a summary and writes a result file with one row per
+inference.
 """
 
 import stat
@@ -88,7 +89,7 @@ with open(result, "a") as rows:
 
 
 def write_runners(folder: Path) -> tuple[Path, Path]:
-    """Write both; return their paths."""
+    """Write both runners; return their paths."""
     paths = []
     for name, text in (("executor_runner", EXECUTOR_RUNNER), ("onnxruntime_perf_test", PERF_TEST)):
         path = folder / name

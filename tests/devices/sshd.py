@@ -1,4 +1,4 @@
-"""A real ssh server on loopback, with keys made for the test; nothing of the machine's is used."""
+"""A real ssh server on loopback, with its own keys and configuration."""
 
 import getpass
 import os
@@ -39,7 +39,7 @@ Host pi
 
 @dataclass
 class Server:
-    """A running server, and how the client of this process sees it."""
+    """A running server and the configuration of the client."""
 
     folder: Path
     port: int
@@ -50,23 +50,23 @@ class Server:
 
     @property
     def tmp(self) -> Path:
-        """Where temporary folders of sessions lie: nothing may be left in it."""
+        """The folder for the sessions' temporary files; nothing may be left in it."""
         return self.folder / "tmp"
 
     def configure_client(self, key: str = "key", known: str = "known_hosts") -> None:
-        """Choose what the client knows."""
+        """Choose the client's key and its file of known hosts."""
         text = SSH_CONFIG.format(folder=self.folder, key=key, known=known, port=self.port)
         (self.folder / "ssh_config").write_text(text)
 
     def cut_connections(self) -> None:
-        """Kill the processes that serve connections, as a network that breaks would."""
+        """Kill the processes that serve connections, which has the effect of a broken network."""
         pid = (self.folder / "pid").read_text().strip()
         for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
             os.kill(int(child), signal.SIGKILL)
 
 
 def start(folder: Path, sshd: str, *, environment: str = "") -> tuple[Server, subprocess.Popen]:
-    """Make keys, start a server, and a client's `ssh` in `folder`/bin that reads our config."""
+    """Make keys, start a server, and write `folder`/bin/ssh, which uses the test's config."""
     for name in ("host_key", "key", "other_key"):
         subprocess.run(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / name], check=True
@@ -87,7 +87,7 @@ def start(folder: Path, sshd: str, *, environment: str = "") -> tuple[Server, su
     client.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {folder}/ssh_config "$@"\n')
     client.chmod(0o755)
     if os.geteuid() == 0:
-        Path("/run/sshd").mkdir(exist_ok=True)  # where privileges are separated
+        Path("/run/sshd").mkdir(exist_ok=True)  # for privilege separation
     text = SSHD_CONFIG.format(folder=folder, port=port, environment=environment)
     (folder / "sshd_config").write_text(text)
     with (folder / "log").open("w") as log:

@@ -1,4 +1,4 @@
-"""What x86-64 computes in integers is what ARM64 computes, to the last bit of every logit."""
+"""Int8 logits on ARM64 equal the integer reference, bit for bit."""
 
 import functools
 
@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from real_parts import ARM_PROCESSORS, missing
 
-from mobiledeploy.devices.agent_session import arrays_of
+from mobiledeploy.devices.agent_session import decode_arrays
 from mobiledeploy.devices.open import open_device
 from mobiledeploy.devices.request import Request
 from mobiledeploy.errors import RuntimeFailedError
@@ -20,7 +20,7 @@ from mobiledeploy.runtimes.open import open_runner
 
 RESOLUTION = 32
 IMAGES = 24
-# of squeeze-and-excitation, and before the classifier; the mean of an even count can be a tie
+# sizes in squeeze-and-excitation and before the classifier; the mean of an even count can be a tie
 POOLED_SIDES = (2, 3, 4, 6, 8, 14)
 CHANNELS = 37
 
@@ -42,27 +42,27 @@ def artifacts(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected(artifacts, images):
-    """The logits that the integers say; and first of all those of ONNX Runtime over here."""
+    """The logits of the integer reference, which ONNX Runtime on this machine has to match."""
     logits = {}
     for family, path in artifacts.items():
         logits[family] = IntegerReference(networks.quantized(family)).run({"input": images})[
             "logits"
         ]
-        with open_runner(path) as runner:  # which saturates nothing, with VNNI or without
+        with open_runner(path) as runner:
             assert np.array_equal(runner.run({"input": images})["logits"], logits[family])
     return logits
 
 
 @pytest.fixture(scope="module")
 def pools(tmp_path_factory):
-    """Global average pools of codes, as our ONNX writes them, one file for each side."""
+    """Quantized global average pools as the exporter writes them, one file for each side."""
     folder = tmp_path_factory.mktemp("pools")
     return {side: _pool(folder / f"pool{side}.onnx", side) for side in POOLED_SIDES}
 
 
 @pytest.fixture(scope="module")
 def codes():
-    """Codes to pool, (N, 37, side, side): 37 leaves a rest behind any vector's width."""
+    """Codes to pool, (N, 37, side, side): 37 is no multiple of any vector width."""
     random = np.random.default_rng(0)
     shapes = [(16, CHANNELS, side, side) for side in POOLED_SIDES]
     return {shape[2]: random.integers(0, 256, shape).astype(np.float32) for shape in shapes}
@@ -70,7 +70,7 @@ def codes():
 
 @pytest.fixture(scope="module")
 def computed(arm64, artifacts, images, pools, codes):
-    """Ask a processor for all of it in one session, which takes longer to begin than to last."""
+    """Run everything on a processor in one session, because starting one is slow."""
 
     @functools.cache
     def on(processor):
@@ -80,8 +80,8 @@ def computed(arm64, artifacts, images, pools, codes):
             inputs=((images,) * len(artifacts) + tuple(codes.values())),
         )
         with open_device(arm64(processor)) as device:
-            *_, last = device.converse(request)
-            found = arrays_of(last)
+            *_, last = device.run_session(request)
+            found = decode_arrays(last["result"]["outputs"])
             assert len(found) == len(artifacts) + len(pools)
             logits = dict(zip(artifacts, found, strict=False))
             return device.host, logits, dict(zip(pools, found[len(artifacts) :], strict=True))
@@ -97,13 +97,13 @@ def test_int8_logits_are_bit_identical_on_arm64(processor, computed, expected):
     assert compared == dict.fromkeys(FAMILIES, IMAGES * networks.CLASSES)
     differing = {f: int(np.count_nonzero(found[f] != expected[f])) for f in found}
     assert differing == dict.fromkeys(FAMILIES, 0)
-    # not all alike, which would be equal without saying anything
+    # all logits being the same would make the comparison meaningless
     assert all(len(np.unique(logits)) > 50 for logits in found.values())
 
 
 @pytest.mark.parametrize("processor", ARM_PROCESSORS)
-def test_pools_round_ties_to_even_on_arm64_too(processor, computed, codes):
-    """The operator whose rounding ONNX Runtime writes down anew for each architecture."""
+def test_pools_round_ties_to_even_on_arm64(processor, computed, codes):
+    """ONNX Runtime implements the rounding of this operator separately for each architecture."""
     *_, found = computed(processor)
     for side, values in codes.items():
         mean = values.sum((2, 3), dtype=np.float64) / side**2
@@ -118,7 +118,7 @@ def test_pools_round_ties_to_even_on_arm64_too(processor, computed, codes):
 def test_int8_logits_of_executorch_are_bit_identical_on_arm64(
     arm64, families, expected, images, tmp_path
 ):
-    """In another version than the one that wrote the file: the newest that can be had there."""
+    """The newest ExecuTorch for ARM64, which is older than the one that wrote the file."""
     few = images[:16]
     paths = tuple(
         export_executorch(networks.quantized(family), tmp_path / f"{family}.pte").path
@@ -127,12 +127,12 @@ def test_int8_logits_of_executorch_are_bit_identical_on_arm64(
     request = Request(task="outputs", artifacts=paths, inputs=(few,) * len(paths))
     with open_device(arm64("max")) as device:
         try:
-            *_, last = device.converse(request)
+            *_, last = device.run_session(request)
         except RuntimeFailedError:
             if not device.host.runtimes["executorch"]:
                 missing("ExecuTorch for ARM64", "scripts/arm64-root --executorch FOLDER")
             raise
-    for family, found in zip(families, arrays_of(last), strict=True):
+    for family, found in zip(families, decode_arrays(last["result"]["outputs"]), strict=True):
         assert found.shape == (len(few), networks.CLASSES)
         assert np.count_nonzero(found != expected[family][: len(few)]) == 0, family
 

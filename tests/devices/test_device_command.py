@@ -1,4 +1,4 @@
-"""`mobiledeploy device`: one screen about a device, and an environment of our own on it."""
+"""`mobiledeploy device check` and `mobiledeploy device setup`."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from mobiledeploy.doctor import check_speed, examine_device
 HERE = f"exec:{sys.executable}"
 
 
-def test_a_device_that_can_run_both(capsys):
+def test_device_check_of_a_complete_device(capsys):
     assert _run(["device", "check", HERE, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     states = {check["name"]: check["state"] for check in document["checks"]}
@@ -26,13 +26,14 @@ def test_a_device_that_can_run_both(capsys):
     assert (states[".onnx"], states[".pte"]) == ("ok", "ok")
 
 
-def test_a_device_that_can_run_nothing_says_what_to_do(capsys):
+def test_device_check_of_a_device_without_runtimes_exits_with_4(capsys):
     bare = f"exec:{sys.executable} -S"  # no site-packages
     assert _run(["device", "check", bare]) == 4
-    said = " ".join(capsys.readouterr().err.split())
-    assert "numpy, onnxruntime not installed" in said
-    assert "can run neither .onnx nor .pte" in said
-    assert "device setup" in said
+    captured = capsys.readouterr()
+    output = " ".join((captured.out + captured.err).split())
+    assert "numpy, onnxruntime not installed" in output
+    assert "can run neither .onnx nor .pte" in output
+    assert "device setup" in output
 
 
 def host(**fields):
@@ -48,35 +49,35 @@ def host(**fields):
         ({"onnxruntime": "1.27.0"}, "missing", "missing"),
     ],
 )
-def test_each_runtime_is_judged_by_itself(runtimes, onnx, pte):
+def test_each_runtime_is_checked_separately(runtimes, onnx, pte):
     checks = {c.name: c for c in examine_device(host(runtimes=runtimes))}
     assert (checks[".onnx"].state, checks[".pte"].state) == (onnx, pte)
 
 
 @pytest.mark.parametrize(
-    ("conditions", "state", "says"),
+    ("conditions", "state", "message"),
     [
         ({}, "ok", ""),
         ({"governor": "performance", "temperature_c": 51.2}, "ok", ""),
         ({"governor": "ondemand"}, "ok", "performance"),
-        ({"governor": "performance", "throttled_now": 4}, "broken", "slowed down"),
+        ({"governor": "performance", "throttled_now": 4}, "broken", "throttles"),
     ],
 )
-def test_what_makes_its_speed_unsteady_is_told(conditions, state, says):
+def test_causes_of_unsteady_speed_are_reported(conditions, state, message):
     check = check_speed(host(conditions=conditions))
     assert check.state == state
-    assert says in check.remedy
-    assert bool(check.remedy) == bool(says)
+    assert message in check.remedy
+    assert bool(check.remedy) == bool(message)
 
 
-def test_only_machines_over_ssh_can_be_set_up(capsys):
+def test_only_ssh_devices_can_be_set_up(capsys):
     assert _run(["device", "setup", HERE, "--yes"]) == 2
-    assert "only machines over ssh can" in " ".join(capsys.readouterr().err.split())
+    assert "only ssh devices can" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.fixture
 def own_environment(ssh, monkeypatch):
-    """A place for the environment that is not the one this user may have."""
+    """Another place for the environment than the one that this user may have."""
     name = f".cache/mobiledeploy-test-{os.getpid()}"
     monkeypatch.setattr(ssh_module, "ENVIRONMENT", f"~/{name}")
     monkeypatch.setattr(
@@ -88,21 +89,21 @@ def own_environment(ssh, monkeypatch):
     shutil.rmtree(Path.home() / name, ignore_errors=True)
 
 
-def test_setting_up_says_what_it_does_and_then_is_used(own_environment, monkeypatch, capsys):
-    """It installs a package that needs no download of its own size: numpy."""
+def test_setup_announces_and_creates_the_environment(own_environment, monkeypatch, capsys):
+    """numpy is installed, because it is small."""
     server, folder = own_environment
     monkeypatch.setattr(ssh_module, "requirements", lambda **_: ["numpy"])
     assert _run(["device", "setup", server.uri, "--yes", "--python", sys.executable]) == 0
-    said = " ".join(capsys.readouterr().err.split())
-    assert "make the virtual environment" in said
-    assert "install numpy into it" in said
+    output = " ".join(capsys.readouterr().err.split())
+    assert "create the virtual environment" in output
+    assert "install numpy into it" in output
     assert (folder / "bin" / "python").exists()
     with open_device(server.uri) as device:
         assert device.host.runtimes["numpy"]
         assert device.host.runtimes["onnxruntime"] is None
 
 
-def test_setting_up_asks_first(own_environment, monkeypatch, capsys):
+def test_setup_asks_for_confirmation(own_environment, monkeypatch, capsys):
     server, folder = own_environment
     monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
     assert _run(["device", "setup", server.uri]) == 130
@@ -110,11 +111,11 @@ def test_setting_up_asks_first(own_environment, monkeypatch, capsys):
     assert not folder.exists()
 
 
-def test_what_cannot_be_set_up_is_removed(own_environment, monkeypatch, capsys):
+def test_a_failed_setup_is_removed(own_environment, monkeypatch, capsys):
     server, folder = own_environment
     monkeypatch.setattr(ssh_module, "requirements", lambda **_: ["./no-such-package"])
     assert _run(["device", "setup", server.uri, "--yes", "--python", sys.executable]) == 4
-    said = " ".join(capsys.readouterr().err.split())
-    assert "no-such-package" in said
-    assert "Traceback" not in said
+    output = " ".join(capsys.readouterr().err.split())
+    assert "no-such-package" in output
+    assert "Traceback" not in output
     assert not folder.exists()

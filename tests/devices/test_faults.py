@@ -1,6 +1,6 @@
-"""Faults, injected: each has an exit code and a message, leaves nothing, hangs nowhere.
+"""Injected faults: each has its exit code and message, leaves no files, and does not hang.
 
-`docs/devices.md` lists them; a test holds the two lists together.
+`docs/reference/devices.md` lists them; a test compares the two lists.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from mobiledeploy.cli import _run
 from mobiledeploy.devices import agent_session as session
 from mobiledeploy.devices.qemu import plugin as qemu_plugin
 
-PATIENCE_S = 240  # of a machine that is four times slower than ours, and busy
+PATIENCE_S = 240  # enough for a slow and busy machine
 CORRUPTER = """
 import subprocess, sys
 from threading import Thread
@@ -48,7 +48,7 @@ sys.exit(child.wait())
 
 @dataclass
 class Place:
-    """Where a fault is arranged: an empty folder for temporary files, one for tools, a network."""
+    """What a fault is made with: folders for temporary files and tools, an artifact, devices."""
 
     tmp: Path
     tools: Path
@@ -57,12 +57,12 @@ class Place:
     open: contextlib.ExitStack
     phones: Callable[..., Daemon]
 
-    def python(self, *shared_encodings: str, before: str = "", environment: str = "") -> str:
-        """Return an `exec:` device: our Python, in which these lines run first."""
-        shared = self.tools / "site"
-        shared.mkdir()
-        (shared / "sitecustomize.py").write_text("\n".join(shared_encodings))
-        variables = f"TMPDIR={self.tmp} PYTHONPATH={shared} {environment}"
+    def python(self, *lines: str, before: str = "", environment: str = "") -> str:
+        """Return an `exec:` device: this Python, which first runs `lines`."""
+        site = self.tools / "site"
+        site.mkdir()
+        (site / "sitecustomize.py").write_text("\n".join(lines))
+        variables = f"TMPDIR={self.tmp} PYTHONPATH={site} {environment}"
         return f"exec:{before} env {variables} {sys.executable}"
 
     def script(self, name: str, text: str) -> Path:
@@ -75,17 +75,17 @@ class Place:
 FAULTS = {}
 
 
-def fault(code: int, says: str):
-    """Register a function that arranges a fault and returns the device and further options."""
+def fault(code: int, message: str):
+    """Register a function that makes a fault and returns the device and further options."""
 
     def register(arrange):
-        FAULTS[arrange.__name__.replace("_", " ")] = (arrange, code, says)
+        FAULTS[arrange.__name__.replace("_", " ")] = (arrange, code, message)
         return arrange
 
     return register
 
 
-# Acts on ONNX Runtime as soon as it has been imported, and not before.
+# Changes ONNX Runtime when it is imported.
 AT_IMPORT = """
 import builtins, os, signal, sys, time
 real_import = builtins.__import__
@@ -119,32 +119,32 @@ CRASH = "os.kill(os.getpid(), signal.SIGSEGV)"
 # ---- exec
 
 
-@fault(2, "exec: names no command")
-def exec_names_nothing(_):
+@fault(2, "exec: has no command")
+def exec_has_no_command(_):
     return ["exec:"]
 
 
 @fault(2, "No closing quotation")
-def exec_quotes_without_end(_):
+def exec_quotation_is_not_closed(_):
     return ["exec:python 'x"]
 
 
-@fault(2, "There is no device 'telnet://pi'")
-def no_such_kind_of_device(_):
+@fault(2, "'telnet://pi' is not a device")
+def unknown_kind_of_device(_):
     return ["telnet://pi"]
 
 
 @fault(4, "no-such-program cannot be run: No such file")
-def exec_command_is_not_there(_):
+def exec_command_does_not_exist(_):
     return ["exec:no-such-program"]
 
 
-@fault(4, "ended with code 3 before Python said anything. It said: not today")
-def exec_command_is_no_python(place):
-    return [f"exec:{place.script('sulk', '#!/bin/sh' + chr(10) + 'echo not today >&2; exit 3')}"]
+@fault(4, "ended with code 3 before Python started. Last output: not today")
+def exec_command_is_not_python(place):
+    return [f"exec:{place.script('refuse', '#!/bin/sh' + chr(10) + 'echo not today >&2; exit 3')}"]
 
 
-@fault(4, "said nothing for 1 s and was stopped")
+@fault(4, "sent nothing for 1 s and was stopped")
 def exec_command_hangs(place):
     session.GRACE_S = 0.5
     return [f"exec:{place.script('hang', HANG)}", "--timeout", "1"]
@@ -160,12 +160,12 @@ def exec_has_no_runtime(place):
     return [place.python("import sys; sys.modules['onnxruntime'] = None")]
 
 
-@fault(4, "A module cannot be imported over there: .*numpy")
+@fault(4, "A module cannot be imported on the device: .*numpy")
 def exec_has_no_numpy(place):
     return [place.python("import sys; sys.modules['numpy'] = None")]
 
 
-@fault(4, r"was ended by SIGSEGV; the last that it had begun to load was .*float\.onnx")
+@fault(4, r"was ended by SIGSEGV. The last artifact that it began to load is .*float\.onnx")
 def exec_runtime_crashes_while_loading(place):
     return [place.python(when_loading(CRASH))]
 
@@ -177,7 +177,7 @@ def exec_runtime_aborts_while_running(place):
 
 @fault(4, "was ended by SIGKILL")
 def exec_runs_out_of_memory(place):
-    """The kernel's answer to that is SIGKILL, for the process that runs the artifacts."""
+    """The kernel then sends SIGKILL to the process that runs the artifacts."""
     return [place.python(when_running("os.kill(os.getpid(), signal.SIGKILL)"))]
 
 
@@ -197,29 +197,29 @@ def exec_runtime_fails(place):
     return [place.python(when_running(RAISE))]
 
 
-@fault(1, r"does not compute what this machine computes. .*SQNR -6.0 dB")
-def exec_runtime_is_fast_and_wrong(place):
+@fault(1, r"differ from this machine.*SQNR -6.0 dB")
+def exec_runtime_computes_wrong_outputs(place):
     return [place.python(when_running("[-x for x in run(*a)]"))]
 
 
 @fault(3, "ONNX Runtime .* cannot load .*float.onnx: no luck")
-def exec_runtime_does_not_know_the_model(place):
+def exec_runtime_rejects_the_model(place):
     return [place.python(when_loading(RAISE))]
 
 
-@fault(4, "has room for [0-9]+ bytes; [0-9]+ are needed")
+@fault(4, "has [0-9]+ bytes free; [0-9]+ are needed")
 def exec_disk_is_full(place):
     mount_tiny(place.tmp)
     return [place.python()]
 
 
-@fault(4, "could not be written over there: File too large")
+@fault(4, "Could not write .* on the device: File too large")
 def exec_file_cannot_be_written(place):
     return [place.python(before="prlimit --fsize=4096")]
 
 
 @fault(4, "arrived damaged: its sha256 is")
-def exec_file_is_damaged_on_the_way(place):
+def exec_file_is_damaged_in_transit(place):
     corrupter = place.script("corrupter.py", CORRUPTER)
     return [place.python(before=f"{sys.executable} {corrupter} flip")]
 
@@ -231,27 +231,27 @@ def exec_connection_is_cut_while_sending(place):
 
 
 @fault(0, "0 of 60 outputs differ")
-def exec_babbles_between_the_messages(place):
-    babble = "(os.write(1, b'noise'), print('{\"result\": 1}'), run(*a))[-1]"
-    return [place.python("print('Welcome!', flush=True)", when_running(babble))]
+def exec_prints_between_the_messages(place):
+    noise = "(os.write(1, b'noise'), print('{\"result\": 1}'), run(*a))[-1]"
+    return [place.python("print('Welcome!', flush=True)", when_running(noise))]
 
 
 @fault(2, r"cannot be bound to the cores \[4096\]")
-def exec_has_not_so_many_cores(place):
+def exec_has_fewer_cores(place):
     return [place.python(), "--cpu-affinity", "4096"]
 
 
-@fault(2, "--python is for ssh:// only")
-def exec_names_its_python_twice(place):
+@fault(2, "--python applies to ssh:// devices only")
+def exec_gets_python_option(place):
     return [place.python(), "--python", "python3"]
 
 
-@fault(4, "Nothing counts instructions on this device: no QEMU that runs it has loaded our plugin")
-def exec_has_nobody_who_counts_instructions(place):
+@fault(4, "Instructions cannot be counted on this device: it does not run under a QEMU")
+def exec_does_not_count_instructions(place):
     return [place.python(), "--count-instructions"]
 
 
-@fault(4, r"ended with code 1 before Python said anything. It said: .*ould not load plugin")
+@fault(4, r"ended with code 1 before Python started. Last output: .*ould not load plugin")
 def exec_qemu_cannot_load_the_plugin(place):
     program("qemu-aarch64", "qemu-user")
     os.environ["MOBILEDEPLOY_CACHE"] = str(place.tools)
@@ -259,7 +259,7 @@ def exec_qemu_cannot_load_the_plugin(place):
     return ["exec:qemu-aarch64 /no/python", "--count-instructions"]
 
 
-@fault(4, "could not be compiled by `/nowhere/cc`. It said: .*No such file")
+@fault(4, "could not be compiled with `/nowhere/cc`. Last output: .*No such file")
 def no_compiler_for_the_plugin(place):
     os.environ |= {"MOBILEDEPLOY_CACHE": str(place.tools / "cache"), "CC": "/nowhere/cc"}
     return [place.python(), "--count-instructions"]
@@ -268,31 +268,31 @@ def no_compiler_for_the_plugin(place):
 # ---- ssh
 
 
-@fault(4, "ssh cannot be run: No such file.*Install OpenSSH's client")
+@fault(4, "ssh cannot be run: No such file.*Install the OpenSSH client")
 def ssh_is_not_installed(place):
     os.environ["PATH"] = str(place.tools)
     return [place.ssh.uri]
 
 
-@fault(4, "it does not let you in. ssh says: .*Permission denied")
-def ssh_wrong_key(place):
+@fault(4, "it rejected the login. Last output: .*Permission denied")
+def ssh_key_is_wrong(place):
     place.ssh.configure_client(key="other_key")
     return [place.ssh.uri]
 
 
 @fault(4, "its host key is unknown")
-def ssh_unknown_host_key(place):
+def ssh_host_key_is_unknown(place):
     place.ssh.configure_client(known="no_hosts")
     return [place.ssh.uri]
 
 
-@fault(4, "its host key is not the one that you know it by")
-def ssh_changed_host_key(place):
+@fault(4, "its host key has changed")
+def ssh_host_key_has_changed(place):
     place.ssh.configure_client(known="changed_hosts")
     return [place.ssh.uri]
 
 
-@fault(4, "it cannot be reached. ssh says: .*Connection refused")
+@fault(4, "it cannot be reached. Last output: .*Connection refused")
 def ssh_host_is_down(_):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -300,24 +300,24 @@ def ssh_host_is_down(_):
 
 
 @fault(4, "it cannot be reached")
-def ssh_host_has_no_such_name(_):
+def ssh_host_name_is_unknown(_):
     return ["ssh://no-such-host.invalid"]
 
 
-@fault(4, "ssh was not done after 2 s and was stopped")
-def ssh_host_is_mute(place):
-    mute = place.open.enter_context(socket.create_server(("127.0.0.1", 0)))
-    return [f"ssh://127.0.0.1:{mute.getsockname()[1]}", "--timeout", "2"]
+@fault(4, "ssh took more than 2 s and was stopped")
+def ssh_host_does_not_answer(place):
+    silent = place.open.enter_context(socket.create_server(("127.0.0.1", 0)))
+    return [f"ssh://127.0.0.1:{silent.getsockname()[1]}", "--timeout", "2"]
 
 
 @fault(4, "the connection broke")
-def ssh_connection_is_cut_in_mid_run(place):
+def ssh_connection_is_cut_while_running(place):
     cut = f"(open({str(place.tools / 'cut')!r}, 'w').close(), time.sleep(1000))"
     when(place.tools / "cut", place.ssh.cut_connections)
     return remote(place, when_running(cut))
 
 
-@fault(4, "has no .*/nowhere/python that could be started")
+@fault(4, "/nowhere/python cannot be started on ssh://")
 def ssh_has_no_python(place):
     return [place.ssh.uri, "--python", "/nowhere/python"]
 
@@ -327,7 +327,7 @@ def ssh_has_no_runtime(place):
     return remote(place, "import sys; sys.modules['onnxruntime'] = None")
 
 
-@fault(4, "has room for [0-9]+ bytes")
+@fault(4, "has [0-9]+ bytes free")
 def ssh_disk_is_full(place):
     mount_tiny(place.tmp)
     return remote(place, "")
@@ -349,56 +349,56 @@ def ssh_file_name_is_strange(place):
 # ---- adb
 
 
-@fault(4, "There is no adb. Try: Install Android's platform-tools")
+@fault(4, "adb is not installed. Try: Install Android's platform-tools")
 def adb_is_not_installed(place):
     os.environ["PATH"] = str(place.tools)
     return ["adb://"]
 
 
-@fault(4, "adb sees no phone. Try: Switch USB debugging on")
-def adb_sees_no_phone(_):
+@fault(4, "adb finds no phone. Try: Enable USB debugging")
+def adb_finds_no_phone(_):
     return ["adb://"]
 
 
-@fault(2, r"adb sees several phones: .* \(device\), .* \(device\). Try: Name one")
-def adb_sees_several_phones(place):
+@fault(2, r"adb finds several phones: .* \(device\), .* \(device\). Try: Choose one")
+def adb_finds_several_phones(place):
     place.phones()
     place.phones()
     return ["adb://"]
 
 
-@fault(2, "adb sees no phone emulator-5554; it sees 127.0.0.1:")
-def adb_sees_another_phone(place):
+@fault(2, "adb finds no phone emulator-5554; it finds 127.0.0.1:")
+def adb_finds_another_phone(place):
     place.phones()
     return ["adb://emulator-5554"]
 
 
-@fault(4, "is unauthorized. Try: Unlock it and allow USB debugging")
+@fault(4, "is 'unauthorized'; expected 'device'. Try: Unlock it and allow USB debugging")
 def adb_phone_is_unauthorized(place):
     place.phones("unauthorized")
     return ["adb://"]
 
 
-@fault(4, "is offline. Try: Unplug it")
+@fault(4, "is 'offline'; expected 'device'. Try: Unplug it")
 def adb_phone_is_offline(place):
     return [f"adb://{place.phones('offline').serial}"]
 
 
-@fault(2, "There is no onnxruntime_perf_test to run .onnx files on Android with")
+@fault(2, "There is no onnxruntime_perf_test, which runs .onnx files on Android")
 def adb_has_no_runner(place):
     place.phones()
     os.environ["MOBILEDEPLOY_CACHE"] = str(place.tools)
     return ["adb://"]
 
 
-@fault(2, "--runner .*/sulk is not a runner")
-def adb_runner_is_none(place):
+@fault(2, "--runner .*/other is not a runner")
+def adb_runner_is_another_program(place):
     place.phones()
-    return ["adb://", "--runner", str(place.script("sulk", "#!/bin/sh"))]
+    return ["adb://", "--runner", str(place.script("other", "#!/bin/sh"))]
 
 
-@fault(2, "--runner is for adb:// only")
-def exec_needs_no_runner(place):
+@fault(2, "--runner applies to adb:// devices only")
+def exec_gets_runner_option(place):
     return [place.python(), "--runner", "onnxruntime_perf_test"]
 
 
@@ -410,13 +410,13 @@ def adb_connection_is_cut_while_sending(place):
 
 @fault(4, "No space left on device")
 def adb_disk_is_full(place):
-    place.phones().full = True
+    place.phones().disk_is_full = True
     return with_runner(place, "sleep 1")
 
 
 @fault(4, "arrived damaged on adb://: its sha256 is")
-def adb_file_is_damaged_on_the_way(place):
-    place.phones().validate_result = True
+def adb_file_is_damaged_in_transit(place):
+    place.phones().flips_a_byte = True
     return with_runner(place, "sleep 1")
 
 
@@ -426,7 +426,7 @@ def adb_runner_crashes(place):
     return with_runner(place, "kill -SEGV $$")
 
 
-@fault(4, "on adb:// ended with code 126. It said: .*Exec format error")
+@fault(4, "on adb:// ended with code 126. Last output: .*Exec format error")
 def adb_runner_is_for_another_processor(place):
     place.phones()
     runner = place.tools / "onnxruntime_perf_test"
@@ -434,40 +434,40 @@ def adb_runner_is_for_another_processor(place):
     return ["adb://", "--runner", str(runner)]
 
 
-@fault(4, "does not tell its times. It said: all is well")
+@fault(4, "does not print its times. Last output: all is well")
 def adb_runner_prints_something_else(place):
     place.phones()
     return with_runner(place, "echo all is well")
 
 
-@fault(4, "`adb shell` was not done after 5 s and was stopped")
+@fault(4, "`adb shell` took more than 5 s and was stopped")
 def adb_runner_hangs(place):
     place.phones()
     return [*with_runner(place, "exec sleep 1000"), "--timeout", "5"]
 
 
 @fault(4, "The connection to adb:// broke")
-def adb_connection_is_cut_in_mid_run(place):
+def adb_connection_is_cut_while_running(place):
     phone = place.phones()
     when(place.tools / "cut", phone.cut)
     return with_runner(place, f"touch {place.tools / 'cut'}; exec sleep 1000")
 
 
 def with_runner(place, script):
-    """Return a phone with a perf_test that does as a script says."""
+    """Return a phone with a perf_test that is a shell script."""
     runner = place.script("onnxruntime_perf_test", f"#!/bin/sh\n{script}\n")
     return ["adb://", "--runner", str(runner)]
 
 
-def remote(place, *shared_encodings):
-    """Return an ssh device whose Python has a few lines run first."""
-    command = place.python(*shared_encodings).removeprefix("exec:")
+def remote(place, *lines):
+    """Return an ssh device whose Python first runs `lines`."""
+    command = place.python(*lines).removeprefix("exec:")
     python = place.script("python", f'#!/bin/sh\nexec {command} "$@"\n')
     return [place.ssh.uri, "--python", str(python)]
 
 
 def when(path, act):
-    """Act in another process's time: as soon as a file appears."""
+    """Call `act` as soon as a file exists."""
     from threading import Thread
 
     def wait():
@@ -480,7 +480,7 @@ def when(path, act):
 
 
 def mount_tiny(folder):
-    """Put a file system of 16 KiB there."""
+    """Mount a file system of 16 KiB on a folder."""
     done = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", folder],
         capture_output=True,
@@ -494,7 +494,7 @@ def mount_tiny(folder):
 def place(tmp_path, float_onnx, ssh, phones, monkeypatch):
     for name, value in (("PATH", ""), ("MOBILEDEPLOY_CACHE", str(tmp_path)), ("CC", "cc")):
         monkeypatch.setenv(name, os.environ.get(name, value))
-    monkeypatch.setattr(session, "GRACE_S", 30.0)  # a busy machine cleans up slowly
+    monkeypatch.setattr(session, "GRACE_S", 30.0)  # cleaning up is slow on a busy machine
     (tmp_path / "tmp").mkdir()
     (tmp_path / "tools").mkdir()
     with contextlib.ExitStack() as stack:
@@ -505,18 +505,19 @@ def place(tmp_path, float_onnx, ssh, phones, monkeypatch):
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_is_told_and_leaves_nothing(name, place, capsys):
-    arrange, code, says = FAULTS[name]
+def test_a_fault_is_reported_and_leaves_no_files(name, place, capsys):
+    arrange, code, message = FAULTS[name]
     device, *options = arrange(place)
     began = time.monotonic()
     found = _run(
         ["bench", str(place.artifact), "--runs", "3", "--warmup", "0", "--device", device, *options]
     )
     took = time.monotonic() - began
-    said = " ".join(capsys.readouterr().err.split())
-    assert found == code, said
-    assert re.search(says, said), said
-    assert "Traceback" not in said
+    captured = capsys.readouterr()
+    output = " ".join((captured.out + captured.err).split())
+    assert found == code, output
+    assert re.search(message, output), output
+    assert "Traceback" not in output
     assert took < PATIENCE_S
     wait_until_empty(place.tmp)
     for phone in place.tools.parent.glob("phone?"):
@@ -525,10 +526,10 @@ def test_a_fault_is_told_and_leaves_nothing(name, place, capsys):
 
 
 def processes_in(folder):
-    """Return the processes that have their working directory there, also where it was removed."""
+    """Return the processes whose working directory is in a folder, even if it was removed."""
     found = []
     for link in Path("/proc").glob("[0-9]*/cwd"):
-        with contextlib.suppress(OSError):  # gone meanwhile
+        with contextlib.suppress(OSError):  # it has ended
             found += [link] if link.readlink().is_relative_to(folder) else []
     return found
 
@@ -541,13 +542,13 @@ def wait_until(holds):
 
 
 def wait_until_empty(folder):
-    """The agent may be in the middle of cleaning up where its connection was cut."""
+    """Wait until a folder is empty: the agent may still be cleaning up."""
     wait_until(lambda: not list(folder.iterdir()))
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
 @pytest.mark.parametrize("over", ["exec", "ssh"])
-def test_stopping_the_command_stops_the_device(over, end, place, console_script):
+def test_stopping_the_command_stops_the_session_on_the_device(over, end, place, console_script):
     running = place.tools / "running"
     wait = f"(open({str(running)!r}, 'w').close(), time.sleep(1000))"
     shared = when_running(wait)
@@ -561,29 +562,29 @@ def test_stopping_the_command_stops_the_device(over, end, place, console_script)
             wait_until(running.exists)
             assert list(place.tmp.iterdir()) != []
             command.send_signal(end)
-            _, said = command.communicate(timeout=PATIENCE_S)
+            _, output = command.communicate(timeout=PATIENCE_S)
         finally:
             command.kill()
     wait_until_empty(place.tmp)
     if end == signal.SIGINT:
         assert command.returncode == 130
-        assert "Stopped." in said
+        assert "Stopped." in output
         assert connections(command.pid) == []
     for folder in connections(command.pid):
         end_connection(folder)
 
 
 def end_connection(folder):
-    """Nobody was left to end the shared connection, which ends by itself after some minutes."""
+    """Close a shared connection that a killed command has left behind."""
     socket_path = folder / "connection"
     argv = ["ssh", "-o", f"ControlPath={socket_path}", "-O", "exit", "pi"]
     subprocess.run(argv, capture_output=True, check=True)
-    wait_until(lambda: not socket_path.exists())  # ssh removes it after it has answered
+    wait_until(lambda: not socket_path.exists())  # ssh removes it after its answer
     folder.rmdir()
 
 
-def test_the_docs_list_the_faults_with_their_exit_codes(repository):
-    text = (repository / "docs" / "devices.md").read_text()
+def test_the_documentation_lists_all_faults_and_exit_codes(repository):
+    text = (repository / "docs" / "reference" / "devices.md").read_text()
     table = text.split("| fault | what the command says | exit code |")[1]
     listed = dict(re.findall(r"^\| ([^|]+) \| [^|]+ \| (\d) \|$", table, re.MULTILINE))
     assert listed == {name: str(code) for name, (_, code, _) in FAULTS.items()}

@@ -1,4 +1,4 @@
-"""What processors say of themselves, as recorded from real ones."""
+"""Descriptions of machines, from recordings of real ones."""
 
 import os
 import sys
@@ -10,7 +10,7 @@ from mobiledeploy.devices.agent import runtimes as agent_runtimes
 from mobiledeploy.devices.host import (
     Host,
     describe_host,
-    host_from,
+    host_from_report,
     int8_caveat,
     parse_cpuinfo,
     parse_sysctl,
@@ -65,7 +65,7 @@ machdep.cpu.leaf7_features: AVX2 AVX512F AVX512VNNI
         (GRAVITON_3, "ARM implementer 0x41, part 0xd40", {"dotprod", "i8mm"}),
     ],
 )
-def test_linux_tells_model_and_features(text, model, features):
+def test_cpuinfo_is_parsed(text, model, features):
     assert parse_cpuinfo(text) == (model, features)
 
 
@@ -77,16 +77,16 @@ def test_linux_tells_model_and_features(text, model, features):
         (MAC_PRO, "Intel(R) Xeon(R) W-3245", {"avx2", "avx512", "vnni"}),
     ],
 )
-def test_macos_tells_model_and_features(text, model, features):
+def test_sysctl_is_parsed(text, model, features):
     assert parse_sysctl(text) == (model, features)
 
 
 @pytest.mark.parametrize("parse", [parse_cpuinfo, parse_sysctl])
-def test_a_silent_system_is_not_taken_for_one_without_features(parse):
+def test_unknown_features_are_none(parse):
     assert parse("") == ("", None)
 
 
-def test_this_machine_can_be_described():
+def test_this_machine_is_described():
     host = describe_host()
     assert host.architecture
     assert 1 <= host.cores <= os.cpu_count()
@@ -96,7 +96,7 @@ def test_this_machine_can_be_described():
 @pytest.mark.parametrize(
     ("system", "model"), [("Linux", "AMD EPYC"), ("Darwin", "Apple M2"), ("FreeBSD", "AMD EPYC")]
 )
-def test_each_system_is_asked_in_its_own_way(system, model, monkeypatch):
+def test_each_system_has_its_own_source(system, model, monkeypatch):
     monkeypatch.setattr(machine.platform, "system", lambda: system)
     monkeypatch.setattr(machine, "_cpuinfo", EPYC.splitlines)
     monkeypatch.setattr(machine, "_sysctl", lambda: APPLE_M2)
@@ -117,20 +117,20 @@ def report(**fields):
         ([1 << 13, 1 << 20], set()),  # the right bits in the wrong words
     ],
 )
-def test_an_arm_processor_s_own_word_goes_before_its_cpuinfo(hwcap, features):
-    host = host_from("exec:qemu", report(hwcap=hwcap, processor=RASPBERRY_PI_5))
+def test_hwcap_takes_precedence_over_cpuinfo(hwcap, features):
+    host = host_from_report("exec:qemu", report(hwcap=hwcap, processor=RASPBERRY_PI_5))
     assert host.features == features
     assert (host.model, host.emulated) == ("Raspberry Pi 5 Model B Rev 1.0", False)
 
 
-def test_an_arm_program_that_sees_an_x86_processor_is_emulated():
-    host = host_from("exec:qemu", report(hwcap=[0, 0], processor=EPYC))
+def test_arm_with_an_x86_cpuinfo_is_emulated():
+    host = host_from_report("exec:qemu", report(hwcap=[0, 0], processor=EPYC))
     assert host.emulated
     assert host.label == "exec:qemu (emulated on AMD EPYC, aarch64)"
     assert "latencies are not" in int8_caveat(host)
 
 
-def test_only_the_cores_that_this_process_may_use_count(monkeypatch):
+def test_cores_respect_the_affinity_of_the_process(monkeypatch):
     monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: {1, 5, 7}, raising=False)
     assert describe_host().cores == 3
     monkeypatch.delattr(machine.os, "sched_getaffinity")
@@ -140,7 +140,7 @@ def test_only_the_cores_that_this_process_may_use_count(monkeypatch):
     assert describe_host().cores == 1
 
 
-def test_an_unnamed_processor_is_called_unknown():
+def test_a_processor_without_a_name_is_labelled_unknown():
     assert host("riscv64", None).label == "local (unknown processor, riscv64)"
 
 
@@ -148,15 +148,15 @@ def host(architecture, features):
     return Host(architecture=architecture, model="", cores=1, features=features)
 
 
-def test_an_arm_machine_needs_no_caveat():
+def test_arm_has_no_caveat():
     assert int8_caveat(host("aarch64", frozenset())) == ""
     assert int8_caveat(host("arm64", frozenset())) == ""
 
 
-def test_an_x86_machine_is_no_phone_and_without_vnni_pays_for_exactness():
+def test_x86_has_a_caveat_and_x86_without_vnni_has_two():
     assert "saturate" in int8_caveat(host("x86_64", frozenset({"avx2"})))
     with_vnni = int8_caveat(host("AMD64", frozenset({"vnni"})))
-    assert "says nothing about a phone" in with_vnni
+    assert "does not predict phone latency" in with_vnni
     assert "saturate" not in with_vnni
     assert "saturate" not in int8_caveat(host("x86_64", None))
 
@@ -171,19 +171,19 @@ def test_an_x86_machine_is_no_phone_and_without_vnni_pays_for_exactness():
         ("aarch64", "Features : fp asimd", False),
     ],
 )
-def test_products_saturate_on_x86_that_is_not_known_to_have_vnni(
+def test_products_saturate_on_x86_unless_vnni_is_reported(
     architecture, flags, saturates, monkeypatch
 ):
     monkeypatch.setattr(machine.platform, "machine", lambda: architecture)
     monkeypatch.setattr(machine.platform, "system", lambda: "Linux")
     monkeypatch.setattr(machine, "lines", lambda _path: [flags, ""])
-    assert machine.sums_saturate() is saturates
+    assert machine.products_saturate() is saturates
 
 
 @pytest.mark.parametrize(("saturates", "entry"), [(True, "1"), (False, None)])
-def test_where_products_saturate_sessions_take_kernels_that_do_not(saturates, entry, monkeypatch):
+def test_sessions_avoid_kernels_that_saturate(saturates, entry, monkeypatch):
     for module in (agent_runtimes, onnxruntime_runner):
-        monkeypatch.setattr(module, "sums_saturate", lambda: saturates)
+        monkeypatch.setattr(module, "products_saturate", lambda: saturates)
     here = onnxruntime_runner.session_options(threads=1, optimize=True)
     there = agent_runtimes.OnnxRuntime._options(None, "", 1)
     for options in (here, there):
@@ -194,13 +194,13 @@ def test_where_products_saturate_sessions_take_kernels_that_do_not(saturates, en
             assert options.get_session_config_entry("session.x64quantprecision") == entry
 
 
-def test_a_machine_describes_itself_in_a_session_that_is_held_anyway(float_onnx, images, tmp_path):
+def test_the_host_is_read_from_the_first_session(float_onnx, images, tmp_path):
     starts = tmp_path / "starts"
     python = tmp_path / "python"
     python.write_text(f'#!/bin/sh\necho >> {starts}\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
     with open_device(f"exec:{python}") as device:
         run_artifact(device, float_onnx, images)
-        assert device.host.place == f"exec:{python}"
+        assert device.host.uri == f"exec:{python}"
         assert device.host.runtimes["onnxruntime"]
     assert starts.read_text() == "\n"

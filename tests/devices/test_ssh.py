@@ -1,4 +1,4 @@
-"""Over a real ssh server: what works, and what users see when it does not."""
+"""Devices over a real ssh server."""
 
 import os
 import sys
@@ -8,26 +8,26 @@ import pytest
 
 from mobiledeploy.bench.measure import measure
 from mobiledeploy.devices.open import open_device, run_artifact
-from mobiledeploy.devices.ssh import target_of
+from mobiledeploy.devices.ssh import ssh_arguments
 from mobiledeploy.errors import UsageError
 
 
-def test_a_session_over_ssh_computes_what_this_machine_does(ssh, float_onnx, images):
+def test_an_ssh_device_returns_the_outputs_of_this_machine(ssh, float_onnx, images):
     with open_device(ssh.uri, python=sys.executable) as device:
         there = run_artifact(device, float_onnx, images)
-        assert device.host.place == ssh.uri
+        assert device.host.uri == ssh.uri
         assert device.host.cores == len(os.sched_getaffinity(0))
     with open_device() as here:
         assert np.array_equal(there, run_artifact(here, float_onnx, images))
 
 
-def test_an_alias_of_the_user_s_configuration_is_enough(ssh):
+def test_a_host_alias_of_the_ssh_configuration_works(ssh):
     with open_device("ssh://pi", python=sys.executable) as device:
         assert device.host.runtimes["onnxruntime"]
     assert ssh.folder
 
 
-def test_a_bench_over_ssh_goes_through_one_connection(ssh, float_onnx):
+def test_bench_uses_one_ssh_connection(ssh, float_onnx):
     log = ssh.folder / "log"
     before = log.read_text().count("Accepted publickey")
     with open_device(ssh.uri, python=sys.executable) as device:
@@ -39,7 +39,7 @@ def test_a_bench_over_ssh_goes_through_one_connection(ssh, float_onnx):
 
 
 @pytest.mark.parametrize("name", ["python 'x'", 'a "b" $HOME `id`', "öre;exit 9"])
-def test_an_interpreter_s_path_may_hold_anything(ssh, name, tmp_path):
+def test_any_interpreter_path_works(ssh, name, tmp_path):
     python = tmp_path / name
     python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
     python.chmod(0o755)
@@ -47,12 +47,12 @@ def test_an_interpreter_s_path_may_hold_anything(ssh, name, tmp_path):
         assert device.host.architecture
 
 
-def test_without_a_path_our_own_environment_goes_before_the_system_s_python(ssh, monkeypatch):
-    """Its place is in the home of the user over there: this one's, on loopback."""
+def test_without_python_option_the_system_python_is_the_fallback(ssh, monkeypatch):
+    """The environment would be in the home folder on the device, which is this machine."""
     monkeypatch.setattr("mobiledeploy.devices.ssh.ENVIRONMENT", "~/none")
     with open_device(ssh.uri) as device:
         system = device.host
-    assert system.place == ssh.uri
+    assert system.uri == ssh.uri
 
 
 @pytest.mark.parametrize(
@@ -64,8 +64,8 @@ def test_without_a_path_our_own_environment_goes_before_the_system_s_python(ssh,
         ("ssh://me@[::1]:22", ["-l", "me", "-p", "22", "::1"]),
     ],
 )
-def test_a_uri_becomes_ssh_s_arguments(uri, arguments):
-    assert target_of(uri) == arguments
+def test_a_uri_is_translated_to_ssh_arguments(uri, arguments):
+    assert ssh_arguments(uri) == arguments
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,6 @@ def test_a_uri_becomes_ssh_s_arguments(uri, arguments):
         "ssh://pi:port",
     ],
 )
-def test_what_is_not_a_machine_is_a_usage_error(uri):
+def test_invalid_ssh_uris_are_usage_errors(uri):
     with pytest.raises(UsageError, match=r"expected ssh://\[user@\]host\[:port\]"):
-        target_of(uri)
+        ssh_arguments(uri)

@@ -1,23 +1,25 @@
-"""What runs over there: the one file that a device gets, through the pipe to its Python.
+"""The agent: the program that a device gets through the pipe to its Python. Nothing is installed.
 
-These modules need Python 3.9, numpy, and onnxruntime or executorch. `bundle` makes one text of
-them, `BOOTSTRAP` is what starts it: nothing is installed. What the agent is sent lies in one
-temporary folder, which is gone when it ends: also when the runtime crashes, its time is up, or the
-other side goes away.
+These modules need Python 3.9 or later, numpy, and onnxruntime or executorch. `bundle` joins them
+into one text and `BOOTSTRAP` starts it. The files that the agent receives lie in one temporary
+folder, which is removed when the agent ends: also when the runtime crashes, the time limit is
+reached, or the connection breaks.
 
-In (stdin): one line of JSON, the request; then the bytes of the files that it lists. The pipe stays
-open for as long as somebody waits: its end is the order to stop.
-Out (stdout): JSON text sequences (RFC 7464), one a line; anything else there was not written by us.
+Input (stdin): one line of JSON, the request, then the bytes of the files that it lists. The pipe
+stays open while the other side waits for the result; its end tells the agent to stop.
 
-    {"hello": {"protocol": 1, ...}}        what this machine is (`machine.describe`)
-    {"loading": LABEL}                     which artifact is next
-    {"progress": F}                        share of the rounds that are done, 0 to 1
-    {"result": {...}}                      the last one (see `tasks`), or
+Output (stdout): JSON text sequences (RFC 7464), one message per line. Everything else on stdout
+comes from other programs.
+
+    {"hello": {"protocol": 1, ...}}   the description of the machine (`machine.describe`)
+    {"loading": LABEL}                the artifact that is loaded next
+    {"progress": F}                   the share of the rounds that are done, 0 to 1
+    {"result": {...}}                 the last message (see `tasks`), or
     {"error": {"type": ..., "message": ..., "remedy": ...}}, or
-    {"died": {"how": ...}}                 the process that ran the artifacts is dead
+    {"died": {"how": ...}}            how the process that ran the artifacts died
 
-The process that receives the files only waits; one forked off it runs the artifacts. Whichever
-survives the other cleans up.
+`mobiledeploy.devices.request` has the types of the messages. The process that receives the files
+only waits; its child runs the artifacts. Whichever of the two survives the other cleans up.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ sys.modules[name].main()
 
 
 def bundle() -> bytes:
-    """Return the agent as one file: its modules, each under its own name, and a call of `main`."""
+    """Return the agent as one program: its modules, under their own names, and a call of `main`."""
     here = resources.files(__name__)
     parents = ("mobiledeploy", "mobiledeploy.devices", __name__)
     modules = [(name, "") for name in parents]

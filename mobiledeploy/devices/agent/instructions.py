@@ -1,6 +1,6 @@
-"""Read how many instructions this process has executed, where QEMU counts them.
+"""Count the instructions that this process executes, under a QEMU that has loaded the plugin.
 
-The plugin (`devices/qemu_plugin.c`) answers a system call that no kernel has.
+The plugin (`devices/qemu/plugin.c`) answers a system call that no kernel has.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ import ctypes
 import os
 from typing import TYPE_CHECKING, Any
 
-from mobiledeploy.devices.agent.errors import RefusalError
+from mobiledeploy.devices.agent.errors import AgentError
 from mobiledeploy.devices.agent.timing import garbage_collector_off
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-_READ_COUNT = 0x6D6F62  # qemu_plugin.c has the same number
+_READ_COUNT = 0x6D6F62  # plugin.c has the same number
 _BYTES = 8
 
 
 class InstructionCounter:
-    """Calls return the number of instructions executed so far."""
+    """Returns, when called, the number of instructions that the process has executed."""
 
     def __init__(self) -> None:
         self._source, self._sink = os.pipe()
@@ -32,35 +32,35 @@ class InstructionCounter:
         """Return the count so far.
 
         Raises:
-            RefusalError: nobody counts.
+            AgentError: No plugin answers.
         """
         self._syscall(_READ_COUNT, self._sink)
         try:
             return int.from_bytes(os.read(self._source, _BYTES), "little")
         except BlockingIOError:
-            raise RefusalError(
+            raise AgentError(
                 "RuntimeFailedError",
-                "Nothing counts instructions on this device: no QEMU that runs it has loaded our "
-                "plugin.",
-                "Start it with a QEMU (user mode) that can load plugins: qemu-aarch64 of Debian's "
-                "package qemu-user, not the static one of qemu-user-static.",
+                "Instructions cannot be counted on this device: it does not run under a QEMU that "
+                "has loaded the counting plugin.",
+                "Use a QEMU (user mode) that can load plugins: qemu-aarch64 from Debian's package "
+                "qemu-user, not the static one from qemu-user-static.",
             ) from None
 
 
 def instructions_of(run: Callable[[], object], *, rounds: int, warmup: int) -> list[int]:
-    """Return how many instructions each of `rounds` calls takes, after `warmup` that do not count.
+    """Return the instructions of each of `rounds` calls, after `warmup` calls.
 
-    What the counting itself takes, found by counting nothing, is subtracted.
+    The instructions of the counting itself, measured with an empty call, are subtracted.
     """
-    count = InstructionCounter()
+    counter = InstructionCounter()
     for _ in range(warmup):
         run()
     with garbage_collector_off():
-        own = _one(count, lambda: None)
-        return [_one(count, run) - own for _ in range(rounds)]
+        overhead = _count_once(counter, lambda: None)
+        return [_count_once(counter, run) - overhead for _ in range(rounds)]
 
 
-def _one(count: InstructionCounter, run: Callable[[], object]) -> int:
-    before = count()
+def _count_once(counter: InstructionCounter, run: Callable[[], object]) -> int:
+    before = counter()
     run()
-    return count() - before
+    return counter() - before

@@ -1,4 +1,4 @@
-"""What the machine says of itself, as it says it; it is read on the other side."""
+"""Describe the machine in raw form; `mobiledeploy.devices.host` interprets it."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ import os
 import platform
 import subprocess
 import sys
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mobiledeploy.devices.request import Conditions, MachineReport
 
 PROTOCOL = 1
 X86 = frozenset({"x86_64", "amd64", "i686", "i386"})
 _DISTRIBUTIONS = ("numpy", "onnxruntime", "executorch", "torch")
 
 
-def describe() -> dict[str, Any]:
-    """Return what this machine says of itself, as it says it; it is read on the other side."""
+def describe() -> MachineReport:
+    """Return the system's own description of this machine."""
     return {
         "protocol": PROTOCOL,
         "system": platform.system(),
@@ -32,14 +35,14 @@ def describe() -> dict[str, Any]:
     }
 
 
-def conditions(sys_root: str = "/sys") -> dict[str, Any]:
-    """Return what a processor's speed depends on, each None where the system does not tell.
+def conditions(sys_root: str = "/sys") -> Conditions:
+    """Return what the processor's speed depends on; None where the system does not report it.
 
-    - "temperature_c": of the hottest zone;
-    - "frequency_mhz" and "max_frequency_mhz": of the fastest core;
-    - "governor": of the first core;
-    - "throttle_count": how often the kernel has seen a core slowed down by heat;
-    - "throttled_now": a Raspberry Pi's own word: under-voltage 1, capped 2, throttled 4, hot 8.
+    - "temperature_c": temperature of the hottest zone;
+    - "frequency_mhz" and "max_frequency_mhz": current and highest frequency of the fastest core;
+    - "governor": frequency governor of the first core;
+    - "throttle_count": how often the kernel has throttled a core because of heat;
+    - "throttled_now": a Raspberry Pi's flags: 1 under-voltage, 2 capped, 4 throttled, 8 hot.
     """
     cpus = f"{sys_root}/devices/system/cpu"
     counts = _numbers(cpus, "thermal_throttle/core_throttle_count")
@@ -67,7 +70,7 @@ def _max_mhz(kilohertz: list[int]) -> float | None:
 
 
 def _numbers(cpus: str, name: str) -> list[int]:
-    """Return one number per core that has it."""
+    """Return the number in a file of each core that has it."""
     cores = [core for core in _listed(cpus) if core[3:].isdigit()]
     return [int(text) for core in cores for text in lines(f"{cpus}/{core}/{name}")[:1]]
 
@@ -80,7 +83,7 @@ def _listed(folder: str) -> list[str]:
 
 
 def lines(path: str) -> list[str]:
-    """Return the lines of a file; none where it cannot be read."""
+    """Return the lines of a file; none if it cannot be read."""
     try:
         with open(path, encoding="utf-8", errors="replace") as handle:
             return handle.read().splitlines()
@@ -88,11 +91,11 @@ def lines(path: str) -> list[str]:
         return []
 
 
-def sums_saturate() -> bool:
-    """Return whether ONNX Runtime's sums of uint8 x int8 products may saturate at 16 bits.
+def products_saturate() -> bool:
+    """Return whether ONNX Runtime's uint8 x int8 products may saturate at 16 bits.
 
-    They do on x86 without VNNI (onnxruntime issue 12072); where nobody says what the processor has,
-    exactness goes before speed.
+    They do on x86 without VNNI (onnxruntime issue 12072). If the system does not report the
+    processor's features, the answer is True: exact and slower.
     """
     if platform.machine().lower() not in X86:
         return False
@@ -105,7 +108,7 @@ def _processor() -> str:
 
 
 def _cpuinfo() -> list[str]:
-    """Return /proc/cpuinfo up to the second core, and what stands at its end on ARM boards."""
+    """Return the first core's part of /proc/cpuinfo, and the board's lines at its end on ARM."""
     text = lines("/proc/cpuinfo")
     first = text[: text.index("")] if "" in text else text
     return first + [line for line in text[len(first) :] if line.startswith(("Model", "Hardware"))]
@@ -122,9 +125,9 @@ def _sysctl() -> str:
 
 
 def _hwcap() -> list[int] | None:
-    """Return the two words in which Linux tells an ARM program what its processor can do.
+    """Return AT_HWCAP and AT_HWCAP2, in which Linux lists an ARM processor's features.
 
-    They are the emulated processor's under QEMU, whose /proc/cpuinfo is the host's.
+    Under QEMU they describe the emulated processor, while /proc/cpuinfo describes the host's.
     """
     if platform.system() != "Linux" or platform.machine() != "aarch64":
         return None
@@ -134,7 +137,7 @@ def _hwcap() -> list[int] | None:
 
 
 def available_cores() -> int:
-    """Return how many cores this process may use; macOS does not let it be bound to some."""
+    """Return how many cores this process may use; macOS has no affinity."""
     bound = getattr(os, "sched_getaffinity", None)
     return len(bound(0)) if bound else os.cpu_count() or 1
 

@@ -1,34 +1,45 @@
-"""A runner each for ONNX Runtime and ExecuTorch, with nothing of mobiledeploy's around it."""
+"""Runners for ONNX Runtime and ExecuTorch that need no other part of mobiledeploy."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import json
+import math
 import os
 from typing import TYPE_CHECKING, Any
 
-from mobiledeploy.devices.agent.errors import SETUP_REMEDY, RefusalError
-from mobiledeploy.devices.agent.machine import sums_saturate
+from mobiledeploy.devices.agent.errors import SETUP_REMEDY, AgentError
+from mobiledeploy.devices.agent.machine import products_saturate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from mobiledeploy.devices.request import ArtifactEntry
 
 
-def open_runner(artifact: dict[str, Any], folder: str, threads: int) -> Runner:
-    """Load an artifact into the runtime that its suffix asks for."""
+def open_runner(artifact: ArtifactEntry, folder: str, threads: int) -> Runner:
+    """Load an artifact into the runtime for its suffix.
+
+    Raises:
+        AgentError: The runtime is not installed, or it rejects the artifact.
+    """
     path = os.path.join(folder, artifact["file"])
     return runner_type(artifact)(path, artifact["label"], threads)
 
 
-def runner_type(artifact: dict[str, Any]) -> type[Runner]:
-    """Import the runtime that an artifact's suffix asks for."""
+def runner_type(artifact: ArtifactEntry) -> type[Runner]:
+    """Import the runtime for an artifact's suffix.
+
+    Raises:
+        AgentError: It is not installed.
+    """
     name, runner, imports = _RUNNERS[os.path.splitext(artifact["file"])[1]]
     try:
         imports()
     except ImportError as error:
-        raise RefusalError(
+        raise AgentError(
             "RuntimeFailedError",
-            f"{artifact['label']} needs {name}, which cannot be imported over there: {error}.",
+            f"{artifact['label']} needs {name}, which cannot be imported on the device: {error}.",
             SETUP_REMEDY,
         ) from error
     return runner
@@ -39,8 +50,16 @@ class Runner:
 
     Attributes:
         runtime: Name and version.
-        batch_size: Samples per inference; 1 where any number will do.
-        input_shape: Of one sample, (C, H, W).
+        batch_size: Samples per inference; 1 if the batch is symbolic.
+        input_shape: Shape of one sample, (C, H, W).
+
+    Args:
+        path: The artifact's file.
+        label: Its name in errors.
+        threads: Threads that compute one inference.
+
+    Raises:
+        AgentError: The runtime rejects the artifact.
     """
 
     runtime: str
@@ -51,7 +70,7 @@ class Runner:
         raise NotImplementedError
 
     def run(self, batch: Any) -> Any:
-        """Return the output for one batch."""
+        """Return the output for one batch, (batch_size, classes)."""
         raise NotImplementedError
 
 
@@ -69,14 +88,14 @@ class OnnxRuntime(Runner):
                 path, options, providers=["CPUExecutionProvider"]
             )
         except Exception as error:
-            raise RefusalError(
+            raise AgentError(
                 "ArtifactError",
                 f"ONNX Runtime {onnxruntime.__version__} cannot load {label}: {error}",
                 "Export the model again: the file is damaged, not ONNX, or newer than the runtime.",
             ) from error
         ins, outs = self._session.get_inputs(), self._session.get_outputs()
         if len(ins) != 1 or len(outs) != 1:
-            raise RefusalError(
+            raise AgentError(
                 "ArtifactError",
                 f"{label} has {len(ins)} inputs and {len(outs)} outputs; expected one of each.",
                 "Export the model with `mobiledeploy export`.",
@@ -86,37 +105,37 @@ class OnnxRuntime(Runner):
         self.input_shape = tuple(sample)
         self.batch_size = batch if isinstance(batch, int) else 1
         if not all(isinstance(size, int) for size in self.input_shape):
-            raise RefusalError(
+            raise AgentError(
                 "ArtifactError",
-                f"{label} takes images of any size: there is no one latency to measure.",
+                f"{label} has no fixed input size, so it has no one latency.",
                 "Export it with a fixed resolution.",
             )
 
-    def _options(self, path: str, threads: int) -> Any:  # noqa: ARG002 - for a profiler
+    def _options(self, path: str, threads: int) -> Any:  # noqa: ARG002 - the profiled subclass uses it
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 4
-        # Workers that spin on after an inference would take the next runner's CPU time.
+        # Workers that keep spinning after an inference would take CPU time from the next runner.
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        if sums_saturate():
+        if products_saturate():
             options.add_session_config_entry("session.x64quantprecision", "1")
         return options
 
     def run(self, batch: Any) -> Any:
-        """Return the output for one batch."""
+        """Return the output for one batch, (batch_size, classes)."""
         try:
             return self._session.run([self._output], {self._input: batch})[0]
         except Exception as error:
-            raise RefusalError(
+            raise AgentError(
                 "RuntimeFailedError", f"ONNX Runtime failed while running {self._label}: {error}"
             ) from error
 
 
 class ProfiledOnnxRuntime(OnnxRuntime):
-    """The same, with ONNX Runtime's profiler on."""
+    """The same, with ONNX Runtime's profiler."""
 
     def _options(self, path: str, threads: int) -> Any:
         options = super()._options(path, threads)
@@ -125,7 +144,7 @@ class ProfiledOnnxRuntime(OnnxRuntime):
         return options
 
     def events(self) -> Any:
-        """End the profile; return its events."""
+        """End the profile and return its events."""
         with open(self._session.end_profiling(), encoding="utf-8") as file:
             return json.load(file)
 
@@ -143,14 +162,14 @@ class ExecuTorch(Runner):
         if _portable_lib._threadpool_get_thread_count() != threads:
             _portable_lib._unsafe_reset_threadpool(threads)
         try:
-            # Methods point into the program: it must live as long as they do.
+            # The method points into the program, which must outlive it.
             self._program = _portable_lib._load_program(
                 path, program_verification=_portable_lib.Verification.InternalConsistency
             )
             self._method = self._program.load_method("forward")
             sizes = self._method.method_meta().input_tensor_meta(0).sizes()
         except (RuntimeError, MemoryError) as error:
-            raise RefusalError(
+            raise AgentError(
                 "ArtifactError",
                 f"{self.runtime} cannot load {label}: {error}.",
                 "Export the model again: the file is damaged, or it needs operators or backends "
@@ -159,42 +178,50 @@ class ExecuTorch(Runner):
         self.batch_size, self.input_shape = sizes[0], tuple(sizes[1:])
 
     def run(self, batch: Any) -> Any:
-        """Return the output for one batch."""
+        """Return the output for one batch, (batch_size, classes)."""
         try:
             return self._method((self._from_numpy(batch),))[0].numpy()
         except RuntimeError as error:
-            raise RefusalError(
+            raise AgentError(
                 "RuntimeFailedError", f"ExecuTorch failed while running {self._label}: {error}"
             ) from error
 
 
 class OperatorProgram(ExecuTorch):
-    """A program of one operator; its inputs are noise.
+    """A program of one operator, with noise as its inputs.
 
     Args:
-        inputs: Datatype and shape of each.
+        path: Of a `.pte` with that operator alone.
+        label: The operator's name in errors.
+        threads: Threads that compute it.
+        inputs: Datatype and shape of each input.
     """
 
     def __init__(
-        self, path: str, label: str, threads: int, inputs: list[tuple[str, list[int]]]
+        self, path: str, label: str, threads: int, inputs: Sequence[tuple[str, Sequence[int]]]
     ) -> None:
         super().__init__(path, label, threads)
         self._inputs = tuple(self._from_numpy(_noise(*given)) for given in inputs)
 
-    def run_alone(self) -> None:
-        """Run the operator; the outputs stay where they are."""
+    def run_operator(self) -> None:
+        """Run the operator; its outputs are not copied."""
         self._method(self._inputs, False)
 
 
-def _noise(datatype: str, shape: list[int]) -> Any:
-    """Return codes of every value, or normal floats."""
+_PADDING = 128  # values that XNNPACK may read behind a tensor, because it reads whole vectors
+
+
+def _noise(datatype: str, shape: Sequence[int]) -> Any:
+    """Return integers over the whole range of their type, or normally distributed floats."""
     import numpy as np
 
-    random = np.random.default_rng(0)
+    random, count = np.random.default_rng(0), math.prod(shape)
     if datatype == "float32":
-        return random.standard_normal(shape, dtype=np.float32)
-    info = np.iinfo(datatype)
-    return random.integers(info.min, info.max + 1, shape, dtype=datatype)
+        values = random.standard_normal(count + _PADDING, dtype=np.float32)
+    else:
+        info = np.iinfo(datatype)
+        values = random.integers(info.min, info.max + 1, count + _PADDING, dtype=datatype)
+    return values[:count].reshape(shape)
 
 
 def _import_onnxruntime() -> None:

@@ -1,4 +1,4 @@
-"""Serve one request, then leave nothing behind (the protocol: see the package)."""
+"""Serve one request and remove all its files (the package describes the protocol)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ import sys
 import tempfile
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from mobiledeploy.devices.agent.errors import SETUP_REMEDY, RefusalError
+from mobiledeploy.devices.agent.errors import SETUP_REMEDY, AgentError
 from mobiledeploy.devices.agent.machine import describe
 from mobiledeploy.devices.agent.tasks import TASKS
 
@@ -22,42 +22,48 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import BinaryIO, TextIO
 
-    Tell = Callable[[dict[str, Any]], None]
-    Request = dict[str, Any]
-    Task = Callable[[Request, str, Tell], dict[str, Any]]
+    from mobiledeploy.devices.request import FileEntry, Message, RequestMessage, Result
+
+    Send = Callable[[Message], None]
+    Task = Callable[[RequestMessage, str, Send], Result]
 
 _CHUNK_BYTES = 1 << 20
+_DISK_REMEDY = "Free space on the device, or set TMPDIR there to a folder with more space."
 
 
 def main() -> None:
-    """Serve one request, then leave nothing behind."""
-    tell = partial(_send, _claim_stdout())
+    """Serve one request, then remove its files."""
+    send = partial(_send, _claim_stdout())
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other side closes the pipe when it stops
     for name in ("SIGTERM", "SIGHUP"):
         signal.signal(getattr(signal, name), lambda *_: sys.exit(1))
-    tell({"hello": describe()})
+    send({"hello": describe()})
     line = sys.stdin.buffer.readline()
     if not line:
         return
-    request = json.loads(line)
+    request: RequestMessage = json.loads(line)
     folder = tempfile.mkdtemp(prefix="mobiledeploy-")
     try:
         receive(sys.stdin.buffer, request["files"], folder)
-        run_apart(TASKS[request["task"]], request, folder, tell)
-    except RefusalError as refusal:
-        tell({"error": refusal.reply})
+        run_in_child(TASKS[request["task"]], request, folder, send)
+    except AgentError as error:
+        send({"error": error.report})
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def receive(stream: BinaryIO, files: Sequence[dict[str, Any]], folder: str) -> None:
-    """Write the files that follow a request, and read them back against their sha256."""
+def receive(stream: BinaryIO, files: Sequence[FileEntry], folder: str) -> None:
+    """Write the files that follow a request, then check the sha256 of what was written.
+
+    Raises:
+        AgentError: There is no room, a file cannot be written, or its sha256 is wrong.
+    """
     free, needed = shutil.disk_usage(folder).free, sum(file["size"] for file in files)
     if needed > free:
-        raise RefusalError(
+        raise AgentError(
             "RuntimeFailedError",
-            f"{folder} has room for {free} bytes; {needed} are needed.",
-            "Free some room over there, or point TMPDIR to a place that has it.",
+            f"{folder} on the device has {free} bytes free; {needed} are needed.",
+            _DISK_REMEDY,
         )
     for file in files:
         path = os.path.join(folder, file["name"])
@@ -66,118 +72,130 @@ def receive(stream: BinaryIO, files: Sequence[dict[str, Any]], folder: str) -> N
             _copy(stream, path, file["size"])
             found = _sha256(path)
         except OSError as error:
-            raise RefusalError(
+            raise AgentError(
                 "RuntimeFailedError",
-                f"{path} could not be written over there: {error.strerror}.",
-                "Free some room over there, or point TMPDIR to a place that has it.",
+                f"Could not write {path} on the device: {error.strerror}.",
+                _DISK_REMEDY,
             ) from error
         if found != file["sha256"]:
-            raise RefusalError(
+            raise AgentError(
                 "RuntimeFailedError",
                 f"{file['name']} arrived damaged: its sha256 is {found[:12]}..., expected "
                 f"{file['sha256'][:12]}...",
-                "Run the command again; if it happens again, the connection is not to be trusted.",
+                "Run the command again. If it fails again, the connection is unreliable.",
             )
 
 
-def run_apart(task: Task, request: Request, folder: str, tell: Tell) -> None:
-    """Run a task in a process of its own and wait for whichever comes first.
+def run_in_child(task: Task, request: RequestMessage, folder: str, send: Send) -> None:
+    """Run a task in a child process.
 
-    Its end, the end of our stdin (nobody waits any more), or the end of its time.
+    Wait for the first of: its end, the end of stdin (the other side has stopped waiting), and the
+    time limit.
     """
-    ours, theirs = os.pipe(), os.pipe()  # each is closed by the death of one of the two
+    ours, theirs = os.pipe(), os.pipe()  # the death of one process closes its pipe in the other
     pid = os.fork()
     if pid == 0:
         os.close(ours[0])
         os.close(theirs[1])
-        _work(task, request, folder, tell, theirs[0])
+        _run_task_and_exit(task, request, folder, send, theirs[0])
     os.close(ours[1])
     os.close(theirs[0])
     try:
         readable = select.select([0, ours[0]], [], [], request["limit_s"])[0]
     finally:
-        if not _has_ended(ours[0]):
+        if not _is_closed(ours[0]):
             os.kill(pid, signal.SIGKILL)
         status = os.waitpid(pid, 0)[1]
     if not readable:
-        tell({"died": {"how": f"took more than {request['limit_s']:g} s and was stopped"}})
+        send({"died": {"how": f"took more than {request['limit_s']:g} s and was stopped"}})
     elif os.WIFSIGNALED(status):
         number = os.WTERMSIG(status)
-        tell({"died": {"how": f"was ended by {signal.Signals(number).name}"}})
+        send({"died": {"how": f"was ended by {signal.Signals(number).name}"}})
     elif os.WEXITSTATUS(status):
-        tell({"died": {"how": f"ended with code {os.WEXITSTATUS(status)}"}})
+        send({"died": {"how": f"ended with code {os.WEXITSTATUS(status)}"}})
 
 
-def _has_ended(life: int) -> bool:
-    return bool(select.select([life], [], [], 0)[0])
+def _is_closed(pipe: int) -> bool:
+    return bool(select.select([pipe], [], [], 0)[0])
 
 
-def _work(task: Task, request: Request, folder: str, tell: Tell, parent_life: int) -> NoReturn:
-    """Be the process that runs the artifacts; never return."""
+def _run_task_and_exit(
+    task: Task, request: RequestMessage, folder: str, send: Send, parent_pipe: int
+) -> NoReturn:
+    """Run a task in this process, send its result or its error, and exit."""
     for name in ("SIGTERM", "SIGHUP"):
         signal.signal(getattr(signal, name), signal.SIG_DFL)
-    threading.Thread(target=_outlive, args=(parent_life, folder), daemon=True).start()
-    os.environ["TMPDIR"] = folder  # what runtimes leave in the system's place for temporary files
+    threading.Thread(target=_exit_with_parent, args=(parent_pipe, folder), daemon=True).start()
+    os.environ["TMPDIR"] = folder  # temporary files of the runtimes are removed with it
     code = 1
     try:
         if request.get("affinity"):
-            _bind(request["affinity"])
-        tell({"result": task(request, folder, tell)})
+            _set_affinity(request["affinity"])
+        send({"result": task(request, folder, send)})
         code = 0
-    except RefusalError as refusal:
-        tell({"error": refusal.reply})
+    except AgentError as error:
+        send({"error": error.report})
         code = 0
     except ImportError as error:
-        text = f"A module cannot be imported over there: {error}."
-        tell({"error": RefusalError("RuntimeFailedError", text, SETUP_REMEDY).reply})
+        text = f"A module cannot be imported on the device: {error}."
+        send({"error": AgentError("RuntimeFailedError", text, SETUP_REMEDY).report})
         code = 0
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:
         sys.stderr.flush()
-        os._exit(code)  # never back into the frames of the process that waits
+        os._exit(code)  # never return into the parent's frames
 
 
-def _outlive(parent_life: int, folder: str) -> None:
-    """Clean up and die if the process that should clean up is gone."""
-    os.read(parent_life, 1)
+def _exit_with_parent(parent_pipe: int, folder: str) -> None:
+    """Wait for the parent to die, then remove the folder in its place and exit."""
+    os.read(parent_pipe, 1)
     shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 
-def _bind(cores: list[int]) -> None:
+def _set_affinity(cores: Sequence[int]) -> None:
+    """Bind this process to cores.
+
+    Raises:
+        AgentError: The system has no affinity, or the process may not use all of the cores.
+    """
     try:
         usable = os.sched_getaffinity(0)
     except AttributeError:
-        raise RefusalError("UsageError", "This system does not bind processes to cores.") from None
-    if not usable.issuperset(cores):  # of several, the kernel takes those that there are
-        raise RefusalError(
+        raise AgentError(
             "UsageError",
-            f"The process cannot be bound to the cores {cores}: not all of them are there for it.",
-            f"This machine lets it use {sorted(usable)}.",
+            "This system cannot bind processes to cores.",
+            "Remove --cpu-affinity.",
+        ) from None
+    if not usable.issuperset(cores):  # the kernel would silently use those that exist
+        raise AgentError(
+            "UsageError",
+            f"The process cannot be bound to the cores {cores}; it may use {sorted(usable)}.",
+            "Choose --cpu-affinity from these.",
         )
     try:
         os.sched_setaffinity(0, cores)
     except OSError as error:
-        raise RefusalError(
+        raise AgentError(
             "UsageError", f"The process cannot be bound to the cores {cores}: {error}."
         ) from error
 
 
 def _claim_stdout() -> TextIO:
-    """Keep stdout for the messages: whatever else is printed, also by C++, goes to stderr."""
-    replies = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    """Return a stream to stdout; redirect what others print there, also from C++, to stderr."""
+    messages = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    return replies
+    return messages
 
 
-def _send(replies: TextIO, message: dict[str, Any]) -> None:
-    replies.write("\x1e" + json.dumps(message) + "\n")
-    replies.flush()
+def _send(messages: TextIO, message: Message) -> None:
+    messages.write("\x1e" + json.dumps(message) + "\n")
+    messages.flush()
 
 
 def _copy(stream: BinaryIO, path: str, size: int) -> None:
-    """Copy `size` bytes; a stream that ends early leaves a file that its sha256 betrays."""
+    """Copy `size` bytes; if the stream ends early, the sha256 of the file will be wrong."""
     with open(path, "wb") as handle:
         while size > 0:
             chunk = stream.read(min(size, _CHUNK_BYTES))

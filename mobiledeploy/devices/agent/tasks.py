@@ -1,4 +1,8 @@
-"""What the agent can be asked to do with artifacts: time, count, profile, or only run them."""
+"""The agent's tasks: time artifacts, count their instructions, profile them, or only run them.
+
+Each task takes the request, the folder of its files, and a function that sends messages; it returns
+its part of a `Result`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mobiledeploy.devices.agent.errors import RefusalError
+from mobiledeploy.devices.agent.errors import AgentError
 from mobiledeploy.devices.agent.instructions import instructions_of
 from mobiledeploy.devices.agent.machine import conditions
 from mobiledeploy.devices.agent.operators import elapsed_us, time_kernels, time_programs
@@ -19,28 +23,32 @@ from mobiledeploy.devices.agent.timing import PeakMemory, ProgressReport, interl
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Tell = Callable[[dict[str, Any]], None]
-    Request = dict[str, Any]
+    from mobiledeploy.devices.request import (
+        ArtifactEntry,
+        FreshRun,
+        Message,
+        RequestMessage,
+        Result,
+    )
 
-_SAMPLES = 2  # of noise, where no inputs were sent
+    Send = Callable[[Message], None]
+
+_NOISE_BATCHES = 2  # where no inputs were sent
 
 
-def bench(request: Request, folder: str, tell: Tell) -> dict[str, Any]:
-    """Load all artifacts in the order given, time them against one another.
-
-    Request: "artifacts" [{"file", "label", "inputs": file or None}], "threads", and the arguments
-    of `interleaved`: "rounds", "warmup", "seed", "duration_s".
+def bench(request: RequestMessage, folder: str, send: Send) -> Result:
+    """Load all artifacts in their order, then time them against one another (`interleaved`).
 
     Returns:
-        "fresh" of the first artifact, "times_ms" [artifact][round], "conditions" before and after,
-        and "outputs" of those artifacts that came with inputs.
+        "fresh" of the first artifact, "times_ms", "conditions", and "outputs" of the artifacts that
+        came with inputs.
     """
-    import numpy  # noqa: F401 - what every runtime needs counts for none of them
+    import numpy  # noqa: F401 - every runtime needs it, so it is in no artifact's load time
 
     runners, inputs = [], []
-    for place, artifact in enumerate(request["artifacts"]):
-        tell({"loading": artifact["label"]})
-        if place == 0:
+    for index, artifact in enumerate(request["artifacts"]):
+        send({"loading": artifact["label"]})
+        if index == 0:
             runner, samples, fresh = load_fresh(artifact, folder, request["threads"])
         else:
             runner = open_runner(artifact, folder, request["threads"])
@@ -57,31 +65,31 @@ def bench(request: Request, folder: str, tell: Tell) -> dict[str, Any]:
         warmup=request["warmup"],
         seed=request["seed"],
         duration_s=request["duration_s"],
-        after_round=ProgressReport(tell, request["rounds"], request["duration_s"]),
+        after_round=ProgressReport(send, request["rounds"], request["duration_s"]),
     )
     after = conditions()
-    given = [bool(artifact["inputs"]) for artifact in request["artifacts"]]
+    has_inputs = [bool(artifact["inputs"]) for artifact in request["artifacts"]]
     return {
         "fresh": fresh,
         "times_ms": times_ms,
         "conditions": {"before": before, "after": after},
         "outputs": [
             encode(run_all(runner, samples)) if wanted else None
-            for runner, samples, wanted in zip(runners, inputs, given)
+            for runner, samples, wanted in zip(runners, inputs, has_inputs)
         ],
     }
 
 
-def instructions(request: Request, folder: str, tell: Tell) -> dict[str, Any]:
-    """Count the instructions of one artifact's inferences, after "warmup" that do not count.
+def instructions(request: RequestMessage, folder: str, send: Send) -> Result:
+    """Count the instructions of one artifact's inferences, after "warmup" others.
 
-    One, because what another has left in memory could change the count.
+    Only one artifact per process: what another one leaves in memory could change the count.
 
     Returns:
-        "runtime", "instructions" [round], and "outputs" of the artifact if it came with inputs.
+        "runtime", "instructions", and "outputs" if the artifact came with inputs.
     """
     [artifact] = request["artifacts"]
-    tell({"loading": artifact["label"]})
+    send({"loading": artifact["label"]})
     runner = open_runner(artifact, folder, request["threads"])
     samples = samples_for(artifact, folder, runner)
     batch = samples[: runner.batch_size]
@@ -96,17 +104,14 @@ def instructions(request: Request, folder: str, tell: Tell) -> dict[str, Any]:
     }
 
 
-def profile(request: Request, folder: str, tell: Tell) -> dict[str, Any]:
-    """Time one artifact's operators (`operators`), in turn with the whole network.
-
-    Request: "rounds" that count, "warmup" that do not; of a `.pte` "operators" [{"file", "label",
-    "inputs": [(datatype, shape)]}].
+def profile(request: RequestMessage, folder: str, send: Send) -> Result:
+    """Time one artifact's operators (see `operators`), in turn with the whole network.
 
     Returns:
-        "runtime", "whole_us" [round], and "operators", each with its "times_us" [round].
+        "runtime", "whole_us" and "operators".
     """
     [artifact] = request["artifacts"]
-    tell({"loading": artifact["label"]})
+    send({"loading": artifact["label"]})
     runner = open_runner(artifact, folder, request["threads"])
     batch = samples_for(artifact, folder, runner)[: runner.batch_size]
     run = partial(runner.run, batch)
@@ -117,29 +122,32 @@ def profile(request: Request, folder: str, tell: Tell) -> dict[str, Any]:
         whole_us.append(elapsed_us(run))
 
     operators = (
-        time_programs(request, folder, time_whole, tell)
+        time_programs(request, folder, time_whole, send)
         if request["operators"]
-        else time_kernels(request, folder, batch, time_whole, tell)
+        else time_kernels(request, folder, batch, time_whole, send)
     )
     return {"runtime": runner.runtime, "whole_us": whole_us, "operators": operators}
 
 
-def outputs(request: Request, folder: str, tell: Tell) -> dict[str, Any]:
+def outputs(request: RequestMessage, folder: str, send: Send) -> Result:
     """Run all samples through each artifact; return "inputs" and "outputs"."""
-    inputs, results = [], []
+    inputs: list[str | None] = []
+    results: list[str | None] = []
     for artifact in request["artifacts"]:
-        tell({"loading": artifact["label"]})
+        send({"loading": artifact["label"]})
         runner = open_runner(artifact, folder, request["threads"])
         samples = samples_for(artifact, folder, runner)
         inputs.append(None if artifact["inputs"] else encode(samples))
-        results.append(encode(run_all(runner, samples, tell)))
+        results.append(encode(run_all(runner, samples, send)))
     return {"inputs": inputs, "outputs": results}
 
 
-def load_fresh(
-    artifact: dict[str, Any], folder: str, threads: int
-) -> tuple[Runner, Any, dict[str, Any]]:
-    """Load the first artifact of this process and run it once, looking closely."""
+def load_fresh(artifact: ArtifactEntry, folder: str, threads: int) -> tuple[Runner, Any, FreshRun]:
+    """Load the first artifact of this process and run it once.
+
+    Returns:
+        The runner, its samples, and the time and memory that loading and running took.
+    """
     kind = runner_type(artifact)
     path = os.path.join(folder, artifact["file"])
     with open(path, "rb") as handle:  # into the page cache
@@ -153,7 +161,7 @@ def load_fresh(
     prepared = time.perf_counter()
     runner.run(batch)
     ran = time.perf_counter()
-    fresh = {
+    fresh: FreshRun = {
         "runtime": runner.runtime,
         "load_ms": 1e3 * (loaded - began),
         "first_ms": 1e3 * (ran - prepared),
@@ -162,25 +170,30 @@ def load_fresh(
     return runner, samples, fresh
 
 
-def run_all(runner: Runner, samples: Any, tell: Tell = lambda _: None) -> Any:
-    """Run samples through a network, one batch at a time; return what comes out, stacked."""
+def run_all(runner: Runner, samples: Any, send: Send = lambda _: None) -> Any:
+    """Run samples through a network, one batch at a time; return the stacked outputs.
+
+    Raises:
+        AgentError: The number of samples is not a multiple of the batch size.
+    """
     import numpy as np
 
     size = runner.batch_size
     if len(samples) % size:
-        raise RefusalError(
+        raise AgentError(
             "RuntimeFailedError",
             f"The network takes {size} samples at a time; it was given {len(samples)}.",
+            f"Pass a multiple of {size} samples.",
         )
     parts = []
     for start in range(0, len(samples), size):
         parts.append(np.array(runner.run(samples[start : start + size])))
-        tell({"progress": (start + size) / len(samples)})
+        send({"progress": (start + size) / len(samples)})
     return np.concatenate(parts)
 
 
-def samples_for(artifact: dict[str, Any], folder: str, runner: Runner) -> Any:
-    """Return the inputs that were sent, or noise: what images look like after normalisation.
+def samples_for(artifact: ArtifactEntry, folder: str, runner: Runner) -> Any:
+    """Return the inputs that were sent, or noise with the range of normalised images.
 
     The noise is uniform and made of integers: the same on every machine, and small in memory.
     """
@@ -188,13 +201,13 @@ def samples_for(artifact: dict[str, Any], folder: str, runner: Runner) -> Any:
 
     if artifact["inputs"]:
         return np.load(os.path.join(folder, artifact["inputs"]))
-    shape = (_SAMPLES * runner.batch_size, *runner.input_shape)
+    shape = (_NOISE_BATCHES * runner.batch_size, *runner.input_shape)
     codes = np.random.default_rng(0).integers(-128, 128, shape, np.int8)
     return codes.astype(np.float32) / np.float32(74)  # their standard deviation
 
 
 def encode(array: Any) -> str:
-    """Return an array as the text of a `.npy` file."""
+    """Return an array as a `.npy` file in base64."""
     import numpy as np
 
     file = io.BytesIO()

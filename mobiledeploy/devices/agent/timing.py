@@ -1,4 +1,4 @@
-"""Time several networks against one another, so that the machine's moods hit all of them alike."""
+"""Time several networks in one run, so that disturbances of the machine affect all of them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ import random
 import resource
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mobiledeploy.devices.agent.machine import lines
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    Tell = Callable[[dict[str, Any]], None]
+    from mobiledeploy.devices.request import Message
+
+    Send = Callable[[Message], None]
 
 _PROGRESS_EVERY_S = 0.2
 _MIN_ROUNDS = 2
@@ -33,21 +35,21 @@ def interleaved(
 ) -> list[list[float]]:
     """Time each of `runs` once per round.
 
-    - The order is shuffled in every round: each network has every place and every neighbour as
-      often as the others, and no periodic disturbance can keep in step with it. (A rotation
-      balances the places only: the neighbour before would always be the same.)
-    - Each turn runs the network twice and times the second: its weights are in the caches again
-      and its predecessor's threads have gone to sleep, as in an app that runs one network.
+    - The order is shuffled in every round: every network gets every position and every
+      predecessor equally often, and no periodic disturbance stays in step with it. (A rotation
+      would balance the positions only: the predecessor would always be the same.)
+    - Each turn runs the network twice and times the second run: its weights are in the caches
+      again and the predecessor's threads are asleep, as in an app that runs one network.
     - Python's garbage collector is off.
 
     Args:
-        runs: One inference each, with its input prepared.
-        rounds: How many count.
-        warmup: How many come first and do not count.
-        seed: Of the order.
-        duration_s: Go on for so long in place of `rounds` (but for two rounds at least).
-        after_round: Called between rounds with the number of those that counted.
-        clock_ns: Nanoseconds from any origin.
+        runs: Each runs one inference of one network; the inputs are prepared.
+        rounds: Rounds to time.
+        warmup: Rounds before these.
+        seed: Seed of the order.
+        duration_s: Time for so long, in place of `rounds`, and at least two rounds.
+        after_round: Called after each round with the number of rounds timed so far.
+        clock_ns: Returns nanoseconds from any origin.
 
     Returns:
         Milliseconds, [network][round].
@@ -71,7 +73,7 @@ def interleaved(
 def _round(
     runs: Sequence[Callable[[], object]], order: random.Random, clock_ns: Callable[[], int]
 ) -> list[tuple[int, int]]:
-    """Run and time each network once; return (index, nanoseconds) in the order taken."""
+    """Run one turn of each network; return (index, nanoseconds) in the order of the turns."""
     times = []
     for index in order.sample(range(len(runs)), len(runs)):
         run = runs[index]
@@ -90,7 +92,7 @@ def _finished(done: int, rounds: int, duration_s: float | None, elapsed_ns: int)
 
 @contextlib.contextmanager
 def garbage_collector_off() -> Iterator[None]:
-    """Collect, then leave Python's garbage collector off within the block."""
+    """Collect garbage, then keep the garbage collector off inside the context."""
     was_on = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -102,61 +104,64 @@ def garbage_collector_off() -> Iterator[None]:
 
 
 class ProgressReport:
-    """Tells of the progress now and then, between rounds, where it disturbs nothing."""
+    """Sends the progress between rounds, at most five times a second."""
 
     def __init__(
         self,
-        tell: Tell,
+        send: Send,
         rounds: int,
         duration_s: float | None,
         clock_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._tell = tell
+        self._send = send
         self._rounds = rounds
         self._duration_s = duration_s
         self._clock_s = clock_s
-        self._began = self._told = clock_s()
+        self._began = self._last_sent = clock_s()
 
     def __call__(self, rounds_done: int) -> None:
-        """Hear that a round is over."""
+        """Send the progress if it is due; called after each round."""
         now = self._clock_s()
-        if now - self._told < _PROGRESS_EVERY_S:
+        if now - self._last_sent < _PROGRESS_EVERY_S:
             return
-        self._told = now
+        self._last_sent = now
         by_rounds = rounds_done / self._rounds
         share = (now - self._began) / self._duration_s if self._duration_s else by_rounds
-        self._tell({"progress": min(1.0, share)})
+        self._send({"progress": min(1.0, share)})
 
 
 class PeakMemory:
-    """Peak resident memory from construction on, less what was resident then.
+    """Peak resident memory since construction, less the resident memory at construction.
 
-    Resident memory counts the pages of a mapped file that were touched: an artifact's weights
-    count whether a runtime reads or maps them.
+    Resident memory includes the touched pages of mapped files: an artifact's weights count whether
+    a runtime reads or maps them.
 
-    Linux resets the process's peak at construction. Elsewhere the peak is the process's so far, so
-    that something that was larger before hides what comes after: the figure is then too small,
-    never too large. Measure in a fresh process.
+    On Linux construction resets the process's peak. Elsewhere the peak is that of the whole
+    process, so an earlier, higher peak makes the figure too small, never too large: measure in a
+    fresh process.
+
+    Args:
+        proc: The process's folder in /proc.
     """
 
     def __init__(self, proc: str = "/proc/self") -> None:
         self._status = f"{proc}/status"
-        # Some containers forbid it; then the peak is that of the process, as elsewhere.
+        # Some containers forbid it; the peak is then that of the whole process.
         with contextlib.suppress(OSError), open(f"{proc}/clear_refs", "w") as handle:
             handle.write("5")
         self._before = self._status_bytes("VmRSS") or _process_peak_bytes()
 
     def added_bytes(self) -> int:
-        """Return the peak so far, less what was resident at the beginning."""
+        """Return the peak so far, less the resident memory at construction."""
         return max(0, (self._status_bytes("VmHWM") or _process_peak_bytes()) - self._before)
 
     def _status_bytes(self, field: str) -> int | None:
-        """Return a field of /proc/self/status, which Linux alone has."""
+        """Return a field of /proc/self/status; None where there is no such file."""
         values = [line.split()[1] for line in lines(self._status) if line.startswith(f"{field}:")]
         return int(values[0]) * 1024 if values else None
 
 
 def _process_peak_bytes() -> int:
-    """Return the largest resident size that this process ever had; macOS counts in bytes."""
+    """Return the peak resident size of this process; macOS reports bytes, Linux KiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

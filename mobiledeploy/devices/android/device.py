@@ -1,26 +1,26 @@
-"""An Android phone: the real `adb` client, and native runners in place of the agent.
+"""An Android phone, where native runners take the place of the agent.
 
-The steps are those of every device: describe, push into a fresh folder under `/data/local/tmp`
-with the sha256 checked over there, run, pull, clean up.
+A session works as on every device: send the files into a new folder, below `/data/local/tmp`, check
+their sha256 there, run, pull the outputs, remove the folder.
 """
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import random
 import secrets
 import shlex
 import tempfile
 from collections import defaultdict
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
 from mobiledeploy.devices.agent.machine import conditions
-from mobiledeploy.devices.android.adb import QUICK_S, choose, listed_phones, run_adb, tail
+from mobiledeploy.devices.android.adb import Phone, choose, listed_phones
 from mobiledeploy.devices.android.runners import (
     RESULT_FILE,
     ExecutorRunner,
@@ -31,23 +31,17 @@ from mobiledeploy.devices.android.runners import (
 )
 from mobiledeploy.devices.host import Host, parse_cpuinfo
 from mobiledeploy.devices.python_device import TIMEOUT_S
-from mobiledeploy.devices.request import as_npy, files_of
+from mobiledeploy.devices.request import artifact_file, request_files, to_npy
 from mobiledeploy.errors import RuntimeFailedError, UsageError
 from mobiledeploy.utils.files import cache_folder, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from mobiledeploy.devices.request import Message, Request
+    from mobiledeploy.devices.request import Conditions, Message, Request, Samples
 
-PLACE = "/data/local/tmp"
-_BLOCK = 10  # runs of one artifact in a row, before the next artifact's turn
-_END = "mobiledeploy-ended:"
-# adb's daemon ends only the shell of a connection that is gone, not the runner
-_KILL_AND_REMOVE = """for p in /proc/[0-9]*; do
-case "$(readlink $p/cwd 2>/dev/null)" in {there}) kill -9 ${{p##*/}};; esac
-done
-rm -rf {there}"""
+FOLDER = "/data/local/tmp"
+_BLOCK = 10  # runs of one artifact in a row, before the turn of the next artifact
 _SYS_FILES = (
     "/sys/class/thermal/thermal_zone*/temp "
     "/sys/devices/system/cpu/cpu*/cpufreq/scaling_cur_freq "
@@ -60,9 +54,9 @@ class AdbDevice:
     """`adb://SERIAL`, or `adb://` where only one phone is connected.
 
     Args:
-        uri: Which.
-        runners: Native runners of this machine, for those artifacts that are to be run.
-        timeout_s: How long one command over there may take.
+        uri: The device.
+        runners: Native runners on this machine for the kinds of artifacts that will be run.
+        timeout_s: How long one command on the phone may take.
     """
 
     is_local = False
@@ -71,28 +65,33 @@ class AdbDevice:
         self, uri: str, *, runners: Sequence[Path] = (), timeout_s: float = TIMEOUT_S
     ) -> None:
         self.uri = uri
-        self._wanted = uri.removeprefix("adb://").strip("/")
-        self._given = runners
-        self._folder = cache_folder() / "runners"
+        self._runners = runners
+        self._cached_runners = cache_folder() / "runners"
         self._timeout_s = timeout_s
-        self._serial = ""
+        self._phone: Phone | None = None
 
     def __enter__(self) -> Self:
         """Choose the phone.
 
         Raises:
-            UsageError: there are several, or none of that serial.
-            RuntimeFailedError: there is none, or it cannot be used as it is.
+            UsageError: There are several phones, or none with that serial.
+            RuntimeFailedError: There is no phone, or it is not ready.
         """
-        self._serial = choose(listed_phones(), self._wanted)
+        serial = choose(listed_phones(), self.uri.removeprefix("adb://").strip("/"))
+        self._phone = Phone(serial=serial, uri=self.uri, timeout_s=self._timeout_s)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """There is nothing to close: every session cleans up by itself."""
+        """Do nothing: every session removes its own files."""
 
     @cached_property
     def host(self) -> Host:
-        """Return what the phone says of itself."""
+        """Return the phone's description.
+
+        Raises:
+            RuntimeFailedError: The phone does not answer.
+        """
+        phone = self._entered()
         properties = (
             "ro.product.manufacturer",
             "ro.product.model",
@@ -100,249 +99,235 @@ class AdbDevice:
             "ro.product.cpu.abi",
             "ro.soc.model",
         )
-        told = self._shell("; ".join(f"getprop {name}" for name in properties)).splitlines()
-        maker, model, release, abi, chip = (told + [""] * len(properties))[: len(properties)]
-        machine = self._shell("uname -m; nproc").split()
-        _, features = parse_cpuinfo(self._shell("cat /proc/cpuinfo"))
+        lines = phone.shell("; ".join(f"getprop {name}" for name in properties)).splitlines()
+        maker, model, release, abi, chip = (lines + [""] * len(properties))[: len(properties)]
+        architecture, cores = phone.shell("uname -m; nproc").split()
+        _, features = parse_cpuinfo(phone.shell("cat /proc/cpuinfo"))
         return Host(
-            architecture=machine[0],
+            architecture=architecture,
             model=" ".join(filter(None, (maker, model, chip))),
-            cores=int(machine[1]),
+            cores=int(cores),
             features=features,
-            place=self.uri,
+            uri=self.uri,
             os=f"Android {release} ({abi})",
             runtimes={
                 kind.program: None if runner is None else str(runner.path)
-                for kind, runner in find_runners(self._given, self._folder).items()
+                for kind, runner in find_runners(self._runners, self._cached_runners).items()
             },
-            conditions=self._conditions(),
+            conditions=dict(_read_conditions(phone)),
         )
 
-    def converse(self, request: Request) -> Iterator[Message]:
-        """Run one session; yield "loading", "progress", and the "result" as the last.
+    def run_session(self, request: Request) -> Iterator[Message]:
+        """Run one session; yield "loading" and "progress" messages, and "result" last.
 
         Raises:
-            UsageError: there is no runner for an artifact.
-            RuntimeFailedError: adb, the phone or a runner failed. The folder over there is gone,
-                unless the phone is.
+            UsageError: The request needs what native runners do not have, or there is no runner for
+                an artifact.
+            RuntimeFailedError: adb, the phone or a runner failed. The session's folder is removed,
+                unless the phone has disappeared.
         """
+        phone = self._entered()
         if request.task not in ("bench", "outputs"):
             raise UsageError(
-                f"{self.uri} runs artifacts with native programs, which do not tell of operators.",
+                f"{self.uri} runs artifacts with native programs, which do not report operators.",
                 remedy="Profile on this machine, or on an ARM board over ssh.",
             )
         if request.duration_s is not None:
-            raise UsageError("Native runners count inferences: use --runs, not --duration.")
-        runners = runners_for(request.artifacts, self._given, self._folder)
-        there = f"{PLACE}/mobiledeploy-{secrets.token_hex(4)}"
-        self._shell(f"mkdir {there}")
-        try:
-            self._push(request, runners, there)
-            yield from (
-                self._bench(request, runners, there)
-                if request.task == "bench"
-                else (self._outputs_only(request, runners, there))
+            raise UsageError(
+                "Native runners take a number of inferences, not a duration.",
+                remedy="Use --runs, not --duration.",
             )
+        session = _Session(
+            phone=phone,
+            request=request,
+            runners=runners_for(request.artifacts, self._runners, self._cached_runners),
+            folder=f"{FOLDER}/mobiledeploy-{secrets.token_hex(4)}",
+        )
+        phone.shell(f"mkdir {session.folder}")
+        try:
+            session.send_files()
+            yield from session.bench() if request.task == "bench" else session.run_only()
         finally:
-            self._remove(there)
+            phone.remove_folder(session.folder)
 
-    def _push(self, request: Request, runners: Mapping[str, NativeRunner], there: str) -> None:
-        """Send artifacts, inputs and runners; compare their sha256 over there."""
+    def _entered(self) -> Phone:
+        assert self._phone is not None, "the device has not been entered"
+        return self._phone
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Session:
+    """One session: a request, the runners for its artifacts by suffix, and its folder."""
+
+    phone: Phone
+    request: Request
+    runners: Mapping[str, NativeRunner]
+    folder: str
+
+    def send_files(self) -> None:
+        """Push artifacts, inputs and runners; check their sha256 on the phone."""
         with tempfile.TemporaryDirectory() as scratch:
-            local = {}
-            for name, data in files_of(request).items():
-                local[name] = Path(scratch, name)
-                local[name].parent.mkdir(exist_ok=True)
-                local[name].write_bytes(data)
-            for place, samples in enumerate(request.inputs):
-                for index, sample in enumerate(() if samples is None else samples):
-                    name = _input_name(place, index)
-                    local[name] = Path(scratch, name)
-                    local[name].write_bytes(sample.astype("<f4").tobytes())
-            local |= {runner.path.name: runner.path for runner in runners.values()}
-            folders = sorted({str(Path(name).parent) for name in local} - {"."})
-            self._shell(f"cd {there} && mkdir -p {' '.join(folders)}")
-            for name, path in local.items():
-                self._adb("push", str(path), f"{there}/{name}")
-            names = " ".join(shlex.quote(name) for name in local)
-            said = self._shell(f"cd {there} && sha256sum {names}")
-            digests = [line.split()[0].lstrip("\\") for line in said.splitlines()]
-            for (name, path), found in zip(local.items(), digests, strict=True):
-                if found != sha256_of(path):
+            files = self._write_files(Path(scratch))
+            folders = sorted({str(Path(name).parent) for name in files} - {"."})
+            self._shell(f"mkdir -p {' '.join(folders)}")
+            for name, path in files.items():
+                self.phone.push(path, f"{self.folder}/{name}")
+            output = self._shell(f"sha256sum {' '.join(map(shlex.quote, files))}")
+            digests = [line.split()[0].lstrip("\\") for line in output.splitlines()]
+            for (name, path), found in zip(files.items(), digests, strict=True):
+                expected = sha256_of(path)
+                if found != expected:
                     raise RuntimeFailedError(
-                        f"{name} arrived damaged on {self.uri}: its sha256 is {found[:12]}...",
-                        remedy="Run the command again; if it happens again, try another cable.",
+                        f"{name} arrived damaged on {self.phone.uri}: its sha256 is "
+                        f"{found[:12]}..., expected {expected[:12]}...",
+                        remedy="Run the command again. If it fails again, try another cable.",
                     )
-        programs = " ".join(shlex.quote(runner.path.name) for runner in runners.values())
-        self._shell(f"cd {there} && chmod 755 {programs}")
+        programs = " ".join(shlex.quote(runner.path.name) for runner in self.runners.values())
+        self._shell(f"chmod 755 {programs}")
 
-    def _bench(
-        self, request: Request, runners: Mapping[str, NativeRunner], there: str
-    ) -> Iterator[Message]:
-        """Time the artifacts in blocks, each block in an order of its own."""
-        order = random.Random(request.seed)  # noqa: S311 - an order, not a secret
-        places = range(len(request.artifacts))
+    def bench(self) -> Iterator[Message]:
+        """Time the artifacts in blocks of runs; their order is shuffled in each block."""
+        order = random.Random(self.request.seed)  # noqa: S311 - an order, not a secret
+        artifacts = range(len(self.request.artifacts))
         timings: dict[int, list[Timing]] = defaultdict(list)
-        yield {"loading": str(request.artifacts[0])}
-        before = self._conditions()
-        blocks = _blocks(request)
+        yield {"loading": str(self.request.artifacts[0])}
+        before = _read_conditions(self.phone)
+        blocks = _blocks(self.request.rounds)
         for block, runs in enumerate(blocks, 1):
-            turns = order.sample(places, len(places))
+            turns = order.sample(artifacts, len(artifacts))
             if block == 1:
-                turns.sort(key=bool)  # the first artifact of a session is the first to be loaded
-            for place in turns:
-                timings[place].append(self._time(request, runners, there, place, runs))
+                turns.sort(key=bool)  # the session's first artifact is loaded first
+            for index in turns:
+                timings[index].append(self._time(index, runs))
             yield {"progress": block / len(blocks)}
-        after = self._conditions()
+        after = _read_conditions(self.phone)
         first = timings[0][0]
-        runner = runners[request.artifacts[0].suffix]
         yield {
             "result": {
                 "fresh": {
-                    "runtime": runner.runtime,
+                    "runtime": self._runner(0).runtime,
                     "load_ms": first.load_ms,
                     "first_ms": first.first_ms,
                     "peak_memory_bytes": None,
                 },
                 "times_ms": [
-                    [ms for timing in timings[place] for ms in timing.times_ms] for place in places
+                    [ms for timing in timings[index] for ms in timing.times_ms]
+                    for index in artifacts
                 ],
                 "conditions": {"before": before, "after": after},
-                "outputs": self._outputs(request, runners, there),
+                "outputs": self._outputs(),
             }
         }
 
-    def _time(
-        self,
-        request: Request,
-        runners: Mapping[str, NativeRunner],
-        there: str,
-        place: int,
-        runs: int,
-    ) -> Timing:
-        path = request.artifacts[place]
-        runner = runners[path.suffix]
+    def run_only(self) -> Iterator[Message]:
+        """Run the inputs through the artifacts.
+
+        Raises:
+            UsageError: A runner does not return outputs, or no inputs were sent.
+        """
+        for index, path in enumerate(self.request.artifacts):
+            if not self._runner(index).returns_outputs:
+                raise UsageError(
+                    f"{path}: {self._runner(index).program} does not return its outputs, so they "
+                    "cannot be compared.",
+                    remedy="Compare the .pte of the same network: it holds the same integers.",
+                )
+        if any(samples is None for samples in self.request.inputs):
+            raise UsageError(
+                "A phone cannot generate inputs for outputs that are to be compared.",
+                remedy="Pass inputs.",
+            )
+        yield {"result": {"outputs": self._outputs()}}
+
+    def _write_files(self, scratch: Path) -> dict[str, Path]:
+        """Write what has to be pushed; return local paths by their names in the folder."""
+        contents = request_files(self.request)
+        for index, samples in enumerate(self.request.inputs):
+            for number, sample in enumerate(() if samples is None else samples):
+                contents[_sample_file(index, number)] = sample.astype("<f4").tobytes()
+        files = {}
+        for name, data in contents.items():
+            files[name] = scratch / name
+            files[name].parent.mkdir(exist_ok=True)
+            files[name].write_bytes(data)
+        return files | {runner.path.name: runner.path for runner in self.runners.values()}
+
+    def _time(self, index: int, runs: int) -> Timing:
+        """Time one artifact for a block of runs, after the warm-up runs."""
+        runner = self._runner(index)
         argv = runner.timing_command(
             f"./{runner.path.name}",
-            f"{place}/{path.name}",
-            threads=request.threads,
-            runs=request.warmup + runs,
+            artifact_file(index, self.request.artifacts[index]),
+            threads=self.request.threads,
+            runs=self.request.warmup + runs,
         )
-        result = f"; r=$?; cat {RESULT_FILE} 2>/dev/null; rm -f {RESULT_FILE}; exit $r"
-        said = self._shell(f"cd {there} && {_command(request, argv)}{result}")
-        return runner.timing(said, warmup=request.warmup, runs=runs)
+        print_result = f"; r=$?; cat {RESULT_FILE} 2>/dev/null; rm -f {RESULT_FILE}; exit $r"
+        output = self._shell(self._with_affinity(argv) + print_result)
+        return runner.timing(output, warmup=self.request.warmup, runs=runs)
 
-    def _outputs_only(
-        self, request: Request, runners: Mapping[str, NativeRunner], there: str
-    ) -> Iterator[Message]:
-        for path in request.artifacts:
-            if not runners[path.suffix].gives_outputs:
-                raise UsageError(
-                    f"{path}: {runners[path.suffix].program} keeps its outputs to itself: they "
-                    "cannot be compared.",
-                    remedy="Compare the .pte of the same network; both hold the same integers.",
-                )
-        if any(samples is None for samples in request.inputs):
-            raise UsageError("A phone makes no inputs: outputs need inputs to be sent.")
-        yield {"result": {"outputs": self._outputs(request, runners, there)}}
-
-    def _outputs(
-        self, request: Request, runners: Mapping[str, NativeRunner], there: str
-    ) -> list[str | None]:
-        """Run every sample that was sent; return what came out, as the text of `.npy` files."""
+    def _outputs(self) -> list[str | None]:
+        """Run all samples that were sent; return the outputs as `.npy` files in base64."""
         encoded: list[str | None] = []
-        for place, (path, samples) in enumerate(
-            zip(request.artifacts, request.inputs, strict=True)
-        ):
-            runner = runners[path.suffix]
+        for index, samples in enumerate(self.request.inputs):
+            runner = self._runner(index)
             if samples is None or not isinstance(runner, ExecutorRunner):
                 encoded.append(None)
                 continue
-            rows = []
-            for index in range(len(samples)):
-                argv = runner.outputs_command(
-                    f"./{runner.path.name}",
-                    f"{place}/{path.name}",
-                    threads=request.threads,
-                    inputs=_input_name(place, index),
-                    outputs="output",
-                )
-                self._shell(f"cd {there} && {_command(request, argv)}")
-                rows.append(self._pull(f"{there}/output-0.bin"))
-            encoded.append(base64.b64encode(as_npy(np.stack(rows))).decode())
+            rows = [self._output(runner, index, number) for number in range(len(samples))]
+            encoded.append(base64.b64encode(to_npy(np.stack(rows))).decode())
         return encoded
 
-    def _remove(self, there: str) -> None:
-        """Remove a folder over there, and end what still runs in it.
-
-        A phone whose connection broke gets time to come back.
-        """
-        with contextlib.suppress(RuntimeFailedError):  # it is gone for good: the error says so
-            self._adb("wait-for-device", timeout_s=QUICK_S)
-            self._shell(_KILL_AND_REMOVE.format(there=there), timeout_s=QUICK_S)
-
-    def _pull(self, path: str) -> Any:
-        """Return the float32 values of a file over there, which is removed."""
+    def _output(self, runner: ExecutorRunner, index: int, number: int) -> Samples:
+        """Run one sample through one artifact; return its output."""
+        argv = runner.outputs_command(
+            f"./{runner.path.name}",
+            artifact_file(index, self.request.artifacts[index]),
+            threads=self.request.threads,
+            inputs=_sample_file(index, number),
+            outputs="output",
+        )
+        self._shell(self._with_affinity(argv))
         with tempfile.TemporaryDirectory() as scratch:
             target = Path(scratch, "output")
-            self._adb("pull", path, str(target))
+            self.phone.pull(f"{self.folder}/output-0.bin", target)
             values = np.fromfile(target, "<f4")
-        self._shell(f"rm {path}")
+        self._shell("rm output-0.bin")
         return values
 
-    def _conditions(self) -> dict[str, Any]:
-        """Copy the files that speed can be read from, and read them as everywhere."""
-        said = self._shell(
-            f'for f in {_SYS_FILES}; do [ -r "$f" ] && echo "$f" $(cat "$f"); done; true'
-        )
-        with tempfile.TemporaryDirectory() as scratch:
-            for line in said.splitlines():
-                name, _, text = line.partition(" ")
-                if name.startswith("/sys/"):
-                    copy = Path(scratch, name.lstrip("/"))
-                    copy.parent.mkdir(parents=True, exist_ok=True)
-                    copy.write_text(text)
-            return conditions(f"{scratch}/sys")
+    def _runner(self, index: int) -> NativeRunner:
+        return self.runners[self.request.artifacts[index].suffix]
 
-    def _shell(self, command: str, *, timeout_s: float | None = None) -> str:
-        """Run a command over there and return what it says.
+    def _with_affinity(self, argv: list[str]) -> str:
+        """Return a command for the phone's shell, bound to the cores of the request."""
+        mask = sum(1 << core for core in self.request.affinity)
+        taskset = ["taskset", f"{mask:x}"] if mask else []
+        return shlex.join([*taskset, *argv]) + " 2>&1"
 
-        adb ends with 0 also where the connection broke: the command's own end has to be seen.
-
-        Raises:
-            RuntimeFailedError: it failed, or its end did not arrive.
-        """
-        whole = self._adb("shell", f"( {command}\n); echo {_END}$?", timeout_s=timeout_s)
-        said, end, code = whole.rpartition(_END)
-        if not end:
-            raise RuntimeFailedError(
-                f"The connection to {self.uri} broke. The last that it said:\n{tail(whole)}",
-                remedy="Check the cable, and whether `adb devices` still lists it.",
-            )
-        if int(code):
-            raise RuntimeFailedError(
-                f"`{command[:200]}` on {self.uri} ended with code {int(code)}. It said:\n"
-                f"{tail(said)}",
-                remedy="See what the program says; an artifact may need a newer one.",
-            )
-        return said
-
-    def _adb(self, *arguments: str, timeout_s: float | None = None) -> str:
-        return run_adb(["-s", self._serial, *arguments], timeout_s=timeout_s or self._timeout_s)
+    def _shell(self, command: str) -> str:
+        return self.phone.shell(f"cd {self.folder} && {command}")
 
 
-def _blocks(request: Request) -> list[int]:
-    """Return how many runs that count each block has."""
-    full, rest = divmod(request.rounds, _BLOCK)
+def _read_conditions(phone: Phone) -> Conditions:
+    """Copy the phone's files about its speed into a folder, and read them as on other devices."""
+    output = phone.shell(
+        f'for f in {_SYS_FILES}; do [ -r "$f" ] && echo "$f" $(cat "$f"); done; true'
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        for line in output.splitlines():
+            name, _, text = line.partition(" ")
+            if name.startswith("/sys/"):
+                copy = Path(scratch, name.lstrip("/"))
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                copy.write_text(text)
+        return conditions(f"{scratch}/sys")
+
+
+def _blocks(rounds: int) -> list[int]:
+    """Return the number of timed runs of each block."""
+    full, rest = divmod(rounds, _BLOCK)
     return [_BLOCK] * full + ([rest] if rest else [])
 
 
-def _command(request: Request, argv: list[str]) -> str:
-    """Return a command for the phone's shell, bound to cores where that was asked for."""
-    mask = sum(1 << core for core in request.affinity)
-    bound = ["taskset", f"{mask:x}"] if mask else []
-    return shlex.join([*bound, *argv]) + " 2>&1"
-
-
-def _input_name(place: int, index: int) -> str:
-    return f"{place}/input{index}.bin"
+def _sample_file(index: int, number: int) -> str:
+    """Return the name that one sample of an artifact's inputs has on the phone."""
+    return f"{index}/input{number}.bin"

@@ -1,8 +1,8 @@
-"""The programs that run artifacts on Android, where there is no Python.
+"""The native programs that run artifacts on Android, where there is no Python.
 
-In: an artifact and how often to run it. Out: the command, and what its output says.
 Flags and output are those of `examples/portable/executor_runner/executor_runner.cpp` (ExecuTorch
-1.4) and `onnxruntime/test/perftest` (ONNX Runtime 1.20 and later). docs/devices.md: how to build.
+1.4) and `onnxruntime/test/perftest` (ONNX Runtime 1.20 and later). The documentation of devices
+says how to build them.
 """
 
 from __future__ import annotations
@@ -12,21 +12,24 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
+from mobiledeploy.devices.command_output import last_output
 from mobiledeploy.errors import RuntimeFailedError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+RESULT_FILE = "result.csv"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timing:
-    """What one call of a runner says.
+    """The times of one call of a runner.
 
     Attributes:
-        load_ms: From the file to a network that is ready.
+        load_ms: From opening the file until the network is ready.
         first_ms: The first inference.
-        times_ms: Of those that count.
+        times_ms: The inferences after the warm-up.
     """
 
     load_ms: float
@@ -36,31 +39,39 @@ class Timing:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NativeRunner:
-    """A program on this machine that is to run over there.
+    """A program on this machine that will run on the phone.
 
     Attributes:
+        path: The program's file.
         program: Its name, which the file's name has to contain.
-        suffix: What it runs.
-        runtime: What measurements call it.
-        gives_outputs: Whether what it computes can be had.
+        suffix: The suffix of the artifacts that it runs.
+        runtime: Its name in measurements.
+        returns_outputs: Whether it returns the outputs of the network.
     """
 
     path: Path
     program: ClassVar[str]
     suffix: ClassVar[str]
     runtime: ClassVar[str]
-    gives_outputs: ClassVar[bool]
+    returns_outputs: ClassVar[bool]
 
     @abstractmethod
     def timing_command(self, program: str, artifact: str, *, threads: int, runs: int) -> list[str]:
-        """Return the argv that times `runs` inferences, in the folder where the files lie."""
+        """Return the argv that times inferences, in the folder of the session.
+
+        Args:
+            program: This program's path on the phone.
+            artifact: The artifact's path on the phone.
+            threads: Threads that compute one inference.
+            runs: Inferences to run.
+        """
 
     @abstractmethod
-    def timing(self, said: str, *, warmup: int, runs: int) -> Timing:
-        """Read what `timing_command` said of `warmup` inferences, which do not count, and `runs`.
+    def timing(self, output: str, *, warmup: int, runs: int) -> Timing:
+        """Read the output of `timing_command` for `warmup` + `runs` inferences.
 
         Raises:
-            RuntimeFailedError: it does not say what it should.
+            RuntimeFailedError: Times are missing from it, or zero.
         """
 
 
@@ -70,25 +81,25 @@ class ExecutorRunner(NativeRunner):
     program = "executor_runner"
     suffix = ".pte"
     runtime = "executor_runner"
-    gives_outputs = True
+    returns_outputs = True
 
     def timing_command(self, program: str, artifact: str, *, threads: int, runs: int) -> list[str]:
-        """See `NativeRunner`; its input is all ones, which takes as long as any other."""
+        """See `NativeRunner`. The input is all ones; it does not influence the time."""
         return [*self._command(program, artifact, threads), f"--num_executions={runs}"]
 
     def outputs_command(
         self, program: str, artifact: str, *, threads: int, inputs: str, outputs: str
     ) -> list[str]:
-        """Return the argv that runs one batch: raw float32 in, raw float32 in `outputs`-0.bin."""
+        """Return the argv that runs one batch from a raw float32 file into `outputs`-0.bin."""
         files = [f"--inputs={inputs}", f"--output_file={outputs}"]
         return [*self._command(program, artifact, threads), *files]
 
-    def timing(self, said: str, *, warmup: int, runs: int) -> Timing:
+    def timing(self, output: str, *, warmup: int, runs: int) -> Timing:
         """See `NativeRunner`."""
-        load = re.findall(r"Model loaded in ([\d.]+) ms", said)
-        times = [float(ms) for ms in re.findall(r"Iteration \d+ of \d+: ([\d.]+) ms", said)]
-        if len(load) != 1 or len(times) != warmup + runs:
-            raise _unreadable(self, said, "build it with -DEXECUTORCH_ENABLE_LOGGING=ON")
+        load = re.findall(r"Model loaded in ([\d.]+) ms", output)
+        times = [float(ms) for ms in re.findall(r"Iteration \d+ of \d+: ([\d.]+) ms", output)]
+        if len(load) != 1 or len(times) != warmup + runs or not all(times):
+            raise _unreadable(self, output, "build it with -DEXECUTORCH_ENABLE_LOGGING=ON")
         return Timing(load_ms=float(load[0]), first_ms=times[0], times_ms=tuple(times[warmup:]))
 
     @staticmethod
@@ -102,12 +113,12 @@ class ExecutorRunner(NativeRunner):
 
 
 class OnnxRuntimePerfTest(NativeRunner):
-    """ONNX Runtime's `onnxruntime_perf_test`. It makes its inputs itself and keeps its outputs."""
+    """ONNX Runtime's `onnxruntime_perf_test`, which generates its inputs and drops its outputs."""
 
     program = "onnxruntime_perf_test"
     suffix = ".onnx"
     runtime = "onnxruntime_perf_test"
-    gives_outputs = False
+    returns_outputs = False
     _ROWS = re.compile(r"^[^,\n]*,([\d.e+-]+),\d+,-?\d+,\d+$", re.MULTILINE)
 
     def timing_command(self, program: str, artifact: str, *, threads: int, runs: int) -> list[str]:
@@ -115,13 +126,13 @@ class OnnxRuntimePerfTest(NativeRunner):
         flags = ["-e", "cpu", "-m", "times", "-r", str(runs), "-x", str(threads), "-y", "1"]
         return [program, *flags, "-I", "-Z", "-S", "0", artifact, RESULT_FILE]
 
-    def timing(self, said: str, *, warmup: int, runs: int) -> Timing:
-        """See `NativeRunner`; `said` ends with the result file, whose times are in seconds."""
-        load = re.findall(r"Session creation time cost: ([\d.e+-]+) s", said)
-        first = re.findall(r"First inference time cost: (\d+) ms", said)
-        times = [1e3 * float(seconds) for seconds in self._ROWS.findall(said)]
-        if len(load) != 1 or len(first) != 1 or len(times) != warmup + runs:
-            raise _unreadable(self, said, "build it from ONNX Runtime 1.20 or later")
+    def timing(self, output: str, *, warmup: int, runs: int) -> Timing:
+        """See `NativeRunner`; the output ends with the result file, whose times are in seconds."""
+        load = re.findall(r"Session creation time cost: ([\d.e+-]+) s", output)
+        first = re.findall(r"First inference time cost: (\d+) ms", output)
+        times = [1e3 * float(seconds) for seconds in self._ROWS.findall(output)]
+        if len(load) != 1 or len(first) != 1 or len(times) != warmup + runs or not all(times):
+            raise _unreadable(self, output, "build it from ONNX Runtime 1.20 or later")
         return Timing(
             load_ms=1e3 * float(load[0]),
             first_ms=float(first[0]),
@@ -129,32 +140,30 @@ class OnnxRuntimePerfTest(NativeRunner):
         )
 
 
-RESULT_FILE = "result.csv"
 KINDS: tuple[type[NativeRunner], ...] = (ExecutorRunner, OnnxRuntimePerfTest)
-_LAST_WORDS = 5
 
 
 def find_runners(
     given: Sequence[Path], folder: Path
 ) -> dict[type[NativeRunner], NativeRunner | None]:
-    """Return a runner of each kind, where there is one.
+    """Return a runner of each kind, None where there is none.
 
     Args:
-        given: Files that the user names.
-        folder: Where others lie, under the program's own name.
+        given: Files that the user named; they take precedence.
+        folder: Where other runners are, under the program's own name.
 
     Raises:
-        UsageError: a given file is no runner.
+        UsageError: A given file does not exist, or its name is not that of a runner.
     """
     kinds = {path: kind for path in given for kind in KINDS if kind.program in path.name}
-    if strange := [str(path) for path in given if path not in kinds or not path.is_file()]:
+    if unknown := [str(path) for path in given if path not in kinds or not path.is_file()]:
         raise UsageError(
-            f"--runner {strange[0]} is not a runner.",
-            remedy=f"It must be a file with {' or '.join(k.program for k in KINDS)} in its name.",
+            f"--runner {unknown[0]} is not a runner.",
+            remedy=f"Name a file with {' or '.join(k.program for k in KINDS)} in its name.",
         )
     found: dict[type[NativeRunner], NativeRunner | None] = {}
     for kind in KINDS:
-        named = [path for path, its in kinds.items() if its is kind]
+        named = [path for path, its_kind in kinds.items() if its_kind is kind]
         cached = [path for path in (folder / kind.program,) if path.is_file()]
         paths = named or cached
         found[kind] = kind(path=paths[0]) if paths else None
@@ -164,28 +173,28 @@ def find_runners(
 def runners_for(
     artifacts: Sequence[Path], given: Sequence[Path], folder: Path
 ) -> dict[str, NativeRunner]:
-    """Return the runner for each suffix among the artifacts; otherwise as `find_runners`.
+    """Return the runner for each suffix among the artifacts; see `find_runners`.
 
     Raises:
-        UsageError: there is none for an artifact.
+        UsageError: There is no runner for an artifact.
     """
     needed = {path.suffix for path in artifacts}
     runners = {}
     for kind, runner in find_runners(given, folder).items():
         if kind.suffix in needed and runner is None:
             raise UsageError(
-                f"There is no {kind.program} to run {kind.suffix} files on Android with.",
-                remedy=f"Build it (docs/devices.md says how) and name it with --runner, or put it "
-                f"at {folder / kind.program}.",
+                f"There is no {kind.program}, which runs {kind.suffix} files on Android.",
+                remedy="Build it (the documentation of devices says how), then name it with "
+                f"--runner or put it at {folder / kind.program}.",
             )
         if kind.suffix in needed and runner is not None:
             runners[kind.suffix] = runner
     return runners
 
 
-def _unreadable(runner: NativeRunner, said: str, remedy: str) -> RuntimeFailedError:
-    words = "\n".join(said.strip().splitlines()[-_LAST_WORDS:])
+def _unreadable(runner: NativeRunner, output: str, remedy: str) -> RuntimeFailedError:
     return RuntimeFailedError(
-        f"{runner.path.name} does not tell its times. It said:\n{words or '(nothing)'}",
-        remedy=f"Other versions print other things: {remedy}.",
+        f"{runner.path.name} does not print its times."
+        + (last_output(output) or " It printed nothing."),
+        remedy=f"Its output depends on the version and the build: {remedy}.",
     )

@@ -1,15 +1,15 @@
-/* A plugin for QEMU's user mode that counts the instructions a program executes.
+/* A plugin for QEMU's user mode that counts the instructions that a program executes.
  *
- * A program asks for the count by a system call that no kernel has, with a file descriptor: the
- * count so far is written there, 8 bytes, least significant first. Without the plugin the same call
- * fails (ENOSYS) and nothing is written.
+ * A program reads the count through a system call that no kernel has. Its argument is a file
+ * descriptor, to which the plugin writes the count so far: 8 bytes, least significant first. Without
+ * the plugin the call fails (ENOSYS) and nothing is written.
  *
- * Counted are the instructions of each block of code as it begins, so that the figure does not
- * depend on time. A program whose threads wait for one another executes as many as it waits long:
- * only one that computes in one thread has a count of its own.
+ * The plugin counts the instructions of each translated block when the block starts, so the count
+ * does not depend on time. Threads that wait for one another execute instructions while they wait:
+ * only a program that computes in one thread has a reproducible count.
  *
- * The declarations are those of QEMU's plugin API 1 (QEMU 4.2 to 8.2), which Debian has no header
- * of: https://www.qemu.org/docs/master/devel/tcg-plugins.html
+ * The declarations are those of QEMU's plugin API 1 (QEMU 4.2 to 8.2); Debian packages no header for
+ * it: https://www.qemu.org/docs/master/devel/tcg-plugins.html
  */
 #include <stddef.h>
 #include <stdint.h>
@@ -50,7 +50,7 @@ static void called(qemu_plugin_id_t id, unsigned int vcpu, int64_t number, uint6
   if (number != READ_COUNT) return;
   unsigned char bytes[8];
   for (int i = 0; i < 8; i++) bytes[i] = (unsigned char)(count >> (8 * i));
-  /* who asked sees that nothing came */
+  /* on failure the program reads nothing and reports that */
   if (write((int)descriptor, bytes, sizeof bytes) < 0) return;
 }
 

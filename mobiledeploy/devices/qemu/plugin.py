@@ -1,7 +1,7 @@
-"""The plugin with which QEMU counts instructions, compiled for this machine when it is needed.
+"""Compile the QEMU plugin that counts instructions.
 
-In: `plugin.c` beside this file, and the system's C compiler. Out: a shared library in the
-cache, one for each text of the source.
+`plugin.c` beside this file is compiled with the system's C compiler on first use. The shared
+library is cached under a name with the hash of the source.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import subprocess
 from importlib import resources
 from typing import TYPE_CHECKING
 
+from mobiledeploy.devices.command_output import last_output
 from mobiledeploy.errors import RuntimeFailedError
 from mobiledeploy.utils.files import cache_folder, write_whole
 
@@ -25,23 +26,22 @@ _TIMEOUT_S = 60
 
 
 def environment() -> dict[str, str]:
-    """Return what makes every QEMU that inherits it load the plugin, and Python's hashes the same.
+    """Return variables that make QEMU load the plugin and Python's string hashes constant.
 
-    Strings are hashed with a random seed otherwise, and dictionaries take now more, now fewer
-    instructions.
+    With randomised hashes, dictionaries take a varying number of instructions.
 
     Raises:
-        RuntimeFailedError: the plugin cannot be compiled.
+        RuntimeFailedError: The plugin cannot be compiled.
     """
-    path = str(build()).replace(",", ",,")  # a comma ends QEMU's options; two stand for one
+    path = str(build()).replace(",", ",,")  # QEMU separates options by commas; two mean one
     return {"QEMU_PLUGIN": f"file={path}", "PYTHONHASHSEED": "0"}
 
 
 def build() -> Path:
-    """Return the path of the compiled plugin; compile it where the cache does not have it.
+    """Return the path of the compiled plugin; compile it if it is not in the cache.
 
     Raises:
-        RuntimeFailedError: there is no C compiler, it fails, or the cache cannot be written.
+        RuntimeFailedError: There is no C compiler, it fails, or the cache cannot be written.
     """
     source = (resources.files("mobiledeploy.devices.qemu") / "plugin.c").read_bytes()
     digest = hashlib.sha256(source).hexdigest()[:12]
@@ -58,9 +58,9 @@ def _compile(source: bytes, target: Path) -> None:
     try:
         subprocess.run(command, input=source, capture_output=True, check=True, timeout=_TIMEOUT_S)  # noqa: S603 - an argv, no shell
     except (OSError, subprocess.SubprocessError) as error:
-        said = getattr(error, "stderr", None) or str(error).encode()
+        output = getattr(error, "stderr", None) or str(error).encode()
         raise RuntimeFailedError(
-            "The plugin with which QEMU counts instructions could not be compiled by "
-            f"`{shlex.join(compiler)}`. It said:\n{said.decode(errors='replace').strip()}",
+            "The QEMU plugin that counts instructions could not be compiled with "
+            f"`{shlex.join(compiler)}`.{last_output(output.decode(errors='replace'))}",
             remedy="Install a C compiler (Debian: gcc and libc6-dev), or name one with CC.",
         ) from error

@@ -1,4 +1,4 @@
-"""The order of things, seen through networks that only write down when they were run."""
+"""Interleaved timing, seen through fake networks that log their runs."""
 
 import gc
 import itertools
@@ -10,7 +10,7 @@ from mobiledeploy.devices.agent.timing import interleaved
 
 
 class Machine:
-    """A clock, and networks that take a known time: the first run of a turn is slower."""
+    """A fake clock and networks that take a known time; the first run of a turn is slower."""
 
     def __init__(self, costs_ms=(1, 2, 3), cold_ms=100):
         self.now_ns = 0
@@ -44,14 +44,14 @@ def test_each_network_is_timed_once_per_round():
     assert [len(t) for t in times] == [7, 7, 7]
 
 
-def test_the_second_inference_of_a_turn_is_what_counts():
-    # A network whose turn follows its own turn is never cold: the first runs twice as well.
+def test_the_second_inference_of_a_turn_is_timed():
+    # A network whose turn follows its own turn is not cold, but runs twice as well.
     machine = Machine(costs_ms=(1, 2))
     assert machine.measure() == [[1.0] * 20, [2.0] * 20]
     assert len(machine.log) == 2 * 2 * 20
 
 
-def test_every_round_has_every_network_in_an_order_of_its_own():
+def test_every_round_is_shuffled():
     machine = Machine()
     machine.measure(rounds=30)
     turns = machine.turns()
@@ -60,7 +60,7 @@ def test_every_round_has_every_network_in_an_order_of_its_own():
     assert len(set(rounds)) == 6
 
 
-def test_each_network_gets_every_place_and_every_neighbour():
+def test_every_position_and_predecessor_is_equally_frequent():
     machine = Machine()
     machine.measure(rounds=300)
     turns = machine.turns()
@@ -74,7 +74,7 @@ def test_each_network_gets_every_place_and_every_neighbour():
                 assert neighbours[a, b] > 70
 
 
-def test_the_order_follows_from_the_seed():
+def test_the_order_depends_on_the_seed():
     def turns(seed):
         machine = Machine()
         machine.measure(seed=seed)
@@ -83,7 +83,7 @@ def test_the_order_follows_from_the_seed():
     assert turns(1) == turns(1) != turns(2)
 
 
-def test_warm_up_rounds_run_and_do_not_count():
+def test_warm_up_rounds_run_but_are_not_timed():
     machine = Machine()
     times = machine.measure(rounds=5, warmup=3)
     assert len(machine.turns()) == 3 * (5 + 3)
@@ -96,25 +96,25 @@ def test_warm_up_time_is_not_part_of_the_duration():
     assert len(times) == 50  # 100 ms of turns of two inferences of 1 ms
 
 
-def test_a_duration_takes_the_place_of_the_rounds():
+def test_a_duration_replaces_the_number_of_rounds():
     machine = Machine(costs_ms=(10,), cold_ms=10)
     (times,) = machine.measure(rounds=1, duration_s=1.0)
     assert len(times) == 50
 
 
-def test_a_duration_shorter_than_a_round_still_gives_two():
+def test_a_short_duration_still_gives_two_rounds():
     (times,) = Machine(costs_ms=(1000,)).measure(duration_s=0.001)
     assert len(times) == 2
 
 
-def test_progress_counts_the_rounds_that_count():
-    heard = []
-    Machine().measure(rounds=3, warmup=2, after_round=heard.append)
-    assert heard == [0, 0, 1, 2, 3]
+def test_after_round_gets_the_number_of_timed_rounds():
+    rounds_done = []
+    Machine().measure(rounds=3, warmup=2, after_round=rounds_done.append)
+    assert rounds_done == [0, 0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("was_on", [True, False])
-def test_garbage_is_not_collected_while_the_clock_runs(was_on):
+def test_the_garbage_collector_is_off_while_timing(was_on):
     before = gc.isenabled()
     seen = []
     (gc.enable if was_on else gc.disable)()
@@ -127,7 +127,7 @@ def test_garbage_is_not_collected_while_the_clock_runs(was_on):
     assert after is was_on
 
 
-def test_the_collector_comes_back_after_a_failure():
+def test_the_garbage_collector_is_restored_after_a_failure():
     def fail():
         raise RuntimeError
 
@@ -137,7 +137,7 @@ def test_the_collector_comes_back_after_a_failure():
     assert gc.isenabled()
 
 
-def test_real_time_is_measured_in_milliseconds():
+def test_times_are_in_milliseconds():
     import time
 
     (times,) = interleaved([lambda: time.sleep(0.02)], rounds=2, warmup=0)

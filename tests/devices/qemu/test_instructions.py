@@ -1,4 +1,4 @@
-"""Instructions counted under QEMU: exact, the same each time, a gate; what stands in the way."""
+"""Instruction counts under QEMU are exact and reproducible, and can gate CI."""
 
 import json
 import os
@@ -9,9 +9,9 @@ import networks
 import pytest
 from real_parts import program
 
-from mobiledeploy.bench.baseline import compare, read_result
-from mobiledeploy.bench.instructions import _doubts, count_instructions
-from mobiledeploy.bench.json_report import INSTRUCTIONS
+from mobiledeploy.bench.baseline import compare
+from mobiledeploy.bench.instructions import count_instructions, warnings_for
+from mobiledeploy.bench.json_report import InstructionsResult, read_result
 from mobiledeploy.cli import _run
 from mobiledeploy.devices.agent import bundle
 from mobiledeploy.devices.open import open_device
@@ -20,9 +20,9 @@ from mobiledeploy.devices.qemu import plugin as qemu_plugin
 from mobiledeploy.errors import RuntimeFailedError, UsageError
 from mobiledeploy.export.write import export_onnx
 
-HERE = f"exec:{sys.executable}"  # no QEMU: nobody counts
+HERE = f"exec:{sys.executable}"  # no QEMU, so nothing counts
 LOOPS = 1_000_000
-# `subs x0, x0, #1; b.ne .-4; ret`: two instructions each time, and one
+# `subs x0, x0, #1; b.ne .-4; ret`: two instructions per iteration, and one to return
 COUNT_A_LOOP = """
 import ctypes, mmap
 from mobiledeploy.devices.agent.instructions import instructions_of
@@ -36,7 +36,7 @@ print(*instructions_of(lambda: loop(%d), rounds=3, warmup=1))
 
 @pytest.fixture(scope="module", autouse=True)
 def cache(tmp_path_factory):
-    """A cache of our own, in which the plugin is compiled once."""
+    """A cache in which the plugin is compiled once."""
     program("cc", "gcc libc6-dev")
     folder = tmp_path_factory.mktemp("cache, with a comma")
     with pytest.MonkeyPatch.context() as patch:
@@ -44,7 +44,11 @@ def cache(tmp_path_factory):
         yield folder
 
 
-def heard(capsys):
+def stdout(capsys):
+    return " ".join(capsys.readouterr().out.split())
+
+
+def stderr(capsys):
     return " ".join(capsys.readouterr().err.split())
 
 
@@ -59,83 +63,81 @@ def test_a_loop_of_known_length_is_counted_exactly(arm64):
     )
     counts = [int(word) for word in ran.stdout.split()]
     assert len(counts) == 3
-    # the rest is Python's way into the loop and back
+    # the rest are the instructions with which Python calls the loop
     assert all(0 < count - (2 * LOOPS + 1) < LOOPS / 100 for count in counts), counts
 
 
-def test_a_network_costs_the_same_each_time_and_more_than_before_fails(
-    arm64, tmp_path, capsys, cache
-):
+def test_counts_are_reproducible_and_an_increase_fails_the_gate(arm64, tmp_path, capsys, cache):
     network = export_onnx(networks.quantized("v3-small"), tmp_path / "v3-small.onnx").path
     kept, again = tmp_path / "kept.json", tmp_path / "again.json"
     command = ["bench", str(network), "--count-instructions", "--device", arm64("cortex-a76")]
     assert _run([*command, "--json", str(kept)]) == 0
     assert len(list(cache.glob("qemu/*"))) == 1
-    first = read_result(kept, INSTRUCTIONS)
-    [entry] = first["measurements"]
-    assert len(entry["instructions"]) == 5
-    assert entry["outputs"] == {"values": 20, "differing": 0, "sqnr_db": None}
-    said = heard(capsys)
-    assert f"{entry['median_instructions']:,.0f}" in said
-    assert "0 of 20 outputs differ" in said
+    first = read_result(kept, InstructionsResult)
+    [entry] = first.measurements
+    assert len(entry.instructions) == 5
+    assert (entry.outputs.values, entry.outputs.differing) == (20, 0)
+    output = stdout(capsys)
+    assert f"{entry.median_instructions:,.0f}" in output
+    assert "0 of 20 outputs differ" in output
 
     cheaper = json.loads(kept.read_text())
     [old] = cheaper["measurements"]
-    old["instructions"] = [count / 1.003 for count in old["instructions"]]
+    old["instructions"] = [round(count / 1.003) for count in old["instructions"]]
     kept.write_text(json.dumps(cheaper))
     gate = ["--baseline", str(kept), "--max-regress", "0.1%"]
     assert _run([*command, *gate, "--json", str(again)]) == 1
-    assert "More instructions than the baseline by more than 0.1%: v3-small.onnx" in heard(capsys)
+    assert "More instructions than the baseline by more than 0.1%: v3-small.onnx" in stderr(capsys)
 
-    [verdict] = compare(read_result(again, INSTRUCTIONS), first, max_regress=0.001).verdicts
+    [verdict] = compare(read_result(again, InstructionsResult), first, max_regress=0.001).verdicts
     assert verdict.passed
-    assert verdict.change == pytest.approx(1, abs=0.001)
+    assert verdict.ratio == pytest.approx(1, abs=0.001)
 
 
-def test_a_cheap_network_that_computes_something_else_fails(arm64, float_onnx, capsys):
-    """Float logits differ from this machine's in their last bits; here that is not allowed."""
+def test_counting_fails_if_outputs_differ(arm64, float_onnx, capsys):
+    """Float logits differ in their last bits; this limit does not allow it."""
     device = ["--device", arm64("cortex-a76"), "--count-instructions", "--runs", "2"]
     assert _run(["bench", str(float_onnx), *device, "--min-sqnr", "1000"]) == 1
-    assert "does not compute what this machine computes" in heard(capsys)
+    assert "differ from this machine's" in stderr(capsys)
 
 
 @pytest.mark.parametrize("uri", ["local", "ssh://pi", "adb://"])
-def test_only_an_emulator_counts(uri, float_onnx, capsys):
+def test_counting_needs_an_emulator(uri, float_onnx, capsys):
     assert _run(["bench", str(float_onnx), "--count-instructions", "--device", uri]) == 2
-    assert f"On {uri} instructions cannot be counted" in heard(capsys)
+    assert f"Instructions cannot be counted on {uri}" in stderr(capsys)
 
 
 @pytest.mark.parametrize(
-    ("compiler", "says"),
+    ("compiler", "message"),
     [("/nowhere/cc", "No such file"), ("cc -include /nowhere/plugin.h", "/nowhere/plugin.h")],
 )
-def test_without_a_compiler_that_works_nothing_is_left(compiler, says, monkeypatch, tmp_path):
+def test_a_failed_compilation_leaves_no_files(compiler, message, monkeypatch, tmp_path):
     monkeypatch.setenv("CC", compiler)
     monkeypatch.setenv("MOBILEDEPLOY_CACHE", str(tmp_path))
     with pytest.raises(RuntimeFailedError, match="could not be compiled") as caught:
         open_device(HERE, counts_instructions=True)
-    assert says in caught.value.message
+    assert message in caught.value.message
     assert "Debian: gcc and libc6-dev" in caught.value.remedy
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
-        ({"threads": 2}, "of 2 threads"),
-        ({"duration_s": 3.0}, "for a number of inferences"),
-        ({"cool_down_s": 3.0}, "for a number of inferences"),
+        ({"threads": 2}, "with 2 threads"),
+        ({"duration_s": 3.0}, "do not apply to counting"),
+        ({"cool_down_s": 3.0}, "do not apply to counting"),
         ({"runs": 0}, "runs is 0"),
         ({"warmup": -1}, "warmup is -1"),
     ],
 )
-def test_what_makes_no_sense_is_refused(options, says, float_onnx):
-    with pytest.raises(UsageError, match=says):
+def test_options_that_do_not_apply_to_counting_are_refused(options, message, float_onnx):
+    with pytest.raises(UsageError, match=message):
         count_instructions([float_onnx], device=LocalDevice(), **options)
     with pytest.raises(UsageError, match="nothing to count"):
         count_instructions([], device=LocalDevice())
 
 
-def test_inferences_that_are_not_alike_are_doubted():
-    assert _doubts([1000, 1009, 1005]) == ()
-    assert "differ by 2.0%" in _doubts([1000, 1020])[0]
+def test_varying_counts_cause_a_warning():
+    assert warnings_for([1000, 1009, 1005]) == ()
+    assert "differ by 2.0%" in warnings_for([1000, 1020])[0]

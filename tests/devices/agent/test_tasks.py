@@ -1,4 +1,4 @@
-"""One session of the agent: what is loaded first, what is told, what comes out."""
+"""The agent's tasks: loading, progress messages, times and outputs."""
 
 import hashlib
 import json
@@ -10,9 +10,9 @@ import onnx
 import pytest
 
 from mobiledeploy.devices.agent import tasks, timing
-from mobiledeploy.devices.agent.errors import RefusalError
+from mobiledeploy.devices.agent.errors import AgentError
 from mobiledeploy.devices.agent.runtimes import open_runner
-from mobiledeploy.devices.agent_session import arrays_of
+from mobiledeploy.devices.agent_session import decode_arrays
 from mobiledeploy.devices.open import parse_cores, run_artifact
 from mobiledeploy.devices.python_device import LocalDevice
 from mobiledeploy.devices.request import Request
@@ -25,54 +25,54 @@ def artifact(path):
 
 
 def run_bench(paths, **options):
-    heard = []
+    messages = []
     request = {"threads": 1, "rounds": 3, "warmup": 1, "seed": 0, "duration_s": None} | options
     request["artifacts"] = [artifact(path) for path in paths]
-    return tasks.bench(request, str(paths[0].parent), heard.append), heard
+    return tasks.bench(request, str(paths[0].parent), messages.append), messages
 
 
-def test_a_session_times_all_and_looks_closer_at_the_first(float_onnx, float_pte):
-    result, heard = run_bench([float_pte, float_onnx])
+def test_bench_times_all_artifacts_and_measures_loading_of_the_first(float_onnx, float_pte):
+    result, messages = run_bench([float_pte, float_onnx])
     assert [len(times) for times in result["times_ms"]] == [3, 3]
     assert all(t > 0 for times in result["times_ms"] for t in times)
     fresh = result["fresh"]
     assert fresh["runtime"].startswith("executorch ")
     assert fresh["load_ms"] > 0
     assert fresh["first_ms"] > 0
-    assert [m["loading"] for m in heard if "loading" in m] == ["my float.pte", "my float.onnx"]
+    assert [m["loading"] for m in messages if "loading" in m] == ["my float.pte", "my float.onnx"]
     assert set(result["conditions"]) == {"before", "after"}
     assert result["outputs"] == [None, None]
     json.dumps(result)
 
 
 def progress(times_s, **options):
-    """Report a round at each of these times; return the shares that were told."""
-    heard = []
+    """Report a round at each of these times; return the shares that were sent."""
+    messages = []
     clock = iter([0.0, *times_s])
-    report = timing.ProgressReport(heard.append, clock_s=lambda: next(clock), **options)
+    report = timing.ProgressReport(messages.append, clock_s=lambda: next(clock), **options)
     for rounds_done in range(len(times_s)):
         report(rounds_done)
-    return [message["progress"] for message in heard]
+    return [message["progress"] for message in messages]
 
 
-def test_progress_is_the_share_of_the_rounds():
+def test_progress_is_the_share_of_rounds():
     assert progress([1, 2, 3, 4, 5], rounds=4, duration_s=None) == [0, 0.25, 0.5, 0.75, 1]
 
 
-def test_progress_comes_five_times_a_second_at_most():
+def test_progress_is_sent_at_most_five_times_a_second():
     assert progress([0.1, 0.2, 0.3, 0.45, 0.6], rounds=10, duration_s=None) == [0.1, 0.3]
 
 
-def test_progress_over_a_duration_is_the_share_of_it():
+def test_progress_over_a_duration_is_the_share_of_time():
     assert progress([2, 4, 9], rounds=1, duration_s=8) == [0.25, 0.5, 1]
 
 
-def test_a_session_can_last_for_a_time(float_onnx):
+def test_bench_can_run_for_a_duration(float_onnx):
     result, _ = run_bench([float_onnx], rounds=1, duration_s=0.3)
     assert len(result["times_ms"][0]) > 2
 
 
-def test_noise_fits_the_network_and_is_the_same_everywhere(fixed_batch_onnx, float_onnx):
+def test_noise_fits_the_input_and_is_reproducible(fixed_batch_onnx, float_onnx):
     for path, batch in ((fixed_batch_onnx, 2), (float_onnx, 1)):
         runner = open_runner(artifact(path), str(path.parent), 1)
         noise = tasks.samples_for(artifact(path), "", runner)
@@ -83,7 +83,7 @@ def test_noise_fits_the_network_and_is_the_same_everywhere(fixed_batch_onnx, flo
 
 
 @pytest.mark.parametrize("name", ["float_onnx", "fixed_batch_onnx", "int8_onnx", "int8_pte"])
-def test_the_agent_s_runners_compute_what_ours_do(name, request, images):
+def test_agent_runners_match_the_runners_of_this_process(name, request, images):
     path = request.getfixturevalue(name)
     samples = images[:2]
     with LocalDevice() as device, open_here(path) as runner:
@@ -91,21 +91,21 @@ def test_the_agent_s_runners_compute_what_ours_do(name, request, images):
         assert np.array_equal(found, runner.run({"input": samples})["logits"])
 
 
-def test_samples_that_do_not_fill_a_batch_are_refused(fixed_batch_onnx, images):
+def test_incomplete_batches_are_refused(fixed_batch_onnx, images):
     from mobiledeploy.errors import RuntimeFailedError
 
     with pytest.raises(RuntimeFailedError, match="takes 2 samples at a time; it was given 3"):
         run_artifact(LocalDevice(), fixed_batch_onnx, images)
 
 
-def test_an_artifact_of_any_name_arrives(float_onnx, tmp_path, images):
+def test_any_file_name_works(float_onnx, tmp_path, images):
     strange = tmp_path / "mobile net \"v2\" 'ä' $HOME;`id`.onnx"
     shutil.copy(float_onnx, strange)
     expected = run_artifact(LocalDevice(), float_onnx, images)
     assert np.array_equal(run_artifact(LocalDevice(), strange, images), expected)
 
 
-def test_weights_that_lie_beside_a_model_go_with_it(float_onnx, tmp_path, images):
+def test_external_weights_are_sent_with_the_model(float_onnx, tmp_path, images):
     path = tmp_path / "outside.onnx"
     onnx.save(
         onnx.load(float_onnx),
@@ -118,17 +118,17 @@ def test_weights_that_lie_beside_a_model_go_with_it(float_onnx, tmp_path, images
     assert np.array_equal(run_artifact(LocalDevice(), path, images), expected)
 
 
-def test_an_input_of_any_size_cannot_be_timed(float_onnx, tmp_path):
+def test_an_input_without_a_fixed_size_cannot_be_timed(float_onnx, tmp_path):
     model = onnx.load(float_onnx)
     for dim in model.graph.input[0].type.tensor_type.shape.dim[2:]:
         dim.dim_param = "side"
     path = tmp_path / "any.onnx"
     onnx.save(model, path)
-    with pytest.raises(RefusalError, match=r"my any.onnx takes images of any size"):
+    with pytest.raises(AgentError, match=r"my any.onnx has no fixed input size"):
         run_bench([path])
 
 
-def test_two_outputs_are_one_too_many(float_onnx, tmp_path):
+def test_a_model_with_two_outputs_is_refused(float_onnx, tmp_path):
     model = onnx.load(float_onnx)
     model.graph.output.append(onnx.helper.make_tensor_value_info("flat", 1, None))
     path = tmp_path / "two.onnx"
@@ -138,7 +138,7 @@ def test_two_outputs_are_one_too_many(float_onnx, tmp_path):
 
 
 def test_peak_memory_grows_with_the_weights(float_onnx, tmp_path):
-    """In processes of their own, where nothing else has touched memory before."""
+    """In processes of their own, in which nothing else has used memory."""
     model = onnx.load(float_onnx)
     ballast = np.random.default_rng(0).normal(size=(10, 8 * 2**20 // 10)).astype(np.float32)
     model.graph.initializer.append(onnx.numpy_helper.from_array(ballast, "ballast"))
@@ -154,23 +154,26 @@ def test_peak_memory_grows_with_the_weights(float_onnx, tmp_path):
 
 def fresh(path, **options):
     request = Request(task="bench", artifacts=(path,), inputs=(None,), rounds=2, **options)
-    *_, last = LocalDevice().converse(request)
+    *_, last = LocalDevice().run_session(request)
     return last["result"]["fresh"]
 
 
-def test_outputs_come_back_from_the_session_that_was_timed(float_onnx, int8_onnx, images):
+def test_bench_returns_outputs_of_artifacts_with_inputs(float_onnx, int8_onnx, images):
     request = Request(
         task="bench", artifacts=(float_onnx, int8_onnx), inputs=(images, images[:1]), rounds=2
     )
-    *_, last = LocalDevice().converse(request)
+    *_, last = LocalDevice().run_session(request)
     for path, samples, found in zip(
-        (float_onnx, int8_onnx), (images, images[:1]), arrays_of(last), strict=True
+        (float_onnx, int8_onnx),
+        (images, images[:1]),
+        decode_arrays(last["result"]["outputs"]),
+        strict=True,
     ):
         assert np.array_equal(found, run_artifact(LocalDevice(), path, samples))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux binds processes to cores")
-def test_a_session_can_be_bound_to_cores(float_onnx):
+def test_the_process_can_be_bound_to_cores(float_onnx):
     import os
 
     core = max(os.sched_getaffinity(0))
@@ -183,11 +186,11 @@ def test_a_session_can_be_bound_to_cores(float_onnx):
 @pytest.mark.parametrize(
     ("text", "cores"), [("4-7,4", (4, 5, 6, 7)), ("0,0", (0,)), ("7,0-1", (0, 1, 7)), (None, ())]
 )
-def test_each_core_is_named_once(text, cores):
+def test_cores_are_parsed_without_duplicates(text, cores):
     assert parse_cores(text) == cores
 
 
 @pytest.mark.parametrize("text", ["", "x", "0,7-4", "1,", "-1"])
-def test_what_names_no_cores_is_refused(text):
+def test_invalid_core_lists_are_refused(text):
     with pytest.raises(UsageError, match="expected cores"):
         parse_cores(text)
