@@ -1,1 +1,1 @@
-"""One runner per runtime: PyTorch, ONNX Runtime, ExecuTorch."""
+"""Runtimes on this machine, one `Runner` each: PyTorch, ONNX Runtime, ExecuTorch."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import weakref
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import torch
 
-# The same extension module that `executorch.runtime` wraps, without the exporter that importing
-# the wrapper drags in (3 of 4 seconds), and with the thread pool, which the wrapper does not have.
+# The extension module that `executorch.runtime` wraps. Importing the wrapper would also import the
+# exporter, which takes 3 of 4 seconds, and it gives no access to the thread pool.
 from executorch.extension.pybindings import _portable_lib
 
 from mobiledeploy.artifact.pte_file import (
@@ -28,11 +26,12 @@ from mobiledeploy.runtimes.runner import in_batches_of, single_input
 from mobiledeploy.utils.files import require_utf8
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
     from types import TracebackType
     from typing import Self
 
+    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -42,7 +41,7 @@ _FLOAT = 6  # executorch/runtime/core/portable_type/scalar_type.h
 class ExecuTorchRunner:
     """A `.pte` file in ExecuTorch.
 
-    The batch is fixed to what was exported, which is 1 throughout mobiledeploy. The thread pool
+    The batch is the one that was exported, which is 1 throughout mobiledeploy. The thread pool
     belongs to the whole process, so all runners that are open at one time have the same number of
     threads.
 
@@ -52,24 +51,29 @@ class ExecuTorchRunner:
         optimize: Must be True: a `.pte` was optimized when it was exported.
 
     Raises:
-        ArtifactError: the file is not a program that ExecuTorch accepts, or its method "forward"
-            does not take one float32 (N, C, H, W) and return one float32 (N, classes).
-        RuntimeFailedError: another runner is open with another number of threads.
+        ArtifactError: ExecuTorch rejects the file, or its method "forward" does not take one
+            float32 (N, C, H, W) and return one float32 (N, classes).
+        RuntimeFailedError: Another runner is open with another number of threads.
         UsageError: `optimize` is False, or the path is not UTF-8.
     """
 
     runtime = "executorch"
     version = version("executorch")
+    exact = True
+    thread_safe = False  # a method writes into memory of its own
 
     def __init__(self, path: Path, *, threads: int = 1, optimize: bool = True) -> None:
         if not optimize:
-            raise UsageError(f"{path}: a .pte has no optimizations that could be switched off.")
+            raise UsageError(
+                f"{path}: the optimizations of a .pte cannot be switched off.",
+                remedy="Use an .onnx for this.",
+            )
         self.path = path
         self.threads = threads
         require_utf8(path)
         check_pte(path)
         _set_threads(threads)
-        # Methods point into the program: it must live as long as they do.
+        # The method points into the program, which must outlive it.
         self._program, self._method = _load(path)
         batch, *sample = self._input_sizes()
         self.batch_size: int = batch
@@ -93,7 +97,7 @@ class ExecuTorchRunner:
         return tuple(tensors[0].sizes())
 
     def _constant(self, name: str) -> bytes:
-        """Return the uint8 that a constant method returns; empty where there is no such method."""
+        """Return the uint8 tensor that a method returns; b"" if there is no such method."""
         names = [self._program.get_method_name(i) for i in range(self._program.num_methods())]
         if name not in names:
             return b""
@@ -108,7 +112,7 @@ class ExecuTorchRunner:
 
     def _run_batch(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
-            # The method clones its outputs: they outlive the next run.
+            # The method clones its outputs, so they outlive the next run.
             (logits,) = self._method((torch.from_numpy(batch),))
         except RuntimeError as error:
             raise RuntimeFailedError(
@@ -131,64 +135,17 @@ class ExecuTorchRunner:
         del self._method, self._program
 
 
-class SingleOperatorRunner:
-    """One operator of a `.pte`, as a program of its own, with an input made of noise.
-
-    Args:
-        name: Of the operator.
-        program: A `.pte` that holds it alone.
-        inputs: Datatype and shape of each input.
-        threads: Size of the process's thread pool.
-
-    Raises:
-        ArtifactError: ExecuTorch does not accept the program.
-        RuntimeFailedError: a runner is open with another number of threads.
-    """
-
-    def __init__(
-        self,
-        name: str,
-        program: bytes,
-        inputs: Iterable[tuple[str, tuple[int, ...]]],
-        *,
-        threads: int,
-    ) -> None:
-        _set_threads(threads)
-        self._buffer = program  # which the loaded program goes on reading
-        self._program, self._method = _load(name, self._buffer)
-        self._inputs = tuple(_noise(*given) for given in inputs)
-        _open.add(self)
-
-    def run(self) -> None:
-        """Run the operator once; the outputs stay where they are."""
-        self._method(self._inputs, False)
-
-
-def _noise(datatype: str, shape: tuple[int, ...]) -> torch.Tensor:
-    """Return codes of every value, or normal floats.
-
-    The memory goes on behind them, for XNNPACK reads in vectors.
-    """
-    random, count = np.random.default_rng(0), math.prod(shape)
-    if datatype == "float32":
-        values = random.standard_normal(count + _VECTOR, dtype=np.float32)
-    else:
-        info = np.iinfo(datatype)
-        values = random.integers(info.min, info.max + 1, count + _VECTOR, dtype=datatype)
-    return torch.from_numpy(values[:count].reshape(shape))
-
-
-_VECTOR = 128
-
-
-# Runners that hold on to the thread pool. Weak: one that was never closed must not count for ever.
-_open: weakref.WeakSet[ExecuTorchRunner | SingleOperatorRunner] = weakref.WeakSet()
+# The runners that use the thread pool. Weak references: a runner that was never closed is dropped.
+_open: weakref.WeakSet[ExecuTorchRunner] = weakref.WeakSet()
 
 
 def _set_threads(threads: int) -> None:
-    """Size the process's thread pool.
+    """Set the size of the process's thread pool.
 
-    Resetting it destroys the pool that XNNPACK's loaded networks point to, hence the check.
+    This destroys the pool that loaded XNNPACK networks point to, so no runner may be open.
+
+    Raises:
+        RuntimeFailedError: A runner is open with another number of threads.
     """
     with captured_stderr():
         current = _portable_lib._threadpool_get_thread_count()  # noqa: SLF001 - the only access
@@ -197,28 +154,22 @@ def _set_threads(threads: int) -> None:
         if _open:
             raise RuntimeFailedError(
                 f"ExecuTorch has one thread pool per process: {len(_open)} open runners use "
-                f"{current} threads, another asked for {threads}.",
-                remedy="Close the other runners first, or give all the same number of threads.",
+                f"{current} threads, so another cannot use {threads}.",
+                remedy="Close the other runners first, or use the same number of threads for all.",
             )
         _portable_lib._unsafe_reset_threadpool(threads)  # noqa: SLF001 - the only access
 
 
-def _load(path: Path | str, buffer: bytes | None = None) -> tuple[Any, Any]:
-    """Load and initialise the method; return it and the program that owns its memory.
+def _load(path: Path) -> tuple[Any, Any]:
+    """Load the program and its method; return both, the owner of the memory first.
 
-    With a buffer, the program is read from there and `path` is only what errors call it.
+    Raises:
+        ArtifactError: ExecuTorch rejects the file.
     """
-    verification = _portable_lib.Verification.InternalConsistency
     with captured_stderr() as log:
         try:
-            program = (
-                _portable_lib._load_program(  # noqa: SLF001 - see the import
-                    str(path), program_verification=verification
-                )
-                if buffer is None
-                else _portable_lib._load_program_from_buffer(  # noqa: SLF001
-                    buffer, program_verification=verification
-                )
+            program = _portable_lib._load_program(  # noqa: SLF001 - see the import
+                str(path), program_verification=_portable_lib.Verification.InternalConsistency
             )
             return program, program.load_method(METHOD)
         except (RuntimeError, MemoryError) as error:

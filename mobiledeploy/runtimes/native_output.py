@@ -1,4 +1,4 @@
-"""Catch what C++ libraries write to stderr behind Python's back."""
+"""Capture what C++ libraries write to stderr."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 class NativeOutput:
-    """What was written to stderr inside `captured_stderr`; filled when the context ends."""
+    """What was written to stderr inside `captured_stderr`; set when the context ends."""
 
     def __init__(self) -> None:
         self.text = ""
 
     @property
     def last_line(self) -> str:
-        """Return the last line that says something: where libraries name the cause."""
+        """Return the last line that is not empty: libraries print the cause last."""
         lines = [line.strip() for line in self.text.splitlines() if line.strip()]
         return lines[-1] if lines else ""
 
@@ -32,9 +32,9 @@ class NativeOutput:
 def captured_stderr() -> Iterator[NativeOutput]:
     """Redirect file descriptor 2 and `sys.stderr` to a temporary file inside the context.
 
-    Both, because libraries write to either: ONNX Runtime and XNNPACK to the descriptor, ExecuTorch
-    through pybind11 to `sys.stderr`. The descriptor belongs to the whole process, so other threads
-    are silenced as well: keep the context short. With ``--verbose`` nothing is redirected.
+    ONNX Runtime and XNNPACK write to the descriptor, ExecuTorch writes to `sys.stderr` through
+    pybind11. The descriptor belongs to the whole process, so other threads are silenced as well:
+    keep the context short. With ``--verbose`` nothing is redirected.
     """
     output = NativeOutput()
     if quiet.is_verbose():

@@ -9,7 +9,7 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from mobiledeploy.artifact.metadata import metadata_errors_explained
-from mobiledeploy.devices.agent.machine import sums_saturate
+from mobiledeploy.devices.agent.machine import products_saturate
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError
 from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME
 from mobiledeploy.runtimes.native_output import captured_stderr
@@ -50,26 +50,29 @@ class OnnxRuntimeRunner:
     Args:
         path: The model.
         threads: Threads within an operator; operators run one after the other.
-        optimize: False switches every graph optimization off, so that the graph runs as written.
+        optimize: False switches all graph optimizations off, so that the graph runs as written: in
+            float around the quantized values.
 
     Raises:
-        ArtifactError: the file is not a model that ONNX Runtime accepts, or it has other inputs
-            and outputs than one "input" and one "logits".
+        ArtifactError: ONNX Runtime rejects the file, or its inputs and outputs are not one "input"
+            and one "logits".
     """
 
     runtime = "onnxruntime"
     version = str(onnxruntime.__version__)
+    thread_safe = True
 
     def __init__(self, path: Path, *, threads: int = 1, optimize: bool = True) -> None:
         self.path = path
         self.threads = threads
+        self.exact = optimize
         self._session = load(path, session_options(threads=threads, optimize=optimize))
         self.input_shape, self.batch_size = self._signature()
         properties = self._session.get_modelmeta().custom_metadata_map
         self.metadata, self.labels = read_metadata(path, properties)
 
     def _signature(self) -> tuple[tuple[int, ...] | None, int | None]:
-        """Return the shape of one sample and the fixed batch (None where it is symbolic)."""
+        """Return the shape of one sample and the fixed batch; None where they are symbolic."""
         inputs = [i.name for i in self._session.get_inputs()]
         outputs = [o.name for o in self._session.get_outputs()]
         if inputs != [INPUT_NAME] or outputs != [OUTPUT_NAME]:
@@ -113,10 +116,10 @@ class OnnxRuntimeRunner:
 
 
 def save_optimized(path: Path, target: Path, *, optimize: bool = True) -> None:
-    """Save the graph as ONNX Runtime runs it on this machine.
+    """Save the graph that ONNX Runtime runs on this machine.
 
     Raises:
-        ArtifactError: ONNX Runtime does not accept the file.
+        ArtifactError: ONNX Runtime rejects the file.
     """
     options = session_options(threads=1, optimize=optimize)
     options.optimized_model_filepath = str(target)
@@ -126,10 +129,10 @@ def save_optimized(path: Path, target: Path, *, optimize: bool = True) -> None:
 def read_metadata(
     path: Path, properties: Mapping[str, str]
 ) -> tuple[dict[str, object], tuple[str, ...]]:
-    """Read our own entries of `metadata_props`: a JSON document, and one class name a line.
+    """Return the metadata and the class names that mobiledeploy wrote into `metadata_props`.
 
     Raises:
-        ArtifactError: the document is damaged.
+        ArtifactError: The metadata is damaged.
     """
     with metadata_errors_explained(path):
         document = json.loads(properties.get(METADATA_KEY, "{}"))
@@ -137,15 +140,15 @@ def read_metadata(
 
 
 def session_options(*, threads: int, optimize: bool) -> onnxruntime.SessionOptions:
-    """Return how every session here is run: operators one after the other, on the CPU."""
+    """Return the options of every session: operators run one after another, on the CPU."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
     options.log_severity_level = _FATAL
-    # Workers that spin on after an inference would take the next runner's CPU time.
+    # Workers that keep spinning after an inference would take CPU time from the next runner.
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if sums_saturate():  # slower kernels that do not; with VNNI they would be slower for nothing
+    if products_saturate():  # exact but slower kernels, which VNNI does not need
         options.add_session_config_entry("session.x64quantprecision", "1")
     if not optimize:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -155,10 +158,10 @@ def session_options(*, threads: int, optimize: bool) -> onnxruntime.SessionOptio
 def open_session(
     model: bytes, path: Path, *, threads: int, optimize: bool
 ) -> onnxruntime.InferenceSession:
-    """Open a session for a model in memory; `path` is what errors call it.
+    """Open a session for a model in memory; `path` is its name in errors.
 
     Raises:
-        ArtifactError: ONNX Runtime does not accept the model.
+        ArtifactError: ONNX Runtime rejects the model.
     """
     return load(path, session_options(threads=threads, optimize=optimize), model)
 
@@ -166,11 +169,11 @@ def open_session(
 def load(
     path: Path, options: onnxruntime.SessionOptions, model: bytes | None = None
 ) -> onnxruntime.InferenceSession:
-    """Load a model from its file, or from memory; `path` is what errors call it.
+    """Load a model from its file or from memory; `path` is its name in errors.
 
     Raises:
-        ArtifactError: ONNX Runtime does not accept the model.
-        UsageError: the path is not UTF-8.
+        ArtifactError: ONNX Runtime rejects the model.
+        UsageError: The path is not UTF-8.
     """
     if model is None:
         require_utf8(path)
@@ -182,5 +185,5 @@ def load(
         except ORT_ERRORS as error:
             raise ArtifactError(
                 f"ONNX Runtime {onnxruntime.__version__} cannot load {path}: {error}",
-                remedy="Export the model again: the file is damaged, or not ONNX.",
+                remedy="Export the model again: the file is damaged or not ONNX.",
             ) from error

@@ -1,7 +1,7 @@
-"""Run an `.onnx` with ONNX Runtime's profiler: each operator with its times, types and shapes.
+"""Run an `.onnx` with ONNX Runtime's profiler to learn the types and shapes of its operators.
 
-In: a model and one batch. Out: one `ProfiledOperator` per node of the graph that ONNX Runtime made
-of it for this machine, in the order in which they run.
+The operators are those of the graph that ONNX Runtime has optimized for this machine, in the order
+in which they run.
 """
 
 from __future__ import annotations
@@ -16,119 +16,86 @@ from mobiledeploy.errors import RuntimeFailedError
 from mobiledeploy.runtimes.onnxruntime import ORT_ERRORS, load, session_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Mapping
 
     import numpy as np
     from numpy.typing import NDArray
 
-# ONNX Runtime's names of types -> numpy's
+# ONNX Runtime's names of types -> NumPy's names
 _DATATYPES = {"float": "float32", "double": "float64"}
+_KERNEL = "_kernel_time"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProfiledOperator:
-    """One node.
+    """One node of the optimized graph.
 
     Attributes:
-        name: Of the node.
+        name: The node's name.
         kind: ONNX's or ONNX Runtime's name of the operator.
-        reads: (datatype, shape) of each input that was given; weights may be missing, because ONNX
-            Runtime keeps them in a form of its own.
-        writes: (datatype, shape) of the outputs.
-        times_us: One per run.
+        reads: Datatype and shape of the inputs; packed weights may be missing.
+        writes: Datatype and shape of the outputs.
     """
 
     name: str
     kind: str
     reads: tuple[tuple[str, tuple[int, ...]], ...]
     writes: tuple[tuple[str, tuple[int, ...]], ...]
-    times_us: tuple[float, ...]
 
 
-def run_profiled(
-    path: Path,
-    inputs: Mapping[str, NDArray[Any]],
-    *,
-    runs: int,
-    threads: int = 1,
-    before_each: Callable[[], None] | None = None,
-) -> tuple[ProfiledOperator, ...]:
-    """Run a model on one batch, `runs` times.
+def run_profiled(path: Path, inputs: Mapping[str, NDArray[Any]]) -> tuple[ProfiledOperator, ...]:
+    """Run a model once on one batch; return its operators.
 
     Args:
         path: A `.onnx`.
-        inputs: By name.
-        runs: How many.
-        threads: That compute one inference.
-        before_each: What else to do before each run. The run is then repeated and the repetition
-            counts, which finds the weights in the cache again.
+        inputs: Arrays by the names of the inputs.
 
     Raises:
-        ArtifactError: ONNX Runtime does not accept the file.
-        RuntimeFailedError: it failed while running it.
+        ArtifactError: ONNX Runtime rejects the file.
+        RuntimeFailedError: ONNX Runtime failed while running it.
     """
     with tempfile.TemporaryDirectory() as folder:
-        options = session_options(threads=threads, optimize=True)
+        options = session_options(threads=1, optimize=True)
         options.enable_profiling = True
         options.profile_file_prefix = str(Path(folder) / "profile")
         session = load(path, options)
         try:
-            for _ in range(runs):
-                if before_each is not None:
-                    before_each()
-                    session.run(None, dict(inputs))
-                session.run(None, dict(inputs))
+            session.run(None, dict(inputs))
         except ORT_ERRORS as error:
             raise RuntimeFailedError(
                 f"ONNX Runtime failed while running {path}: {error}"
             ) from error
         events = json.loads(Path(session.end_profiling()).read_text())
-    nodes = (event for event in events if event.get("cat") == "Node")
-    operators = _operators(nodes, every=1 if before_each is None else 2)
-    if any(len(operator.times_us) < runs for operator in operators):
-        raise RuntimeFailedError(
-            f"ONNX Runtime's profile of {path} does not hold all {runs} runs.",
-            remedy="It has room for a million events: ask for fewer --runs.",
+    return tuple(
+        ProfiledOperator(
+            name=event["name"].removesuffix(_KERNEL),
+            kind=event["args"]["op_name"],
+            reads=_tensors(event["args"]["input_type_shape"]),
+            writes=_tensors(event["args"]["output_type_shape"]),
         )
-    return operators
+        for event in events
+        if event.get("cat") == "Node" and event["name"].endswith(_KERNEL)
+    )
 
 
 def example_inputs(path: Path, generator: np.random.Generator) -> dict[str, NDArray[Any]] | None:
-    """Return normal noise for each input, a batch of one; None where a size is not fixed.
+    """Return normally distributed noise for each input, a batch of one.
+
+    Returns:
+        None if an input is not float32 or its size is not fixed.
 
     Raises:
-        ArtifactError: ONNX Runtime does not accept the file.
+        ArtifactError: ONNX Runtime rejects the file.
     """
     session = load(path, session_options(threads=1, optimize=False))
     inputs = {}
-    for given in session.get_inputs():
-        first, *rest = given.shape
-        if given.type != "tensor(float)" or not all(isinstance(size, int) for size in rest):
+    for tensor in session.get_inputs():
+        first, *rest = tensor.shape
+        if tensor.type != "tensor(float)" or not all(isinstance(size, int) for size in rest):
             return None
         shape = (first if isinstance(first, int) else 1, *rest)
-        inputs[given.name] = generator.standard_normal(shape).astype("float32")
+        inputs[tensor.name] = generator.standard_normal(shape).astype("float32")
     return inputs
-
-
-def _operators(events: Iterable[dict[str, Any]], every: int) -> tuple[ProfiledOperator, ...]:
-    """Group the events of each node and keep the last of `every` so many.
-
-    Other events than kernels' (fences) are left out.
-    """
-    by_node: dict[str, list[dict[str, Any]]] = {}
-    for event in events:
-        if event["name"].endswith("_kernel_time"):
-            by_node.setdefault(event["args"]["node_index"], []).append(event)
-    return tuple(
-        ProfiledOperator(
-            name=group[0]["name"].removesuffix("_kernel_time"),
-            kind=group[0]["args"]["op_name"],
-            reads=_tensors(group[0]["args"]["input_type_shape"]),
-            writes=_tensors(group[0]["args"]["output_type_shape"]),
-            times_us=tuple(float(event["dur"]) for event in group[every - 1 :: every]),
-        )
-        for group in by_node.values()
-    )
 
 
 def _tensors(described: list[dict[str, list[int]]]) -> tuple[tuple[str, tuple[int, ...]], ...]:

@@ -1,4 +1,4 @@
-"""PyTorch itself, as a runtime: the float model, or a quantized graph before export."""
+"""PyTorch as a runtime: for a float model, or for a quantized graph before export."""
 
 from __future__ import annotations
 
@@ -25,18 +25,20 @@ if TYPE_CHECKING:
 class EagerRunner:
     """A module or an exported program, run by PyTorch.
 
-    Note that PyTorch's eager run of a quantized graph is no reference for exactness: it adds float
-    biases and rounds float convolutions.
+    It is no reference for exactness: in a quantized graph PyTorch adds float biases and rounds
+    float convolutions.
 
     Args:
-        model: In eval mode. An `ExportedProgram` runs in the batch that it was exported with.
-        threads: Of PyTorch's pool, which belongs to the whole process: set for each run, and set
-            back after it.
-        batch_size: Fixed batch of a module that insists on one; None where any will do.
+        model: In eval mode. An `ExportedProgram` runs with the batch that it was exported with.
+        threads: Size of PyTorch's thread pool during a run. The pool belongs to the whole process;
+            its size is restored after each run.
+        batch_size: The batch of a module that needs a fixed one; None if any will do.
     """
 
     runtime = "torch"
     version = str(torch.__version__)
+    exact = False
+    thread_safe = True
     metadata: Mapping[str, object] = {}
     labels: tuple[str, ...] = ()
 
@@ -71,7 +73,7 @@ class EagerRunner:
     def _run_batch(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
         try:
             with torch.inference_mode():
-                # nearly twice as fast for depthwise convolutions
+                # channels last is nearly twice as fast for depthwise convolutions
                 logits = self._module(channels_last(batch))
         except RuntimeError as error:
             raise RuntimeFailedError(f"PyTorch failed while running the model: {error}") from error
@@ -91,7 +93,7 @@ class EagerRunner:
 
 
 def _exported_shape(program: ExportedProgram) -> tuple[int | None, tuple[int, ...]]:
-    """Return the fixed batch (None where it is symbolic) and the shape of one sample."""
+    """Return the fixed batch (None if it is symbolic) and the shape of one sample."""
     (name,) = program.graph_signature.user_inputs
     placeholder = next(node for node in program.graph.nodes if node.name == name)
     batch, *sample = placeholder.meta["val"].shape

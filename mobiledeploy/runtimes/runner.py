@@ -1,4 +1,4 @@
-"""What every runtime looks like from outside: named arrays in, named arrays out."""
+"""The interface of every runtime: named arrays in, named arrays out."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Runner(Protocol):
     """A loaded network. Use it as a context manager: leaving the context frees it.
 
-    A network with a fixed batch (`batch_size` is an int; a `.pte` always has 1) is run sample by
-    sample and its outputs are stacked, so that callers may pass any number of samples to any
-    runner. Timing should pass exactly one batch.
+    A network with a fixed batch (`batch_size` is an int; a `.pte` always has 1) runs batch by batch
+    and its outputs are stacked, so callers may pass any multiple of it. To time one inference, pass
+    exactly one batch.
     """
 
     @property
@@ -38,20 +38,28 @@ class Runner(Protocol):
         """Return the number of threads that compute one inference."""
 
     @property
+    def exact(self) -> bool:
+        """Return whether int8 logits equal those of the integer reference bit for bit."""
+
+    @property
+    def thread_safe(self) -> bool:
+        """Return whether several threads may call `run` at the same time."""
+
+    @property
     def batch_size(self) -> int | None:
-        """Return the fixed number of samples per inference, or None where any number will do."""
+        """Return the fixed number of samples per inference; None if it is symbolic."""
 
     @property
     def input_shape(self) -> tuple[int, ...] | None:
-        """Return the shape of one sample, (C, H, W); None where the runtime does not know it."""
+        """Return the shape of one sample, (C, H, W); None if the runtime does not know it."""
 
     @property
     def metadata(self) -> Mapping[str, object]:
-        """Return what the exporter says about the artifact; empty for one of other makers."""
+        """Return the metadata that mobiledeploy wrote; empty for artifacts of other exporters."""
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Return the names of the classes; empty where the artifact does not carry them."""
+        """Return the names of the classes; empty if the artifact has none."""
 
     def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
         """Run the network.
@@ -63,7 +71,7 @@ class Runner(Protocol):
             {"logits": float32 (N, classes)}, owned by the caller.
 
         Raises:
-            RuntimeFailedError: the inputs do not fit the network, or the runtime failed.
+            RuntimeFailedError: The inputs do not fit the network, or the runtime failed.
         """
 
     def __enter__(self) -> Self:
@@ -84,12 +92,12 @@ def single_input(
     """Return the one input, contiguous and writable (torch warns about arrays that are not).
 
     Raises:
-        RuntimeFailedError: another name, another dtype, no sample, or another shape than (N, C, H,
-            W) with the network's C, H and W.
+        RuntimeFailedError: The name, the dtype or the shape is wrong, or there are no samples.
     """
     if set(inputs) != {INPUT_NAME}:
         raise RuntimeFailedError(
-            f"The network has one input, {INPUT_NAME!r}; it was given {sorted(inputs)}."
+            f"The network has one input, {INPUT_NAME!r}; it was given {sorted(inputs)}.",
+            remedy=f"Pass {{{INPUT_NAME!r}: images}}.",
         )
     batch = inputs[INPUT_NAME]
     if batch.dtype != np.float32:
@@ -111,10 +119,10 @@ def in_batches_of(
     samples: NDArray[np.float32],
     run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
 ) -> NDArray[np.float32]:
-    """Run `samples` through a network of fixed batch `size`; stack what comes out.
+    """Run `samples` through a network of fixed batch `size`; return the stacked outputs.
 
     Raises:
-        RuntimeFailedError: the number of samples is not a multiple of `size`.
+        RuntimeFailedError: The number of samples is not a multiple of `size`.
     """
     if len(samples) % size:
         raise RuntimeFailedError(

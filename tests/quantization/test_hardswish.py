@@ -11,6 +11,7 @@ import onnx_ir as ir
 import onnxruntime
 import pytest
 import torch
+from xnnpack_programs import run_program
 
 from mobiledeploy.artifact.flatbuffer import bindings
 from mobiledeploy.artifact.pte_file import read_pte, split_xnnpack_payload
@@ -21,7 +22,6 @@ from mobiledeploy.network import Encoding, QuantRecipe
 from mobiledeploy.quantization import integer_reference as reference
 from mobiledeploy.quantization.encodings import encode, encode_before_hardswish, encode_hardswish
 from mobiledeploy.quantization.integer_reference import IntegerReference
-from mobiledeploy.runtimes.executorch import SingleOperatorRunner
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.utils.quiet import quietly
 
@@ -172,9 +172,8 @@ def xnnpack_codes(graph, index, source, target):
         )
         value.quantParams.scale, value.quantParams.zeroPoint = encoding.scale, encoding.zero_point
     operator = xnnpack_operators._cut(graph, index, "XNNHardswish", [b""])
-    runner = SingleOperatorRunner(operator.name, operator.program, operator.inputs, threads=1)
     codes = torch.from_numpy(CODES.astype(np.int8)).reshape(operator.inputs[0][1])
-    (found,) = runner._method((codes,))
+    (found,) = run_program(operator.program, [codes])
     return found.numpy().ravel().astype(int)
 
 

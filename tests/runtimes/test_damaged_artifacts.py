@@ -36,7 +36,7 @@ def refused(path, content):
     [b"", b"\0" * 4096, noise(4096), b"<!DOCTYPE html>\n" * 99, b"ET12", b"\0\0\0\0ET12eh00"],
     ids=["empty", "zeros", "noise", "html", "four bytes", "header only"],
 )
-def test_what_is_no_model_at_all_is_refused(suffix, content, tmp_path):
+def test_files_that_are_not_models_are_refused(suffix, content, tmp_path):
     refused(tmp_path / f"bad.{suffix}", content)
 
 
@@ -52,7 +52,7 @@ def test_a_truncated_onnx_is_refused(float_onnx, kept, tmp_path):
     refused(tmp_path / "short.onnx", content[: int(kept * len(content))])
 
 
-def test_each_format_under_the_other_s_suffix_is_refused(float_onnx, float_pte, tmp_path):
+def test_swapped_suffixes_are_refused(float_onnx, float_pte, tmp_path):
     refused(tmp_path / "swapped.pte", float_onnx.read_bytes())
     refused(tmp_path / "swapped.onnx", float_pte.read_bytes())
 
@@ -62,12 +62,12 @@ def test_a_pte_of_another_schema_version_is_refused(float_pte, tmp_path):
     assert "b'ET99', expected b'ET12'" in refused(tmp_path / "new.pte", content)
 
 
-def test_a_pte_that_lost_its_extended_header_is_refused(float_pte, tmp_path):
+def test_a_pte_without_extended_header_is_refused(float_pte, tmp_path):
     content = float_pte.read_bytes().replace(b"eh00", b"xx00", 1)
-    assert "XNNPACK network within it is marked" in refused(tmp_path / "old.pte", content)
+    assert "XNNPACK network has the identifiers" in refused(tmp_path / "old.pte", content)
 
 
-def test_a_pte_whose_program_is_noise_is_refused(float_pte, tmp_path):
+def test_a_pte_with_a_random_program_is_refused(float_pte, tmp_path):
     content = float_pte.read_bytes()
     (program_size,) = struct.unpack_from("<Q", content, HEADER + 8)
     for seed in range(20):
@@ -77,21 +77,21 @@ def test_a_pte_whose_program_is_noise_is_refused(float_pte, tmp_path):
 
 
 @pytest.mark.parametrize("filling", [bytes, noise], ids=["zeros", "noise"])
-def test_a_pte_whose_segments_were_lost_is_refused(float_pte, filling, tmp_path):
+def test_a_pte_without_its_segments_is_refused(float_pte, filling, tmp_path):
     content = float_pte.read_bytes()
     (segments_at,) = struct.unpack_from("<Q", content, HEADER + 16)
     damaged = content[:segments_at] + filling(len(content) - segments_at)
-    assert "XNNPACK network within it is marked" in refused(tmp_path / "lost.pte", damaged)
+    assert "XNNPACK network has the identifiers" in refused(tmp_path / "lost.pte", damaged)
 
 
-def test_a_pte_whose_xnnpack_graph_is_noise_is_refused(float_pte, tmp_path):
+def test_a_pte_with_a_random_xnnpack_graph_is_refused(float_pte, tmp_path):
     content = bytearray(float_pte.read_bytes())
     start, stop = graph_span(float_pte)
     content[start + 8 : stop] = noise(stop - start - 8)
     refused(tmp_path / "noise.pte", bytes(content))
 
 
-def test_a_pte_whose_xnnpack_graph_names_unknown_constants_is_refused(float_pte, tmp_path):
+def test_a_pte_with_unknown_constants_is_refused(float_pte, tmp_path):
     start, stop = graph_span(float_pte)
     content = bytearray(float_pte.read_bytes())
     delegate = read_pte(float_pte).delegates[0]
@@ -101,7 +101,7 @@ def test_a_pte_whose_xnnpack_graph_names_unknown_constants_is_refused(float_pte,
     message = refused(tmp_path / "unknown.pte", bytes(content))
     assert "refers to constants that the program does not have" in message
     content[at : at + 4] = b"\xff\xfe\xff\xfe"
-    assert "structure is broken" in refused(tmp_path / "rotten.pte", bytes(content))
+    assert "structure of the program is damaged" in refused(tmp_path / "rotten.pte", bytes(content))
 
 
 def graph_span(path):
@@ -112,14 +112,14 @@ def graph_span(path):
     return start, start + len(graph)
 
 
-def test_a_pte_that_the_runtime_itself_refuses_says_why(float_pte, tmp_path):
+def test_the_runtime_s_reason_for_a_rejection_is_reported(float_pte, tmp_path):
     content = float_pte.read_bytes().replace(b"XnnpackBackend", b"MissingBackend")
     message = refused(tmp_path / "foreign.pte", content)
     assert "ExecuTorch" in message
     assert "MissingBackend" in message
 
 
-def test_an_onnx_whose_metadata_is_damaged_is_refused(float_onnx, tmp_path):
+def test_an_onnx_with_damaged_metadata_is_refused(float_onnx, tmp_path):
     content = float_onnx.read_bytes().replace(b'{"name": ', b'["name": ')
     assert "metadata within it is damaged" in refused(tmp_path / "meta.onnx", content)
 
@@ -127,14 +127,14 @@ def test_an_onnx_whose_metadata_is_damaged_is_refused(float_onnx, tmp_path):
 @pytest.mark.parametrize(
     ("good", "bad"), [(b'{"name": ', b'["name": '), (b"{", b"\xff"), (b"x\x9c", b"zz")]
 )
-def test_a_pte_whose_metadata_is_damaged_is_refused(float_pte, good, bad, tmp_path):
+def test_a_pte_with_damaged_metadata_is_refused(float_pte, good, bad, tmp_path):
     content = float_pte.read_bytes()
     at = content.index(b'{"name": ') if good.startswith(b"{") else content.index(LABELS)
     damaged = content[:at] + content[at:].replace(good, bad, 1)
     assert "metadata within it is damaged" in refused(tmp_path / "meta.pte", damaged)
 
 
-def test_nothing_of_it_reaches_stderr(float_pte, tmp_path, capfd):
+def test_runtimes_print_nothing_to_stderr(float_pte, tmp_path, capfd):
     refused(
         tmp_path / "foreign.pte",
         float_pte.read_bytes().replace(b"XnnpackBackend", b"MissingBackend"),
@@ -145,12 +145,12 @@ def test_nothing_of_it_reaches_stderr(float_pte, tmp_path, capfd):
 
 
 @pytest.mark.parametrize("name", ["missing.pte", "missing.onnx"])
-def test_a_file_that_is_not_there_is_refused(name, tmp_path):
+def test_a_missing_file_is_refused(name, tmp_path):
     with pytest.raises(ArtifactError, match=f"There is no file .*{name}"):
         open_runner(tmp_path / name)
 
 
-def test_a_folder_is_no_artifact(tmp_path):
+def test_a_folder_is_refused(tmp_path):
     (tmp_path / "folder.pte").mkdir()
     with pytest.raises(ArtifactError, match="is a folder"):
         open_runner(tmp_path / "folder.pte")

@@ -31,7 +31,7 @@ def artifact(request):
 
 @pytest.mark.parametrize("artifact", FLOAT_ARTIFACTS, indirect=True)
 @pytest.mark.parametrize("threads", [1, 2])
-def test_every_runtime_computes_what_pytorch_computes(artifact, threads, images, expected):
+def test_every_runtime_matches_pytorch(artifact, threads, images, expected):
     with open_runner(artifact, threads=threads) as runner:
         result = runner.run({"input": images[:2]})
         assert runner.threads == threads
@@ -42,7 +42,7 @@ def test_every_runtime_computes_what_pytorch_computes(artifact, threads, images,
 
 @pytest.mark.parametrize("artifact", ["float_onnx", "float_pte"], indirect=True)
 @pytest.mark.parametrize("opened", [open_runner, check_artifact])
-def test_an_artifact_whose_name_is_no_text_is_refused_by_name(artifact, opened, tmp_path):
+def test_a_path_that_is_not_utf8_is_refused(artifact, opened, tmp_path):
     renamed = tmp_path / (os.fsdecode(b"caf\xe9") + artifact.suffix)
     renamed.write_bytes(artifact.read_bytes())
     with pytest.raises(UsageError, match=r"caf\\xe9\.(onnx|pte)' is not UTF-8"):
@@ -50,7 +50,7 @@ def test_an_artifact_whose_name_is_no_text_is_refused_by_name(artifact, opened, 
 
 
 @pytest.mark.parametrize("optimize", [True, False])
-def test_onnx_computes_the_same_with_and_without_optimizations(
+def test_onnx_matches_pytorch_with_and_without_optimizations(
     float_onnx, optimize, images, expected
 ):
     with open_runner(float_onnx, optimize=optimize) as runner:
@@ -68,7 +68,7 @@ def test_without_optimizations_the_graph_runs_as_written(float_onnx, tmp_path):
 
 
 @pytest.mark.parametrize("optimize", [True, False])
-def test_a_runner_switches_optimizations_off_on_request(float_onnx, optimize):
+def test_optimizations_can_be_switched_off(float_onnx, optimize):
     from onnxruntime import GraphOptimizationLevel
 
     with OnnxRuntimeRunner(float_onnx, optimize=optimize) as runner:
@@ -76,7 +76,7 @@ def test_a_runner_switches_optimizations_off_on_request(float_onnx, optimize):
     assert (level == GraphOptimizationLevel.ORT_DISABLE_ALL) is not optimize
 
 
-def test_a_pte_takes_samples_one_by_one_and_stacks_them(float_pte, images):
+def test_a_pte_runs_sample_by_sample(float_pte, images):
     with open_runner(float_pte) as runner:
         assert runner.batch_size == 1
         stacked = runner.run({"input": images})["logits"]
@@ -84,7 +84,7 @@ def test_a_pte_takes_samples_one_by_one_and_stacks_them(float_pte, images):
     np.testing.assert_array_equal(stacked, np.concatenate(single))
 
 
-def test_outputs_belong_to_the_caller(float_pte, images):
+def test_outputs_are_not_overwritten_by_the_next_run(float_pte, images):
     with open_runner(float_pte) as runner:
         first = runner.run({"input": images[:1]})["logits"]
         kept = first.copy()
@@ -92,12 +92,12 @@ def test_outputs_belong_to_the_caller(float_pte, images):
     np.testing.assert_array_equal(first, kept)
 
 
-def test_an_onnx_with_a_symbolic_batch_takes_any_number(float_onnx):
+def test_an_onnx_with_a_symbolic_batch_has_no_batch_size(float_onnx):
     with open_runner(float_onnx) as runner:
         assert runner.batch_size is None
 
 
-def test_a_fixed_batch_takes_its_multiples_only(fixed_batch_onnx, images):
+def test_a_fixed_batch_takes_only_its_multiples(fixed_batch_onnx, images):
     with open_runner(fixed_batch_onnx) as runner:
         assert runner.batch_size == 2
         four = runner.run({"input": np.concatenate([images[:2], images[:2]])})["logits"]
@@ -118,21 +118,21 @@ def test_a_fixed_batch_takes_its_multiples_only(fixed_batch_onnx, images):
     ],
     indirect=["artifact"],
 )
-def test_a_runner_says_what_it_is(artifact, runtime, version):
+def test_a_runner_reports_runtime_version_and_input_shape(artifact, runtime, version):
     with open_runner(artifact) as runner:
         assert (runner.runtime, runner.version) == (runtime, version)
         assert runner.input_shape == (3, 32, 32)
 
 
 @pytest.mark.parametrize("artifact", ["float_onnx", "float_pte"], indirect=True)
-def test_what_the_exporter_wrote_is_read_back(artifact):
+def test_metadata_and_labels_are_read_back(artifact):
     with open_runner(artifact) as runner:
         assert runner.metadata == {"name": "small", "input": {"mean": [0.5, 0.25, 0.125]}}
         assert runner.labels == ("tench", "goldfish", "öre")
 
 
 @pytest.mark.parametrize("artifact", ["fixed_batch_onnx", "int8_pte"], indirect=True)
-def test_an_artifact_of_other_makers_has_no_metadata(artifact):
+def test_artifacts_of_other_exporters_have_no_metadata(artifact):
     with open_runner(artifact) as runner:
         assert (runner.metadata, runner.labels) == ({}, ())
 
@@ -149,13 +149,13 @@ def test_an_artifact_of_other_makers_has_no_metadata(artifact):
         ({"input": np.zeros((3, 32, 32), np.float32)}, r"given \(3, 32, 32\)"),
     ],
 )
-def test_inputs_that_do_not_fit_are_refused(artifact, inputs, message):
+def test_wrong_inputs_are_refused(artifact, inputs, message):
     with open_runner(artifact) as runner, pytest.raises(RuntimeFailedError, match=message):
         runner.run(inputs)
 
 
 @pytest.mark.parametrize("artifact", ["float_onnx", "float_pte"], indirect=True)
-def test_read_only_and_strided_inputs_are_taken(artifact, images):
+def test_read_only_and_strided_inputs_are_accepted(artifact, images):
     mirrored = images[:, ::-1]
     frozen = images.copy()
     frozen.flags.writeable = False
@@ -170,7 +170,7 @@ def test_read_only_and_strided_inputs_are_taken(artifact, images):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
-def test_onnx_runtime_gets_as_many_threads_as_asked_for(float_onnx):
+def test_onnx_runtime_starts_the_requested_threads(float_onnx):
     def threads_started(count):
         before = len(list(Path("/proc/self/task").iterdir()))
         with open_runner(float_onnx, threads=count):
@@ -181,7 +181,7 @@ def test_onnx_runtime_gets_as_many_threads_as_asked_for(float_onnx):
     assert threads_started(3) == 2
 
 
-def test_executorch_gets_as_many_threads_as_asked_for(float_pte):
+def test_executorch_uses_the_requested_threads(float_pte):
     from executorch.extension.pybindings import _portable_lib
 
     for threads in (3, 1):
@@ -189,7 +189,7 @@ def test_executorch_gets_as_many_threads_as_asked_for(float_pte):
             assert _portable_lib._threadpool_get_thread_count() == threads
 
 
-def test_executorch_does_not_pull_the_thread_pool_from_under_an_open_runner(float_pte):
+def test_executorch_keeps_the_thread_pool_of_open_runners(float_pte):
     with (
         open_runner(float_pte, threads=1),
         open_runner(float_pte, threads=1),
@@ -200,20 +200,20 @@ def test_executorch_does_not_pull_the_thread_pool_from_under_an_open_runner(floa
         assert runner.threads == 2
 
 
-def test_a_closed_runner_lets_go_of_the_thread_pool(float_pte):
+def test_a_closed_runner_releases_the_thread_pool(float_pte):
     with open_runner(float_pte, threads=1) as kept:
         pass
     with open_runner(float_pte, threads=2) as runner:
         assert (kept.threads, runner.threads) == (1, 2)
 
 
-def test_a_runner_that_was_dropped_does_not_block_the_thread_pool(float_pte):
+def test_a_garbage_collected_runner_releases_the_thread_pool(float_pte):
     open_runner(float_pte, threads=1)
     with open_runner(float_pte, threads=2) as runner:
         assert runner.threads == 2
 
 
-def test_executorch_keeps_the_program_alive_that_its_method_points_into(float_pte, images):
+def test_executorch_keeps_its_program_alive(float_pte, images):
     import gc
 
     runner = ExecuTorchRunner(float_pte)
@@ -222,7 +222,7 @@ def test_executorch_keeps_the_program_alive_that_its_method_points_into(float_pt
     np.testing.assert_array_equal(again, runner.run({"input": images})["logits"])
 
 
-def test_no_threads_are_a_usage_error(float_onnx):
+def test_zero_threads_are_a_usage_error(float_onnx):
     with pytest.raises(UsageError, match="0 threads"):
         open_runner(float_onnx, threads=0)
 
@@ -232,7 +232,7 @@ def test_a_pte_cannot_run_unoptimized(float_pte):
         open_runner(float_pte, optimize=False)
 
 
-def test_eager_runs_a_module_and_an_exported_program(small_module, exported, images, expected):
+def test_eager_runs_modules_and_exported_programs(small_module, exported, images, expected):
     with EagerRunner(small_module) as runner:
         assert (runner.runtime, runner.batch_size) == ("torch", None)
         np.testing.assert_allclose(runner.run({"input": images})["logits"], expected, atol=1e-6)
@@ -251,7 +251,7 @@ def test_eager_runs_an_exported_program_with_a_symbolic_batch(small_module, imag
         np.testing.assert_allclose(runner.run({"input": images})["logits"], expected, atol=1e-6)
 
 
-def test_eager_uses_its_threads_and_gives_them_back(small_module, images):
+def test_eager_restores_the_number_of_threads(small_module, images):
     before = torch.get_num_threads()
     seen = []
     hook = small_module.register_forward_hook(lambda *_: seen.append(torch.get_num_threads()))
@@ -264,7 +264,7 @@ def test_eager_uses_its_threads_and_gives_them_back(small_module, images):
     assert torch.get_num_threads() == before
 
 
-def test_a_module_that_fails_is_a_runtime_failure(images):
+def test_a_failing_module_is_a_runtime_failure(images):
     with (
         EagerRunner(torch.nn.Linear(3, 4)) as runner,
         pytest.raises(RuntimeFailedError, match="PyTorch failed"),
@@ -272,7 +272,7 @@ def test_a_module_that_fails_is_a_runtime_failure(images):
         runner.run({"input": images})
 
 
-def test_an_onnx_with_other_inputs_is_refused(float_onnx, tmp_path):
+def test_an_onnx_with_another_input_name_is_refused(float_onnx, tmp_path):
     model = onnx.load(float_onnx)
     model.graph.input[0].name = "image"
     model.graph.node[0].input[0] = "image"
@@ -341,7 +341,7 @@ def test_a_pte_with_another_signature_is_refused(module, inputs, tmp_path):
         open_runner(path)
 
 
-def test_a_pte_that_fails_while_running_is_a_runtime_failure(tmp_path):
+def test_a_failing_pte_is_a_runtime_failure(tmp_path):
     path = portable(PicksARow(), (IMAGE,), tmp_path / "fails.pte")
     with open_runner(path) as runner:
         assert runner.run({"input": IMAGE.numpy() + 3})["logits"].shape == (1, 10)
@@ -349,7 +349,7 @@ def test_a_pte_that_fails_while_running_is_a_runtime_failure(tmp_path):
             runner.run({"input": IMAGE.numpy() + 4})
 
 
-def test_an_onnx_that_fails_while_running_is_a_runtime_failure(tmp_path, images):
+def test_a_failing_onnx_is_a_runtime_failure(tmp_path, images):
     node = onnx.helper.make_node("Reshape", ["input", "shape"], ["logits"])
     shape = onnx.numpy_helper.from_array(np.array([7, 11], np.int64), "shape")
     image = onnx.helper.make_tensor_value_info("input", 1, ["batch", 3, 32, 32])
