@@ -1,283 +1,227 @@
-"""Has an artifact become slower, or dearer in instructions, than in a result that was kept?
+"""Compare a result of `bench` with an earlier one: has an artifact become slower?
 
-In: two documents of `bench --json`, the older one the baseline. Out: an `Outcome`, with a `Verdict`
-per artifact that both have and the names of those that only one of them has.
+Two runs are hours or months apart, and the speed of the machine may have changed in between. If
+both runs begin with the same artifact (same sha256, same version of the runtime), that artifact is
+the reference: the ratios of the others to it are compared, round by round, so that a change of the
+machine's speed cancels out. Otherwise the times themselves are compared.
 
-Two runs are hours or months apart: the machine may have been in another mood. Where both begin
-with the same artifact, byte for byte and in one version of its runtime, that one is the yardstick:
-compared is by how much the others are slower than it, round by round, and the mood cancels.
-Otherwise the times themselves are.
-A regression is one that the spread cannot explain: the lower end of the new figure's 95% interval
-lies above the upper end of the old one's by more than is allowed.
+An artifact has regressed if the spread does not explain the change: the lower end of the new 95%
+interval is above the upper end of the old one by more than the allowed regression. An artifact that
+is only in the baseline is a regression too; otherwise a gate would pass when an artifact was
+renamed or left out. One that is only in the result is listed.
 
-An artifact of the baseline that was not measured now is a regression, too: else a gate would pass
-because what it guards was renamed or left out. One that the baseline lacks is named, and no more.
-
-Counts of instructions have neither mood nor spread: their medians are compared as they are, also
-when they come from two machines that emulate the same processor.
+Instruction counts have no such noise. Their medians are compared as they are, also between machines
+that emulate the same processor.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections import Counter
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from mobiledeploy.bench.json_report import INSTRUCTIONS, SCHEMA, TIMES, host_document
-from mobiledeploy.bench.validate import validate_result
-from mobiledeploy.errors import ArtifactError, GateError, UsageError
+from mobiledeploy.bench.json_report import (
+    BaselineComparison,
+    InstructionsResult,
+    Machine,
+    TimesResult,
+    Verdict,
+)
+from mobiledeploy.bench.results import InstructionCount, Measurement
+from mobiledeploy.errors import GateError, UsageError
 from mobiledeploy.metrics import median_interval
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
     from mobiledeploy.devices.host import Host
 
-    Document = Mapping[str, Any]
-    Entry = Mapping[str, Any]
+    Result = TimesResult | InstructionsResult
+    Entry = Measurement | InstructionCount
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """One artifact, now and then.
+class Setup:
+    """What has to be equal for two results to be comparable.
 
     Attributes:
-        change: New median over old one, of what was compared; 1.05 is 5% slower.
-        certain_change: The least change that the two intervals leave: below 1 + allowed it passes.
-        yardstick: What it was measured against in both runs; "" where the figures themselves were
-            compared.
-        figure: What was compared.
+        kind: The kind of the document.
+        device: Times depend on the machine, instruction counts only on the processor's features.
+        threads: Threads that compute one inference.
     """
 
-    artifact: str
-    change: float
-    certain_change: float
-    yardstick: str
-    passed: bool
-    figure: Literal["time", "instructions"] = "time"
+    kind: str
+    device: str
+    threads: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What came of holding a result against its baseline.
-
-    Attributes:
-        verdicts: On what both have measured, in the order of the result.
-        missing: File names of what only the baseline has; each is a regression.
-        added: File names of what only the result has: nothing is said against it.
-        max_regress: How much slower was allowed: 0.05 is 5%.
-    """
-
-    verdicts: tuple[Verdict, ...]
-    missing: tuple[str, ...]
-    added: tuple[str, ...]
-    max_regress: float
-
-    def document(self) -> dict[str, object]:
-        """Return what `bench --json` writes as `baseline`."""
-        return asdict(self) | {"passed": not self.missing and all(v.passed for v in self.verdicts)}
+def setup_of(result: Result) -> Setup:
+    """Return the setup of a result."""
+    return _setup(type(result), result.host, result.measurements[0].threads)
 
 
-def read_result(path: Path, kind: str = TIMES) -> Document:
-    """Read a document of `bench --json`.
+def planned_setup(document: type[Result], host: Host, threads: int) -> Setup:
+    """Return the setup that a document of this type will have, before it is measured."""
+    return _setup(document, Machine.of(host), threads)
 
-    Args:
-        path: The file.
-        kind: `TIMES`, or `INSTRUCTIONS` for one of `bench --count-instructions`.
+
+def _setup(document: type[Result], machine: Machine, threads: int) -> Setup:
+    kind: str = document.model_fields["kind"].default
+    device = f"{machine.uri} ({machine.model}, {machine.architecture})"
+    if document is InstructionsResult:
+        features = ", ".join(machine.features or ()) or "no int8 instructions"
+        device = f"{machine.architecture} with {features}"
+    return Setup(kind=kind, device=device, threads=threads)
+
+
+def require_same_setup(new: Setup, baseline: Setup) -> None:
+    """Raise unless two results are comparable.
 
     Raises:
-        ArtifactError: there is none, it is something else, or it is damaged.
+        UsageError: The message names the first difference.
     """
-    try:
-        document = json.loads(path.read_text())
-        if document["kind"] not in (TIMES, INSTRUCTIONS) or document["schema"] != SCHEMA:
-            raise ArtifactError(f"{path} is not a result of `mobiledeploy bench`, schema {SCHEMA}.")
-        if document["kind"] != kind:
-            raise ArtifactError(
-                f"{path} is of the kind {document['kind']!r}; expected {kind!r}.",
-                remedy="Times and counts of instructions cannot be compared.",
+    for what, found, expected in (
+        ("kind", new.kind, baseline.kind),
+        ("device", new.device, baseline.device),
+        ("number of threads", new.threads, baseline.threads),
+    ):
+        if found != expected:
+            raise UsageError(
+                f"The baseline cannot be compared: its {what} is {expected}, that of this run is "
+                f"{found}.",
+                remedy="Measure a baseline on this device with the same --threads.",
             )
-        found = validate_result(document)
-    except OSError as error:
-        raise ArtifactError(f"Could not read {path}: {error.strerror}.") from error
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ArtifactError(
-            f"{path} is not a result of `mobiledeploy bench`: {error}.",
-            remedy="Write one with `mobiledeploy bench ARTIFACT... --json PATH`.",
-        ) from error
-    if found:
-        raise ArtifactError(
-            f"{path} is a damaged result of `mobiledeploy bench`: {found}.",
-            remedy="Write it anew with `mobiledeploy bench ARTIFACT... --json PATH`.",
-        )
-    result: Document = document
-    return result
 
 
 def parse_percent(text: str) -> float:
-    """Return 0.05 for "5%" (or "5").
+    """Return 0.05 for "5%" or "5".
 
     Raises:
-        UsageError: it is no percentage, or a negative one.
+        UsageError: The text is not a percentage, or a negative one.
     """
     try:
         share = float(text.removesuffix("%")) / 100
     except ValueError:
         share = -1.0
     if not 0 <= share < math.inf:
-        raise UsageError(f"--max-regress is {text!r}; expected a percentage.", remedy="E.g. 5%.")
+        raise UsageError(
+            f"--max-regress is {text!r}; expected a percentage.", remedy="For example 5%."
+        )
     return share
 
 
-def compare(new: Document, baseline: Document, *, max_regress: float) -> Outcome:
-    """Hold each artifact against the one of the same file name in the baseline.
+def compare(new: Result, baseline: Result, *, max_regress: float) -> BaselineComparison:
+    """Compare every artifact with the one of the same file name in the baseline.
 
-    Where several have one file name, the first of them is held against the first, and so on.
+    If several have the same file name, they are paired in their order.
 
     Args:
-        new: As `read_result` returns.
-        baseline: The same, from before.
-        max_regress: How much slower is allowed: 0.05 is 5%.
+        new: The result of this run.
+        baseline: The earlier result.
+        max_regress: The allowed regression; 0.05 is 5%.
 
     Raises:
-        UsageError: the two were not measured alike, or have no artifact in common.
+        UsageError: The two have different setups, or no artifact in common.
     """
-    require_alike(new, baseline)
-    now, then = new["measurements"], baseline["measurements"]
-    shared = (
-        new["kind"] == TIMES
-        # by a runtime that has become slower everything else would seem to have become faster
-        and all(now[0][field] == then[0][field] for field in ("artifact_sha256", "runtime"))
-        and min(len(now), len(then)) > 1
-    )
-    yardsticks = (now[0], then[0]) if shared else None
-    current, old = _by_name(now[shared:]), _by_name(then[shared:])
+    require_same_setup(setup_of(new), setup_of(baseline))
+    now, then = new.measurements, baseline.measurements
+    references = _common_reference(new, baseline)
+    skipped = 0 if references is None else 1
+    current, old = _by_name(now[skipped:]), _by_name(then[skipped:])
     pairs = [(entry, old[key]) for key, entry in current.items() if key in old]
     if not pairs:
+        names = ", ".join(sorted(name for name, _ in old)) or "none"
         raise UsageError(
-            "The baseline has no artifact of the same file name: there is nothing to compare.",
-            remedy=f"It holds {', '.join(sorted(name for name, _ in old)) or 'none'}.",
+            f"There is nothing to compare: the artifacts of the baseline are {names}.",
+            remedy="Measure artifacts with the same file names.",
         )
-    return Outcome(
-        verdicts=tuple(_judge(entry, before, yardsticks, max_regress) for entry, before in pairs),
-        missing=tuple(_said(*key) for key in old if key not in current),
-        added=tuple(_said(*key) for key in current if key not in old),
+    return BaselineComparison(
+        verdicts=tuple(_verdict(entry, before, references, max_regress) for entry, before in pairs),
+        missing=tuple(_describe(*key) for key in old if key not in current),
+        added=tuple(_describe(*key) for key in current if key not in old),
         max_regress=max_regress,
     )
 
 
-def circumstances(kind: str, host: Host, threads: int) -> Document:
-    """Return what a result will say of its circumstances, before anything is measured."""
-    return {"kind": kind, "host": host_document(host), "measurements": [{"threads": threads}]}
-
-
-def require(outcome: Outcome) -> None:
-    """Raise where an artifact has become slower than is allowed, or was not measured any more.
+def require_no_regression(comparison: BaselineComparison) -> None:
+    """Raise if an artifact has regressed or is missing.
 
     Raises:
-        GateError: the message names each.
+        GateError: The message names each artifact.
     """
-    regressed = [
-        f"{v.artifact} takes {v.change - 1:+.1%} (at least {v.certain_change - 1:+.1%}) against"
-        f" {v.yardstick or 'the baseline'}"
-        for v in outcome.verdicts
-        if not v.passed
-    ]
+    regressed = [verdict for verdict in comparison.verdicts if not verdict.passed]
     failures, remedies = [], []
     if regressed:
-        how = "Slower" if outcome.verdicts[0].figure == "time" else "More instructions"
-        allowed = f"{100 * outcome.max_regress:g}%"
-        failures.append(f"{how} than the baseline by more than {allowed}: {'; '.join(regressed)}.")
-        remedies.append("Measure again to be sure; write a new baseline if it is meant.")
-    if outcome.missing:
-        names = ", ".join(outcome.missing)
+        change = "Slower" if regressed[0].metric == "time" else "More instructions"
+        details = "; ".join(
+            f"{v.artifact} {v.ratio - 1:+.1%} (at least {v.ratio_low - 1:+.1%})"
+            + (f" relative to {v.reference}" if v.reference else "")
+            for v in regressed
+        )
+        allowed = f"{100 * comparison.max_regress:g}%"
+        failures.append(f"{change} than the baseline by more than {allowed}: {details}.")
+        remedies.append("Measure again to be sure; write a new baseline if this is intended.")
+    if comparison.missing:
+        names = ", ".join(comparison.missing)
         failures.append(f"In the baseline, but not measured now: {names}.")
-        remedies.append(f"Name {names} as well, or write a new baseline if it is gone for good.")
+        remedies.append(f"Measure {names} as well, or write a new baseline without it.")
     if failures:
         raise GateError(" ".join(failures), remedy=" ".join(remedies))
 
 
-def _judge(
-    entry: Entry, before: Entry, yardsticks: tuple[Entry, Entry] | None, max_regress: float
+def _common_reference(new: Result, baseline: Result) -> tuple[Measurement, Measurement] | None:
+    """Return the first measurement of both, if it is the same artifact in the same runtime.
+
+    With another version of the runtime it is no reference: if the runtime has become slower for the
+    reference, all other artifacts would seem to have become faster.
+    """
+    if not (isinstance(new, TimesResult) and isinstance(baseline, TimesResult)):
+        return None
+    now, then = new.measurements[0], baseline.measurements[0]
+    same = (now.artifact_sha256, now.runtime) == (then.artifact_sha256, then.runtime)
+    others = min(len(new.measurements), len(baseline.measurements)) > 1
+    return (now, then) if same and others else None
+
+
+def _verdict(
+    entry: Entry,
+    before: Entry,
+    references: tuple[Measurement, Measurement] | None,
+    max_regress: float,
 ) -> Verdict:
-    figures = [
-        median_interval(_figures(e, yardsticks[i] if yardsticks else None))
-        for i, e in enumerate((entry, before))
-    ]
-    (low, median, _), (_, old_median, old_high) = figures
+    now, then = references or (None, None)
+    low, median, _ = median_interval(_values(entry, now))
+    _, old_median, old_high = median_interval(_values(before, then))
     return Verdict(
-        artifact=_name(entry),
-        change=median / old_median,
-        certain_change=low / old_high,
-        yardstick=_name(yardsticks[0]) if yardsticks else "",
+        artifact=entry.name,
+        metric="instructions" if isinstance(entry, InstructionCount) else "time",
+        ratio=median / old_median,
+        ratio_low=low / old_high,
+        reference="" if now is None else now.name,
         passed=low <= (1 + max_regress) * old_high,
-        figure="instructions" if "instructions" in entry else "time",
     )
 
 
-def _figures(entry: Entry, yardstick: Entry | None) -> list[float]:
-    if "instructions" in entry:
-        return [statistics.median(entry["instructions"])]
-    times: list[float] = entry["times_ms"]
-    if yardstick is None:
-        return times
-    return [t / r for t, r in zip(times, yardstick["times_ms"], strict=True)]
-
-
-def require_alike(new: Document, baseline: Document) -> None:
-    """Raise unless both are of the same kind, processor, place and number of threads.
-
-    Args:
-        new: As `read_result` returns; of what is about to be measured, `circumstances` do.
-        baseline: As `read_result` returns.
-
-    Raises:
-        UsageError: the first of these that differs.
-    """
-    for what, found, expected in (
-        ("kind", new["kind"], baseline["kind"]),
-        ("device", _place(new), _place(baseline)),
-        ("threads", _threads(new), _threads(baseline)),
-    ):
-        if found != expected:
-            raise UsageError(
-                f"The baseline cannot be compared: its {what} is {expected}, here it is {found}.",
-                remedy="Measure a baseline on this device, with the same --threads.",
-            )
-
-
-def _place(document: Document) -> str:
-    """Return what the figures depend on: times on a machine, counts on the processor only."""
-    host = document["host"]
-    if document["kind"] == INSTRUCTIONS:
-        features = ", ".join(host["features"] or ()) or "no int8 instructions"
-        return f"{host['architecture']} with {features}"
-    return f"{host['place']} ({host['model']}, {host['architecture']})"
-
-
-def _threads(document: Document) -> int:
-    threads: int = document["measurements"][0]["threads"]
-    return threads
-
-
-def _name(entry: Entry) -> str:
-    return Path(entry["artifact"]).name
+def _values(entry: Entry, reference: Measurement | None) -> Sequence[float]:
+    """Return what is compared: the median count, the times, or their ratios to the reference."""
+    if isinstance(entry, InstructionCount):
+        return [statistics.median(entry.instructions)]
+    if reference is None:
+        return entry.times_ms
+    return [t / r for t, r in zip(entry.times_ms, reference.times_ms, strict=True)]
 
 
 def _by_name(entries: Sequence[Entry]) -> dict[tuple[str, int], Entry]:
-    """Return entries by file name and place among those of that name: folders may share names."""
+    """Return entries by file name and index among the entries of that name."""
     found: dict[tuple[str, int], Entry] = {}
     seen: Counter[str] = Counter()
     for entry in entries:
-        name = _name(entry)
-        found[name, seen[name]] = entry
-        seen[name] += 1
+        found[entry.name, seen[entry.name]] = entry
+        seen[entry.name] += 1
     return found
 
 
-def _said(name: str, place: int) -> str:
-    return f"{name} (number {place + 1} of that name)" if place else name
+def _describe(name: str, index: int) -> str:
+    return f"{name} (number {index + 1} of that name)" if index else name

@@ -1,7 +1,7 @@
-"""Profiles in Chrome's trace format, for chrome://tracing and https://ui.perfetto.dev.
+"""Write profiles in Chrome's trace format, for chrome://tracing and https://ui.perfetto.dev.
 
-One process per artifact; its operators one after the other, each as long as its median.
-Format: "Trace Event Format", Google, complete events (ph "X"), times in microseconds.
+Each artifact is a process whose operators follow one another, each as long as its median. The
+format is Google's "Trace Event Format": complete events (ph "X"), times in microseconds.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 def to_chrome_trace(profiles: Sequence[Profile]) -> dict[str, object]:
-    """Return the document."""
+    """Return the trace as a JSON document, one process per profile."""
     events = [event for process, p in enumerate(profiles) for event in _events(process, p)]
     return {"traceEvents": events, "displayTimeUnit": "ms"}
 
 
 def _events(process: int, profile: Profile) -> Iterator[dict[str, object]]:
-    name = f"{Path(profile.artifact).name} ({profile.runtime}; {profile.method})"
+    name = f"{Path(profile.artifact).name} ({profile.runtime}, {profile.device}; {profile.method})"
     yield {"ph": "M", "name": "process_name", "pid": process, "args": {"name": name}}
     start_us = 0.0
     for operator in profile.operators:
@@ -34,6 +34,6 @@ def _events(process: int, profile: Profile) -> Iterator[dict[str, object]]:
             "tid": 0,
             "ts": start_us,
             "dur": operator.median_us,
-            "args": {"share": operator.median_us / profile.sum_us},
+            "args": {"share": profile.share_of(operator.median_us)},
         }
         start_us += operator.median_us

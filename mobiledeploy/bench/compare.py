@@ -1,36 +1,43 @@
-"""Artifacts and devices side by side: a table, and latency against accuracy as a plot.
+"""Compare results of `bench` side by side: latency, size and accuracy.
 
-In: documents of `bench --json`. Out: rows; Markdown; HTML with an SVG. What int8 has cost comes
-from the manifests beside the artifacts, where `mobiledeploy export` has written what it measured.
+Size and accuracy come from the artifacts and their manifests, if these are still where they were
+measured.
 """
 
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import dataclass
-from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from mobiledeploy.utils.bubble_chart import Bubble, bubble_chart
+from pydantic import Field, PlainSerializer
+
 from mobiledeploy.utils.files import sha256_of
-from mobiledeploy.utils.json_numbers import decode_float
+from mobiledeploy.utils.json_model import JsonModel
+from mobiledeploy.utils.json_numbers import decode_float, encode_floats
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    Document = Mapping[str, Any]
+    from mobiledeploy.bench.json_report import Machine, TimedArtifact, TimesResult
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+_JSON_FLOAT = float | Literal["NaN", "-Infinity"] | None
+
+
+class Row(JsonModel):
     """One artifact on one device.
 
     Attributes:
-        sqnr_db: Against float, as its export measured it; None where there is no manifest.
-        agreement: With float, on the same images.
-        size_bytes: Of the file; None where it is not there any more.
+        artifact: File name.
+        device: URI and processor.
+        runtime: Name and version of the runtime.
+        median_ms: Median latency.
+        p90_ms: 90th percentile of the latency.
+        ratio: Median latency as a multiple of the first artifact's in the same result.
+        size_bytes: Size of the file; None if the measured file is not there any more.
+        sqnr_db: SQNR against float, as measured by the export; None without a manifest.
+        agreement: Top-1 agreement with float, on the same images; None without a manifest.
     """
 
     artifact: str
@@ -40,7 +47,7 @@ class Row:
     p90_ms: float
     ratio: float
     size_bytes: int | None
-    sqnr_db: float | None
+    sqnr_db: Annotated[float | None, PlainSerializer(encode_floats, return_type=_JSON_FLOAT)]
     agreement: float | None
 
     @property
@@ -59,6 +66,14 @@ class Row:
         )
 
 
+class CompareDocument(JsonModel):
+    """What `mobiledeploy compare --json` prints."""
+
+    schema_version: Literal[1] = Field(default=1, alias="schema")
+    kind: Literal["mobiledeploy.compare"] = "mobiledeploy.compare"
+    rows: tuple[Row, ...]
+
+
 HEADINGS = (
     "artifact",
     "device",
@@ -72,33 +87,29 @@ HEADINGS = (
 )
 
 
-def rows_of(documents: Sequence[Document]) -> tuple[Row, ...]:
-    """Return one row per artifact and device, in the order given."""
-    return tuple(
-        _row(entry, document["host"])
-        for document in documents
-        for entry in document["measurements"]
-    )
+def rows_of(results: Sequence[TimesResult]) -> tuple[Row, ...]:
+    """Return one row per artifact and device, in the order of the results."""
+    return tuple(_row(entry, result.host) for result in results for entry in result.measurements)
 
 
-def _row(entry: Mapping[str, Any], host: Mapping[str, Any]) -> Row:
-    path = Path(entry["artifact"])
-    accuracy = _accuracy(path, entry["artifact_sha256"])
+def _row(entry: TimedArtifact, host: Machine) -> Row:
+    path = Path(entry.artifact)
+    accuracy = _accuracy(path, entry.artifact_sha256)
     return Row(
         artifact=path.name,
-        device=f"{host['place']}, {host['model'] or host['architecture']}",
-        runtime=entry["runtime"],
-        median_ms=entry["median_ms"],
-        p90_ms=entry["p90_ms"],
-        ratio=entry["ratio_to_first"]["median"],
-        size_bytes=_size(path, entry["artifact_sha256"]),
+        device=f"{host.uri}, {host.model or host.architecture}",
+        runtime=entry.runtime,
+        median_ms=entry.median_ms,
+        p90_ms=entry.p90_ms,
+        ratio=entry.ratio_to_first.median,
+        size_bytes=_size(path, entry.artifact_sha256),
         sqnr_db=accuracy.get("sqnr_db"),
         agreement=accuracy.get("agreement"),
     )
 
 
 def _size(path: Path, sha256: str) -> int | None:
-    """Return the size of what was measured; None where it is not there any more."""
+    """Return the size of the measured file; None if it is not there any more."""
     try:
         return path.stat().st_size if sha256_of(path) == sha256 else None
     except OSError:
@@ -106,7 +117,7 @@ def _size(path: Path, sha256: str) -> int | None:
 
 
 def _accuracy(path: Path, sha256: str) -> Mapping[str, float]:
-    """Return what the artifact's manifest says that int8 has cost; nothing if it is of another."""
+    """Return the accuracy in the artifact's manifest; empty if it belongs to another file."""
     try:
         manifest = json.loads(path.with_name(path.name + ".json").read_text())
         if manifest["artifact"]["sha256"] != sha256:
@@ -132,34 +143,7 @@ def to_markdown(rows: Sequence[Row]) -> str:
 
 
 def to_html(rows: Sequence[Row]) -> str:
-    """Return one page: the plot, and the table below it."""
-    head = "".join(f"<th>{escape(text)}</th>" for text in HEADINGS)
-    body = "".join(
-        f"<tr>{''.join(f'<td>{escape(text)}</td>' for text in row.cells)}</tr>\n" for row in rows
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><meta charset="utf-8"><title>mobiledeploy bench</title>\n'
-        "<style>body{font:15px sans-serif;margin:2em}td,th{padding:.2em .8em;text-align:right}"
-        "td:nth-child(-n+3),th:nth-child(-n+3){text-align:left}tr:nth-child(even){background:#f4f4f4}"
-        f"</style>\n{to_svg(rows)}\n<table><tr>{head}</tr>\n{body}</table></html>\n"
-    )
+    """Return one page: the fastest artifacts, charts, and the table."""
+    from mobiledeploy.bench import compare_page  # noqa: PLC0415 - it loads matplotlib
 
-
-def to_svg(rows: Sequence[Row]) -> str:
-    """Return latency against SQNR; a bubble's area is the file's size, its colour the device."""
-    bubbles = [
-        Bubble(
-            x=row.median_ms,
-            y=row.sqnr_db,
-            area=float(row.size_bytes or 0),
-            label=row.artifact,
-            group=row.device,
-        )
-        for row in rows
-        if row.sqnr_db is not None and math.isfinite(row.sqnr_db)
-    ]
-    left_out = len(rows) - len(bubbles)
-    note = f"; {left_out} of {len(rows)} without SQNR" if left_out else ""
-    return bubble_chart(
-        bubbles, x_title=f"median latency, ms{note}", y_title="SQNR against float, dB"
-    )
+    return compare_page.to_html(rows, HEADINGS)

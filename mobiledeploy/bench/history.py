@@ -1,4 +1,4 @@
-"""Results over time: one line of JSON per run, appended to a file."""
+"""Append results to a file, one line of JSON per run."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _RAW = ("times_ms", "conditions")
 
 
 def require_appendable(path: Path) -> None:
-    """See that `append` could write, before the work of minutes and not after it.
+    """Check before a measurement that `append` will be able to write.
 
     Raises:
-        RuntimeFailedError: it could not.
+        RuntimeFailedError: The file or its folder cannot be written.
     """
     if not path.exists():
         require_writable(path.parent)
@@ -34,10 +34,10 @@ def require_appendable(path: Path) -> None:
 
 
 def append(path: Path, document: Mapping[str, Any]) -> None:
-    """Append what a run found, without its raw times, and when.
+    """Append a document of `bench` with the time of day and without its raw times.
 
     Raises:
-        RuntimeFailedError: the file cannot be written.
+        RuntimeFailedError: The file cannot be written.
     """
     measurements = [
         {name: value for name, value in entry.items() if name not in _RAW}
@@ -48,7 +48,7 @@ def append(path: Path, document: Mapping[str, Any]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as file:
-            if _ends_within_a_line(path):  # a run that was cut short, or a full disk
+            if _ends_within_a_line(path):  # an earlier run was interrupted, or the disk was full
                 file.write("\n")
             file.write(line)
     except OSError as error:

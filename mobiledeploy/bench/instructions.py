@@ -1,9 +1,8 @@
-"""Instructions per inference, counted where QEMU runs ARM64 code: a cost without noise.
+"""Count the instructions of an inference, where QEMU runs ARM64 code: a cost without noise.
 
-In: artifacts. Out: one `InstructionCount` each. An artifact has a process of its own, with one
-thread, and Python's hashes are the same each time: so is the count, for the same file, runtime and
-processor. Instructions are not time: how many of them a processor executes at once, and how long it
-waits for memory, they do not tell.
+Each artifact has a process of its own, with one thread and constant Python hashes, so the count is
+the same each time for the same file, runtime and processor. Instructions are not time: a processor
+executes several at once, and waits for memory.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mobiledeploy.bench.outputs import check_outputs
 from mobiledeploy.bench.results import InstructionCount
-from mobiledeploy.devices.agent_session import arrays_of
+from mobiledeploy.devices.agent_session import decode_arrays
 from mobiledeploy.devices.python_device import LocalDevice
 from mobiledeploy.devices.request import Request
 from mobiledeploy.errors import UsageError
@@ -47,34 +46,30 @@ def count_instructions(
     Args:
         artifacts: `.onnx` and `.pte` files.
         device: From `devices.open_device` with `counts_instructions`, entered.
-        runs: Inferences to count, of each; None: 5.
-        warmup: Inferences that come before these, of each; None: 2.
-        threads: More than one is refused.
-        affinity: Cores to be bound to; none: all.
-        duration_s: Anything but None is refused: a count is no better for going on.
-        cool_down_s: Anything but 0 is refused: heat does not matter.
+        runs: Inferences of each artifact to count; None for 5.
+        warmup: Inferences of each artifact before these; None for 2.
+        threads: Must be 1.
+        affinity: Cores that the process is bound to; empty for all.
+        duration_s: Must be None: a longer run does not improve a count.
+        cool_down_s: Must be 0: heat does not change a count.
 
     Raises:
-        UsageError: nothing to count, or options that make no sense here.
-        ArtifactError: an artifact cannot be read, or its runtime does not accept it.
-        RuntimeFailedError: the device or a runtime failed, or nothing counts over there.
+        UsageError: There are no artifacts, or an option does not apply to counting.
+        ArtifactError: An artifact cannot be read, or its runtime rejects it.
+        RuntimeFailedError: The device or a runtime failed, or the device does not count.
     """
+    runs = RUNS if runs is None else runs
+    warmup = WARMUP if warmup is None else warmup
     _check(artifacts, runs=runs, warmup=warmup, threads=threads)
     if duration_s is not None or cool_down_s:
         raise UsageError(
-            "Instructions are counted for a number of inferences; time and heat do not matter.",
-            remedy="Give --runs in place of --duration, and leave out --cool-down.",
+            "--duration and --cool-down do not apply to counting instructions.",
+            remedy="Use --runs in place of --duration, and remove --cool-down.",
         )
     for path in artifacts:
         check_artifact(path)
     return tuple(
-        _count(
-            path,
-            device,
-            runs=RUNS if runs is None else runs,
-            warmup=WARMUP if warmup is None else warmup,
-            affinity=tuple(affinity),
-        )
+        _count(path, device, runs=runs, warmup=warmup, affinity=tuple(affinity))
         for path in track(artifacts, "Counting instructions", len(artifacts))
     )
 
@@ -82,9 +77,12 @@ def count_instructions(
 def _count(
     path: Path, device: Device, *, runs: int, warmup: int, affinity: tuple[int, ...]
 ) -> InstructionCount:
+    """Count the instructions of one artifact; compare its outputs with this machine's."""
     digest = sha256_of(path)
-    *_, here = LocalDevice().converse(Request(task="outputs", artifacts=(path,), inputs=(None,)))
-    [samples], [expected] = arrays_of(here, "inputs"), arrays_of(here)
+    run_only = Request(task="outputs", artifacts=(path,), inputs=(None,))
+    *_, here = LocalDevice().run_session(run_only)
+    [samples] = decode_arrays(here["result"]["inputs"])
+    [expected] = decode_arrays(here["result"]["outputs"])
     request = Request(
         task="instructions",
         artifacts=(path,),
@@ -93,44 +91,44 @@ def _count(
         rounds=runs,
         warmup=warmup,
     )
-    *_, last = device.converse(request)
-    counts = tuple(last["result"]["instructions"])
+    *_, last = device.run_session(request)
+    result = last["result"]
+    counts = tuple(result["instructions"])
     return InstructionCount(
         artifact=str(path),
         artifact_sha256=digest,
-        runtime=last["result"]["runtime"],
+        runtime=result["runtime"],
         device=device.host.label,
         threads=1,
         warmup=warmup,
         instructions=counts,
-        warnings=_doubts(counts),
-        outputs=check_outputs(expected, arrays_of(last)),
+        warnings=warnings_for(counts),
+        outputs=check_outputs(expected, decode_arrays(result["outputs"])),
     )
 
 
-def _doubts(counts: Sequence[int]) -> tuple[str, ...]:
+def warnings_for(counts: Sequence[int]) -> tuple[str, ...]:
+    """Return a warning if the counts of one artifact differ by more than 1%."""
     spread = (max(counts) - min(counts)) / min(counts)
     if spread <= MAX_SPREAD:
         return ()
-    doubt = (
+    warning = (
         f"The inferences differ by {spread:.1%} in their instructions (expected at most "
         f"{MAX_SPREAD:.0%}): the runtime is not warm yet, or its threads wait for one another. "
         "Raise --warmup."
     )
-    return (doubt,)
+    return (warning,)
 
 
-def _check(
-    artifacts: Sequence[Path], *, runs: int | None, warmup: int | None, threads: int
-) -> None:
+def _check(artifacts: Sequence[Path], *, runs: int, warmup: int, threads: int) -> None:
     if not artifacts:
         raise UsageError("There is nothing to count.", remedy="Name at least one artifact.")
     for name, number, least in (("runs", runs, 1), ("warmup", warmup, 0)):
-        if number is not None and number < least:
+        if number < least:
             raise UsageError(f"{name} is {number}; expected at least {least}.")
     if threads != 1:
         raise UsageError(
-            f"Instructions of {threads} threads cannot be counted exactly: threads that wait for "
+            f"Instructions cannot be counted exactly with {threads} threads: threads that wait for "
             "one another execute instructions while they wait.",
-            remedy="Leave out --threads.",
+            remedy="Remove --threads.",
         )

@@ -1,12 +1,12 @@
-"""The protocol: what is measured, in which order, in which process.
+"""Measure the latency of artifacts against one another.
 
-In: artifacts. Out: one `Measurement` each, comparable because they were taken in one run.
+A run consists of sessions, each in a fresh process. A session loads all artifacts and measures load
+time, first inference and peak memory of the first one. Then it times all of them, round by round
+(`agent.timing.interleaved`). From session to session the order of loading moves on by one, so that
+each artifact is loaded first equally often and none always has the same place in memory.
 
-A run consists of sessions, each a fresh process. A session loads all artifacts, the first of them
-with its load time, first inference and peak memory measured, then times all of them against one
-another, round by round (`interleave`). From session to session the artifacts move up by one, so
-that each is the first equally often and no place in memory is always the same artifact's.
-All raw times are kept; statistics are derived from them (`stats`).
+All raw times are kept; `stats` derives the statistics. Artifacts of one run are comparable; figures
+of two runs are compared by `baseline`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mobiledeploy.bench.outputs import check_outputs
 from mobiledeploy.bench.results import Measurement
 from mobiledeploy.bench.stats import slowed_down, warnings_for
-from mobiledeploy.devices.agent_session import arrays_of
+from mobiledeploy.devices.agent_session import decode_arrays
 from mobiledeploy.devices.python_device import LocalDevice
 from mobiledeploy.devices.request import Request
 from mobiledeploy.errors import UsageError
@@ -28,18 +28,17 @@ from mobiledeploy.utils.files import sha256_of
 from mobiledeploy.utils.progress import step, track
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from mobiledeploy.devices.open import Device
+    from mobiledeploy.devices.request import Result, Samples
 
 RUNS = 100
 WARMUP = 10
 MIN_SESSIONS = 3
-UNCHECKED = (
-    "Its outputs could not be had from the device and were not checked: it may be fast and wrong."
-)
-_STEPS_PER_SESSION = 20
+UNCHECKED = "The device does not return outputs: whether they are correct was not checked."
+_PROGRESS_STEPS = 20  # per session
 
 
 def measure(
@@ -57,25 +56,24 @@ def measure(
     """Measure the latency of artifacts on a device.
 
     Args:
-        artifacts: `.onnx` and `.pte` files; one may come twice, to see how steady the machine is.
-        device: From `devices.open_device`, entered; None: this machine.
+        artifacts: `.onnx` and `.pte` files. Naming one twice shows how steady the machine is.
+        device: From `devices.open_device`, entered; None for this machine.
         threads: Threads that compute one inference, in every runtime.
-        runs: Inferences that count, of each artifact, over all sessions; None: 100.
-        warmup: Inferences that come first and do not count, of each artifact in each session;
-            None: 10.
-        duration_s: Time for so long, over all sessions, in place of `runs`.
-        seed: Of the order within the rounds.
-        affinity: Cores to be bound to; none: all.
-        cool_down_s: Rest before each session but the first.
+        runs: Inferences of each artifact to time, over all sessions; None for 100.
+        warmup: Inferences of each artifact before these, in each session; None for 10.
+        duration_s: How long to time, over all sessions, in place of `runs`.
+        seed: Seed of the order within the rounds.
+        affinity: Cores that the process is bound to; empty for all.
+        cool_down_s: Pause between sessions.
 
     Returns:
-        In the order of `artifacts`. `times_ms[i]` of all of them belong to one round, so that
-        `stats.paired_ratio` can compare them.
+        In the order of `artifacts`. `times_ms[i]` of all of them belong to the same round, as
+        `stats.paired_ratio` requires.
 
     Raises:
-        UsageError: nothing to measure, or a number that cannot be.
-        ArtifactError: an artifact cannot be read, or its runtime does not accept it.
-        RuntimeFailedError: a device or a runtime failed or crashed.
+        UsageError: There are no artifacts, or a number is out of range.
+        ArtifactError: An artifact cannot be read, or its runtime rejects it.
+        RuntimeFailedError: The device or a runtime failed or crashed.
     """
     runs = RUNS if runs is None else runs
     warmup = WARMUP if warmup is None else warmup
@@ -84,7 +82,7 @@ def measure(
     for path in artifacts:
         check_artifact(path)
     digests = [sha256_of(path) for path in artifacts]
-    inputs, expected = _expectations(device, artifacts)
+    inputs, expected = _reference_outputs(device, artifacts)
     count = sessions_for(len(artifacts))
     orders = [load_order(len(artifacts), session) for session in range(count)]
     requests = [
@@ -102,67 +100,96 @@ def measure(
         for session, order in enumerate(orders)
     ]
     results = _run_sessions(device, requests, cool_down_s)
-    host = device.host
-    conditions = tuple(result["result"]["conditions"] for result in results)
-    measurements = []
-    for index, path in enumerate(artifacts):
-        places = [order.index(index) for order in orders]
-        fresh = [r["result"]["fresh"] for r, p in zip(results, places, strict=True) if p == 0]
-        times = [
-            t for r, p in zip(results, places, strict=True) for t in r["result"]["times_ms"][p]
-        ]
-        found = [arrays_of(r)[p] for r, p in zip(results, places, strict=True)]
-        told = [array for array in found if array is not None]
-        measurement = Measurement(
-            artifact=str(path),
-            artifact_sha256=digests[index],
-            runtime=fresh[0]["runtime"],
-            device=host.label,
+    cores = len(affinity) or device.host.cores
+    return tuple(
+        _measurement(
+            path,
+            digests[index],
+            device.host.label,
+            [(result, order.index(index)) for result, order in zip(results, orders, strict=True)],
             threads=threads,
             warmup=warmup,
-            times_ms=tuple(times),
-            load_ms=statistics.median(f["load_ms"] for f in fresh),
-            first_ms=statistics.median(f["first_ms"] for f in fresh),
-            peak_memory_bytes=_median_bytes([f["peak_memory_bytes"] for f in fresh]),
-            warnings=(
-                *warnings_for(times, threads=threads, cores=len(affinity) or host.cores),
-                *slowed_down(conditions),
-                *([] if told or expected is None else [UNCHECKED]),
-            ),
-            conditions=conditions,
-            outputs=check_outputs(expected[index], told) if told and expected else None,
+            cores=cores,
+            expected=None if expected is None else expected[index],
         )
-        measurements.append(measurement)
-    return tuple(measurements)
-
-
-def _expectations(device: Device, artifacts: Sequence[Path]) -> tuple[list[Any], list[Any] | None]:
-    """Return inputs for each artifact, and what this machine makes of them.
-
-    On this machine itself there is nothing to compare: it makes its inputs while it measures.
-    """
-    if device.is_local:
-        return [None] * len(artifacts), None
-    nothing = (None,) * len(artifacts)
-    request = Request(task="outputs", artifacts=tuple(artifacts), inputs=nothing)
-    with step("Running the artifacts here, to compare"):
-        *_, last = LocalDevice().converse(request)
-    return arrays_of(last, "inputs"), arrays_of(last)
-
-
-def _median_bytes(values: list[int | None]) -> int | None:
-    told = [value for value in values if value is not None]
-    return statistics.median_low(told) if told else None
+        for index, path in enumerate(artifacts)
+    )
 
 
 def sessions_for(artifacts: int) -> int:
-    """Return how many sessions there are: at least 3, and each artifact the first equally often."""
+    """Return the number of sessions: at least 3, and each artifact is first equally often."""
     return artifacts * math.ceil(MIN_SESSIONS / artifacts)
 
 
 def load_order(artifacts: int, session: int) -> list[int]:
     """Return the indices of the artifacts in the order in which a session loads them."""
     return [(session + place) % artifacts for place in range(artifacts)]
+
+
+def _reference_outputs(
+    device: Device, artifacts: Sequence[Path]
+) -> tuple[Sequence[Samples | None], list[Samples] | None]:
+    """Return inputs for each artifact and this machine's outputs for them.
+
+    On this machine there is nothing to compare: each session generates its inputs.
+    """
+    nothing = (None,) * len(artifacts)
+    if device.is_local:
+        return nothing, None
+    request = Request(task="outputs", artifacts=tuple(artifacts), inputs=nothing)
+    with step("Running the artifacts on this machine, for comparison"):
+        *_, last = LocalDevice().run_session(request)
+    result = last["result"]
+    return decode_arrays(result["inputs"]), decode_arrays(result["outputs"])
+
+
+def _measurement(
+    path: Path,
+    digest: str,
+    label: str,
+    sessions: Sequence[tuple[Result, int]],
+    *,
+    threads: int,
+    warmup: int,
+    cores: int,
+    expected: Samples | None,
+) -> Measurement:
+    """Gather what the sessions measured of one artifact.
+
+    Args:
+        path: The artifact.
+        digest: Its sha256.
+        label: The device's label.
+        sessions: The result of each session, and the artifact's place in its order.
+        threads: See `measure`.
+        warmup: See `measure`.
+        cores: Cores that the process could use.
+        expected: This machine's outputs; None if the device is this machine.
+    """
+    fresh = [result["fresh"] for result, place in sessions if place == 0]
+    times_ms = [ms for result, place in sessions for ms in result["times_ms"][place]]
+    conditions = tuple(result["conditions"] for result, _ in sessions)
+    outputs = decode_arrays([result["outputs"][place] for result, place in sessions])
+    memory = [f["peak_memory_bytes"] for f in fresh if f["peak_memory_bytes"] is not None]
+    return Measurement(
+        artifact=str(path),
+        artifact_sha256=digest,
+        runtime=fresh[0]["runtime"],
+        device=label,
+        threads=threads,
+        warmup=warmup,
+        times_ms=tuple(times_ms),
+        load_ms=statistics.median(f["load_ms"] for f in fresh),
+        first_ms=statistics.median(f["first_ms"] for f in fresh),
+        peak_memory_bytes=statistics.median_low(memory) if memory else None,
+        warnings=(
+            *warnings_for(times_ms, threads=threads, cores=cores),
+            *slowed_down(conditions),
+            *([] if outputs or expected is None else [UNCHECKED]),
+        ),
+        conditions=conditions,
+        outputs=None if expected is None or not outputs else check_outputs(expected, outputs),
+    )
 
 
 def _check(
@@ -174,29 +201,27 @@ def _check(
         if number < least:
             raise UsageError(f"{name} is {number}; expected at least {least}.")
     if duration_s is not None and not 0 < duration_s < math.inf:
-        raise UsageError(f"The duration is {duration_s} s; expected more than 0, and an end.")
+        raise UsageError(f"The duration is {duration_s} s; expected a finite number above 0.")
 
 
-def _run_sessions(
-    device: Device, requests: Sequence[Request], cool_down_s: float
-) -> list[Mapping[str, Any]]:
-    """Run one session after the other, showing the progress that they report."""
-    results: list[Mapping[str, Any]] = []
+def _run_sessions(device: Device, requests: Sequence[Request], cool_down_s: float) -> list[Result]:
+    """Run the sessions one after another, showing their progress; return their results."""
+    results: list[Result] = []
 
     def steps() -> Iterator[None]:
         shown = 0
         for request in requests:
             if results:
                 time.sleep(cool_down_s)
-            for message in device.converse(request):
+            for message in device.run_session(request):
                 if "result" in message:
-                    results.append(message)
+                    results.append(message["result"])
                 done = len(results) + message.get("progress", 0.0)
-                now = int(done * _STEPS_PER_SESSION)
+                now = int(done * _PROGRESS_STEPS)
                 yield from [None] * (now - shown)
                 shown = max(shown, now)
 
-    total = len(requests) * _STEPS_PER_SESSION
+    total = len(requests) * _PROGRESS_STEPS
     for _ in track(steps(), f"Timing in {len(requests)} sessions", total):
         pass
     return results

@@ -1,7 +1,6 @@
-"""Does the device compute what this machine computes? A fast wrong network is of no use.
+"""Compare a device's outputs with this machine's, so that a fast but wrong network is noticed.
 
-In: outputs of the same inputs, from here and from there. Out: an `OutputCheck`.
-An int8 network of mobiledeploy's gives the same bits everywhere; float ones differ by rounding.
+The int8 networks of mobiledeploy have equal outputs everywhere; float networks differ by rounding.
 """
 
 from __future__ import annotations
@@ -27,19 +26,20 @@ MIN_SQNR_DB = 60.0
 def check_outputs(
     expected: NDArray[np.float32], found: Sequence[NDArray[np.float32]]
 ) -> OutputCheck:
-    """Hold the outputs of every session against this machine's.
+    """Compare the outputs of every session with this machine's.
 
     Args:
-        expected: (N, classes), from this machine.
-        found: The same from each session on the device.
+        expected: This machine's outputs, (N, classes).
+        found: The device's outputs for the same inputs, one array per session.
 
     Raises:
-        RuntimeFailedError: there is nothing to compare, or the shapes are not the same.
+        RuntimeFailedError: There are no outputs, or their shapes differ.
     """
     shapes = {array.shape for array in found}
     if shapes != {expected.shape} or expected.size == 0:
         raise RuntimeFailedError(
-            f"The device returned outputs of shape {sorted(shapes)}; expected {expected.shape}."
+            f"The device returned outputs of shape {sorted(shapes)}; expected {expected.shape}.",
+            remedy="Update the runtime on the device.",
         )
     differences = [array.astype(np.float64) - expected for array in found]
     noise = sum(float(np.sum(d**2)) for d in differences)
@@ -54,10 +54,14 @@ def check_outputs(
 def require_outputs(
     measurements: Sequence[Measurement | InstructionCount], min_sqnr_db: float = MIN_SQNR_DB
 ) -> None:
-    """Raise unless every device's outputs are this machine's, but for float rounding.
+    """Raise if a device's outputs differ from this machine's by more than float rounding.
+
+    Args:
+        measurements: Those without an output check pass.
+        min_sqnr_db: The smallest SQNR that passes.
 
     Raises:
-        GateError: some are not; the message names each artifact.
+        GateError: The message names each artifact.
     """
     failures = [
         f"{m.artifact}: {m.outputs.differing} of {m.outputs.values} outputs differ, SQNR "
@@ -67,8 +71,8 @@ def require_outputs(
     ]
     if failures:
         raise GateError(
-            f"{measurements[0].device} does not compute what this machine computes. "
+            f"The outputs of {measurements[0].device} differ from this machine's. "
             + " ".join(failures),
-            remedy="`mobiledeploy parity ARTIFACT --device URI` holds it against the network. "
-            "Quantized networks of other makers may differ: --min-sqnr sets another limit.",
+            remedy="Compare it with the network: `mobiledeploy parity ARTIFACT --device URI`. For "
+            "quantized networks of other exporters, lower the limit with --min-sqnr.",
         )

@@ -1,98 +1,123 @@
-"""What comes out: artifacts, and what was measured on a device."""
+"""What is measured of an artifact on a device; parts of the documents of `json_report`."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Any
 
-if TYPE_CHECKING:
-    pass
+from pydantic import Field, PositiveFloat, PositiveInt, computed_field
+
+from mobiledeploy.utils.json_model import JsonFloat, JsonModel
+
+_TimeMs = Annotated[PositiveFloat, Field(allow_inf_nan=False)]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OutputCheck:
-    """A device's outputs held against this machine's, on the same inputs.
+class OutputCheck(JsonModel):
+    """A device's outputs compared with this machine's, for the same inputs.
 
     Attributes:
-        values: How many were compared.
-        differing: How many of them are not the same to the last bit.
-        sqnr_db: Signal to noise, this machine's outputs being the signal; infinite where none
-            differs, -inf where there is no signal or boundless noise, NaN where one is no number.
+        values: How many outputs were compared.
+        differing: How many of them are not equal to the last bit.
+        sqnr_db: SQNR with this machine's outputs as the signal: +inf if all are equal, -inf if
+            there is no signal, NaN if an output is NaN.
     """
 
     values: int
     differing: int
-    sqnr_db: float
+    sqnr_db: JsonFloat
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InstructionCount:
-    """How many instructions one artifact's inferences take on one processor.
+class ArtifactResult(JsonModel):
+    """What every result of an artifact has.
 
     Attributes:
-        warmup: Inferences that came before and were not counted.
-        instructions: One count per inference, in order.
-        warnings: What makes the figures doubtful, one sentence each.
-        outputs: How the device's outputs compare with this machine's.
+        artifact: Its path.
+        artifact_sha256: sha256 of the file.
+        runtime: Name and version of the runtime.
+        device: Label of the device.
+        threads: Threads that computed one inference.
+        warmup: Inferences that ran before those that were measured, in each session.
+        warnings: Reasons to doubt the figures, one sentence each.
     """
 
     artifact: str
     artifact_sha256: str
     runtime: str
     device: str
-    threads: int
+    threads: PositiveInt
     warmup: int
-    instructions: tuple[int, ...]
-    warnings: tuple[str, ...]
-    outputs: OutputCheck
+    warnings: tuple[str, ...] = ()
 
     @property
-    def median(self) -> float:
-        """Return the median count."""
-        return statistics.median(self.instructions)
+    def name(self) -> str:
+        """Return the file name of the artifact."""
+        return self.artifact.rpartition("/")[2]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Measurement:
-    """Raw times of one artifact on one device, and what follows from them.
+class Measurement(ArtifactResult):
+    """The times of one artifact on one device.
 
     Attributes:
-        times_ms: One per counted inference, in the order measured.
-        load_ms: From the file to a runner that is ready.
-        first_ms: The first inference, which also allocates.
+        times_ms: Latency of each inference, in the order in which they were measured.
+        load_ms: Time from opening the file until the network is ready, median over sessions.
+        first_ms: Time of the first inference, which also allocates, median over sessions.
         peak_memory_bytes: Peak resident memory that loading and running added; None where the
-            device does not tell.
-        warnings: What makes the figures doubtful, one sentence each.
-        conditions: Of each session, what the device's speed depended on, before and after.
-        outputs: How the device's outputs compare with this machine's; None on this machine.
+            device does not report it.
+        conditions: What the device's speed depended on, before and after each session.
+        outputs: Comparison with this machine's outputs; None on this machine, and if the device
+            does not return outputs.
     """
 
-    artifact: str
-    artifact_sha256: str
-    runtime: str
-    device: str
-    threads: int
-    warmup: int
-    times_ms: tuple[float, ...]
+    times_ms: tuple[_TimeMs, ...] = Field(min_length=2)
     load_ms: float
     first_ms: float
     peak_memory_bytes: int | None
-    warnings: tuple[str, ...] = ()
     conditions: tuple[Mapping[str, Any], ...] = ()
     outputs: OutputCheck | None = None
 
+    @computed_field  # type: ignore[prop-decorator]  # mypy has no decorated properties
     @property
     def median_ms(self) -> float:
         """Return the median latency."""
         return statistics.median(self.times_ms)
 
-    def percentile_ms(self, percent: int) -> float:
-        """Return a percentile of the latency (inclusive method), for 1 <= percent <= 99."""
-        return statistics.quantiles(self.times_ms, n=100, method="inclusive")[percent - 1]
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def p90_ms(self) -> float:
+        """Return the 90th percentile of the latency."""
+        return self.percentile_ms(90)
 
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def p99_ms(self) -> float:
+        """Return the 99th percentile of the latency."""
+        return self.percentile_ms(99)
+
+    @computed_field  # type: ignore[prop-decorator]
     @property
     def iqr_ms(self) -> float:
-        """Return the interquartile range: the spread of the middle half."""
+        """Return the interquartile range of the latency."""
         return self.percentile_ms(75) - self.percentile_ms(25)
+
+    def percentile_ms(self, percent: int) -> float:
+        """Return a percentile of the latency, 1 <= percent <= 99 (inclusive method)."""
+        return statistics.quantiles(self.times_ms, n=100, method="inclusive")[percent - 1]
+
+
+class InstructionCount(ArtifactResult):
+    """The instructions that one artifact's inferences take on one processor.
+
+    Attributes:
+        instructions: The count of each inference, in order.
+        outputs: Comparison with this machine's outputs.
+    """
+
+    instructions: tuple[PositiveInt, ...] = Field(min_length=1)
+    outputs: OutputCheck
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def median_instructions(self) -> float:
+        """Return the median count."""
+        return statistics.median(self.instructions)

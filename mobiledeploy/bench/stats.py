@@ -1,4 +1,4 @@
-"""What follows from raw times: how two artifacts compare, and when not to believe it."""
+"""Statistics of raw times: ratios of artifacts, and reasons to doubt a measurement."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ MIN_RUNS = 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ratio:
-    """How many times as long as the reference a candidate takes; below 1 it is faster.
+    """The latency of a candidate as a multiple of the reference's; below 1 it is faster.
 
     Attributes:
-        median: Of the ratios of each round.
-        q1: First quartile of these.
-        q3: Third quartile.
+        median: Median of the ratios of all rounds.
+        q1: First quartile of the ratios.
+        q3: Third quartile of the ratios.
         low: Lower end of the 95% confidence interval of the median.
-        high: Upper end.
+        high: Upper end of the interval.
     """
 
     median: float
@@ -40,25 +40,24 @@ class Ratio:
 
     @property
     def decided(self) -> bool:
-        """Return whether the interval leaves 1 out: one of the two is the faster."""
+        """Return whether the interval excludes 1: one of the two is faster."""
         return not self.low <= 1 <= self.high
 
 
 def paired_ratio(reference: Measurement, candidate: Measurement) -> Ratio:
-    """Compare two artifacts that were measured in one run, round by round.
+    """Compare two artifacts of one run, round by round.
 
-    A round measures both within milliseconds of one another: what disturbs the machine for longer
-    than that disturbs both, and leaves the ratio of the round as it is. The interval of the median
-    comes from order statistics (David and Nagaraja, Order Statistics, section 7.1): it assumes
-    nothing about how times are distributed.
+    A round measures both within milliseconds of one another, so a longer disturbance of the machine
+    affects both and cancels in their ratio. The interval of the median comes from order statistics
+    and assumes no distribution of the times (David and Nagaraja, Order Statistics, section 7.1).
 
     Raises:
-        UsageError: the two do not have the same number of rounds, or fewer than two.
+        UsageError: The two have different numbers of rounds.
     """
-    if len(reference.times_ms) != len(candidate.times_ms) or len(reference.times_ms) < 2:
+    if len(reference.times_ms) != len(candidate.times_ms):
         raise UsageError(
             f"{len(reference.times_ms)} and {len(candidate.times_ms)} times cannot be paired; "
-            "expected as many of each, and at least 2.",
+            "expected equal numbers.",
             remedy="Measure both in one run.",
         )
     ratios = [c / r for r, c in zip(reference.times_ms, candidate.times_ms, strict=True)]
@@ -68,43 +67,42 @@ def paired_ratio(reference: Measurement, candidate: Measurement) -> Ratio:
 
 
 def warnings_for(times_ms: Sequence[float], *, threads: int, cores: int) -> tuple[str, ...]:
-    """Return what makes a measurement doubtful, one sentence each.
+    """Return reasons to doubt a measurement, one sentence each.
 
-    - spread: the middle half of the times (IQR) is wider than 10% of their median;
+    - spread: the interquartile range exceeds 10% of the median;
     - drift: the medians of the first and the last third differ by more than 5%;
     - more threads than cores;
-    - fewer than 20 runs, so that p90 and p99 are little more than the largest time.
+    - fewer than 20 runs, so that p90 and p99 are close to the largest time.
     """
     found = []
     q1, median, q3 = statistics.quantiles(times_ms, n=4, method="inclusive")
     if q3 - q1 > MAX_SPREAD * median:
         found.append(
-            f"The machine is noisy: the middle half of the times spreads over "
-            f"{(q3 - q1) / median:.0%} of the median (expected at most {MAX_SPREAD:.0%}). Close "
-            "other programs and measure again."
+            f"The times are noisy: their interquartile range is {(q3 - q1) / median:.0%} of the "
+            f"median (expected at most {MAX_SPREAD:.0%}). Close other programs and measure again."
         )
     third = max(1, len(times_ms) // 3)
     early, late = (statistics.median(part) for part in (times_ms[:third], times_ms[-third:]))
     if abs(late - early) > MAX_DRIFT * early:
         found.append(
-            f"The times drift: the last third takes {late / early - 1:+.0%} against the first "
-            f"(expected within {MAX_DRIFT:.0%}). The processor changes its frequency, or other "
-            "programs came or went."
+            f"The times drift: the last third differs by {late / early - 1:+.0%} from the first "
+            f"(expected at most {MAX_DRIFT:.0%}). The processor changed its frequency, or other "
+            "programs started or ended."
         )
     if threads > cores:
-        found.append(f"{threads} threads share {cores} cores: they wait for one another.")
+        found.append(f"{threads} threads share {cores} cores, so they wait for one another.")
     if len(times_ms) < MIN_RUNS:
         found.append(
-            f"{len(times_ms)} runs are few (expected at least {MIN_RUNS}): p90 and p99 are little "
-            "more than the slowest of them."
+            f"There are only {len(times_ms)} runs (expected at least {MIN_RUNS}): p90 and p99 are "
+            "close to the slowest of them."
         )
     return tuple(found)
 
 
 def slowed_down(conditions: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Return what says that the processor was slowed down during the sessions.
+    """Return signs that the processor was throttled during the sessions, one sentence each.
 
-    - the kernel has counted it (`throttle_count`), or a Raspberry Pi's firmware says so;
+    - the kernel counted it (`throttle_count`), or a Raspberry Pi's firmware reports it;
     - the fastest core's frequency fell by more than 10% within a session.
 
     Args:
@@ -114,14 +112,14 @@ def slowed_down(conditions: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     counted = _counted(conditions)
     if counted:
         found.append(
-            f"The processor grew too hot and was slowed down {counted} times. Cool it, or rest "
+            f"The processor was too hot and was throttled {counted} times. Cool it, or pause "
             "between the sessions with --cool-down."
         )
-    words = {c["after"]["throttled_now"] or 0 for c in conditions}
-    if any(words):
+    flags = {c["after"]["throttled_now"] or 0 for c in conditions}
+    if any(flags):
         found.append(
-            "The board says that it is slowed down, by heat or for want of power "
-            f"(get_throttled: {max(words):#x})."
+            f"The board reports that it is throttled (get_throttled: {max(flags):#x}): it is too "
+            "hot, or its power supply is too weak."
         )
     falls = [
         after / before
@@ -133,7 +131,7 @@ def slowed_down(conditions: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     if falls and min(falls) < 1 - MAX_FALL:
         found.append(
             f"The processor's frequency fell to {min(falls):.0%} within a session (expected at "
-            f"least {1 - MAX_FALL:.0%}): it throttles, or its governor saves power."
+            f"least {1 - MAX_FALL:.0%}): it was throttled, or its governor saves power."
         )
     return tuple(found)
 

@@ -1,11 +1,9 @@
 """Cut a `.pte` into programs of one XNNPACK operator each, so that each can be timed.
 
-ExecuTorch's wheels are built without its event tracer: nothing tells from within how long an
-operator takes. So each node of the delegate's graph becomes a program of its own, with the shapes,
-encodings, weights and flags that it has in the network; what it reads and writes becomes the
-program's inputs and outputs.
-
-In: a `.pte`. Out: `SingleOperator`s, in order.
+ExecuTorch's wheels are built without its event tracer, so a program does not report the times of
+its operators. Instead, each node of the delegate's graph becomes a program of its own, with the
+shapes, encodings, weights and flags that it has in the network. What the node reads and writes
+becomes the program's inputs and outputs.
 
 Layout: executorch/schema/program.fbs, executorch/backends/xnnpack/serialization/schema.fbs and
 executorch/backends/xnnpack/runtime/XNNHeader.h.
@@ -41,7 +39,7 @@ _NO_VALUE = 0xFFFFFFFF
 _EXTERNAL_INPUT, _EXTERNAL_OUTPUT = 1, 2
 _ALIGNMENT = 64
 _XNN_HEADER = struct.Struct("<4x4sHIIIQ")
-# XNNDatatype -> ScalarType, numpy's name; of what can enter and leave a delegate
+# XNNDatatype -> ScalarType and NumPy's name, for the inputs and outputs of a delegate
 _DATATYPES = {1: (6, "float32"), 3: (1, "int8"), 4: (0, "uint8")}
 
 
@@ -50,12 +48,12 @@ class SingleOperator:
     """One operator as a program.
 
     Attributes:
-        name: Kind, place in the graph, and shapes.
-        kind: As the format calls it, for example "XNNConv2d".
-        inputs: (numpy datatype, shape) of what the program takes.
-        reads: The numbers that these values have in the network's graph.
-        writes: The numbers of what it returns.
-        program: A whole `.pte`.
+        name: Kind, index in the graph, and shapes.
+        kind: The name in the schema, for example "XNNConv2d".
+        inputs: NumPy datatype and shape of the program's inputs.
+        reads: The ids of these values in the network's graph.
+        writes: The ids of the program's outputs in the network's graph.
+        program: The bytes of a complete `.pte`.
     """
 
     name: str
@@ -67,11 +65,12 @@ class SingleOperator:
 
 
 def single_operators(path: Path) -> Iterator[SingleOperator]:
-    """Yield the operators of all XNNPACK delegates of a `.pte`.
+    """Yield the operators of all XNNPACK delegates of a `.pte`, in order.
 
     Raises:
-        ArtifactError: the file is damaged.
-        RuntimeFailedError: the installed executorch cannot read it.
+        ArtifactError: The file is damaged, or an activation has a datatype that programs cannot
+            take as input.
+        RuntimeFailedError: The installed executorch cannot read it.
     """
     schema = bindings(_GRAPH)
     kinds = {number: name for name, number in vars(schema.XNodeUnion).items() if name[0] == "X"}
@@ -80,16 +79,16 @@ def single_operators(path: Path) -> Iterator[SingleOperator]:
             whole = read_graph(raw)
             _require_known_datatypes(path, whole)
             for index, node in enumerate(whole.xnodes):
-                # packing a graph changes it: each operator gets a reading of its own
+                # packing changes a graph, so each operator needs its own copy
                 yield _cut(read_graph(raw), index, kinds[node.xnodeUnionType], constants)
 
 
 def delegate_graphs(path: Path) -> Iterator[tuple[bytes, list[bytes]]]:
-    """Yield each XNNPACK delegate of a `.pte`: its graph, and its constants by their index.
+    """Yield each XNNPACK delegate of a `.pte`: its graph, and its constants by index.
 
     Raises:
-        ArtifactError: the file is damaged.
-        RuntimeFailedError: the installed executorch cannot read it.
+        ArtifactError: The file is damaged.
+        RuntimeFailedError: The installed executorch cannot read it.
     """
     contents = read_pte(path)
     for delegate in contents.delegates:
@@ -107,7 +106,7 @@ def read_graph(raw: bytes) -> Generated:
 
 
 def as_program(graph: Generated, constants: Sequence[bytes]) -> bytes:
-    """Return a `.pte` that hands its inputs to a delegate; the graph is of no use afterwards."""
+    """Return a `.pte` that passes its inputs to a delegate; the graph is modified."""
     values = {_tensor(value).idOut: value for value in graph.xvalues}
     numbers = (*graph.inputIds, *graph.outputIds)
     ends = [_tensor(values[number]) for number in numbers]
@@ -116,7 +115,7 @@ def as_program(graph: Generated, constants: Sequence[bytes]) -> bytes:
 
 
 def empty_operator() -> SingleOperator:
-    """Return a program that reshapes one float: all that it costs is the call."""
+    """Return a program that reshapes one float: its time is that of a call."""
     schema = bindings(_GRAPH)
     reshape = schema.XNNStaticReshapeT()
     reshape.numDims, reshape.newShape = 1, np.ones(1, np.uint32)
@@ -138,7 +137,7 @@ def empty_operator() -> SingleOperator:
 
 
 def _constants(contents: PteContents, inline: memoryview, graph: Generated) -> list[bytes]:
-    """Return the graph's constants, by index: from behind it, or from the program's named data."""
+    """Return the graph's constants by index, from the payload or from the program's named data."""
     program = bindings(_PROGRAM).ProgramT.InitFromPackedBuf(contents.data, 0)
     named = {entry.key: program.segments[entry.segmentIndex] for entry in program.namedData or ()}
     constants = [b""]
@@ -153,7 +152,7 @@ def _constants(contents: PteContents, inline: memoryview, graph: Generated) -> l
 
 
 def _cut(graph: Generated, index: int, kind: str, constants: Sequence[bytes]) -> SingleOperator:
-    """Reduce a graph, in place, to one of its nodes; wrap it into a program."""
+    """Reduce a graph, in place, to one of its nodes and wrap it into a program."""
     node = graph.xnodes[index]
     values = {_tensor(value).idOut: value for value in graph.xvalues}
     operands = {
@@ -190,14 +189,14 @@ def _cut(graph: Generated, index: int, kind: str, constants: Sequence[bytes]) ->
 
 
 def _require_known_datatypes(path: Path, graph: Generated) -> None:
-    """Raise where an activation is of a datatype that no program here can take or return."""
+    """Raise if an activation has a datatype that programs cannot take or return."""
     for value in graph.xvalues:
         tensor = _tensor(value)
         if not tensor.constantBufferIdx and tensor.datatype not in _DATATYPES:
             known = ", ".join(name for _, name in _DATATYPES.values())
             raise ArtifactError(
                 f"{path}: an activation has XNNPACK's datatype {tensor.datatype}; operators can be"
-                f" cut out and timed where all are one of {known}.",
+                f" timed only with {known}.",
                 remedy="Profile a float32 or an int8 export.",
             )
 
@@ -217,7 +216,7 @@ def _name_externals(
     outputs: Sequence[int],
     kept: Sequence[Generated],
 ) -> None:
-    """Number what enters and leaves the graph; nothing else is external."""
+    """Mark the inputs and outputs of the graph as external values, and no others."""
     for value in kept:
         _tensor(value).externalId, _tensor(value).flags = _NO_VALUE, 0
     for place, number in enumerate((*inputs, *outputs)):
@@ -227,7 +226,7 @@ def _name_externals(
 
 
 def _keep_constants(graph: Generated, constants: Sequence[bytes]) -> bytes:
-    """Renumber the constants that are left; return their bytes."""
+    """Renumber the constants that the graph uses; return their bytes."""
     data = bytearray()
     entry_type = bindings(_GRAPH).ConstantDataOffsetT
     table = [entry_type()]
@@ -253,7 +252,7 @@ def _keep_constants(graph: Generated, constants: Sequence[bytes]) -> bytes:
 
 
 def _payload(graph: Generated, constants: bytes) -> bytes:
-    """Return what the XNNPACK backend is given: header, graph, constants."""
+    """Return the payload for the XNNPACK backend: header, graph, constants."""
     builder = flatbuffers.Builder(1024)
     builder.Finish(graph.Pack(builder), file_identifier=b"XN01")
     packed = bytes(builder.Output())
@@ -265,7 +264,7 @@ def _payload(graph: Generated, constants: bytes) -> bytes:
 
 
 def _program(payload: bytes, ends: Sequence[Generated], inputs: int) -> bytes:
-    """Return a `.pte` whose one method hands its inputs to the delegate."""
+    """Return a `.pte` with one method, which passes its inputs to the delegate."""
     schema = bindings(_PROGRAM)
     plan = schema.ExecutionPlanT()
     plan.name = METHOD
@@ -310,10 +309,9 @@ def _delegate() -> Generated:
 
 
 def _plan_values(ends: Sequence[Generated], inputs: int) -> tuple[list[Generated], int]:
-    """Return the method's tensors, and the bytes that its outputs take, one behind the other.
+    """Return the method's tensors, and the bytes of memory that its outputs need.
 
-    Inputs get no memory of their own, so that they are read where they are: copying them would be
-    timed with the operator.
+    Inputs get no planned memory: the runtime would copy them there, and the copy would be timed.
     """
     schema = bindings(_PROGRAM)
     values, offset = [], 0

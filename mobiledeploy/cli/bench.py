@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mobiledeploy.cli.device_options import DEVICE, PYTHON, RUNNER, TIMEOUT
-from mobiledeploy.cli.output import console, print_note, print_table, reserve_stdout, write_json
+from mobiledeploy.cli.figures import TitledRow, print_figures
+from mobiledeploy.cli.output import (
+    print_note,
+    print_result,
+    print_warning,
+    reserve_stdout,
+    write_json,
+)
 from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.cli.values import not_nan, was_given, with_manifests
 from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from rich.table import Table
-    from rich.text import Text
-
-    from mobiledeploy.bench.baseline import Outcome
-    from mobiledeploy.bench.results import InstructionCount, Measurement
-    from mobiledeploy.devices.open import Device
+    from mobiledeploy.bench.json_report import (
+        BaselineComparison,
+        CountedArtifact,
+        TimedArtifact,
+    )
 
 _MIB = 2**20
 
@@ -138,20 +144,31 @@ def bench(
             trace_path=trace,
         )
         return
-    from mobiledeploy.bench.baseline import compare, parse_percent, read_result, require
+    from mobiledeploy.bench.baseline import (
+        compare,
+        parse_percent,
+        planned_setup,
+        require_no_regression,
+        require_same_setup,
+        setup_of,
+    )
     from mobiledeploy.bench.history import append
     from mobiledeploy.bench.instructions import count_instructions
-    from mobiledeploy.bench.json_report import INSTRUCTIONS, TIMES, to_document
+    from mobiledeploy.bench.json_report import (
+        InstructionsResult,
+        TimesResult,
+        read_result,
+        to_document,
+    )
     from mobiledeploy.bench.measure import measure
     from mobiledeploy.bench.outputs import require_outputs
     from mobiledeploy.devices.host import int8_caveat
 
-    _require_meaning(context, baseline=baseline, device_uri=device_uri)
-    before = None
-    if baseline is not None:
-        before = read_result(baseline, INSTRUCTIONS if counting else TIMES)
+    _require_consistent_options(context, baseline=baseline, device_uri=device_uri)
+    kind: type[TimesResult | InstructionsResult] = InstructionsResult if counting else TimesResult
+    before = None if baseline is None else read_result(baseline, kind)
     allowed = parse_percent(max_regress)
-    _require_outputs(json_path, history, read=(*with_manifests(artifacts), baseline))
+    _require_writable_outputs(json_path, history, read=(*with_manifests(artifacts), baseline))
     take = count_instructions if counting else measure
     with (
         showing_progress(),
@@ -163,7 +180,8 @@ def bench(
             counts_instructions=counting,
         ) as device,
     ):
-        _require_alike(before, device, threads)
+        if before is not None:  # before minutes of measuring, not after
+            require_same_setup(planned_setup(kind, device.host, threads), setup_of(before))
         measurements = take(
             artifacts,
             device=device,
@@ -175,32 +193,38 @@ def bench(
             cool_down_s=cool_down,
         )
         host = device.host
-    notes = [note for note in (int8_caveat(host),) if note]
-    _print(measurements)
-    for note in notes:
+    document = to_document(measurements, host, [note for note in (int8_caveat(host),) if note])
+    if isinstance(document, TimesResult):
+        _print_times(document.measurements)
+    else:
+        _print_counts(document.measurements)
+    _print_remarks(document.measurements)
+    for note in document.notes:
         print_note(note)
-    document = to_document(measurements, host, notes)
-    outcome = None
+    comparison = None
     try:
         if before is not None:
-            outcome = compare(document, before, max_regress=allowed)
-            document["baseline"] = outcome.document()
+            comparison = compare(document, before, max_regress=allowed)
+            document = document.model_copy(update={"baseline": comparison})
     finally:  # the measurement is kept even if it cannot be compared with the baseline
+        content = document.model_dump(mode="json")
         if json_path is not None:
-            write_json(json_path, document)
+            write_json(json_path, content)
         if history is not None:
-            append(history, document)
+            append(history, content)
     require_outputs(measurements, min_sqnr)
-    if outcome is not None:
-        _print_outcome(outcome)
-        require(outcome)
+    if comparison is not None:
+        _print_comparison(comparison)
+        require_no_regression(comparison)
 
 
-def _require_meaning(context: typer.Context, *, baseline: Path | None, device_uri: str) -> None:
+def _require_consistent_options(
+    context: typer.Context, *, baseline: Path | None, device_uri: str
+) -> None:
     """Raise if options contradict one another, or a gate has nothing to compare.
 
     Raises:
-        UsageError: which options.
+        UsageError: The message names the options.
     """
     if baseline is None and was_given(context, "max_regress"):
         raise UsageError(
@@ -218,10 +242,15 @@ def _require_meaning(context: typer.Context, *, baseline: Path | None, device_ur
         )
 
 
-def _require_outputs(
+def _require_writable_outputs(
     json_path: Path | None, history: Path | None, *, read: Iterable[Path | None]
 ) -> None:
-    """Raise before the measurement if its result cannot be written."""
+    """Raise before the measurement if its result cannot be written.
+
+    Raises:
+        UsageError: An output is an input, or two outputs are the same file.
+        RuntimeFailedError: A file cannot be written.
+    """
     from mobiledeploy.bench.history import require_appendable
     from mobiledeploy.utils.files import (
         require_different_files,
@@ -238,99 +267,72 @@ def _require_outputs(
         require_no_overwrite((history,), inputs)
 
 
-def _require_alike(before: Mapping[str, Any] | None, device: Device, threads: int) -> None:
-    """Raise before the measurement if the baseline was measured under other conditions."""
-    from mobiledeploy.bench.baseline import circumstances, require_alike
-
-    if before is not None:
-        require_alike(circumstances(before["kind"], device.host, threads), before)
-
-
-def _print_outcome(outcome: Outcome) -> None:
-    lines = [
-        f"{verdict.artifact}: {verdict.change - 1:+.1%} against the baseline"
-        + (f", as ratios to {verdict.yardstick}." if verdict.yardstick else ".")
-        for verdict in outcome.verdicts
-    ]
-    lines += [f"{name}: not in the baseline, so not compared." for name in outcome.added]
-    lines += [f"{name}: in the baseline, but not measured now." for name in outcome.missing]
-    for line in lines:
-        console().print(line)
-
-
-def _print(measurements: Sequence[Measurement] | Sequence[InstructionCount]) -> None:
-    from mobiledeploy.bench.results import InstructionCount, Measurement
-
-    times = [m for m in measurements if isinstance(m, Measurement)]
-    counts = [m for m in measurements if isinstance(m, InstructionCount)]
-    if times:
-        _print_times(times)
-    else:
-        _print_counts(counts)
-    for m in measurements:
-        if m.outputs is not None:
-            console().print(
-                f"{Path(m.artifact).name}: {m.outputs.differing} of {m.outputs.values} outputs "
-                f"differ from this machine's ({m.outputs.sqnr_db:.1f} dB).",
-            )
-        for warning in m.warnings:
-            console().print(f"Warning: {Path(m.artifact).name}: {warning}")
-
-
-def _print_counts(counts: Sequence[InstructionCount]) -> None:
-    first = counts[0]
-    title = f"{first.device}, one thread, runs: {len(first.instructions)}"
-    table = _table(title, "instructions\nmedian", "least", "most", "ratio to first")
-    for c in counts:
-        table.add_row(
-            _named(c),
-            f"{c.median:,.0f}",
-            f"{min(c.instructions):,}",
-            f"{max(c.instructions):,}",
-            "" if c is first else f"{c.median / first.median:.4f}",
-        )
-    print_table(table)
-
-
-def _table(title: str, *numbers: str) -> Table:
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("artifact, runtime", overflow="fold")
-    for heading in numbers:
-        table.add_column(heading, justify="right", no_wrap=True)
-    return table
-
-
-def _named(result: Measurement | InstructionCount) -> Text:
-    """Return the cell that says what was measured."""
-    from rich.text import Text
-
-    return Text.assemble(f"{Path(result.artifact).name}\n", (result.runtime, "dim"))
-
-
-def _print_times(measurements: Sequence[Measurement]) -> None:
-    from mobiledeploy.bench.stats import paired_ratio
-
+def _print_times(measurements: Sequence[TimedArtifact]) -> None:
     first = measurements[0]
-    table = _table(
-        f"{first.device}, threads: {first.threads}, runs: {len(first.times_ms)}",
-        *("median\nms", "p90\nms", "p99\nms", "IQR\nms", "ratio to first\n(quartiles)"),
-        *("load\nms", "first\nms", "memory\nMiB"),
-    )
+    print_result(f"{first.device}, threads: {first.threads}, runs: {len(first.times_ms)}")
+    print_result("")
+    rows = []
     for m in measurements:
-        ratio = paired_ratio(first, m)
-        spread = f"{ratio.median:.3f}\n({ratio.q1:.3f}-{ratio.q3:.3f})"
-        table.add_row(
-            _named(m),
+        ratio = m.ratio_to_first
+        memory = m.peak_memory_bytes
+        figures = (
             f"{m.median_ms:.2f}",
-            f"{m.percentile_ms(90):.2f}",
-            f"{m.percentile_ms(99):.2f}",
+            f"{m.p90_ms:.2f}",
+            f"{m.p99_ms:.2f}",
             f"{m.iqr_ms:.2f}",
-            "" if m is first else spread,
             f"{m.load_ms:.1f}",
             f"{m.first_ms:.1f}",
-            "-" if m.peak_memory_bytes is None else f"{m.peak_memory_bytes / _MIB:.1f}",
+            "-" if memory is None else f"{memory / _MIB:.1f}",
+            "1" if m is first else f"{ratio.median:.3f} ({ratio.q1:.3f}-{ratio.q3:.3f})",
         )
-    print_table(table)
+        rows.append(TitledRow(title=m.name, details=(m.runtime,), figures=figures))
+    headings = (
+        *("median\nms", "p90\nms", "p99\nms", "IQR\nms", "load\nms", "first\nms"),
+        *("memory\nMiB", "ratio to first\n(quartiles)"),
+    )
+    print_figures(headings, rows)
+
+
+def _print_counts(counts: Sequence[CountedArtifact]) -> None:
+    first = counts[0]
+    print_result(f"{first.device}, one thread, runs: {len(first.instructions)}")
+    print_result("")
+    rows = [
+        TitledRow(
+            title=c.name,
+            details=(c.runtime,),
+            figures=(
+                f"{c.median_instructions:,.0f}",
+                f"{min(c.instructions):,}",
+                f"{max(c.instructions):,}",
+                "1" if c is first else f"{c.ratio_to_first:.4f}",
+            ),
+        )
+        for c in counts
+    ]
+    headings = ("instructions\nmedian", "\nminimum", "\nmaximum", "ratio to\nfirst")
+    print_figures(headings, rows)
+
+
+def _print_remarks(measurements: Sequence[TimedArtifact | CountedArtifact]) -> None:
+    """Print how the outputs compare, and what makes the figures doubtful."""
+    print_result("")
+    for m in measurements:
+        if m.outputs is not None:
+            print_result(
+                f"{m.name}: {m.outputs.differing} of {m.outputs.values} outputs differ from this "
+                f"machine's ({m.outputs.sqnr_db:.1f} dB)."
+            )
+        for warning in m.warnings:
+            print_warning(f"{m.name}: {warning}")
+
+
+def _print_comparison(comparison: BaselineComparison) -> None:
+    for verdict in comparison.verdicts:
+        relative = f", relative to {verdict.reference}" if verdict.reference else ""
+        change = f"{verdict.ratio - 1:+.1%} against the baseline"
+        print_result(f"{verdict.artifact}: {change}{relative}.")
+    for name in comparison.added:
+        print_result(f"{name}: not in the baseline, so not compared.")
+    for name in comparison.missing:
+        print_result(f"{name}: in the baseline, but not measured now.")

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobiledeploy.cli.output import print_json, print_table, reserve_stdout
+from mobiledeploy.cli.figures import TitledRow, print_figures
+from mobiledeploy.cli.output import print_json, reserve_stdout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,43 +32,30 @@ def compare(
     ] = False,
 ) -> None:
     """Compare results of `bench`: latency, size, accuracy."""
-    from dataclasses import asdict
-
-    from mobiledeploy.bench.baseline import read_result
-    from mobiledeploy.bench.compare import rows_of, to_html, to_markdown
+    from mobiledeploy.bench.compare import CompareDocument, rows_of, to_html, to_markdown
+    from mobiledeploy.bench.json_report import TimesResult, read_result
     from mobiledeploy.utils.files import STDOUT, require_writable_files, write_text
-    from mobiledeploy.utils.json_numbers import encode_floats
 
     documents = (markdown, html, STDOUT if as_json else None)
     require_writable_files(*documents, read=results)
     reserve_stdout(*documents)
-    rows = rows_of([read_result(path) for path in results])
-    for path, text in ((markdown, to_markdown(rows)), (html, to_html(rows))):
+    rows = rows_of([read_result(path, TimesResult) for path in results])
+    for path, to_text in ((markdown, to_markdown), (html, to_html)):
         if path is not None:
-            write_text(path, text)
+            write_text(path, to_text(rows))
     if as_json:
-        print_json(
-            {
-                "schema": 1,
-                "kind": "mobiledeploy.compare",
-                "rows": encode_floats([asdict(row) for row in rows]),
-            }
-        )
+        print_json(CompareDocument(rows=rows).model_dump(mode="json"))
         return
-    _print_table(rows)
+    _print(rows)
 
 
-def _print_table(rows: Sequence[Row]) -> None:
-    from rich import box
-    from rich.table import Table
-
+def _print(rows: Sequence[Row]) -> None:
     from mobiledeploy.bench.compare import HEADINGS
 
-    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("artifact, device, runtime", overflow="fold")
-    for heading in HEADINGS[3:]:
-        table.add_column(heading.replace(" ", "\n", 1), justify="right", no_wrap=True)
+    titled = []
     for row in rows:
         artifact, device, runtime, *figures = row.cells
-        table.add_row(f"{artifact}\n{device}\n{runtime}", *figures)
-    print_table(table)
+        titled.append(
+            TitledRow(title=artifact, details=(f"{runtime} on {device}",), figures=figures)
+        )
+    print_figures([heading.replace(" ", "\n", 1) for heading in HEADINGS[3:]], titled)

@@ -1,39 +1,31 @@
-"""Results side by side: rows, Markdown, a page, a plot."""
+"""Results side by side: rows, Markdown, HTML, text."""
 
 import hashlib
 import json
-import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
+from bench_results import HOST, measurement, timed
 
-from mobiledeploy.bench.compare import rows_of, to_html, to_markdown, to_svg
+from mobiledeploy.bench.compare import rows_of, to_html, to_markdown
 from mobiledeploy.cli import _run
-
-SVG = "{http://www.w3.org/2000/svg}"
-
 
 BYTES = {"float.onnx": bytes(4000), "int8.onnx": bytes(1000)}
 
 
-def document(folder, place, medians):
-    return {
-        "schema": 1,
-        "kind": "mobiledeploy.bench",
-        "host": {"place": place, "model": "A <chip>", "architecture": "aarch64"},
-        "measurements": [
-            {
-                "artifact": str(folder / name),
-                "artifact_sha256": hashlib.sha256(BYTES[name]).hexdigest(),
-                "runtime": "onnxruntime 1",
-                "threads": 1,
-                "times_ms": [median, median],
-                "median_ms": median,
-                "p90_ms": 1.2 * median,
-                "ratio_to_first": {"median": median / next(iter(medians.values()))},
-            }
+def document(folder, uri, medians):
+    host = replace(HOST, uri=uri, model="A <chip>")
+    return timed(
+        *(
+            measurement(
+                str(folder / name),
+                (median, median, 1.25 * median),
+                artifact_sha256=hashlib.sha256(BYTES[name]).hexdigest(),
+            )
             for name, median in medians.items()
-        ],
-    }
+        ),
+        host=host,
+    )
 
 
 def rung(artifact, comparisons):
@@ -48,7 +40,7 @@ def rung(artifact, comparisons):
 
 @pytest.fixture
 def documents(tmp_path):
-    """Two artifacts on two devices; one of them has a manifest that says what int8 has cost."""
+    """Two artifacts on two devices; one artifact has a manifest with its accuracy."""
     for name, content in BYTES.items():
         (tmp_path / name).write_bytes(content)
     manifest = {
@@ -63,10 +55,10 @@ def documents(tmp_path):
     }
     (tmp_path / "int8.onnx.json").write_text(json.dumps(manifest))
     medians = {"float.onnx": 8.0, "int8.onnx": 4.0}
-    return [document(tmp_path, place, medians) for place in ("local", "ssh://pi")]
+    return [document(tmp_path, uri, medians) for uri in ("local", "ssh://pi")]
 
 
-def test_rows_hold_what_the_results_and_the_manifests_say(documents):
+def test_rows_combine_results_and_manifests(documents):
     rows = rows_of(documents)
     assert [(r.artifact, r.device) for r in rows] == [
         ("float.onnx", "local, A <chip>"),
@@ -79,24 +71,24 @@ def test_rows_hold_what_the_results_and_the_manifests_say(documents):
     assert (rows[1].median_ms, rows[1].ratio) == (4.0, 0.5)
 
 
-def test_a_manifest_of_another_artifact_does_not_count(documents, tmp_path):
+def test_a_manifest_of_another_artifact_is_ignored(documents, tmp_path):
     path = tmp_path / "int8.onnx.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps(manifest | {"artifact": {"sha256": "cd" * 32}}))
     assert {row.sqnr_db for row in rows_of(documents)} == {None}
 
 
-def test_a_file_that_is_another_by_now_has_no_size(documents, tmp_path):
+def test_a_file_that_has_changed_has_no_size(documents, tmp_path):
     (tmp_path / "float.onnx").write_bytes(b"another")
     assert [row.size_bytes for row in rows_of(documents)][:2] == [None, 1000]
 
 
-def test_figures_that_json_has_no_numbers_for(documents, tmp_path, capsys):
-    """An export from which nothing differs says null of its SQNR: that is infinite."""
+def test_an_infinite_sqnr_is_null_in_json(documents, tmp_path, capsys):
+    """The manifest has null for an export whose logits equal float."""
     path = tmp_path / "int8.onnx.json"
     path.write_text(path.read_text().replace("19.25", "null"))
     result = tmp_path / "result.json"
-    result.write_text(json.dumps(documents[0]))
+    result.write_text(documents[0].model_dump_json())
     assert "| inf |" in to_markdown(rows_of(documents))
     assert _run(["compare", str(result), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"][1]["sqnr_db"] is None
@@ -110,39 +102,11 @@ def test_markdown_is_one_table(documents):
     assert lines[3] == f"| int8.onnx | local, A <chip> | onnxruntime 1 | {figures} |"
 
 
-def test_the_plot_has_a_bubble_for_each_row_with_an_accuracy(documents):
-    rows = rows_of(documents)
-    chart = ET.fromstring(to_svg(rows))
-    circles = chart.findall(f"{SVG}circle")
-    assert len(circles) == 2
-    assert len({circle.get("fill") for circle in circles}) == 2  # two devices
-    assert "2 of 4 without SQNR" in "".join(chart.itertext())
-    for circle in circles:
-        assert 0 < float(circle.get("cx")) < float(chart.get("width"))
-        assert 0 < float(circle.get("cy")) < float(chart.get("height"))
-
-
-def test_faster_is_to_the_left_and_better_is_up(documents):
-    documents[1]["measurements"][1]["median_ms"] = 40.0
-    fast, slow = ET.fromstring(to_svg(rows_of(documents))).findall(f"{SVG}circle")
-    assert float(fast.get("cx")) < float(slow.get("cx"))
-
-
-def test_an_empty_plot_is_still_one(documents):
-    assert ET.fromstring(to_svg(rows_of(documents)[:1])).findall(f"{SVG}circle") == []
-
-
-def test_names_are_escaped_in_the_page(documents):
-    page = to_html(rows_of(documents))
-    assert "A &lt;chip&gt;" in page
-    assert "A <chip>" not in page
-
-
-def test_the_command_writes_what_it_is_asked_for(documents, tmp_path, capsys):
+def test_the_command_writes_the_requested_files(documents, tmp_path, capsys):
     results = []
     for number, content in enumerate(documents):
         results.append(tmp_path / f"{number}.json")
-        results[-1].write_text(json.dumps(content))
+        results[-1].write_text(content.model_dump_json())
     markdown, page = tmp_path / "out.md", tmp_path / "out.html"
     arguments = [*map(str, results), "--markdown", str(markdown), "--html", str(page), "--json"]
     assert _run(["compare", *arguments]) == 0
@@ -150,20 +114,36 @@ def test_the_command_writes_what_it_is_asked_for(documents, tmp_path, capsys):
     assert len(json.loads(captured.out)["rows"]) == 4
     assert markdown.read_text() == to_markdown(rows_of(documents))
     assert page.read_text() == to_html(rows_of(documents))
-    assert _run(["compare", str(results[0])]) == 0
-    assert "int8.onnx" in capsys.readouterr().err
 
 
-def test_where_one_file_cannot_be_written_none_is(documents, tmp_path, capsys):
+def test_the_table_fits_80_columns_and_names_have_their_own_lines(documents, tmp_path, capsys):
+    result = tmp_path / "result.json"
+    result.write_text(documents[1].model_dump_json())
+    assert _run(["compare", str(result)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2:] == [
+        "float.onnx",
+        "  onnxruntime 1 on ssh://pi, A <chip>",
+        "    8.00  9.60     1.000  0.00",
+        "int8.onnx",
+        "  onnxruntime 1 on ssh://pi, A <chip>",
+        "    4.00  4.80     0.500  0.00  19.2      0.970",
+    ]
+    assert lines[0].split() == ["median", "p90", "ratio", "MB", "SQNR", "agreement"]
+    assert lines[1].split() == ["ms", "ms", "to", "first", "dB"]
+    assert max(map(len, lines)) <= 80
+
+
+def test_nothing_is_written_if_one_file_cannot_be(documents, tmp_path, capsys):
     result, markdown = tmp_path / "0.json", tmp_path / "out.md"
-    result.write_text(json.dumps(documents[0]))
+    result.write_text(documents[0].model_dump_json())
     arguments = [str(result), "--markdown", str(markdown), "--html", str(tmp_path)]
     assert _run(["compare", *arguments]) == 4
     assert "it is a folder" in capsys.readouterr().err
     assert not markdown.exists()
 
 
-def test_what_is_no_result_exits_with_3(tmp_path, capsys):
+def test_other_files_exit_with_3(tmp_path, capsys):
     (tmp_path / "bad.json").write_text("{}")
     assert _run(["compare", str(tmp_path / "bad.json")]) == 3
     assert "is not a result" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The protocol end to end, and that each figure lands with the artifact it belongs to."""
+"""The measurement from end to end, and the assignment of figures to artifacts."""
 
 import hashlib
 import importlib
@@ -23,7 +23,7 @@ def test_both_runtimes_are_measured_in_one_run(float_onnx, int8_pte):
         assert (found.threads, found.warmup, len(found.times_ms)) == (2, 1, 9)
         assert min(*found.times_ms, found.load_ms, found.first_ms) > 0
         assert found.peak_memory_bytes > 0
-        assert "runs are few" in found.warnings[-1]
+        assert "only 9 runs" in found.warnings[-1]
     assert paired_ratio(onnx, pte).median > 0
 
 
@@ -41,13 +41,13 @@ COOL = {"throttle_count": None, "throttled_now": None, "frequency_mhz": None}
 
 
 class Sessions(LocalDevice):
-    """Answers sessions without running anything: each figure tells where it comes from."""
+    """Returns sessions without running anything; each figure shows its session and artifact."""
 
     def __init__(self):
         super().__init__()
         self.requests = []
 
-    def converse(self, request):
+    def run_session(self, request):
         session = len(self.requests)
         self.requests.append(request)
         names = [path.name for path in request.artifacts]
@@ -82,7 +82,7 @@ def files(tmp_path):
     return paths
 
 
-def test_figures_land_with_their_artifact(sessions, files):
+def test_figures_belong_to_their_artifact(sessions, files):
     a, b = measure(files, runs=6, device=sessions)
     assert [r.rounds for r in sessions.requests] == [2, 2, 1, 1]
     assert a.times_ms == tuple(ord("a") + t / 10 for t in (0, 0, 1, 1, 2, 3))
@@ -93,13 +93,13 @@ def test_figures_land_with_their_artifact(sessions, files):
     assert (b.load_ms, b.first_ms, b.peak_memory_bytes) == (201, 202, 103)
 
 
-def test_an_artifact_may_be_held_against_itself(sessions, files):
+def test_an_artifact_can_be_measured_against_itself(sessions, files):
     first, second = measure([files[0], files[0]], runs=4, device=sessions)
     assert first.times_ms == second.times_ms
     assert first.load_ms != second.load_ms
 
 
-def test_runs_are_shared_out_among_the_sessions(sessions, files):
+def test_runs_are_divided_among_the_sessions(sessions, files):
     found = measure(files, runs=101, device=sessions)
     assert [r.rounds for r in sessions.requests] == [26, 25, 25, 25]
     assert len(found[0].times_ms) == 101
@@ -109,7 +109,7 @@ def test_every_session_has_at_least_one_round(sessions, files):
     assert len(measure(files, runs=2, device=sessions)[0].times_ms) == 4
 
 
-def test_what_was_asked_for_reaches_every_session(sessions, files):
+def test_options_reach_every_session(sessions, files):
     measure(files, device=sessions, threads=3, warmup=7, duration_s=8.0, seed=40, affinity=[1, 0])
     requests = sessions.requests
     assert {r.task for r in requests} == {"bench"}
@@ -126,7 +126,7 @@ def test_the_conditions_of_every_session_are_kept(sessions, files):
         assert after == [0, 1, 2, 3]
 
 
-def test_the_device_rests_between_sessions_and_not_before_the_first(sessions, files, monkeypatch):
+def test_cool_down_pauses_between_sessions_only(sessions, files, monkeypatch):
     module = importlib.import_module("mobiledeploy.bench.measure")
     rests = []
     clock = SimpleNamespace(sleep=lambda s: rests.append((s, len(sessions.requests))))
@@ -135,7 +135,7 @@ def test_the_device_rests_between_sessions_and_not_before_the_first(sessions, fi
     assert rests == [(7, 1), (7, 2), (7, 3)]
 
 
-def test_progress_advances_to_the_end_and_no_further(sessions, files):
+def test_progress_ends_at_the_total(sessions, files):
     from mobiledeploy.utils import progress
 
     class Reporter:
@@ -164,13 +164,13 @@ def test_progress_advances_to_the_end_and_no_further(sessions, files):
         ({"duration_s": float("nan")}, "duration is nan s"),
     ],
 )
-def test_numbers_that_cannot_be_are_usage_errors(sessions, files, options, message):
+def test_numbers_out_of_range_are_usage_errors(sessions, files, options, message):
     with pytest.raises(UsageError, match=message):
         measure(files, device=sessions, **options)
     assert sessions.requests == []
 
 
-def test_nothing_to_measure_is_a_usage_error():
+def test_no_artifacts_are_a_usage_error():
     with pytest.raises(UsageError, match="nothing to measure"):
         measure([])
 
@@ -180,7 +180,7 @@ def test_a_missing_artifact_is_an_artifact_error(tmp_path):
         measure([tmp_path / "none.onnx"])
 
 
-def test_a_damaged_artifact_is_reported_from_the_other_process(tmp_path):
+def test_a_damaged_artifact_is_an_artifact_error(tmp_path):
     path = tmp_path / "bad.onnx"
     path.write_bytes(b"not a model")
     with pytest.raises(ArtifactError, match=r"cannot load .*bad\.onnx"):
@@ -188,7 +188,7 @@ def test_a_damaged_artifact_is_reported_from_the_other_process(tmp_path):
 
 
 def test_a_runtime_that_crashes_is_reported(float_onnx, tmp_path, monkeypatch):
-    """The child is made to die the way a native library does."""
+    """ONNX Runtime aborts the process, as a native library may."""
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     (tmp_path / "sitecustomize.py").write_text(
         "import onnxruntime, os\nonnxruntime.InferenceSession = lambda *_, **__: os.abort()\n"

@@ -1,15 +1,15 @@
-"""A device's outputs against this machine's: what differs is counted, and a wrong network fails."""
+"""A device's outputs are compared with this machine's, and wrong outputs fail."""
 
 import math
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
+from bench_results import measurement
 
 from mobiledeploy.bench.measure import measure
 from mobiledeploy.bench.outputs import check_outputs, require_outputs
-from mobiledeploy.bench.results import Measurement, OutputCheck
+from mobiledeploy.bench.results import OutputCheck
 from mobiledeploy.devices.python_device import CommandDevice
 from mobiledeploy.errors import GateError, RuntimeFailedError
 
@@ -22,7 +22,7 @@ def test_equal_outputs_have_no_noise():
     )
 
 
-def test_what_differs_in_one_session_only_is_counted():
+def test_a_difference_in_one_session_is_counted():
     other = ROW.copy()
     other[0, 0] += 1
     found = check_outputs(ROW, [ROW, other])
@@ -31,55 +31,44 @@ def test_what_differs_in_one_session_only_is_counted():
 
 
 @pytest.mark.parametrize("found", [[], [ROW[:1]], [ROW, ROW[:, :1]]])
-def test_outputs_of_another_shape_or_none_cannot_be_compared(found):
+def test_missing_outputs_and_other_shapes_are_errors(found):
     with pytest.raises(RuntimeFailedError, match="shape"):
         check_outputs(ROW, found)
 
 
-def test_comparing_nothing_fails():
+def test_comparing_nothing_is_an_error():
     nothing = np.zeros((0, 5), np.float32)
     with pytest.raises(RuntimeFailedError):
         check_outputs(nothing, [nothing])
 
 
-def measurement(sqnr_db):
-    return Measurement(
-        artifact="net.onnx",
-        artifact_sha256="",
-        runtime="",
-        device="ssh://pi",
-        threads=1,
-        warmup=0,
-        times_ms=(1.0, 1.0),
-        load_ms=1,
-        first_ms=1,
-        peak_memory_bytes=1,
-        outputs=OutputCheck(values=10, differing=4, sqnr_db=sqnr_db),
-    )
+def result(sqnr_db):
+    check = OutputCheck(values=10, differing=4, sqnr_db=sqnr_db)
+    return measurement("net.onnx", outputs=check)
 
 
-def test_rounding_passes_and_a_wrong_network_does_not():
-    require_outputs([measurement(90.0), measurement(math.inf)])
-    require_outputs([measurement(20.0)], min_sqnr_db=15)
-    require_outputs([replace(measurement(0.0), outputs=None)])  # nothing but this machine
+def test_rounding_passes_and_wrong_outputs_fail():
+    require_outputs([result(90.0), result(math.inf)])
+    require_outputs([result(20.0)], min_sqnr_db=15)
+    require_outputs([measurement(outputs=None)])  # measured on this machine
     for wrong in (20.0, math.nan):
-        with pytest.raises(GateError, match=r"ssh://pi does not .*net.onnx: 4 of 10 outputs"):
-            require_outputs([measurement(90.0), measurement(wrong)])
+        with pytest.raises(GateError, match=r"ssh://pi .* differ from .*net.onnx: 4 of 10 outputs"):
+            require_outputs([result(90.0), result(wrong)])
 
 
-def test_a_device_that_computes_something_else_is_found_out(float_onnx, tmp_path):
-    """Its ONNX Runtime is made to answer as a miscompiled one would: fast, and wrong."""
+def test_wrong_outputs_of_a_device_are_detected(float_onnx, tmp_path):
+    """Its ONNX Runtime returns wrong outputs, as a miscompiled one would."""
     (tmp_path / "sitecustomize.py").write_text(
         "import onnxruntime\n"
         "run = onnxruntime.InferenceSession.run\n"
         "onnxruntime.InferenceSession.run = lambda *a: [-x for x in run(*a)]\n"
     )
-    honest = f"exec:env PYTHONPATH= {sys.executable}"
+    correct = f"exec:env PYTHONPATH= {sys.executable}"
     wrong = f"exec:env PYTHONPATH={tmp_path} {sys.executable}"
-    with CommandDevice(honest) as device:
+    with CommandDevice(correct) as device:
         [good] = measure([float_onnx], device=device, runs=3, warmup=0)
     assert (good.outputs.values, good.outputs.differing) == (3 * 2 * 10, 0)
-    assert good.device.startswith(honest)
+    assert good.device.startswith(correct)
     with CommandDevice(wrong) as device:
         [bad] = measure([float_onnx], device=device, runs=3, warmup=0)
     assert bad.outputs.differing == bad.outputs.values

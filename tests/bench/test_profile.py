@@ -1,93 +1,73 @@
-"""Profiles of real artifacts; operators cut out of a `.pte` compute what they do within it."""
+"""Profiles of real artifacts on this machine and on other devices."""
 
 import json
-import math
 import sys
-from dataclasses import replace
 
-import networks
+import jsonschema
 import numpy as np
 import pytest
-import torch
 
 from mobiledeploy.bench.chrome_trace import to_chrome_trace
-from mobiledeploy.bench.profile import OperatorTime, Profile, profile
+from mobiledeploy.bench.profile import OperatorTime, Profile, ProfileDocument, profile
 from mobiledeploy.bench.xnnpack_operators import (
-    as_program,
-    delegate_graphs,
     empty_operator,
-    read_graph,
-    single_operators,
 )
-from mobiledeploy.cli import main
-from mobiledeploy.errors import ArtifactError, UsageError
-from mobiledeploy.inspect.inspect_artifact import inspect_artifact
-from mobiledeploy.runtimes.executorch import SingleOperatorRunner
-from mobiledeploy.runtimes.open import open_runner
-from mobiledeploy.utils.quiet import quietly
+from mobiledeploy.cli import _run, main
+from mobiledeploy.devices.agent import operators as agent_operators
+from mobiledeploy.devices.agent import runtimes as agent_runtimes
+from mobiledeploy.devices.agent.errors import AgentError
+from mobiledeploy.devices.agent.tasks import TASKS
+from mobiledeploy.devices.open import open_device
+from mobiledeploy.devices.python_device import LocalDevice
+from mobiledeploy.devices.request import request_files, request_message
+from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
+from mobiledeploy.utils.json_model import schema_text
+
+HERE = f"exec:{sys.executable}"
 
 
-def test_operators_one_after_the_other_are_the_network(exported_to):
-    """Weights, encodings, flags and order: all of them are right, or this is not."""
-    artifact = exported_to("pte", "v3-small", 64)
-    image = networks.pixels(64, count=1, seed=3)
-    with open_runner(artifact.path) as runner:
-        expected = runner.run({"input": image})["logits"]
-    operators = list(single_operators(artifact.path))
-    values = {operators[0].reads[0]: torch.from_numpy(image)}
-    for operator in operators:
-        alone = SingleOperatorRunner(operator.name, operator.program, operator.inputs, threads=1)
-        results = alone._method(tuple(values[number] for number in operator.reads))
-        values |= dict(zip(operator.writes, results, strict=True))
-    (last,) = operators[-1].writes
-    np.testing.assert_array_equal(values[last].numpy(), expected)
+class InProcess(LocalDevice):
+    """Runs the agent's task in this process, where its clock can be replaced."""
 
+    def __init__(self, folder):
+        super().__init__()
+        self._folder = folder
 
-def test_a_delegate_taken_out_and_put_back_is_the_network(exported_to, tmp_path):
-    artifact = exported_to("pte", "v3-small", 64)
-    image = networks.pixels(64, count=1, seed=3)
-    ((graph, constants),) = delegate_graphs(artifact.path)
-    path = tmp_path / "again.pte"
-    path.write_bytes(as_program(read_graph(graph), constants))
-    with open_runner(artifact.path) as one, open_runner(path) as other:
-        logits = [runner.run({"input": image})["logits"] for runner in (one, other)]
-    assert logits[0].std() > 0
-    np.testing.assert_array_equal(*logits)
-
-
-def test_an_operator_reads_its_input_where_it_is(exported_to, tmp_path):
-    """A copy, made by the runtime before each run, would be timed with the operator."""
-    artifact = exported_to("pte", "v3-small", 64)
-    pooling = next(o for o in single_operators(artifact.path) if "Pooling" in o.kind)
-    ((_, shape),) = pooling.inputs
-    (path := tmp_path / "pooling.pte").write_bytes(pooling.program)
-    assert inspect_artifact(path).planned_memory_bytes < math.prod(shape)
+    def run_session(self, request):
+        files = request_files(request)
+        for name, data in files.items():
+            path = self._folder / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(data)
+        message = json.loads(json.dumps(request_message(request, files, limit_s=60)))
+        yield {"result": TASKS[request.task](message, str(self._folder), lambda _: None)}
 
 
 @pytest.fixture
-def ticking(monkeypatch):
-    """A clock by which the whole network takes 50 us, an empty call 2 and the n-th operator n more.
+def ticking(tmp_path, monkeypatch):
+    """A device on which the network takes 50 us, an empty call 2 us, and operator n 2 + n us.
 
-    The real one has other programs in it, which may cost more than a small operator.
+    With a real clock, other programs may cost more time than a small operator.
     """
     numbers = {}
 
     def elapsed_us(run):
         run()
-        runner = getattr(run, "__self__", None)
-        return 50.0 if runner is None else 2.0 + numbers.setdefault(id(runner), len(numbers))
+        program = getattr(run, "__self__", None)
+        return 50.0 if program is None else 2.0 + numbers.setdefault(id(program), len(numbers))
 
-    monkeypatch.setattr(sys.modules[profile.__module__], "_elapsed_us", elapsed_us)
+    for module in (agent_operators, sys.modules[TASKS["profile"].__module__]):
+        monkeypatch.setattr(module, "elapsed_us", elapsed_us)
+    return InProcess(tmp_path)
 
 
-@pytest.mark.usefixtures("ticking")
-def test_what_an_empty_call_takes_is_taken_off_every_operator(int8_pte):
+def test_the_time_of_an_empty_call_is_subtracted_from_every_operator(int8_pte, ticking):
     assert empty_operator().inputs == (("float32", (1,)),)
-    found = profile(int8_pte, runs=20)
+    found = profile(int8_pte, device=ticking, runs=20)
     assert sum(o.kind == "XNNConv2d" for o in found.operators) == 2
     assert [o.median_us for o in found.operators] == list(range(1, len(found.operators) + 1))
     assert found.whole_us == 50
-    assert "2.0 us for the call" in found.method
+    assert "2.0 us for an empty call" in found.method
 
 
 @pytest.mark.parametrize(
@@ -97,44 +77,92 @@ def test_what_an_empty_call_takes_is_taken_off_every_operator(int8_pte):
         ("int8_pte", {"XNNConv2d": 2, "XNNDepthwiseConv2d": 1, "XNNAdd": 1}),
     ],
 )
-@pytest.mark.usefixtures("ticking")  # of a .pte; ONNX Runtime has a clock of its own
-def test_every_operator_is_there_and_shares_add_up(artifact, kinds, request):
-    found = profile(request.getfixturevalue(artifact), runs=3)
-    counted = {kind.kind: kind.count for kind in found.by_kind()}
+def test_every_operator_is_timed_and_shares_add_up(artifact, kinds, request, ticking):
+    """The fake clock applies to the .pte; ONNX Runtime's profiler has a clock of its own."""
+    found = profile(request.getfixturevalue(artifact), device=ticking, runs=3)
+    counted = {kind.kind: kind.count for kind in found.by_kind}
     assert kinds.items() <= counted.items()
     assert sum(counted.values()) == len(found.operators)
-    assert sum(kind.share for kind in found.by_kind()) == pytest.approx(1)
+    assert sum(kind.share for kind in found.by_kind) == pytest.approx(1)
     assert found.sum_us > 0
     assert all(operator.kind.removeprefix("XNN") in operator.name for operator in found.operators)
-    # timed in turn with the operators: no factor lies between them, whatever else runs
+    # both are timed in turn, so other programs do not part them by a large factor
     assert found.sum_us / 20 < found.whole_us < found.sum_us * 20
-    totals = [kind.total_us for kind in found.by_kind()]
+    totals = [kind.total_us for kind in found.by_kind]
     assert totals == sorted(totals, reverse=True)
 
 
-def test_what_cannot_be_profiled_is_told(portable_pte, int8_pte):
-    with pytest.raises(ArtifactError, match="no operator that could be timed"):
+@pytest.mark.parametrize("artifact", ["int8_onnx", "int8_pte"])
+def test_this_machine_and_another_device_report_the_same_operators(artifact, request):
+    path = request.getfixturevalue(artifact)
+    local = profile(path, runs=3)
+    with open_device(HERE) as device:
+        remote = profile(path, device=device, runs=7)
+        assert remote.device == device.host.label
+    assert local.device.startswith("local (")
+    assert len(remote.operators) > 5
+    for found, expected in zip(remote.operators, local.operators, strict=True):
+        assert (found.kind, found.name) == (expected.kind, expected.name)
+    assert remote.method.split(" minus ")[0] == local.method.split(" minus ")[0]
+    assert remote.whole_us > 0
+    assert min(o.median_us for o in remote.operators) >= 0
+    # a tiny operator may take no longer than an empty call
+    assert remote.sum_us > 0 or " minus " in remote.method
+
+
+def test_the_second_run_of_each_round_is_timed(int8_onnx, monkeypatch):
+    """ONNX Runtime's events of the first runs and of the warm-up are left out."""
+    times = iter(range(1, 1000))
+    node = {"op_name": "Conv", "node_index": "0", "output_type_shape": [{"float": [1, 2]}]}
+    monkeypatch.setattr(
+        agent_runtimes.ProfiledOnnxRuntime,
+        "events",
+        lambda _: [
+            {"cat": "Node", "name": "c_kernel_time", "dur": next(times), "args": node}
+            for _ in range(8)
+        ],
+    )
+    [operator] = time_kernels(int8_onnx, rounds=3, warmup=1)
+    assert operator == {"name": "Conv c [1, 2]", "kind": "Conv", "times_us": [4, 6, 8]}
+
+
+def test_a_profile_with_lost_events_is_an_error(int8_onnx, monkeypatch):
+    """ONNX Runtime stops recording events when its memory for them is full."""
+    events = agent_runtimes.ProfiledOnnxRuntime.events
+
+    def all_but_one(self):
+        *rest, _ = (event for event in events(self) if event.get("cat") == "Node")
+        return rest
+
+    monkeypatch.setattr(agent_runtimes.ProfiledOnnxRuntime, "events", all_but_one)
+    with pytest.raises(AgentError, match=r"has 5 runs of .*, not 6"):
+        time_kernels(int8_onnx, rounds=2, warmup=1)
+
+
+def time_kernels(path, *, rounds, warmup):
+    artifact = {"file": path.name, "label": "net", "inputs": None}
+    request = {"artifacts": [artifact], "threads": 1, "rounds": rounds, "warmup": warmup}
+    runner = agent_runtimes.open_runner(artifact, str(path.parent), 1)
+    batch = np.zeros((1, *runner.input_shape), np.float32)
+    return agent_operators.time_kernels(
+        request, str(path.parent), batch, lambda: None, lambda _: None
+    )
+
+
+def test_artifacts_and_requests_that_cannot_be_profiled_are_errors(portable_pte, int8_pte):
+    with pytest.raises(ArtifactError, match="no operator that can be timed"):
         profile(portable_pte, runs=2)
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match="0 runs and 1 threads"):
         profile(int8_pte, runs=0)
-
-
-def test_activations_that_no_program_could_take_are_told(tmp_path):
-    """Half precision, which XNNPACK computes and the wheels' Python cannot time here."""
-    with quietly():
-        from mobiledeploy.export import executorch as to_executorch
-
-    module = torch.nn.Conv2d(3, 4, 3).half().eval()
-    program = torch.export.export(module, (torch.zeros(1, 3, 8, 8, dtype=torch.half),))
-    path = tmp_path / "half.pte"
-    path.write_bytes(to_executorch.encode(program, {}))
-    with pytest.raises(ArtifactError, match=r"datatype 2; .* float32"):
-        list(single_operators(path))
+    bare = f"exec:{sys.executable} -S"  # no site-packages
+    with open_device(bare) as device, pytest.raises(RuntimeFailedError, match="executorch"):
+        profile(int8_pte, device=device)
 
 
 TWO = Profile(
     artifact="folder/net.pte",
     runtime="executorch 1",
+    device="local (A chip, aarch64)",
     method="alone",
     threads=1,
     whole_us=9.0,
@@ -146,8 +174,8 @@ TWO = Profile(
 )
 
 
-def test_a_trace_lays_operators_end_to_end_and_artifacts_apart():
-    document = to_chrome_trace([TWO, replace(TWO, artifact="other.onnx")])
+def test_a_trace_has_a_process_per_artifact_with_consecutive_operators():
+    document = to_chrome_trace([TWO, TWO.model_copy(update={"artifact": "other.onnx"})])
     events = document["traceEvents"]
     spans = [(e["pid"], e["name"], e["ts"], e["dur"]) for e in events if e["ph"] == "X"]
     one = [("a", 0.0, 3.0), ("b", 3.0, 1.0), ("c", 4.0, 4.0)]
@@ -157,22 +185,40 @@ def test_a_trace_lays_operators_end_to_end_and_artifacts_apart():
 
 
 def test_kinds_are_summed_and_sorted():
-    assert [(k.kind, k.count, k.total_us, k.share) for k in TWO.by_kind()] == [
+    assert [(k.kind, k.count, k.total_us, k.share) for k in TWO.by_kind] == [
         ("Conv", 2, 7.0, 7 / 8),
         ("Add", 1, 1.0, 1 / 8),
     ]
 
 
-def test_the_command_prints_tables_and_writes_both_documents(int8_onnx, tmp_path, capsys):
+def test_operators_that_take_no_time_have_a_share_of_zero():
+    idle = TWO.model_copy(
+        update={"operators": (OperatorTime(name="a", kind="Conv", median_us=0.0),)}
+    )
+    assert [kind.share for kind in idle.by_kind] == [0]
+
+
+def test_the_json_schema_is_current_and_describes_the_document(repository, request):
+    path = repository / "mobiledeploy" / "bench" / "profile.schema.json"
+    if request.config.getoption("--regen"):
+        path.write_text(schema_text(ProfileDocument))
+    assert path.read_text() == schema_text(ProfileDocument)
+    document = ProfileDocument(profiles=(TWO,)).model_dump(mode="json")
+    jsonschema.validate(document, json.loads(path.read_text()))
+    assert (document["schema"], document["kind"]) == (2, "mobiledeploy.profile")
+
+
+@pytest.mark.parametrize("device", ["local", HERE])
+def test_the_command_prints_tables_and_writes_both_documents(device, int8_onnx, tmp_path, capsys):
     result, trace = tmp_path / "profile.json", tmp_path / "trace.json"
-    arguments = ["bench", str(int8_onnx), "--profile", "--runs", "3"]
-    with pytest.raises(SystemExit) as stopped:
-        main([*arguments, "--json", str(result), "--trace", str(trace)])
-    assert not stopped.value.code
-    shown = capsys.readouterr().err
-    assert "QLinearConv" in shown
-    assert "%" in shown
+    command = ["bench", str(int8_onnx), "--profile", "--runs", "3", "--device", device]
+    assert _run([*command, "--json", str(result), "--trace", str(trace)]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.startswith("int8.onnx\nonnxruntime ")
+    assert "QLinearConv" in captured.out
+    assert "%" in captured.out
     (entry,) = json.loads(result.read_text())["profiles"]
+    assert entry["device"].startswith(f"{device} (")
     assert len(entry["operators"]) == sum(kind["count"] for kind in entry["by_kind"])
     spans = [e for e in json.loads(trace.read_text())["traceEvents"] if e["ph"] == "X"]
     assert len(spans) == len(entry["operators"])
@@ -185,7 +231,7 @@ def test_the_command_prints_tables_and_writes_both_documents(int8_onnx, tmp_path
         (["--trace", "t.json", "--baseline", "b.json", "--warmup", "10"], "--warmup, --baseline"),
     ],
 )
-def test_the_command_leaves_no_option_out_of_account(
+def test_options_that_do_not_apply_to_a_profile_are_refused(
     int8_onnx, options, named, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
@@ -197,18 +243,18 @@ def test_the_command_leaves_no_option_out_of_account(
 
 
 @pytest.mark.parametrize("option", ["--json", "--trace"])
-def test_a_document_that_cannot_be_written_is_told_before_anything_is_timed(
+def test_an_unwritable_document_is_an_error_before_anything_is_timed(
     int8_onnx, option, tmp_path, capsys
 ):
     with pytest.raises(SystemExit) as stopped:
         main(["bench", str(int8_onnx), "--profile", "--runs", "3", option, str(tmp_path)])
     assert stopped.value.code == 4
-    told = capsys.readouterr().err
-    assert f"Could not write {tmp_path}: it is a folder." in " ".join(told.split())
-    assert "QLinearConv" not in told
+    captured = capsys.readouterr()
+    assert f"Could not write {tmp_path}: it is a folder." in " ".join(captured.err.split())
+    assert captured.out == ""
 
 
-def test_the_command_writes_two_documents_to_two_files(int8_onnx, tmp_path, capsys):
+def test_two_documents_need_two_files(int8_onnx, tmp_path, capsys):
     both = str(tmp_path / "both.json")
     with pytest.raises(SystemExit) as stopped:
         main(["bench", str(int8_onnx), "--trace", both, "--json", both])
