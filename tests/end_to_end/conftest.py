@@ -1,4 +1,4 @@
-"""One exported pair, made by the installed command, that all tests here look at."""
+"""One exported pair, made by the installed command, that all tests here share."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from tiny import NAME, NETWORK
 
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with eight smooth images in `pictures`."""
+    """A folder with eight smooth images in its subfolder `pictures`."""
     folder = tmp_path_factory.mktemp("workplace")
     (folder / "pictures").mkdir()
     generator = np.random.default_rng(0)
@@ -38,7 +38,7 @@ def export(mobiledeploy, workplace):
 
 @pytest.fixture(scope="session")
 def exported(export):
-    """The finished command."""
+    """The command that exported the pair."""
     done = export("first")
     assert done.returncode == 0, done.stderr
     return done
@@ -51,14 +51,14 @@ def document(exported) -> dict:
 
 @pytest.fixture(scope="session")
 def pair(exported, workplace: Path) -> tuple[Path, Path]:
-    """The `.pte` and the `.onnx`; not to be written to."""
+    """The `.pte` and the `.onnx`. Tests must not change them."""
     assert exported.returncode == 0
     return workplace / "first" / f"{NAME}-int8.pte", workplace / "first" / f"{NAME}-int8.onnx"
 
 
 @pytest.fixture
 def copied(pair, tmp_path: Path):
-    """Copies of the `.onnx` and its manifest, to damage."""
+    """A copy of the `.onnx` and its manifest, which a test may damage."""
     artifact = tmp_path / pair[1].name
     for suffix in ("", ".json"):
         source = pair[1].with_name(pair[1].name + suffix)
@@ -68,7 +68,7 @@ def copied(pair, tmp_path: Path):
 
 @pytest.fixture(scope="session")
 def exported_trained(mobiledeploy, shared: Path, tmp_path_factory) -> tuple[Path, Path]:
-    """A trained V1 as int8 `.onnx`, and labelled images that it has not seen."""
+    """A trained V1 as int8 `.onnx`, and labelled images that were not used for calibration."""
     folder = tmp_path_factory.mktemp("trained")
     cifar = shared / "data" / "cifar10"
     checkpoint = shared / "checkpoints" / "mobilenet_v1_0.5_cifar10.safetensors"

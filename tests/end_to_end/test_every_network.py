@@ -1,6 +1,6 @@
-"""Every family at its published sizes, and checkpoints of every dialect, to both formats.
+"""Every family at its published sizes, and checkpoints of every dialect, in both formats.
 
-Run by `pytest -m slow`: about twenty minutes on two cores.
+Run by `pytest -m slow`, in about twenty minutes on two cores.
 """
 
 import json
@@ -35,8 +35,8 @@ CHECKPOINTS = {
 }
 
 
-def climbed(model, precision, out):
-    """Deploy to both formats; return the rungs of the artifacts by name."""
+def deployed_rungs(model, precision, out):
+    """Deploy to both formats; return the artifacts' rungs of the parity ladder, by name."""
     images = load_images(model, None, IMAGES)
     calibration = images if precision == "int8" else None
     done = deploy(model, formats=("onnx", "pte"), calibration=calibration, out=out)
@@ -44,15 +44,15 @@ def climbed(model, precision, out):
 
 
 def check_exactness(rungs, classes):
-    """Demand equal logits: what int8 costs is not judged, for nothing here has learnt anything."""
+    """Check that logits are equal. Random weights have no accuracy that int8 could cost."""
     pairs = (("onnx", "integers"), ("pte", "integers"), ("pte", "onnx"))
     compared = [rungs[name].against(reference).metrics for name, reference in pairs]
     assert [each["logits"] for each in compared] == 3 * [IMAGES * classes]
     assert [each["differing_logits"] for each in compared] == [0, 0, 0]
 
 
-def looks_at_its_input(model):
-    """Return whether the logits of any two images differ: equality of constants proves nothing."""
+def depends_on_its_input(model):
+    """Return whether the logits of any two images differ; equal constants would prove nothing."""
     images = load_images(model, None, IMAGES).images
     with torch.no_grad():
         logits = model.module(torch.from_numpy(images)).numpy()
@@ -65,12 +65,10 @@ def looks_at_its_input(model):
     ("family", "width"),
     [(family, width) for family in FAMILIES for width in (SMALLEST[family], 1.0)],
 )
-def test_a_family_exports_to_both_formats_with_parity(
-    family, width, resolution, precision, tmp_path
-):
+def test_a_family_has_parity_in_both_formats(family, width, resolution, precision, tmp_path):
     model = build(family, weights="random", width=width, resolution=resolution)
-    assert looks_at_its_input(model)
-    rungs = climbed(model, precision, tmp_path)
+    assert depends_on_its_input(model)
+    rungs = deployed_rungs(model, precision, tmp_path)
     if precision == "int8":
         check_exactness(rungs, 1000)
     else:
@@ -80,11 +78,11 @@ def test_a_family_exports_to_both_formats_with_parity(
 
 
 @pytest.mark.parametrize("name", CHECKPOINTS)
-def test_checkpoints_of_every_dialect_become_int8_in_both_formats(name, tmp_path):
+def test_a_checkpoint_of_every_dialect_has_parity_in_both_formats(name, tmp_path):
     golden = json.loads((GOLDEN / f"{name}.json").read_text())
     shapes = {key: tuple(shape) for key, shape in golden["shapes"].items()}
     path = tmp_path / f"{Path(name).name.split('-', 1)[1]}.pth"
     torch.save(golden_state(shapes, 7), path)
     model = build(CHECKPOINTS[name], weights=str(path), resolution=64)
-    assert looks_at_its_input(model)
-    check_exactness(climbed(model, "int8", tmp_path), 10)
+    assert depends_on_its_input(model)
+    check_exactness(deployed_rungs(model, "int8", tmp_path), 10)

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import planted
 import pytest
-from test_parity_and_exit_codes import refused
+from refusals import refused
 
 from mobiledeploy.utils.files import sha256_of
 

@@ -1,4 +1,4 @@
-"""Exit codes: 0 ok, 1 a gate said no, 2 usage, 3 could not be loaded, 4 a runtime or a device."""
+"""Exit codes: 0 ok, 1 a gate failed, 2 usage, 3 could not be loaded, 4 a runtime or a device."""
 
 import json
 import os
@@ -6,17 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from refusals import refused
 from tiny import CONFIG, NETWORK
-
-
-def refused(done, code: int, *said: str) -> None:
-    """Check that the command refused as documented: code, message, remedy, no traceback."""
-    assert done.returncode == code, done.stderr
-    for words in said:
-        assert words in " ".join(done.stderr.split())
-    assert "Traceback" not in done.stderr
-    assert "Unexpected" not in done.stderr
-    assert done.stdout == ""
 
 
 def test_parity_of_the_exported_pair_holds(mobiledeploy, pair, workplace: Path):
@@ -34,11 +25,11 @@ def test_parity_of_the_exported_pair_holds(mobiledeploy, pair, workplace: Path):
         exact = next(c for c in rung["comparisons"] if c["reference"] == "integers")
         assert exact["metrics"]["differing_logits"] == 0
         assert exact["limits"] == {"max_differing_logits": 0}
-    assert "Parity holds." in done.stderr
+    assert "Parity holds." in done.stderr  # stdout belongs to the document
 
 
-def test_an_sqnr_that_nothing_reaches_says_no(mobiledeploy, tmp_path: Path, workplace: Path):
-    """Random weights have no accuracy to lose and are not judged: a checkpoint's are."""
+def test_an_sqnr_out_of_reach_fails_the_gate(mobiledeploy, tmp_path: Path, workplace: Path):
+    """SQNR is checked for a checkpoint only: random weights have no accuracy to lose."""
     checkpoint = tmp_path / "own.pth"
     trained_checkpoint(checkpoint)
     options = (*NETWORK, "--calib-data", "pictures", "--format", "onnx")
@@ -51,7 +42,9 @@ def test_an_sqnr_that_nothing_reaches_says_no(mobiledeploy, tmp_path: Path, work
     artifact = json.loads(made.stdout)["artifacts"][0]["path"]
     done = mobiledeploy("parity", artifact, "--min-sqnr", 99, cwd=workplace)
     refused(done, 1, "Parity failed at the rung 'integers'", "sqnr_db", "expected at least 99")
-    # where it was made, and seen from elsewhere: the manifest tells from its own folder too
+    assert "Parity FAILED" in done.stdout
+    assert done.stderr.splitlines()[-2].startswith("Error: ")
+    # paths in a manifest are found from the folder of the export and from any other
     undemanding = ("--min-sqnr", 0, "--min-agreement", 0)
     assert mobiledeploy("parity", artifact, *undemanding, cwd=workplace).returncode == 0
     elsewhere = mobiledeploy("parity", workplace / artifact, *undemanding, cwd=tmp_path)
@@ -59,7 +52,7 @@ def test_an_sqnr_that_nothing_reaches_says_no(mobiledeploy, tmp_path: Path, work
 
 
 def trained_checkpoint(path: Path) -> None:
-    """Save the small network as its owner would; what it has learnt does not matter here."""
+    """Save the tiny network as a checkpoint. It is not trained, which does not matter here."""
     import torch
 
     from mobiledeploy import build
@@ -69,20 +62,20 @@ def trained_checkpoint(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["v9"], "There is no model 'v9'"),
         (["v2", "--bogus"], "No such option"),
         (["v2", "--format", "tflite"], "tflite"),
         (["v2", "--width", "-1"], "width is -1.0"),
         (["v2", "--weights", "random", "--calib-data", "pictures"], "--calib-data"),
-        (["v2", "--weights", "random", "--ptq", "best"], "are for --int8"),
+        (["v2", "--weights", "random", "--ptq", "best"], "need --int8"),
         (["v2", "--int8", "--weights", "random", "--ptq", "good"], "'good'"),
         (["v2", "--weights", "random", "--mean", "a,b,c"], "--mean is 'a,b,c'"),
     ],
 )
-def test_usage_errors_exit_with_2(mobiledeploy, workplace: Path, arguments, said):
-    refused(mobiledeploy("export", *arguments, cwd=workplace), 2, said)
+def test_usage_errors_exit_with_2(mobiledeploy, workplace: Path, arguments, message):
+    refused(mobiledeploy("export", *arguments, cwd=workplace), 2, message)
 
 
 def test_a_checkpoint_that_is_missing_or_truncated(mobiledeploy, tmp_path: Path):
@@ -99,7 +92,7 @@ def test_a_folder_without_images(mobiledeploy, tmp_path: Path):
     refused(mobiledeploy(*arguments, cwd=tmp_path), 3, "nothing")
 
 
-def test_no_network_and_no_cache_names_the_ways_out(mobiledeploy, tmp_path: Path):
+def test_without_network_and_cache_the_alternatives_are_named(mobiledeploy, tmp_path: Path):
     done = mobiledeploy("export", "v2", "--int8", cwd=tmp_path)
     refused(done, 3, "MOBILEDEPLOY_CACHE", "--weights PATH", "--weights random")
     assert not (tmp_path / "exports").exists()
@@ -127,7 +120,7 @@ def test_an_out_folder_that_is_a_file(mobiledeploy, workplace: Path, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("options", "code", "said"),
+    ("options", "code", "message"),
     [
         (["--device", "toaster"], 2, "There is no device 'toaster'"),
         (["--device", "exec:false"], 4, "exec:false"),
@@ -137,17 +130,17 @@ def test_an_out_folder_that_is_a_file(mobiledeploy, workplace: Path, tmp_path: P
     ],
     ids=["no-device", "broken-device", "unwritable", "no-baseline", "other-baseline"],
 )
-def test_parity_tells_what_it_cannot_use_before_the_work(
-    mobiledeploy, pair, workplace: Path, options, code: int, said: str
+def test_parity_refuses_options_before_the_work(
+    mobiledeploy, pair, workplace: Path, options, code: int, message: str
 ):
     (workplace / "occupied").write_text("mine")
     (workplace / "other.json").write_text("{}")
     done = mobiledeploy("parity", pair[1], *options, cwd=workplace)
-    refused(done, code, said)
-    assert "Folding BatchNorm" not in done.stderr  # nothing was rebuilt for nothing
+    refused(done, code, message)
+    assert "Folding BatchNorm" not in done.stderr
 
 
-def test_results_know_what_int8_has_cost(pair, mobiledeploy, workplace):
+def test_compare_shows_the_accuracy_that_the_manifests_record(pair, mobiledeploy, workplace):
     done = mobiledeploy("bench", *pair, "--runs", 3, "--json", "bench.json", cwd=workplace)
     assert done.returncode == 0, done.stderr
     done = mobiledeploy("compare", "bench.json", "--json", cwd=workplace)

@@ -1,4 +1,4 @@
-"""The network that these tests export, and its artifacts' name."""
+"""The network that these tests export, and the stem of its artifacts' names."""
 
 from pathlib import Path
 
