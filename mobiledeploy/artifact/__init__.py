@@ -1,1 +1,1 @@
-"""The files that are written: artifacts, manifests, metadata."""
+"""Artifacts, their manifests and their metadata."""

@@ -1,4 +1,4 @@
-"""How much of a network is computed in int8, counted from what an artifact holds."""
+"""How much of a network computes in int8, counted from an artifact."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ class FloatIsland:
     """An operator that computes in float.
 
     Attributes:
-        name: As the artifact or its runtime calls it.
+        name: Its name in the artifact or its runtime.
         operator: Its kind.
-        elements: Activations that it writes, for one image.
-        macs: Multiply-accumulates, for one image.
+        elements: Number of activations that it writes for one image.
+        macs: Number of multiply-accumulates for one image.
     """
 
     name: str
@@ -26,18 +26,18 @@ class FloatIsland:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coverage:
-    """What a network computes for one image, and how much of that in int8.
+    """The work of a network for one image, and how much of it is int8.
 
-    An operator computes if it is neither a conversion (quantize, dequantize, cast) nor a layout
-    (transpose, reshape, pad): these make no activation of their own and count on neither side.
+    Conversions (quantize, dequantize, cast) and changes of layout (transpose, reshape, pad) compute
+    no activation of their own and are not counted.
 
     Attributes:
         counted_in: The graph that was counted: a runtime with its version, or a delegate.
         macs: Multiply-accumulates of convolutions and matrix products.
-        int8_macs: Those of them whose activations are 8-bit integers.
+        int8_macs: Multiply-accumulates with 8-bit activations.
         elements: Activations that operators write.
-        int8_elements: Those of them that are 8-bit integers.
-        float_islands: Every operator that writes anything else, in order.
+        int8_elements: Activations that are 8-bit integers.
+        float_islands: The operators that write anything but 8-bit integers, in order.
     """
 
     counted_in: str
@@ -49,16 +49,16 @@ class Coverage:
 
     @property
     def macs_share(self) -> float:
-        """Return the share of multiply-accumulates in int8; 0 where there are none."""
+        """Return the share of multiply-accumulates in int8; 0 if there are none."""
         return self.int8_macs / self.macs if self.macs else 0.0
 
     @property
     def elements_share(self) -> float:
-        """Return the share of activations in int8; 0 where there are none."""
+        """Return the share of activations in int8; 0 if there are none."""
         return self.int8_elements / self.elements if self.elements else 0.0
 
     def document(self) -> dict[str, object]:
-        """Return what manifests and `--json` say."""
+        """Return the JSON object that manifests and `--json` contain."""
         return {
             "counted_in": self.counted_in,
             "macs": self.macs,
@@ -78,17 +78,18 @@ def require_int8(name: str, coverage: Coverage | None, least: float) -> None:
     """Raise unless both shares reach `least`.
 
     Args:
-        name: Of the artifact.
-        coverage: None where it could not be counted, which does not pass.
-        least: 0 to 1.
+        name: Name of the artifact.
+        coverage: The coverage; None, if it could not be counted, does not pass.
+        least: The least share, 0 to 1.
 
     Raises:
-        GateError: a share is too small, or nothing was counted; the message names the operators.
+        GateError: a share is too small, or nothing was counted. The message names the largest
+            operators that compute in float.
     """
     if coverage is None or not coverage.elements:
         raise GateError(
             f"{name}: its int8 coverage could not be counted; expected at least {least:.1%}.",
-            remedy="Only ONNX and XNNPACK delegates can be counted.",
+            remedy="Coverage can only be counted in ONNX files and in XNNPACK delegates.",
         )
     if min(coverage.macs_share, coverage.elements_share) >= least:
         return
@@ -99,5 +100,5 @@ def require_int8(name: str, coverage: Coverage | None, least: float) -> None:
         f"{name} computes {coverage.macs_share:.1%} of its multiply-accumulates and"
         f" {coverage.elements_share:.1%} of its activations in int8; expected {least:.1%} of each."
         f" In float: {named}{more}.",
-        remedy="`mobiledeploy inspect ARTIFACT` lists what is computed in float.",
+        remedy="`mobiledeploy inspect ARTIFACT` lists all operators that compute in float.",
     )

@@ -1,7 +1,7 @@
-"""Read flatbuffers by the schemas that ExecuTorch ships, through its own flatc.
+"""Read flatbuffers by the schemas that ExecuTorch ships, with ExecuTorch's own flatc.
 
-flatc could print JSON, but prints floats with six decimals: a scale of 1.9e-7 would read 0. So it
-generates Python instead, which reads every bit.
+flatc can print JSON, but with six decimals: a scale of 1.9e-7 would read 0. Its generated Python
+classes return exact values.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from typing import Any, TypeAlias
 
 from mobiledeploy.errors import RuntimeFailedError
 
-# Objects of classes that flatc generates have no static types.
+# An object of a class that flatc generates; it has no static type.
 Generated: TypeAlias = Any
 
 _FLATC = "data/bin/flatc"
+_REMEDY = "Install executorch again. `mobiledeploy doctor` shows the version that is needed."
 
 
 @cache
 def bindings(schema: str) -> ModuleType:
-    """Return the classes that read a schema, as flatc's object API generates them.
+    """Return the module of classes that flatc generates for a schema (object API).
 
     Args:
-        schema: Path of the `.fbs` within the executorch package.
+        schema: Path of the `.fbs` inside the executorch package.
 
     Raises:
-        RuntimeFailedError: the installed executorch lacks the schema or a flatc that runs.
+        RuntimeFailedError: the installed executorch has no such schema, or its flatc does not run.
     """
     package = _executorch()
     with tempfile.TemporaryDirectory() as folder:
@@ -45,24 +46,25 @@ def bindings(schema: str) -> ModuleType:
         except (OSError, ValueError, subprocess.CalledProcessError) as error:
             raise RuntimeFailedError(
                 f"flatc could not read {schema} of the installed executorch: {error}.",
-                remedy="Install executorch anew; `mobiledeploy doctor` says which version.",
+                remedy=_REMEDY,
             ) from error
-        module = _imported(generated)
-    _mend_union_names(module)
+        module = _import_file(generated)
+    _fix_union_names(module)
     return module
 
 
 def _executorch() -> Path:
-    """Return where executorch is installed, without importing it (which takes seconds)."""
+    """Return the folder of executorch without importing it, which takes seconds."""
     spec = importlib.util.find_spec("executorch")
     if spec is None or not spec.submodule_search_locations:
         raise RuntimeFailedError(
-            "executorch is not installed.", remedy="Install it; see `mobiledeploy doctor`."
+            "executorch is not installed.",
+            remedy=_REMEDY,
         )
     return Path(next(iter(spec.submodule_search_locations)))
 
 
-def _imported(path: Path) -> ModuleType:
+def _import_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"mobiledeploy_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
@@ -71,8 +73,8 @@ def _imported(path: Path) -> ModuleType:
     return module
 
 
-def _mend_union_names(module: ModuleType) -> None:
-    """Give unions such as XNodeUnion the creator that flatc 24 spells XnodeUnionCreator."""
+def _fix_union_names(module: ModuleType) -> None:
+    """Add XNodeUnionCreator for unions whose creator flatc 24 spells XnodeUnionCreator."""
     names = {name.lower(): name for name in vars(module)}
     for union in list(vars(module)):
         creator = names.get(f"{union}Creator".lower())

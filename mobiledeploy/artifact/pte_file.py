@@ -1,11 +1,10 @@
-"""Check a `.pte` before the C++ runtime sees it.
+"""Check a `.pte` before the C++ runtime loads it.
 
-ExecuTorch rejects most damaged files with an error code. But where it quotes unprintable bytes
-from the file in its log, pybind11 fails to decode them and the whole process is aborted
-(``terminate called after throwing ... UnicodeDecodeError``). It quotes the program's file
-identifier, that of an XNNPACK network within it, and the names of constants that it cannot find;
-all three are checked here. What remains is rot within an XNNPACK graph that keeps its structure:
-only a checksum finds that.
+ExecuTorch rejects most damaged files with an error code. But if its log quotes unprintable bytes of
+the file, pybind11 cannot decode them and the process is aborted (``terminate called after throwing
+... UnicodeDecodeError``). It quotes the file identifier of the program, that of each XNNPACK
+network, and the names of constants that it cannot find. This module checks all three. It does not
+find damage inside an XNNPACK graph whose structure is intact; only a checksum does.
 
 Layout: ``executorch/schema/program.fbs``, ``executorch/schema/extended_header.h`` and
 ``executorch/backends/xnnpack/runtime/XNNHeader.h``.
@@ -41,7 +40,7 @@ _XNN_HEADER = struct.Struct("<4x4sHIIIQ")
 _XNN_HEADER_MAGIC = b"XH00"
 _XNN_IDENTIFIERS = (b"XN00", b"XN01")
 _IN_SEGMENT = 1
-_REMEDY = "Export the model again, or copy the file again: it is damaged, or not a .pte."
+_REMEDY = "Export the model again, or copy the file again."
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +50,7 @@ class Delegate:
     Attributes:
         method: The method that calls it.
         backend: The backend's id, for example "XnnpackBackend".
-        payload: What the backend was given, as it stands in the file.
+        payload: The backend's data in the file.
     """
 
     method: str
@@ -61,12 +60,12 @@ class Delegate:
 
 @dataclass(frozen=True, slots=True)
 class PteContents:
-    """The parts of a `.pte` that are of interest here.
+    """The parts of a `.pte` that are read here.
 
     Attributes:
         data: The whole file; its root table is the Program of program.fbs.
-        segments_at: Where the segments begin that the Program's offsets count from.
-        delegates: Of all methods, in order.
+        segments_at: Offset of the segments, which the offsets in the Program are relative to.
+        delegates: The delegates of all methods, in order.
         named_data: Names of the constants that delegates share, in order.
     """
 
@@ -78,12 +77,12 @@ class PteContents:
 
 @dataclass(frozen=True, slots=True)
 class XnnpackBlob:
-    """An XNNPACK delegate's payload.
+    """The payload of an XNNPACK delegate.
 
     Attributes:
         graph: A flatbuffer, see executorch/backends/xnnpack/serialization/schema.fbs.
-        constants: What the graph refers to by offset.
-        constant_names: What the graph refers to by name, in the program's named data.
+        constants: The constants that the graph refers to by offset.
+        constant_names: The constants that the graph refers to by name, in the program's named data.
     """
 
     graph: memoryview
@@ -94,12 +93,12 @@ class XnnpackBlob:
 def decode_description(
     path: Path, metadata: bytes, labels: bytes
 ) -> tuple[dict[str, object], tuple[str, ...]]:
-    """Decode what our exporters put into constant methods; both may be empty.
+    """Decode the metadata and the labels that mobiledeploy's exporter writes; both may be empty.
 
     Args:
-        path: For error messages.
-        metadata: What `METADATA_METHOD` returns: a JSON document.
-        labels: What `LABELS_METHOD` returns: class names, one a line, compressed with zlib.
+        path: The artifact, for error messages.
+        metadata: The result of `METADATA_METHOD`: a JSON document.
+        labels: The result of `LABELS_METHOD`: class names, one per line, compressed with zlib.
 
     Raises:
         ArtifactError: they are damaged.
@@ -110,10 +109,10 @@ def decode_description(
 
 
 def check_pte(path: Path) -> None:
-    """Raise unless `path` is a whole `.pte` whose delegates carry the identifiers they should.
+    """Raise unless `path` is a complete `.pte` whose delegates have the expected identifiers.
 
     Raises:
-        ArtifactError: the file cannot be read, is empty, truncated, or something else.
+        ArtifactError: the file cannot be read, is empty or truncated, or is not a `.pte`.
     """
     contents = read_pte(path)
     for delegate in contents.delegates:
@@ -122,17 +121,17 @@ def check_pte(path: Path) -> None:
             missing = set(blob.constant_names).difference(contents.named_data)
             if missing:
                 raise ArtifactError(
-                    f"{path}: the XNNPACK network within it refers to constants that the program "
+                    f"{path}: its XNNPACK network refers to constants that the program "
                     f"does not have: {sorted(missing)}.",
                     remedy=_REMEDY,
                 )
 
 
 def read_pte(path: Path) -> PteContents:
-    """Return what a `.pte` holds.
+    """Read the delegates and the named data of a `.pte`.
 
     Raises:
-        ArtifactError: as `check_pte`.
+        ArtifactError: the file cannot be read, is empty or truncated, or is not a `.pte`.
     """
     data = _read(path)
     if data[4:8] != _PROGRAM_IDENTIFIER:
@@ -153,10 +152,10 @@ def read_pte(path: Path) -> PteContents:
 
 
 def _segments_at(path: Path, data: memoryview) -> int:
-    """Return where segments begin; 0 in a program that has none and therefore no extended header.
+    """Return the offset of the segments; 0 for a program without segments and extended header.
 
     Raises:
-        ArtifactError: the file is shorter than its header says.
+        ArtifactError: the file is shorter than its header claims.
     """
     if len(data) < 8 + _HEADER.size:
         raise _truncated(path, 8 + _HEADER.size, len(data))
@@ -170,10 +169,10 @@ def _segments_at(path: Path, data: memoryview) -> int:
 
 
 def split_xnnpack_payload(path: Path, payload: memoryview) -> XnnpackBlob:
-    """Split what the XNNPACK backend was given into graph and constants.
+    """Split the payload of an XNNPACK delegate into graph and constants.
 
     Raises:
-        ArtifactError: it does not have the header, the identifier or the length that it should.
+        ArtifactError: its header, its identifier or its length is wrong.
     """
     if len(payload) < _XNN_HEADER.size:
         raise _truncated(path, _XNN_HEADER.size, len(payload))
@@ -181,7 +180,7 @@ def split_xnnpack_payload(path: Path, payload: memoryview) -> XnnpackBlob:
     graph = payload[graph_at : graph_at + graph_size]
     if magic != _XNN_HEADER_MAGIC or bytes(graph[4:8]) not in _XNN_IDENTIFIERS:
         raise ArtifactError(
-            f"{path}: the XNNPACK network within it is marked {magic!r} and "
+            f"{path}: its XNNPACK network has the identifiers {magic!r} and "
             f"{bytes(graph[4:8])!r}, expected {_XNN_HEADER_MAGIC!r} and one of {_XNN_IDENTIFIERS}.",
             remedy=_REMEDY,
         )
@@ -195,21 +194,21 @@ def split_xnnpack_payload(path: Path, payload: memoryview) -> XnnpackBlob:
 
 @contextmanager
 def structure_errors_explained(path: Path) -> Iterator[None]:
-    """Translate what walking a broken flatbuffer raises: it leads anywhere.
+    """Translate the errors of reading a damaged flatbuffer, whose offsets may point anywhere.
 
     Raises:
-        ArtifactError: in place of what was raised.
+        ArtifactError: a read failed.
     """
     try:
         yield
     except (struct.error, IndexError, ValueError, TypeError, AttributeError) as error:
         raise ArtifactError(
-            f"{path}: the program's structure is broken ({error}).", remedy=_REMEDY
+            f"{path}: the structure of the program is damaged ({error}).", remedy=_REMEDY
         ) from error
 
 
 def _read(path: Path) -> memoryview:
-    """Map the file, so that only what is looked at is read: it may hold many weights."""
+    """Map the file into memory, so that its weights are not read."""
     try:
         with path.open("rb") as handle:
             if path.stat().st_size == 0:
@@ -221,7 +220,7 @@ def _read(path: Path) -> memoryview:
 
 def _truncated(path: Path, expected: int, found: int) -> ArtifactError:
     return ArtifactError(
-        f"{path} is truncated: {found} bytes where at least {expected} were expected.",
+        f"{path} is truncated: {found} bytes, expected at least {expected}.",
         remedy=_REMEDY,
     )
 
@@ -249,13 +248,13 @@ def _root(data: memoryview) -> Table:
 
 
 def _field(table: Table, number: int) -> int:
-    """Return where field `number` of a flatbuffer table stands, or 0 where it is absent."""
+    """Return the position of field `number` of a flatbuffer table, or 0 if it is absent."""
     offset = table.Offset(4 + 2 * number)
     return table.Pos + offset if offset else 0
 
 
 def _number(table: Table, field: int, format_: str) -> int:
-    """Return an integer field, in the notation of `struct`; its default here is always 0."""
+    """Return an integer field in the notation of `struct`; the default of all fields here is 0."""
     at = _field(table, field)
     return int(struct.unpack_from(format_, table.Bytes, at)[0]) if at else 0
 
@@ -273,14 +272,14 @@ def _string(table: Table, field: int) -> str:
 
 
 def _vector(table: Table, field: int, item_bytes: int) -> tuple[int, int]:
-    """Return where the items of a vector begin, and how many there are."""
+    """Return the position of the first item of a vector and the number of items."""
     at = _field(table, field)
     if not at:
         return 0, 0
     count = table.VectorLen(at - table.Pos)
     start = table.Vector(at - table.Pos)
     if start + count * item_bytes > len(table.Bytes):
-        raise ValueError(f"a vector of {count} items goes beyond the end")
+        raise ValueError(f"a vector of {count} items exceeds the file")
     return start, count
 
 

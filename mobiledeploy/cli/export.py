@@ -264,6 +264,7 @@ def _document(deployment: Deployment) -> dict[str, Any]:
             asdict(artifact)
             | {
                 "manifest": str(manifest),
+                "spec": dict(deployment.model.info.source),
                 "coverage": artifact.coverage.document() if artifact.coverage else None,
             }
             for artifact, manifest in zip(deployment.artifacts, deployment.manifests, strict=True)

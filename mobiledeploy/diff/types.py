@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import computed_field
+from pydantic import ConfigDict, computed_field
 
 from mobiledeploy.artifact.artifact import Format
 from mobiledeploy.network import Encoding
@@ -198,6 +198,9 @@ class OutputsDiff(JsonModel):
         correct: Which predicts the label; None without labels.
         both_correct: Number of images on which both predict the label; None without labels.
     """
+
+    # pydantic's setting would require all keys of `Metrics` in the JSON schema as well
+    model_config = ConfigDict(json_schema_serialization_defaults_required=False)
 
     count: int
     source: str

@@ -1,1 +1,1 @@
-"""Say what an artifact holds, whoever made it, without running it."""
+"""Read what an artifact contains without running it on images, whatever exported it."""

@@ -1,4 +1,4 @@
-"""From the operators of a graph to its int8 coverage; the rules are in `types.Coverage`."""
+"""Count int8 coverage from the operators of a graph; `artifact.coverage` has the rules."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorWork:
-    """What one computing operator does for one image.
+    """The work of one operator for one image.
 
     Attributes:
-        name: As the artifact or its runtime calls it.
+        name: Its name in the artifact or its runtime.
         operator: Its kind.
-        reads: Datatype of the activation that it reads first.
-        writes: Datatype of the activation that it writes.
-        elements: That it writes.
-        macs: 0 for all but convolutions and matrix products.
+        reads: Datatype of its first input.
+        writes: Datatype of its output.
+        elements: Number of elements of its output.
+        macs: Multiply-accumulates; 0 except for convolutions and matrix products.
     """
 
     name: str
@@ -34,7 +34,12 @@ class OperatorWork:
 
 
 def coverage_of(work: Iterable[OperatorWork], counted_in: str) -> Coverage:
-    """Count."""
+    """Return the sums over all operators.
+
+    Args:
+        work: The operators, without conversions and changes of layout.
+        counted_in: The graph that they come from.
+    """
     operators = tuple(work)
     islands = [o for o in operators if o.writes not in INT8]
     return Coverage(

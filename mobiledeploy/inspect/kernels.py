@@ -1,4 +1,4 @@
-"""What runs outside of a `.pte`'s delegates: ExecuTorch's own kernels, called one by one."""
+"""The kernels of a `.pte` that run outside its delegates: ExecuTorch's own, one by one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from mobiledeploy.artifact.flatbuffer import Generated
 
-# Which argument is the weight, and along which of its axes products are not summed up.
+# Position of the weight among the arguments, and its axis of outputs, which is not summed over.
 _WEIGHTS = {
     "aten::convolution": (1, 0),
     "aten::linear": (1, 0),
@@ -43,9 +43,9 @@ def instructions(plan: Generated) -> list[Generated]:
 
 
 def kernels(plan: Generated) -> Iterator[tuple[str, str]]:
-    """Yield the full name of each kernel that is called, with the datatype that it writes.
+    """Yield the full name of each kernel call and the datatype of its output.
 
-    The kernels are those of torch's out-variants: the last argument is what they write.
+    The kernels are torch's out-variants, whose last argument is the output.
     """
     for call in instructions(plan):
         if hasattr(call, "opIndex"):
@@ -55,7 +55,7 @@ def kernels(plan: Generated) -> Iterator[tuple[str, str]]:
 
 
 def kernel_work(plan: Generated) -> Iterator[OperatorWork]:
-    """Yield what each computing kernel does."""
+    """Yield the work of each kernel that computes."""
     for index, call in enumerate(instructions(plan)):
         if not hasattr(call, "opIndex"):
             continue
@@ -70,14 +70,14 @@ def kernel_work(plan: Generated) -> Iterator[OperatorWork]:
             reads=datatype_of(plan.values[call.args[0]].val),
             writes=datatype_of(written),
             elements=elements,
-            macs=elements * _terms(plan, call, name),
+            macs=elements * _products_per_element(plan, call, name),
         )
 
 
-def _terms(plan: Generated, call: Generated, name: str) -> int:
-    """Return how many products a kernel sums up per element."""
+def _products_per_element(plan: Generated, call: Generated, name: str) -> int:
+    """Return the number of products that a kernel sums per element."""
     if name not in _WEIGHTS:
         return 0
-    position, apart = _WEIGHTS[name]
+    position, output_axis = _WEIGHTS[name]
     shape = shape_of(plan.values[call.args[position]].val)
-    return math.prod(size for axis, size in enumerate(shape) if axis != apart)
+    return math.prod(size for axis, size in enumerate(shape) if axis != output_axis)

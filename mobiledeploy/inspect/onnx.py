@@ -1,4 +1,4 @@
-"""What an `.onnx` holds: the graph as stored, and as ONNX Runtime rewrites it on this machine."""
+"""Read an `.onnx`: the graph as stored, and as ONNX Runtime optimizes it on this machine."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from mobiledeploy.artifact.coverage import Coverage
     from mobiledeploy.runtimes.profiles import ProfiledOperator
 
-# Which operand is the weight: of convolutions (out, in / groups, ...), of matrix products (k, n)
+# Position of the weight among the inputs. Convolutions: (out, in / groups, ...); products: (k, n).
 _MATRIX_PRODUCTS = {
     "QGemm": 3,
     "QLinearMatMul": 3,
@@ -68,10 +68,10 @@ _NOT_COMPUTING = frozenset(
 
 
 def inspect_onnx(path: Path) -> ArtifactSummary:
-    """Return what an ONNX model holds.
+    """Return what an ONNX model contains.
 
     Raises:
-        ArtifactError: ONNX Runtime does not accept the file.
+        ArtifactError: ONNX Runtime rejects the file.
     """
     with tempfile.TemporaryDirectory() as folder:
         optimized_path = Path(folder) / "optimized.onnx"
@@ -96,7 +96,7 @@ def inspect_onnx(path: Path) -> ArtifactSummary:
         groups=(
             OperatorGroup(where="graph as stored", operators=_count(model)),
             OperatorGroup(
-                where=f"graph as ONNX Runtime {OnnxRuntimeRunner.version} runs it here",
+                where=f"graph as ONNX Runtime {OnnxRuntimeRunner.version} optimizes it here",
                 operators=_count(optimized),
             ),
         ),
@@ -114,13 +114,13 @@ def _read(path: Path) -> onnx.ModelProto:
         return onnx.load(path)
     except (DecodeError, OSError, ValueError, onnx.checker.ValidationError) as error:
         raise ArtifactError(
-            f"{path} is not an ONNX model: {error}.",
+            f"{path} is not a valid ONNX model: {error}.",
             remedy="Export the model again, or copy the file again.",
         ) from error
 
 
 def _coverage(path: Path, optimized: onnx.ModelProto) -> Coverage | None:
-    """Count what ONNX Runtime computes for one image: it is run once, to know types and shapes."""
+    """Return the int8 coverage in ONNX Runtime; one run reveals the types and shapes."""
     inputs = example_inputs(path, np.random.default_rng(0))
     if inputs is None:
         return None
@@ -134,7 +134,7 @@ def _coverage(path: Path, optimized: onnx.ModelProto) -> Coverage | None:
 
 
 def _work(operator: ProfiledOperator, weight: tuple[int, ...] | None) -> OperatorWork:
-    """Return what a node does; `weight` is the shape of what it multiplies by, if it does."""
+    """Return the work of a node; `weight` is the shape of its weight, if it has one."""
     datatype, shape = operator.writes[0]
     elements = math.prod(shape)
     macs = 0
@@ -190,11 +190,11 @@ def _count(model: onnx.ModelProto) -> tuple[OperatorCount, ...]:
 
 
 def _datatypes(model: onnx.ModelProto) -> dict[str, str]:
-    """Return the datatype of every tensor in the graph, as far as it can be known.
+    """Return the datatype of every tensor in the graph, as far as it is known.
 
-    ONNX's inference stops at ONNX Runtime's own operators. Those on quantized tensors (QLinearAdd,
-    QGemm) write the 8-bit type that they read, the others (FusedConv) the type of their first
-    input; so do the standard operators behind them that inference did not reach.
+    ONNX's type inference stops at ONNX Runtime's own operators. Those for quantized tensors
+    (QLinearAdd, QGemm) write the 8-bit type that they read. The others (FusedConv), and the
+    standard operators that inference did not reach, write the type of their first input.
     """
     graph = shape_inference.infer_shapes(model).graph
     datatypes = {tensor.name: _datatype(tensor.data_type) for tensor in graph.initializer}
@@ -212,7 +212,7 @@ def _datatypes(model: onnx.ModelProto) -> dict[str, str]:
 def _input_encoding(
     model: onnx.ModelProto, initializers: Mapping[str, TensorProto], name: str
 ) -> TensorEncoding | None:
-    """Return how the graph quantizes an input, where this is all that it does with it."""
+    """Return the encoding of an input whose only reader quantizes it."""
     readers = [node for node in model.graph.node if name in node.input]
     if len(readers) != 1 or readers[0].op_type != "QuantizeLinear":
         return None
@@ -222,7 +222,7 @@ def _input_encoding(
 def _output_encoding(
     model: onnx.ModelProto, initializers: Mapping[str, TensorProto], name: str
 ) -> TensorEncoding | None:
-    """Return how the graph dequantizes what becomes an output."""
+    """Return the encoding of an output that a DequantizeLinear writes."""
     writers = [node for node in model.graph.node if name in node.output]
     if len(writers) != 1 or writers[0].op_type != "DequantizeLinear":
         return None
@@ -232,7 +232,7 @@ def _output_encoding(
 def _encoding(
     node: onnx.NodeProto, initializers: Mapping[str, TensorProto]
 ) -> TensorEncoding | None:
-    """Return scale and zero-point of a (De)QuantizeLinear, if they are constant and per tensor."""
+    """Return the encoding of a (De)QuantizeLinear if it is constant and per tensor."""
     operands = [initializers.get(name) for name in node.input[1:3]]
     if len(operands) != 2 or None in operands:
         return None

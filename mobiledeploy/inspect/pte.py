@@ -1,4 +1,4 @@
-"""What a `.pte` holds: its delegates, what runs outside of them, and its constants.
+"""Read a `.pte`: its delegates, the kernels outside them, and its constants.
 
 See executorch/schema/program.fbs.
 """
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
     from mobiledeploy.artifact.coverage import Coverage
 
 _SCHEMA = "schema/program.fbs"
-_OUTSIDE = "outside of delegates, in ExecuTorch's own kernels"
+_OUTSIDE = "outside the delegates, in ExecuTorch's own kernels"
 
 
 def inspect_pte(path: Path) -> ArtifactSummary:
-    """Return what an ExecuTorch program holds.
+    """Return what an ExecuTorch program contains.
 
     Raises:
         ArtifactError: the file is damaged, or has no method "forward".
@@ -122,7 +122,7 @@ def _summary(
 
 
 def _coverage(forward: Generated, graphs: Sequence[XnnpackGraph | None]) -> Coverage | None:
-    """Count what delegates and kernels do; None where a delegate cannot be read."""
+    """Return the coverage of delegates and kernels; None if a delegate cannot be read."""
     if any(graph is None for graph in graphs):
         return None
     inside = [work for graph in graphs if graph is not None for work in graph.work]
@@ -132,7 +132,7 @@ def _coverage(forward: Generated, graphs: Sequence[XnnpackGraph | None]) -> Cove
 def _boundary_encodings(
     plan: Generated, graphs: Sequence[XnnpackGraph | None]
 ) -> dict[int, TensorEncoding]:
-    """Return how delegates quantize and dequantize, by the index of the tensor they are given."""
+    """Return how delegates quantize and dequantize, by the index of the tensor outside."""
     encodings: dict[int, TensorEncoding] = {}
     for call in instructions(plan):
         graph = graphs[call.delegateIndex] if hasattr(call, "delegateIndex") else None
@@ -159,7 +159,7 @@ def _constant_method(name: str, plan: Generated) -> ConstantMethod:
 
 
 def _constant(contents: PteContents, program: Generated, plan: Generated | None) -> bytes:
-    """Return the uint8 tensor that a constant method returns; b"" where there is no method."""
+    """Return the bytes that a constant method returns; b"" if there is no such method."""
     if plan is None:
         return b""
     tensor = plan.values[plan.outputs[0]].val
@@ -170,7 +170,7 @@ def _constant(contents: PteContents, program: Generated, plan: Generated | None)
 
 
 def _constant_tensors_bytes(plan: Generated) -> Counter[str]:
-    """Return the size of the constants that kernels outside of delegates read, by datatype."""
+    """Return the bytes of the constants that kernels outside delegates read, by datatype."""
     sizes: Counter[str] = Counter()
     for value in (entry.val for entry in plan.values):
         if getattr(value, "dataBufferIdx", 0):

@@ -1,4 +1,4 @@
-"""What an artifact holds, in terms that both formats share."""
+"""What an artifact contains, in terms that all formats share."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ INT8 = frozenset({"int8", "uint8"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorEncoding:
-    """How the network represents a tensor within: real = (q - zero_point) * scale.
+    """The encoding of a tensor inside the network: real = (q - zero_point) * scale.
 
     Attributes:
-        datatype: Of q: "int8" or "uint8".
-        scale: As stored, in float32.
-        zero_point: As stored.
+        datatype: Datatype of q: "int8" or "uint8".
+        scale: The stored float32 scale.
+        zero_point: The stored zero-point.
     """
 
     datatype: str
@@ -33,13 +33,14 @@ class TensorEncoding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorSummary:
-    """An input or an output.
+    """An input or an output of the network.
 
     Attributes:
-        name: Empty in `.pte`, where inputs and outputs are numbered.
-        datatype: At the boundary, for example "float32".
-        shape: An entry is a name where the size is free.
-        encoding: Where the network quantizes its input or dequantizes its output; else None.
+        name: Its name; empty in `.pte`, where inputs and outputs are numbered.
+        datatype: The datatype that the app passes or receives, for example "float32".
+        shape: The shape; a symbolic size is a name.
+        encoding: How the network quantizes the input or dequantizes the output; None if it does
+            not.
     """
 
     name: str
@@ -50,12 +51,12 @@ class TensorSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorCount:
-    """How often one operator occurs with one datatype.
+    """The number of operators of one kind and datatype.
 
     Attributes:
-        name: As the format calls it.
-        datatype: Of its first output; "" where the file does not tell.
-        count: At least 1.
+        name: The format's name of the operator.
+        datatype: Datatype of its first output; empty if unknown.
+        count: How many there are, at least 1.
     """
 
     name: str
@@ -65,11 +66,11 @@ class OperatorCount:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OperatorGroup:
-    """Operators that are run in one place.
+    """The operators of one graph or delegate.
 
     Attributes:
-        where: The graph, the delegate, or what is outside of delegates.
-        operators: The most frequent first.
+        where: Which graph or delegate, or outside the delegates.
+        operators: The operators, the most frequent first.
     """
 
     where: str
@@ -82,18 +83,18 @@ class OperatorGroup:
 
     @property
     def int8(self) -> int:
-        """Return how many operators write 8-bit integers."""
+        """Return the number of operators that write 8-bit integers."""
         return sum(o.count for o in self.operators if o.datatype in INT8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConstantMethod:
-    """A method of a `.pte` that only returns data.
+    """A method of a `.pte` that returns constant data.
 
     Attributes:
-        name: Of the method.
-        datatype: Of what it returns.
-        shape: Of what it returns; empty for a number or a string.
+        name: Name of the method.
+        datatype: Datatype of the result.
+        shape: Shape of the result; empty for a number or a string.
     """
 
     name: str
@@ -103,23 +104,28 @@ class ConstantMethod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ArtifactSummary:
-    """What an artifact holds.
+    """What an artifact contains.
 
     Attributes:
-        inputs: In order.
-        outputs: In order.
-        groups: ONNX: the graph as stored, and as ONNX Runtime rewrites it for this machine. `.pte`:
-            each delegate, and what is outside of delegates.
+        path: The artifact.
+        format: Its file format.
+        sha256: sha256 of the file, in hex.
+        size_bytes: Size of the file.
+        inputs: The inputs, in order.
+        outputs: The outputs, in order.
+        groups: ONNX: the graph as stored, and as ONNX Runtime optimizes it on this machine. `.pte`:
+            each delegate, and the kernels outside the delegates.
         weights_bytes: Size of the constants by datatype.
-        metadata: What our exporters say about the artifact; empty for one of other makers.
-        labels: Names of the classes, if the artifact carries them.
-        coverage: What is computed in int8; None where it cannot be counted: another backend's
-            delegate, or an image of no fixed size.
+        metadata: The metadata that mobiledeploy wrote; empty for artifacts of other tools.
+        labels: Class names; empty if the artifact has none.
+        coverage: How much computes in int8; None if it cannot be counted, because a delegate is not
+            XNNPACK's or the image size is not fixed.
         opsets: ONNX: domain ("" is ONNX's own) to version.
-        other_metadata: ONNX: `metadata_props` of other makers.
+        other_metadata: ONNX: `metadata_props` of other tools.
         backends: `.pte`: the backend of each delegate.
-        constant_methods: `.pte`: those beside the ones that hold metadata and labels.
-        planned_memory_bytes: `.pte`: what the runtime allocates for tensors between delegates.
+        constant_methods: `.pte`: the constant methods except for metadata and labels.
+        planned_memory_bytes: `.pte`: memory that the runtime allocates for tensors outside the
+            delegates.
     """
 
     path: Path

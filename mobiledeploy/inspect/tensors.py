@@ -1,4 +1,4 @@
-"""Tensors of a `.pte`, as program.fbs and scalar_type.fbs describe them."""
+"""Tensors of a `.pte`; see executorch/schema/program.fbs and scalar_type.fbs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mobiledeploy.artifact.flatbuffer import Generated
 
-# ScalarType of scalar_type.fbs -> numpy's name and the bytes of an element.
+# ScalarType of scalar_type.fbs -> numpy's name, bytes per element
 SCALAR_TYPES = {
     0: ("uint8", 1),
     1: ("int8", 1),
@@ -23,12 +23,12 @@ SCALAR_TYPES = {
 
 
 def datatype_of(value: Generated) -> str:
-    """Return the datatype of a tensor; of anything else what the format calls it ("Int")."""
+    """Return the datatype of a tensor, or the format's name of another kind of value ("Int")."""
     if not hasattr(value, "scalarType"):
         return type(value).__name__.removesuffix("T")
     return SCALAR_TYPES[value.scalarType][0]
 
 
 def shape_of(value: Generated) -> tuple[int, ...]:
-    """Return the shape of a tensor; () of anything else."""
+    """Return the shape of a tensor; () for another kind of value."""
     return tuple(int(size) for size in getattr(value, "sizes", ()))

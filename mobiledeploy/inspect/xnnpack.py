@@ -1,4 +1,4 @@
-"""What an XNNPACK delegate holds: operators with the datatypes they write, constants, encodings.
+"""Read an XNNPACK delegate: operators with their output datatypes, constants, encodings.
 
 See executorch/backends/xnnpack/serialization/schema.fbs.
 """
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 _SCHEMA = "backends/xnnpack/serialization/schema.fbs"
-# XNNDatatype -> numpy's name; "q" is for one scale, "qc" for one per channel, "qd" for dynamic.
+# XNNDatatype -> numpy's name. "q": one scale; "qc": one per channel; "qd": dynamic.
 _DATATYPES = {
     "xnn_datatype_fp32": "float32",
     "xnn_datatype_fp16": "float16",
@@ -32,7 +32,7 @@ _DATATYPES = {
     "xnn_datatype_qdint8": "int8",
     "xnn_datatype_int32": "int32",
 }
-# These pass on what they read, in another order or shape.
+# These copy their input in another order or shape.
 _LAYOUT_NODES = ("XNNStaticTranspose", "XNNStaticReshape", "XNNCopy")
 _CONVERT = "XNNConvert"
 _NOT_COMPUTING = frozenset(
@@ -44,14 +44,15 @@ _MATRIX_PRODUCTS = ("XNNFullyConnected", "XNNBatchMatrixMultiply")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class XnnpackGraph:
-    """One delegate.
+    """What one delegate contains.
 
     Attributes:
-        operators: By name and by the datatype that they write.
-        work: What each computing operator does, in order.
+        operators: The operators by kind and output datatype.
+        work: The work of each operator that computes, in order.
         constants_bytes: Size of weights, biases and per-channel scales by datatype.
-        input_encodings: How each input is quantized, in the order of the call's arguments.
-        output_encodings: How each output was quantized before.
+        input_encodings: How each input is quantized, in the order of the call's arguments; None if
+            it is not.
+        output_encodings: How each output is dequantized; None if it is not.
     """
 
     operators: tuple[OperatorCount, ...]
@@ -66,7 +67,7 @@ class _Node:
     kind: str
     inputs: tuple[int, ...]
     output: int
-    terms: int
+    products: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +80,9 @@ class _Value:
 
 
 def read_xnnpack(graph: bytes) -> XnnpackGraph:
-    """Read a delegate's flatbuffer.
+    """Read the flatbuffer of a delegate.
 
-    What it raises when that is damaged, `structure_errors_explained` translates.
+    Call it inside `structure_errors_explained`, which translates the errors of damaged data.
 
     Raises:
         RuntimeFailedError: the installed executorch cannot read it.
@@ -104,43 +105,43 @@ def read_xnnpack(graph: bytes) -> XnnpackGraph:
             if node.kind not in _NOT_COMPUTING
         ),
         constants_bytes=_constants_bytes(values.values()),
-        input_encodings=tuple(_encoded_as(int(i), nodes, values) for i in content.inputIds),
-        output_encodings=tuple(_decoded_from(int(i), nodes, values) for i in content.outputIds),
+        input_encodings=tuple(_input_encoding(int(i), nodes, values) for i in content.inputIds),
+        output_encodings=tuple(_output_encoding(int(i), nodes, values) for i in content.outputIds),
     )
 
 
 def _node(kind: str, fields: Generated) -> _Node:
-    """Return a node with its inputs and its first output, whatever its kind calls them."""
+    """Return a node with its inputs and its first output, whose field names depend on the kind."""
     ids = {name: number for name, number in vars(fields).items() if name.endswith("Id")}
     inputs = tuple(number for name, number in ids.items() if not name.startswith("output"))
     output = next(n for name, n in ids.items() if name.startswith("output"))
-    return _Node(kind, inputs, output, _terms(fields))
+    return _Node(kind, inputs, output, _products_per_element(fields))
 
 
-def _terms(fields: Generated) -> int:
-    """Return how many products a convolution sums up per element; 0 for other nodes."""
+def _products_per_element(fields: Generated) -> int:
+    """Return the number of products that a convolution sums per element; 0 for other nodes."""
     if not hasattr(fields, "groupInputChannels"):
         return 0
     return int(fields.kernelHeight * fields.kernelWidth * fields.groupInputChannels)
 
 
 def _work(index: int, node: _Node, values: Mapping[int, _Value]) -> OperatorWork:
-    """Return what a node does."""
+    """Return the work of a node."""
     first, written = values[node.inputs[0]], values[node.output]
     elements = math.prod(written.dims)
-    terms = first.dims[-1] if node.kind in _MATRIX_PRODUCTS else node.terms
+    products = first.dims[-1] if node.kind in _MATRIX_PRODUCTS else node.products
     return OperatorWork(
         name=f"{node.kind.removeprefix('XNN')} #{index} {list(written.dims)}",
         operator=node.kind,
         reads=first.datatype,
         writes=written.datatype,
         elements=elements,
-        macs=elements * terms,
+        macs=elements * products,
     )
 
 
 def _value(union: Generated, datatypes: Mapping[int, str]) -> tuple[int, _Value]:
-    """Return a value's id, and the value."""
+    """Return the id of a value, and the value."""
     tensor: Generated = getattr(union, "tensorValue", union)
     parameters: Generated = getattr(union, "quantParams", None)
     datatype = datatypes[tensor.datatype]
@@ -151,7 +152,7 @@ def _value(union: Generated, datatypes: Mapping[int, str]) -> tuple[int, _Value]
         )
     return tensor.idOut, _Value(
         datatype=datatype,
-        # flatc's object API gives 0 or None in place of an empty array
+        # for an empty array flatc's object API returns 0 or None
         dims=tuple(tensor.dims.tolist()) if tensor.numDims else (),
         constant=tensor.constantBufferIdx > 0,
         encoding=encoding,
@@ -160,7 +161,7 @@ def _value(union: Generated, datatypes: Mapping[int, str]) -> tuple[int, _Value]
 
 
 def _constants_bytes(values: Iterable[_Value]) -> Counter[str]:
-    """Return the size of constants by datatype, their per-channel scales included."""
+    """Return the size of the constants by datatype, including their per-channel scales."""
     sizes: Counter[str] = Counter()
     for value in values:
         if value.constant:
@@ -170,29 +171,29 @@ def _constants_bytes(values: Iterable[_Value]) -> Counter[str]:
 
 
 def _item_bytes(datatype: str) -> float:
-    """Return the size of one element: from the bits in its name, such as 4 in "qcint4"."""
+    """Return the size of one element from the bits in its name, such as 4 in "qcint4"."""
     return int(re.findall(r"\d+", datatype)[-1]) / 8
 
 
-def _encoded_as(
+def _input_encoding(
     value: int, nodes: Sequence[_Node], values: Mapping[int, _Value]
 ) -> TensorEncoding | None:
-    """Return what an input is converted to, where that is all that is done with it."""
+    """Return the encoding of an input whose only reader converts it."""
     readers = [node for node in nodes if value in node.inputs]
     if len(readers) != 1:
         return None
     if readers[0].kind in _LAYOUT_NODES:
-        return _encoded_as(readers[0].output, nodes, values)
+        return _input_encoding(readers[0].output, nodes, values)
     return values[readers[0].output].encoding if readers[0].kind == _CONVERT else None
 
 
-def _decoded_from(
+def _output_encoding(
     value: int, nodes: Sequence[_Node], values: Mapping[int, _Value]
 ) -> TensorEncoding | None:
-    """Return what an output was converted from."""
+    """Return the encoding of an output that a conversion writes."""
     writers = [node for node in nodes if value == node.output]
     if len(writers) != 1:
         return None
     if writers[0].kind in _LAYOUT_NODES:
-        return _decoded_from(writers[0].inputs[0], nodes, values)
+        return _output_encoding(writers[0].inputs[0], nodes, values)
     return values[writers[0].inputs[0]].encoding if writers[0].kind == _CONVERT else None

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from mobiledeploy.graph.fold_batch_norm import fold
 from mobiledeploy.network import QuantRecipe
 from mobiledeploy.pipeline.stages import equalize_as
-from mobiledeploy.quantization.plan import plan, round_parameters
+from mobiledeploy.quantization.plan import make_plan
+from mobiledeploy.quantization.round_layers import round_layers
 from mobiledeploy.quantization.sensitivity import SensitivityReport, measure_layers
 from mobiledeploy.utils.progress import step
 from mobiledeploy.utils.threads import on_one_thread
@@ -37,10 +38,10 @@ def measure_sensitivity(
     recipe = recipe or QuantRecipe()
     with step("Folding BatchNorm"):
         folded = fold(model)
-    planned = plan(equalize_as(recipe, folded, calibration), calibration, recipe)
-    rounded = round_parameters(planned, recipe, calibration.images)
-    alone = round_parameters(planned, recipe, calibration.images, alone=True)
-    int8_sqnr_db, layers = measure_layers(planned, rounded, alone, images.images)
+    plan = make_plan(equalize_as(recipe, folded, calibration), calibration, recipe)
+    rounded = round_layers(plan, recipe, calibration.images)
+    alone = round_layers(plan, recipe, calibration.images, alone=True)
+    int8_sqnr_db, layers = measure_layers(plan, rounded, alone, images.images)
     return SensitivityReport(
         network=model.info.name,
         int8_sqnr_db=int8_sqnr_db,

@@ -1,4 +1,4 @@
-"""The layout of a `.pte`, field by field, without the runtime that would refuse most of it too."""
+"""Reading the layout of a `.pte`, and refusing damaged files without loading the runtime."""
 
 import struct
 import warnings
@@ -19,7 +19,7 @@ XNN_HEADER = struct.Struct("<4x4sHIIIQ")
 
 @pytest.fixture
 def payload(float_pte):
-    """The first delegate's payload, free to be changed."""
+    """A copy of the first delegate's payload."""
     return bytearray(read_pte(float_pte).delegates[0].payload)
 
 
@@ -30,12 +30,12 @@ def refusal(payload, path):
     return caught.value.message
 
 
-def test_delegates_are_read_in_order_with_their_method(float_pte):
+def test_delegates_are_read_in_order(float_pte):
     delegates = read_pte(float_pte).delegates
     assert [(d.method, d.backend) for d in delegates] == [("forward", XNNPACK)] * 2
 
 
-def test_graph_and_constants_are_where_the_header_says(float_pte, payload):
+def test_the_header_locates_graph_and_constants(float_pte, payload):
     _, _, graph_at, graph_size, constants_at, constants_size = XNN_HEADER.unpack_from(payload)
     payload += b"constants"
     XNN_HEADER.pack_into(payload, 0, b"XH00", 30, graph_at, graph_size, len(payload) - 9, 9)
@@ -45,7 +45,7 @@ def test_graph_and_constants_are_where_the_header_says(float_pte, payload):
     assert (constants_at, constants_size) != (len(payload) - 9, 9)
 
 
-def test_names_of_constants_are_those_of_the_program(float_pte):
+def test_constant_names_are_those_of_the_program(float_pte):
     contents = read_pte(float_pte)
     names = [
         name
@@ -58,7 +58,7 @@ def test_names_of_constants_are_those_of_the_program(float_pte):
 
 @pytest.mark.parametrize("kept", [0, 29])
 def test_a_payload_shorter_than_its_header_is_refused(float_pte, payload, kept):
-    assert f"{kept} bytes where at least 30" in refusal(payload[:kept], float_pte)
+    assert f"{kept} bytes, expected at least 30" in refusal(payload[:kept], float_pte)
 
 
 def test_a_payload_shorter_than_its_constants_is_refused(float_pte, payload):
@@ -66,7 +66,7 @@ def test_a_payload_shorter_than_its_constants_is_refused(float_pte, payload):
     fields[4], fields[5] = len(payload) - 10, 11
     XNN_HEADER.pack_into(payload, 0, *fields)
     message = refusal(payload, float_pte)
-    assert f"{len(payload)} bytes where at least {len(payload) + 1}" in message
+    assert f"{len(payload)} bytes, expected at least {len(payload) + 1}" in message
 
 
 def test_a_payload_shorter_than_its_graph_is_refused(float_pte, payload):
@@ -76,13 +76,13 @@ def test_a_payload_shorter_than_its_graph_is_refused(float_pte, payload):
     assert "truncated" in refusal(payload, float_pte)
 
 
-def test_either_identifier_of_a_payload_must_be_right(float_pte, payload):
+def test_a_payload_with_a_wrong_identifier_is_refused(float_pte, payload):
     (graph_at,) = struct.unpack_from("<I", payload, 10)
     wrong = bytearray(payload)
     wrong[4:8] = b"XH99"
-    assert "marked b'XH99' and b'XN01'" in refusal(wrong, float_pte)
+    assert "identifiers b'XH99' and b'XN01'" in refusal(wrong, float_pte)
     payload[graph_at + 4 : graph_at + 8] = b"XN99"
-    assert "marked b'XH00' and b'XN99'" in refusal(payload, float_pte)
+    assert "identifiers b'XH00' and b'XN99'" in refusal(payload, float_pte)
 
 
 @pytest.mark.parametrize("missing", [1, 5])
@@ -90,20 +90,20 @@ def test_a_truncated_file_is_refused_with_both_sizes(float_pte, tmp_path, missin
     content = float_pte.read_bytes()
     path = tmp_path / "short.pte"
     path.write_bytes(content[:-missing])
-    expected = f"{len(content) - missing} bytes where at least {len(content)} were"
+    expected = f"{len(content) - missing} bytes, expected at least {len(content)}"
     with pytest.raises(ArtifactError, match=expected):
         read_pte(path)
 
 
-def test_a_file_that_ends_within_its_header_is_refused(float_pte, tmp_path):
+def test_a_file_that_ends_inside_its_header_is_refused(float_pte, tmp_path):
     path = tmp_path / "short.pte"
     path.write_bytes(float_pte.read_bytes()[:39])
-    with pytest.raises(ArtifactError, match="39 bytes where at least 40 were"):
+    with pytest.raises(ArtifactError, match="39 bytes, expected at least 40"):
         read_pte(path)
 
 
 def test_a_program_without_segments_has_no_extended_header(tmp_path):
-    """It is small, but whole."""
+    """It is a complete program."""
     import torch
 
     with warnings.catch_warnings():
@@ -118,8 +118,8 @@ def test_a_program_without_segments_has_no_extended_header(tmp_path):
     assert (contents.segments_at, contents.delegates, contents.named_data) == (0, (), ())
 
 
-def test_a_vector_that_is_longer_than_the_file_is_refused(float_pte, tmp_path):
-    """Not walked through: a count of four billion would keep Python busy for an hour."""
+def test_a_vector_longer_than_the_file_is_refused(float_pte, tmp_path):
+    """Its items are not read one by one: four billion of them would take an hour."""
     content = bytearray(float_pte.read_bytes())
     (root,) = struct.unpack_from("<I", content)
     (vtable,) = struct.unpack_from("<i", content, root)
@@ -128,11 +128,11 @@ def test_a_vector_that_is_longer_than_the_file_is_refused(float_pte, tmp_path):
     content[root + field + offset : root + field + offset + 4] = b"\xff\xff\xff\xff"
     path = tmp_path / "long.pte"
     path.write_bytes(content)
-    with pytest.raises(ArtifactError, match="a vector of 4294967295 items goes beyond the end"):
+    with pytest.raises(ArtifactError, match="a vector of 4294967295 items exceeds the file"):
         read_pte(path)
 
 
-def test_delegates_can_lie_within_the_program(exported, tmp_path):
+def test_delegates_inside_the_program_are_read(exported, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -151,11 +151,11 @@ def test_delegates_can_lie_within_the_program(exported, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["none.pte", "folder"])
-def test_what_cannot_be_read_is_refused(name, tmp_path):
+def test_unreadable_paths_are_refused(name, tmp_path):
     (tmp_path / "folder").mkdir()
     with pytest.raises(ArtifactError, match=rf"Could not read .*{name}"):
         check_pte(tmp_path / name)
 
 
-def test_no_description_is_an_empty_one(tmp_path):
+def test_absent_metadata_is_empty(tmp_path):
     assert decode_description(tmp_path, b"", b"") == ({}, ())

@@ -1,4 +1,4 @@
-"""Two artifacts side by side: each thing that differs is found, and nothing else."""
+"""Comparing two artifacts finds everything that differs, and nothing else."""
 
 import json
 import shutil
@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from mobiledeploy.artifact.manifest import manifest_path, write_manifest
-from mobiledeploy.diff.text import encodings_in_words, headline
+from mobiledeploy.diff.text import describe_encodings, headline
 from mobiledeploy.diff.types import PairedComparison
 from mobiledeploy.errors import ArtifactError
 from mobiledeploy.network import Encoding, QuantRecipe, WeightsProvenance
@@ -22,11 +22,11 @@ from mobiledeploy.utils.files import sha256_of
 
 FILE = WeightsProvenance(source="file", origin="here/own.pth", sha256="abc", dialect="timm")
 
-KNOWN = ("spec", "provenance", "input", "outputs")  # what is known of a network, not its numbers
+KNOWN = ("spec", "provenance", "input", "outputs")  # fields of NetworkInfo
 
 
 @pytest.fixture
-def side(tmp_path, exported_to):
+def artifact(tmp_path, exported_to):
     """Return a function that writes an artifact and its manifest into a folder of their own."""
 
     def write(
@@ -57,17 +57,17 @@ def side(tmp_path, exported_to):
 
 
 def changed(difference):
-    return [part.name for part in difference.changed_parts]
+    return [entry.name for entry in difference.changed_inputs]
 
 
-def test_an_artifact_and_its_copy_do_not_differ(side):
-    difference = compare_artifacts(side("a"), side("b"))
+def test_a_copy_does_not_differ(artifact):
+    difference = compare_artifacts(artifact("a"), artifact("b"))
     assert difference.same
     assert changed(difference) == []
     assert difference.encodings.moved == ()
     assert difference.encodings.common == len(networks.quantized("v2", short=True).encodings)
     assert difference.files.operators == ()
-    assert list(headline(difference)) == ["No difference: the same bytes, made from the same."]
+    assert list(headline(difference)) == ["No difference: same bytes, same inputs."]
 
 
 SPEC = networks.spec_of(networks.folded("v2", short=True))
@@ -78,7 +78,7 @@ CLOSER = replace(networks.Preprocessing(), crop_pct=1.0)
 
 
 @pytest.mark.parametrize(
-    ("part", "changes"),
+    ("name", "changes"),
     [
         ("network", {"spec": replace(SPEC, dropout=0.5)}),
         ("weights", {"provenance": WeightsProvenance(source="random", origin="seed 7")}),
@@ -94,49 +94,51 @@ CLOSER = replace(networks.Preprocessing(), crop_pct=1.0)
         ("tools", {"tools": {"torch": "1"}}),
     ],
 )
-def test_what_went_in_differently_is_named(side, part, changes):
-    difference = compare_artifacts(side("a"), side("b", **changes))
-    assert changed(difference) == [part]
+def test_a_changed_input_is_named(artifact, name, changes):
+    difference = compare_artifacts(artifact("a"), artifact("b", **changes))
+    assert changed(difference) == [name]
     assert not difference.same
-    said = " ".join(headline(difference))
-    assert f"differs in one thing, {part}:" in said
-    assert "The bytes are the same all the same" in said  # nothing was exported anew
+    text = " ".join(headline(difference))
+    assert f"The inputs differ in {name} only" in text
+    assert "The bytes are the same nevertheless" in text  # the test copies one artifact
 
 
-def test_a_recipe_that_an_older_manifest_tells_less_of_is_the_same(side):
-    a, b = side("a"), side("b")
+def test_a_field_that_an_older_manifest_lacks_has_its_default(artifact):
+    a, b = artifact("a"), artifact("b")
     document = json.loads(manifest_path(a).read_text())
     del document["recipe"]["float_layers"]
     manifest_path(a).write_text(json.dumps(document))
     assert changed(compare_artifacts(a, b)) == []
 
 
-def test_several_things_are_to_be_told_apart(side):
-    other = side("b", calibration_sha256="decaf", recipe=QuantRecipe(rounding="nearest"))
-    said = " ".join(headline(compare_artifacts(side("a"), other)))
-    assert "differs in calibration and recipe" in said
-    assert "change one at a time" in said
+def test_several_changed_inputs_are_listed(artifact):
+    other = artifact("b", calibration_sha256="decaf", recipe=QuantRecipe(rounding="nearest"))
+    text = " ".join(headline(compare_artifacts(artifact("a"), other)))
+    assert "The inputs differ in calibration and recipe." in text
+    assert "Change one at a time" in text
 
 
-def test_where_files_lay_makes_no_difference(side):
-    a = side("a", provenance=FILE, calibration_source="photos")
+def test_paths_make_no_difference(artifact):
+    a = artifact("a", provenance=FILE, calibration_source="photos")
     moved = replace(FILE, origin="there/own.pth", notes=("read there",))
     spec = replace(SPEC, weights="there/own.pth")
-    b = side("b", provenance=moved, spec=spec, calibration_source="pictures")
+    b = artifact("b", provenance=moved, spec=spec, calibration_source="pictures")
     difference = compare_artifacts(a, b)
     assert changed(difference) == []
     assert difference.same
 
 
-def test_a_seed_counts_where_weights_are_random_only(side):
-    trained = side("a", provenance=FILE)
-    assert changed(compare_artifacts(trained, side("b", provenance=FILE, spec=OTHER_SEED))) == []
+def test_the_seed_only_matters_for_random_weights(artifact):
+    trained = artifact("a", provenance=FILE)
+    assert (
+        changed(compare_artifacts(trained, artifact("b", provenance=FILE, spec=OTHER_SEED))) == []
+    )
     seed = WeightsProvenance(source="random", origin="seed 3")
-    random = side("c"), side("d", provenance=seed, spec=OTHER_SEED)
+    random = artifact("c"), artifact("d", provenance=seed, spec=OTHER_SEED)
     assert changed(compare_artifacts(*random)) == ["weights"]
 
 
-def test_moved_encodings_are_ranked_by_how_far_they_moved(side):
+def test_moved_encodings_are_sorted_by_distance(artifact):
     model = networks.quantized("v2", short=True)
     first, second, *_ = model.encodings
     moved = {
@@ -147,55 +149,55 @@ def test_moved_encodings_are_ranked_by_how_far_they_moved(side):
             scale=model.encodings[second].scale * 2, zero_point=model.encodings[second].zero_point
         ),
     }
-    b = side("b", encodings={**model.encodings, **moved}, encodings_digest="other")
-    found = compare_artifacts(side("a"), b).encodings
+    b = artifact("b", encodings={**model.encodings, **moved}, encodings_digest="other")
+    found = compare_artifacts(artifact("a"), b).encodings
     assert [pair.name for pair in found.moved] == [second, first]
     assert [pair.scale_ratio for pair in found.moved] == [2, 1.25]
     assert found.moved[0].b == moved[second]
     assert not found.same_network
-    said = " ".join(encodings_in_words(found))
-    assert f"2 of {found.common} activations moved. Scale of B over A: 1.25 to 2.00" in said
+    text = " ".join(describe_encodings(found))
+    assert f"2 of {found.common} activations differ. Scale of B over A: 1.25 to 2.00" in text
 
 
-def test_a_zero_point_that_moved_is_a_move(side):
+def test_a_changed_zero_point_moves_an_encoding(artifact):
     model = networks.quantized("v2", short=True)
     name = next(iter(model.encodings))
     old = model.encodings[name]
     moved = {name: replace(old, zero_point=old.zero_point + 1)}
-    b = side("b", encodings={**model.encodings, **moved})
-    (pair,) = compare_artifacts(side("a"), b).encodings.moved
+    b = artifact("b", encodings={**model.encodings, **moved})
+    (pair,) = compare_artifacts(artifact("a"), b).encodings.moved
     assert pair.distance == pytest.approx(1 / 255)
     assert pair.layer == model.layers[name]
 
 
-def test_activations_are_named_by_their_module(side):
+def test_activations_are_listed_with_their_layer(artifact):
     model = networks.quantized("v2", short=True)
     encodings = {name: replace(e, scale=e.scale * 2) for name, e in model.encodings.items()}
-    found = compare_artifacts(side("a"), side("b", encodings=encodings)).encodings
+    found = compare_artifacts(artifact("a"), artifact("b", encodings=encodings)).encodings
     layers = {pair.name: pair.layer for pair in found.moved}
     assert layers == dict(model.layers)
     assert {layer.split(".")[0] for layer in layers.values()} == {"", "features", "classifier"}
 
 
-def test_activations_of_one_side_alone_are_named(side):
+def test_activations_of_one_artifact_only_are_named(artifact):
     model = networks.quantized("v2", short=True)
     first, *rest = model.encodings
     fewer = {name: model.encodings[name] for name in rest}
-    found = compare_artifacts(side("a"), side("b", encodings=fewer)).encodings
+    found = compare_artifacts(artifact("a"), artifact("b", encodings=fewer)).encodings
     assert (found.only_a, found.only_b) == ((first,), ())
-    found = compare_artifacts(side("c", encodings=fewer), side("d")).encodings
+    found = compare_artifacts(artifact("c", encodings=fewer), artifact("d")).encodings
     assert (found.only_a, found.only_b) == ((), (first,))
 
 
-def test_weights_that_were_rounded_in_another_way_are_told_from_encodings(side):
-    found = compare_artifacts(side("a"), side("b", encodings_digest="other"))
+def test_different_rounding_of_weights_is_noticed(artifact):
+    found = compare_artifacts(artifact("a"), artifact("b", encodings_digest="other"))
     assert not found.same
-    assert "rounded in another way" in " ".join(encodings_in_words(found.encodings))
-    assert "All that went in is the same, the int8 network is not" in " ".join(headline(found))
+    assert "rounded differently" in " ".join(describe_encodings(found.encodings))
+    assert "The inputs are the same, but the int8 networks differ" in " ".join(headline(found))
 
 
-def test_operators_are_counted_in_the_files(side):
-    a, b = side("a"), side("b", precision="fp32")
+def test_operators_are_counted_in_the_files(artifact):
+    a, b = artifact("a"), artifact("b", precision="fp32")
     difference = compare_artifacts(a, b)
     assert not difference.files.same_bytes
     stored = {
@@ -216,16 +218,16 @@ def test_operators_are_counted_in_the_files(side):
     assert len(difference.encodings.only_a) == len(networks.quantized("v2", short=True).encodings)
 
 
-def test_two_formats_of_one_network(side):
-    difference = compare_artifacts(side("a"), side("b", format_="pte"))
+def test_two_formats_of_one_network(artifact):
+    difference = compare_artifacts(artifact("a"), artifact("b", format_="pte"))
     assert changed(difference) == []
     assert difference.files.operators is None
     assert any("operators of different names" in note for note in difference.notes)
     assert "in two formats" in " ".join(headline(difference))
 
 
-def test_a_manifest_will_do_where_nothing_is_run(side, pictures):
-    a, b = side("a"), side("b")
+def test_manifests_alone_can_be_compared(artifact, pictures):
+    a, b = artifact("a"), artifact("b")
     b.unlink()
     difference = compare_artifacts(manifest_path(a), manifest_path(b))
     assert difference.same
@@ -235,14 +237,14 @@ def test_a_manifest_will_do_where_nothing_is_run(side, pictures):
         compare_artifacts(manifest_path(a), manifest_path(b), pictures)
 
 
-def test_what_is_not_there_is_named(tmp_path):
-    for name, said in (("none.onnx", "no file"), ("none.onnx.json", "no manifest at")):
-        with pytest.raises(ArtifactError, match=rf"{said} .*{name}"):
+def test_missing_files_are_named(tmp_path):
+    for name, message in (("none.onnx", "no file"), ("none.onnx.json", "no manifest at")):
+        with pytest.raises(ArtifactError, match=rf"{message} .*{name}"):
             compare_artifacts(tmp_path / name, tmp_path / name)
 
 
-def test_an_artifact_that_is_not_its_manifests_is_refused(side):
-    a, b = side("a"), side("b")
+def test_an_artifact_of_another_export_is_refused(artifact):
+    a, b = artifact("a"), artifact("b")
     planted.plant(b, b, planted.perturbed_weight(0))
     for given in (b, manifest_path(b)):
         with pytest.raises(ArtifactError, match="not the file that its manifest describes"):
@@ -250,8 +252,8 @@ def test_an_artifact_that_is_not_its_manifests_is_refused(side):
 
 
 @pytest.mark.parametrize("key", ["size_bytes", "format", "sha256"])
-def test_a_manifest_without_what_is_compared_is_damaged(side, key):
-    a, b = side("a"), side("b")
+def test_an_incomplete_manifest_is_refused(artifact, key):
+    a, b = artifact("a"), artifact("b")
     document = json.loads(manifest_path(b).read_text())
     del document["artifact"][key]
     manifest_path(b).write_text(json.dumps(document))
@@ -274,25 +276,25 @@ def pictures(tmp_path):
     return folder
 
 
-def test_outputs_of_two_formats_are_the_same(side, pictures):
-    outputs = compare_artifacts(side("a"), side("b", format_="pte"), pictures).outputs
-    assert (outputs.count, outputs.figures["differing_logits"], outputs.flips) == (6, 0, ())
-    assert (outputs.right.a, outputs.right.b) == (0, 0)
-    assert outputs.nearer == outputs.right  # nobody's image
-    assert outputs.a_loss == outputs.b_loss
+def test_two_formats_have_equal_outputs(artifact, pictures):
+    outputs = compare_artifacts(artifact("a"), artifact("b", format_="pte"), pictures).outputs
+    assert (outputs.count, outputs.metrics["differing_logits"], outputs.flips) == (6, 0, ())
+    assert (outputs.correct.a, outputs.correct.b) == (0, 0)
+    assert outputs.closer_to_float == outputs.correct  # both are 0 to 0
+    assert outputs.a_against_float == outputs.b_against_float
 
 
-def test_outputs_that_differ_are_told_image_by_image(side, pictures):
-    """Two classes of B have changed places, and the labels are what A says."""
-    a, b = side("a"), side("b", fault=planted.swapped_channels(-1))
+def test_different_outputs_are_listed_by_image(artifact, pictures):
+    """Two classes of B are swapped, and the labels are the predictions of A."""
+    a, b = artifact("a"), artifact("b", fault=planted.swapped_channels(-1))
     truth, other = top_classes(a, pictures), top_classes(b, pictures)
     lines = [f"{number}.png,{label}" for number, label in enumerate(truth)]
     (pictures / "labels.csv").write_text("\n".join(["file,class_index", *lines]))
     flipped = [number for number in range(6) if truth[number] != other[number]]
     outputs = compare_artifacts(a, b, pictures).outputs
-    assert (outputs.right.a, outputs.right.b) == (len(flipped), 0)
-    assert outputs.both_right == 6 - len(flipped)
-    assert outputs.figures["flips"] == len(flipped) > 0
+    assert (outputs.correct.a, outputs.correct.b) == (len(flipped), 0)
+    assert outputs.both_correct == 6 - len(flipped)
+    assert outputs.metrics["flips"] == len(flipped) > 0
     assert sorted(flip.image for flip in outputs.flips) == [f"{number}.png" for number in flipped]
     for flip in outputs.flips:
         number = int(flip.image[0])
@@ -300,14 +302,14 @@ def test_outputs_that_differ_are_told_image_by_image(side, pictures):
             networks.LABELS[truth[number]],
             networks.LABELS[other[number]],
         )
-        assert flip.truth == flip.a
+        assert flip.label == flip.a
         assert flip.margin > 0
     margins = [flip.margin for flip in outputs.flips]
     assert margins == sorted(margins, reverse=True)
 
 
 def top_classes(artifact, pictures):
-    """Return the class that an artifact gives each image, by itself."""
+    """Return the class that an artifact predicts for each image."""
     from mobiledeploy.data.calibration import load_calibration
     from mobiledeploy.runtimes.open import open_runner
 
@@ -317,36 +319,42 @@ def top_classes(artifact, pictures):
     return logits.argmax(1).tolist()
 
 
-def test_the_nearer_one_has_the_smaller_error_on_an_image():
-    from mobiledeploy.diff.outputs import _nearer
+def test_the_smaller_squared_error_is_closer_to_float():
+    from mobiledeploy.diff.outputs import _closer_to_float
 
     known = np.zeros((4, 10), np.float32)
     near, far = known + np.float32(0.1), known + np.float32(1)
-    near[3] = 2  # on this image the far one is nearer
-    assert _nearer([known, known], [near, far]) == PairedComparison(a=3, b=1, chance=0.625)
-    assert _nearer([known, known], [far, near]) == PairedComparison(a=1, b=3, chance=0.625)
-    assert _nearer([known, None], [near, far]) is None
+    near[3] = 2  # on this image the other one is closer
+    assert _closer_to_float([known, known], [near, far]) == PairedComparison(
+        a=3, b=1, p_value=0.625
+    )
+    assert _closer_to_float([known, known], [far, near]) == PairedComparison(
+        a=1, b=3, p_value=0.625
+    )
+    assert _closer_to_float([known, None], [near, far]) is None
 
 
-def test_logits_that_are_no_numbers_are_told_and_not_compared(side, pictures):
-    a, b = side("a"), side("b", fault=planted.not_a_number)
+def test_logits_that_are_not_finite_are_not_compared(artifact, pictures):
+    a, b = artifact("a"), artifact("b", fault=planted.not_a_number)
     difference = compare_artifacts(a, b, pictures)
     assert difference.outputs is None
     assert any(f"60 of 60 logits of {b} are NaN" in note for note in difference.notes)
 
 
-def test_images_that_calibrated_one_of_them_suit_it(side, pictures):
-    a, b = side("a"), side("b", calibration_source=str(pictures))
+def test_images_that_calibrated_one_artifact_are_noted(artifact, pictures):
+    a, b = artifact("a"), artifact("b", calibration_source=str(pictures))
     notes = compare_artifacts(a, b, pictures).notes
-    assert [note for note in notes if "they suit it" in note] == [
-        f"{b} was calibrated with images of {pictures}: they suit it."
+    assert [note for note in notes if "favours" in note] == [
+        f"{b} was calibrated with images from {pictures}, which favours it."
     ]
 
 
-def test_without_its_weights_an_artifact_is_compared_all_the_same(side, pictures):
+def test_an_artifact_without_its_checkpoint_is_compared_in_part(artifact, pictures):
     gone = replace(SPEC, weights="gone.pth")
-    difference = compare_artifacts(side("a"), side("b", spec=gone, provenance=FILE), pictures)
-    assert difference.outputs.a_loss is not None
-    assert difference.outputs.b_loss is None
-    assert difference.outputs.nearer is None
+    difference = compare_artifacts(
+        artifact("a"), artifact("b", spec=gone, provenance=FILE), pictures
+    )
+    assert difference.outputs.a_against_float is not None
+    assert difference.outputs.b_against_float is None
+    assert difference.outputs.closer_to_float is None
     assert any("no longer at gone.pth" in note for note in difference.notes)

@@ -1,4 +1,4 @@
-"""What is computed in int8, counted from artifacts of ours and of others, and the gate on it."""
+"""Int8 coverage, counted from artifacts of mobiledeploy and of other tools, and its gate."""
 
 import math
 from dataclasses import replace
@@ -13,14 +13,14 @@ from mobiledeploy.errors import GateError
 from mobiledeploy.inspect.inspect_artifact import inspect_artifact
 from mobiledeploy.models.summary import summarize
 
-# of tests/small_artifacts.py: stem, depthwise, project at 16x16, and the classifier
+# The network of tests/small_artifacts.py: stem, depthwise, project at 16x16; classifier.
 MACS = 8 * 27 * 256 + 8 * 9 * 256 + 8 * 8 * 256 + 8 * 10
 
 
 @pytest.mark.parametrize("artifact", ["float_onnx", "float_pte", "portable_pte"])
-def test_a_float_network_computes_nothing_in_int8(artifact, request):
+def test_a_float_network_has_no_int8_coverage(artifact, request):
     coverage = inspect_artifact(request.getfixturevalue(artifact)).coverage
-    # ONNX Runtime computes float convolutions in blocks of 16 channels; the network has 8
+    # ONNX Runtime pads float convolutions to 16 channels; the network has 8.
     assert coverage.macs == MACS or (artifact == "float_onnx" and coverage.macs > MACS)
     assert (coverage.int8_macs, coverage.int8_elements) == (0, 0)
     assert sum(island.elements for island in coverage.float_islands) == coverage.elements > 0
@@ -28,25 +28,25 @@ def test_a_float_network_computes_nothing_in_int8(artifact, request):
 
 
 @pytest.mark.parametrize("artifact", ["int8_onnx", "int8_pte"])
-def test_an_int8_network_of_others_is_counted_alike(artifact, request):
+def test_int8_networks_of_other_tools_are_counted(artifact, request):
     coverage = inspect_artifact(request.getfixturevalue(artifact)).coverage
     assert (coverage.macs, coverage.int8_macs) == (MACS, MACS)
-    assert coverage.elements > 4 * 8 * 256  # stem, depthwise, project, sum; and what follows
+    assert coverage.elements > 4 * 8 * 256  # stem, depthwise, project, sum, and the head
     assert coverage.int8_elements > 0.9 * coverage.elements
 
 
 @pytest.mark.parametrize("format_", ["onnx", "pte"])
-def test_v3_computes_everything_in_int8(exported_to, format_):
+def test_v3_computes_entirely_in_int8(exported_to, format_):
     artifact = exported_to(format_, "v3-small", 64)
     coverage = artifact.coverage
     assert coverage == inspect_artifact(artifact.path).coverage
     assert (coverage.macs_share, coverage.elements_share) == (1.0, 1.0)
     assert coverage.float_islands == ()
     expected = summarize(networks.spec_of(networks.folded("v3-small", 64, short=True))).macs
-    if format_ == "pte":  # the stem reads pairs of pixels: six taps of twice the channels for nine
+    if format_ == "pte":  # the space-to-depth stem has six taps of twice the channels for nine
         outputs, taps, instead = 8 * 32 * 32, 9 * 3, 6 * 6
         assert coverage.macs == expected + outputs * (instead - taps)
-    else:  # channels of zeros are computed too, many at this width
+    else:  # includes the padded channels, which are many at this width
         assert expected < coverage.macs < 3 * expected
 
 
@@ -74,7 +74,7 @@ def with_an_island(path, size):
     return path
 
 
-def test_a_float_operator_between_int8_ones_is_named(tmp_path):
+def test_a_float_operator_between_int8_operators_is_named(tmp_path):
     coverage = inspect_artifact(with_an_island(tmp_path / "island.onnx", "8")).coverage
     assert (coverage.macs, coverage.int8_macs) == (4 * 3 * 64, 4 * 3 * 64)
     assert (coverage.elements, coverage.int8_elements) == (2 * 4 * 64, 4 * 64)
@@ -83,7 +83,7 @@ def test_a_float_operator_between_int8_ones_is_named(tmp_path):
     )
 
 
-def test_an_image_of_any_size_cannot_be_counted_and_does_not_pass(tmp_path):
+def test_a_network_with_a_free_image_size_cannot_be_counted_and_fails(tmp_path):
     coverage = inspect_artifact(with_an_island(tmp_path / "island.onnx", "side")).coverage
     assert coverage is None
     with pytest.raises(GateError, match="could not be counted"):
@@ -103,7 +103,7 @@ HALF = Coverage(
 )
 
 
-def test_the_gate_takes_the_smaller_share_and_names_the_largest_islands_first():
+def test_the_gate_checks_both_shares_and_names_the_largest_operators():
     require_int8("a.onnx", HALF, 0.5)
     with pytest.raises(GateError, match=r"50.0% of its activations.*51.0%.*large \(Mul\), small"):
         require_int8("a.onnx", HALF, 0.51)
@@ -111,7 +111,7 @@ def test_the_gate_takes_the_smaller_share_and_names_the_largest_islands_first():
         require_int8("a.onnx", replace(HALF, int8_macs=90, int8_elements=200), 0.95)
 
 
-def test_a_network_that_computes_nothing_does_not_pass():
+def test_a_network_without_operators_fails():
     nothing = Coverage(
         counted_in="", macs=0, int8_macs=0, elements=0, int8_elements=0, float_islands=()
     )
@@ -121,9 +121,9 @@ def test_a_network_that_computes_nothing_does_not_pass():
 
 
 @pytest.mark.parametrize(("least", "expected"), [("0.5", 0), ("0.51", 1)])
-def test_inspect_gates_on_it(tmp_path, least, expected, capsys):
+def test_inspect_has_the_gate(tmp_path, least, expected, capsys):
     path = with_an_island(tmp_path / "island.onnx", "8")
     with pytest.raises(SystemExit) as stopped:
         main(["inspect", str(path), "--min-int8-coverage", least])
     assert (stopped.value.code or 0) == expected
-    assert "the_island (Tanh): 256 activations" in capsys.readouterr().err
+    assert "the_island (Tanh): 256 activations" in capsys.readouterr().out

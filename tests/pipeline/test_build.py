@@ -1,4 +1,4 @@
-"""`build`: a name, a file and weights, each saying what it knows, none contradicting another."""
+"""`build` from a family name, a configuration file and weights, which must not contradict."""
 
 import json
 from pathlib import Path
@@ -32,21 +32,21 @@ def config(tmp_path):
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """Weights of the network in `config`, at another width and with seven classes."""
+    """Weights of the network in `config` with another width and seven classes."""
     spec = ModelSpec(family="v2", width=0.5, num_classes=7, architecture=OPTIONS)
     path = tmp_path / "mine.pth"
     torch.save(create(spec).state_dict(), path)
     return path
 
 
-def test_a_file_names_the_network_and_flags_override_it(config):
+def test_arguments_override_the_configuration_file(config):
     built = build(config=config, weights="random", resolution=64, num_classes=5)
     assert networks.spec_of(built) == ModelSpec(
         family="v2", resolution=64, num_classes=5, weights="random", architecture=OPTIONS
     )
 
 
-def test_a_checkpoint_decides_what_the_file_leaves_out(config, checkpoint):
+def test_a_checkpoint_sets_the_fields_that_the_file_leaves_out(config, checkpoint):
     built = build(config=config, weights=str(checkpoint))
     assert (
         networks.spec_of(built).width,
@@ -56,31 +56,31 @@ def test_a_checkpoint_decides_what_the_file_leaves_out(config, checkpoint):
     assert networks.spec_of(built).architecture == OPTIONS
 
 
-def test_what_the_file_states_must_not_contradict_the_checkpoint(config, checkpoint):
-    config.write_text(CONFIG + "num_classes: 1000\n")  # the default, but stated
+def test_a_file_that_contradicts_the_checkpoint_is_refused(config, checkpoint):
+    config.write_text(CONFIG + "num_classes: 1000\n")  # the default, but explicit
     with pytest.raises(WeightsError, match="num_classes 7; requested was num_classes 1000"):
         build(config=config, weights=str(checkpoint))
 
 
-def test_weights_and_seed_may_stand_in_the_file(config):
+def test_the_file_can_set_weights_and_seed(config):
     config.write_text(CONFIG + "weights: random\nseed: 3\n")
     built = build(config=config)
     assert built.info.provenance.origin == "seed 3"
     assert build(config=config, seed=4).info.provenance.origin == "seed 4"
 
 
-def test_a_name_beside_the_file_has_to_be_its_family(config):
+def test_a_family_other_than_the_files_is_refused(config):
     assert build("v2", config=config, weights="random").info.architecture == "v2"
     with pytest.raises(UsageError, match=r"mine\.yaml describes a v2; requested was v1"):
         build("v1", config=config, weights="random")
 
 
-def test_a_model_has_to_be_named():
+def test_a_call_without_a_model_is_refused():
     with pytest.raises(UsageError, match="No model was named"):
         build(weights="random")
 
 
-def test_the_command_exports_what_a_file_describes(config, tmp_path, capsys):
+def test_export_takes_a_configuration_file(config, tmp_path, capsys):
     with pytest.raises(SystemExit) as end:
         main(
             [
@@ -95,8 +95,8 @@ def test_the_command_exports_what_a_file_describes(config, tmp_path, capsys):
 
 
 @pytest.fixture
-def from_a_hub(tmp_path):
-    """A checkpoint of timm's with the config.json that lies beside it on a hub."""
+def hub_checkpoint(tmp_path):
+    """A timm checkpoint with a config.json beside it, as on a hub."""
     golden = Path(__file__).parents[1] / "models/golden/timm-mobilenetv3_small_050.json"
     shapes = {key: tuple(shape) for key, shape in json.loads(golden.read_text())["shapes"].items()}
     path = tmp_path / "model.safetensors"
@@ -111,33 +111,31 @@ def from_a_hub(tmp_path):
     return path
 
 
-def test_preprocessing_and_labels_follow_the_weights_into_the_artifact(from_a_hub, tmp_path):
-    built = build("v3-small", weights=str(from_a_hub), resolution=32)
+def test_preprocessing_and_labels_of_the_weights_are_in_the_artifact(hub_checkpoint, tmp_path):
+    built = build("v3-small", weights=str(hub_checkpoint), resolution=32)
     out = tmp_path / "out"
     done = deploy(built, formats=["onnx"], calibration=None, out=out, parity=False)
     with open_runner(done.artifacts[0].path) as runner:
-        told, labels = runner.metadata["input"], runner.labels
-    assert (told["mean"], told["std"]) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
-    assert (told["resize_short_side"], told["center_crop"]) == (64, 32)
-    assert told["interpolation"] == "bicubic"
+        image, labels = runner.metadata["input"], runner.labels
+    assert (image["mean"], image["std"]) == ([0.1, 0.2, 0.3], [0.4, 0.5, 0.6])
+    assert (image["resize_short_side"], image["center_crop"]) == (64, 32)
+    assert image["interpolation"] == "bicubic"
     assert labels == tuple(f"sort {i}" for i in range(10))
 
 
-def test_what_somebody_says_about_labels_and_preprocessing_outweighs_the_weights(
-    from_a_hub, tmp_path
-):
+def test_arguments_override_labels_and_preprocessing_of_the_weights(hub_checkpoint, tmp_path):
     names = tmp_path / "names.txt"
     names.write_text("\n".join("abcdefghij"))
     own = Preprocessing(crop_pct=1.0)
     built = build(
-        "v3-small", weights=str(from_a_hub), resolution=32, labels=names, preprocessing=own
+        "v3-small", weights=str(hub_checkpoint), resolution=32, labels=names, preprocessing=own
     )
     assert built.info.labels == tuple("abcdefghij")
     assert built.info.preprocessing == own
 
 
-def test_of_preprocessing_a_part_may_be_given(from_a_hub):
-    built = build("v3-small", weights=str(from_a_hub), preprocessing={"crop_pct": 1.0})
+def test_a_mapping_overrides_single_fields_of_the_preprocessing(hub_checkpoint):
+    built = build("v3-small", weights=str(hub_checkpoint), preprocessing={"crop_pct": 1.0})
     assert built.info.preprocessing == Preprocessing(
         mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), crop_pct=1.0, interpolation="bicubic"
     )
@@ -147,10 +145,10 @@ def test_of_preprocessing_a_part_may_be_given(from_a_hub):
     ("flag", "value"),
     [("mean", "nan,0,0"), ("mean", "0.5"), ("std", "0,1,1"), ("std", "1,1,inf"), ("crop-pct", "0")],
 )
-def test_preprocessing_that_makes_no_inputs_is_refused_before_anything_is_written(
+def test_invalid_preprocessing_is_refused_before_anything_is_written(
     config, tmp_path, capsys, flag, value
 ):
-    """Also by a float export that is not checked: it needs no image, but the phone will."""
+    """Also in an unchecked float export: it needs no image, but the phone does."""
     out = tmp_path / "out"
     with pytest.raises(SystemExit) as end:
         main(
@@ -165,7 +163,7 @@ def test_preprocessing_that_makes_no_inputs_is_refused_before_anything_is_writte
 
 
 @pytest.mark.parametrize(("classes", "first"), [(1000, "tench"), (999, None)])
-def test_a_thousand_classes_are_imagenets_unless_somebody_says_otherwise(tmp_path, classes, first):
+def test_a_thousand_classes_get_imagenets_labels(tmp_path, classes, first):
     spec = ModelSpec(family="v1", width=0.25, num_classes=classes)
     torch.save(create(spec).state_dict(), tmp_path / "net.pth")
     built = build("v1", weights=str(tmp_path / "net.pth"))

@@ -1,44 +1,132 @@
-"""What `deploy` checks its artifacts on, and what `build` needs to be told."""
+"""`deploy`: the images of the parity check, and what a failed gate leaves behind."""
 
+import json
 from dataclasses import replace
 
 import networks
+import planted
 import pytest
 
-from mobiledeploy.errors import DataError, UsageError
+from mobiledeploy.artifact.manifest import read_manifest
+from mobiledeploy.errors import DataError, GateError, UsageError
+from mobiledeploy.network import QuantRecipe
 from mobiledeploy.pipeline import deploy as _deploy
 from mobiledeploy.pipeline.build import build
-from mobiledeploy.pipeline.deploy import _images_to_check_on, deploy
+from mobiledeploy.pipeline.deploy import _parity_images, deploy
+from mobiledeploy.quantization.mixed_precision import MixedPrecision
+from mobiledeploy.utils.files import sha256_of
+
+NAME = "mobilenet_v1_0.25_32-2classes-random-int8"
+FAST = QuantRecipe(equalization="cross-layer", rounding="nearest")
 
 
-def test_images_to_check_on_are_spread_over_the_set():
-    """They were the first: those of one class, where a folder has its images by class."""
+def test_parity_images_are_spread_over_the_calibration_set():
+    """The first ones may all be of one class."""
     images = replace(networks.calibration(32, 96), names=tuple(map(str, range(96))))
-    checked = _images_to_check_on(None, images)
+    checked = _parity_images(None, images)
     assert checked.names == tuple(map(str, range(0, 96, 3)))
     assert (checked.images == images.images[::3]).all()
 
 
 @pytest.fixture(scope="module")
-def of_two_channels():
+def two_channel_network():
     return build("v1", weights="random", width=0.25, resolution=32, num_classes=2, in_channels=2)
 
 
-def test_a_float_network_that_no_photograph_fits_is_refused_before_it_is_exported(
-    of_two_channels, tmp_path, monkeypatch
+def test_a_float_network_that_the_bundled_images_do_not_fit_is_refused_before_the_export(
+    two_channel_network, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(_deploy, "take_through_stages", None)
+    monkeypatch.setattr(_deploy, "run_stages", None)
     with pytest.raises(DataError, match=r"cannot check the artifacts: .*2 channels") as error:
-        deploy(of_two_channels, formats=["onnx"], calibration=None, out=tmp_path)
+        deploy(two_channel_network, formats=["onnx"], calibration=None, out=tmp_path)
     assert "--no-parity" in error.value.remedy
 
 
-def test_unchecked_it_is_exported(of_two_channels, tmp_path):
-    done = deploy(of_two_channels, formats=["onnx"], calibration=None, out=tmp_path, parity=False)
+def test_without_parity_it_is_exported(two_channel_network, tmp_path):
+    done = deploy(
+        two_channel_network, formats=["onnx"], calibration=None, out=tmp_path, parity=False
+    )
     assert done.artifacts[0].path.is_file()
+    done.require_passed()
 
 
-def test_an_empty_name_of_weights_is_no_folder():
-    """As a script gives it whose variable is unset."""
-    with pytest.raises(UsageError, match="their name is empty"):
+def test_an_empty_name_of_weights_is_refused():
+    """A script may pass an unset variable."""
+    with pytest.raises(UsageError, match="name of the weights is empty"):
         build("v2", weights="")
+
+
+def test_an_unknown_format_is_refused(two_channel_network, tmp_path):
+    with pytest.raises(UsageError, match="no format 'tflite'"):
+        deploy(two_channel_network, formats=["tflite"], calibration=None, out=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def network():
+    return build("v1", weights="random", width=0.25, resolution=32, num_classes=2)
+
+
+def export(network, out, **options):
+    """Export int8 ONNX quickly."""
+    images = networks.calibration(32)
+    return deploy(network, formats=["onnx"], calibration=images, recipe=FAST, out=out, **options)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_failed_gate_keeps_the_earlier_artifact(network, tmp_path, monkeypatch):
+    first = export(network, tmp_path)
+    assert (first.failure, first.kept) == (None, ())
+    earlier = contents(tmp_path)
+    assert sorted(earlier) == [f"{NAME}.onnx", f"{NAME}.onnx.json"]
+
+    def export_with_a_fault(model, file_format, path):
+        artifact = exported(model, file_format, path)
+        planted.plant(path, path, planted.perturbed_weight(3, count=None))
+        return replace(artifact, sha256=sha256_of(path))
+
+    exported = _deploy.export
+    monkeypatch.setattr(_deploy, "export", export_with_a_fault)
+    done = export(network, tmp_path)
+    left = contents(tmp_path)
+    assert {name: left[name] for name in earlier} == earlier
+    assert sorted(left.keys() - earlier.keys()) == [
+        f"{NAME}.failed.onnx",
+        f"{NAME}.failed.onnx.json",
+    ]
+    assert done.kept == (tmp_path / f"{NAME}.onnx",)
+    assert [artifact.path.name for artifact in done.artifacts] == [f"{NAME}.failed.onnx"]
+    assert [path.name for path in done.manifests] == [f"{NAME}.failed.onnx.json"]
+    with pytest.raises(GateError, match=r"Parity failed.*\.failed\.onnx"):
+        done.require_passed()
+
+
+def test_the_failed_artifact_has_a_manifest_of_its_own(network, tmp_path):
+    done = export(network, tmp_path, min_int8_coverage=1.1)
+    (artifact,) = done.artifacts
+    assert artifact.path.name == f"{NAME}.failed.onnx"
+    manifest = read_manifest(artifact.path)
+    assert manifest.artifact.file == artifact.path.name
+    assert manifest.parity.passed
+    assert "sqnr_db" in manifest.parity.against_float(artifact.path.name)
+    assert done.kept == ()
+    assert sorted(contents(tmp_path)) == [f"{NAME}.failed.onnx", f"{NAME}.failed.onnx.json"]
+    assert json.loads(done.manifests[0].read_text())["parity"]["artifacts"][0]["file"] == (
+        artifact.path.name
+    )
+
+
+def test_the_coverage_gate_fails_without_parity_too(network, tmp_path):
+    layer = MixedPrecision(count=1)
+    done = export(network, tmp_path, parity=False, mixed_precision=layer, min_int8_coverage=1.0)
+    assert done.parity is None
+    with pytest.raises(GateError, match=r"failed\.onnx computes .* of its multiply-accumulates"):
+        done.require_passed()
+    assert (
+        export(
+            network, tmp_path, parity=False, mixed_precision=layer, min_int8_coverage=0.1
+        ).failure
+        is None
+    )

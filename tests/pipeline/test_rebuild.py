@@ -1,4 +1,4 @@
-"""Checkpoint and calibration images are found where they are today, and never others in place."""
+"""Rebuilding from a manifest finds the original checkpoint and images, and accepts no others."""
 
 import hashlib
 import json
@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobiledeploy.artifact.artifact import Artifact
+from mobiledeploy.artifact.artifact import Artifact, Format
 from mobiledeploy.artifact.manifest import Manifest, parse_manifest, write_manifest
 from mobiledeploy.errors import ArtifactError, DataError, OtherInputsError, UsageError, WeightsError
 from mobiledeploy.network import WeightsProvenance
 from mobiledeploy.pipeline.rebuild import find_calibration, find_checkpoint, rebuild_float
 
-WEIGHTS = b"what has been learnt"
+WEIGHTS = b"weights"
 SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
 
 
 def pictures(folder, seed, count=4):
-    """Write some pictures."""
+    """Write random pictures and return their folder."""
     folder.mkdir(parents=True)
     random = np.random.default_rng(seed)
     for number in range(count):
@@ -31,7 +31,7 @@ def pictures(folder, seed, count=4):
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """A folder with a checkpoint and pictures, in which an artifact was made; we stand in it."""
+    """The current folder, with a checkpoint and pictures, in which an artifact was exported."""
     folder = tmp_path / "project"
     pictures(folder / "photos", seed=0)
     (folder / "own.pth").write_bytes(WEIGHTS)
@@ -40,7 +40,7 @@ def project(tmp_path, monkeypatch):
 
 
 def manifest_of(project, **changes) -> Manifest:
-    """Write the manifest of a network with the project's checkpoint and pictures, and read it."""
+    """Write and read the manifest of a network with the project's checkpoint and pictures."""
     model = networks.quantized("v2", short=True)
     provenance = WeightsProvenance(source="file", origin="own.pth", sha256=SHA256)
     own = {"spec": replace(networks.spec_of(model), weights="own.pth"), "provenance": provenance}
@@ -50,7 +50,7 @@ def manifest_of(project, **changes) -> Manifest:
     )
     model = replace(model, **changes)
     artifact = Artifact(
-        format="onnx",
+        format=Format.ONNX,
         path=project / "exports" / "a.onnx",
         sha256="",
         size_bytes=0,
@@ -71,29 +71,32 @@ def manifest_of(project, **changes) -> Manifest:
 
 
 @pytest.mark.parametrize("change", [{"width": 99.0}, {"family": "v9"}, {"resolution": 1}])
-def test_a_manifest_that_describes_no_network_is_damaged(project, change):
-    """It was edited: the user who gives it made no mistake in what was typed."""
+def test_a_manifest_of_an_invalid_network_is_refused(project, change):
+    """Exit code 3, not 2: the manifest is wrong, not the command."""
     manifest = manifest_of(project)
-    edited = replace(manifest, spec=replace(manifest.spec, weights="random", **change))
-    with pytest.raises(ArtifactError, match=r"a\.onnx\.json describes no network: ") as refused:
+    spec = replace(manifest.spec, weights="random", **change)
+    edited = manifest.model_copy(update={"spec": spec})
+    with pytest.raises(
+        ArtifactError, match=r"a\.onnx\.json describes an invalid network: "
+    ) as refused:
         rebuild_float(edited, None)
     assert refused.value.exit_code == 3
 
 
-def test_where_the_command_was_typed(project):
+def test_paths_are_found_from_the_folder_of_the_export(project):
     manifest = manifest_of(project)
     assert find_checkpoint(manifest).read_bytes() == WEIGHTS
     assert find_calibration(manifest).count == 4
 
 
-def test_from_any_folder(project, tmp_path, monkeypatch):
+def test_paths_are_found_from_another_folder(project, tmp_path, monkeypatch):
     manifest = manifest_of(project)
     monkeypatch.chdir(tmp_path)
     assert find_checkpoint(manifest).read_bytes() == WEIGHTS
     assert find_calibration(manifest).count == 4
 
 
-def test_after_the_project_has_moved(project, tmp_path, monkeypatch):
+def test_paths_are_found_after_the_project_has_moved(project, tmp_path, monkeypatch):
     manifest_of(project)
     moved = project.rename(tmp_path / "moved")
     monkeypatch.chdir(tmp_path)
@@ -102,18 +105,18 @@ def test_after_the_project_has_moved(project, tmp_path, monkeypatch):
     assert find_calibration(manifest).source.startswith(str(moved))
 
 
-def test_files_of_the_same_names_that_lie_here_are_passed_over(project, tmp_path, monkeypatch):
-    """Another project has an `own.pth` and `photos` too: the sha256 tells them apart."""
+def test_other_files_of_the_same_names_are_ignored(project, tmp_path, monkeypatch):
+    """The current folder has an `own.pth` and `photos` too; their sha256 differ."""
     manifest = manifest_of(project)
     other = tmp_path / "other"
     pictures(other / "photos", seed=1)
     (other / "own.pth").write_bytes(b"something else")
     monkeypatch.chdir(other)
     assert find_checkpoint(manifest).read_bytes() == WEIGHTS
-    assert find_calibration(manifest).sha256 == manifest.document["calibration"]["sha256"]
+    assert find_calibration(manifest).sha256 == manifest.calibration.sha256
 
 
-def test_what_is_given_counts_and_nothing_else(project, tmp_path):
+def test_a_given_path_is_the_only_one_searched(project, tmp_path):
     manifest = manifest_of(project)
     (tmp_path / "copy.pth").write_bytes(WEIGHTS)
     assert find_checkpoint(manifest, tmp_path / "copy.pth") == tmp_path / "copy.pth"
@@ -127,7 +130,7 @@ def test_what_is_given_counts_and_nothing_else(project, tmp_path):
         find_checkpoint(manifest, tmp_path / "other.pth")
 
 
-def test_what_is_gone_is_asked_for(project):
+def test_missing_inputs_are_named_with_the_option_for_them(project):
     manifest = manifest_of(project)
     (project / "own.pth").unlink()
     with pytest.raises(WeightsError, match=r"no longer at own\.pth") as caught:
@@ -139,29 +142,29 @@ def test_what_is_gone_is_asked_for(project):
     assert "--calib-data" in caught.value.remedy
 
 
-def test_too_few_pictures_that_lie_here_are_passed_over_too(project, tmp_path, monkeypatch):
+def test_a_folder_of_the_same_name_with_too_few_images_is_ignored(project, tmp_path, monkeypatch):
     manifest = manifest_of(project)
     pictures(tmp_path / "other" / "photos", seed=0, count=2)
     monkeypatch.chdir(tmp_path / "other")
     assert find_calibration(manifest).count == 4
 
 
-def test_one_changed_picture_makes_other_images(project):
+def test_one_changed_picture_is_noticed(project):
     manifest = manifest_of(project)
     Image.new("RGB", (40, 40)).save(project / "photos" / "2.png")
-    with pytest.raises(OtherInputsError, match="not those that the artifact was made with"):
+    with pytest.raises(OtherInputsError, match="not those of the artifact"):
         find_calibration(manifest)
 
 
-def test_embedded_images_are_those_of_the_package(project):
+def test_bundled_images_that_changed_are_noticed(project):
     manifest = manifest_of(project, calibration_source="embedded", calibration_count=32)
-    with pytest.raises(OtherInputsError, match="those that this package carries"):
+    with pytest.raises(OtherInputsError, match="the bundled images have"):
         find_calibration(manifest)
     with pytest.raises(DataError, match="has 4 images, fewer than the 32"):
         find_calibration(manifest, project / "photos")
 
 
-def test_weights_with_a_name_have_no_file(project):
+def test_random_weights_have_no_file(project):
     model = networks.quantized("v2", short=True)
     manifest = manifest_of(project, spec=networks.spec_of(model), provenance=model.info.provenance)
     assert find_checkpoint(manifest) is None
@@ -169,8 +172,8 @@ def test_weights_with_a_name_have_no_file(project):
         find_checkpoint(manifest, project / "own.pth")
 
 
-def test_published_weights_may_come_from_a_file(project):
-    """On a machine without network: it is the sha256 that counts."""
+def test_published_weights_can_be_read_from_a_file(project):
+    """For a machine without network access."""
     published = WeightsProvenance(source="imagenet", origin="https://...", sha256=SHA256)
     spec = replace(networks.spec_of(networks.quantized("v2", short=True)), weights="imagenet")
     manifest = manifest_of(project, spec=spec, provenance=published)
@@ -178,8 +181,8 @@ def test_published_weights_may_come_from_a_file(project):
     assert find_checkpoint(manifest, project / "own.pth") == project / "own.pth"
 
 
-def test_a_float_network_was_not_calibrated(project):
-    manifest = replace(manifest_of(project), recipe=None)
+def test_a_float_network_has_no_calibration(project):
+    manifest = manifest_of(project).model_copy(update={"calibration": None})
     assert find_calibration(manifest) is None
     with pytest.raises(UsageError, match="no calibration"):
         find_calibration(manifest, project / "photos")
