@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +14,6 @@ from mobiledeploy.cli.output import console, print_json
 from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.errors import RuntimeFailedError, UsageError
 
-SCHEMA = 1
 URI = typer.Argument(
     metavar="URI", help="local, ssh://[user@]host[:port], adb://[SERIAL] or exec:COMMAND."
 )
@@ -51,8 +49,9 @@ def check(
         checks = examine_device(place.host)
     able = any(c.state == "ok" for c in checks if c.name in (".onnx", ".pte"))
     if as_json:
-        document = {"schema": SCHEMA, "kind": "mobiledeploy.device", "uri": uri, "able": able}
-        print_json(document | {"checks": [asdict(c) for c in checks]})
+        from mobiledeploy.cli.check_documents import DeviceDocument
+
+        print_json(DeviceDocument(uri=uri, able=able, checks=checks).model_dump(mode="json"))
     else:
         print_checks(checks)
     if not able:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
 
     from mobiledeploy.doctor import Check
 
-SCHEMA = 1
 _STATE_WIDTH = len("missing ")
 _COLOURS = {"ok": "green", "missing": "yellow", "broken": "red"}
 
@@ -37,8 +35,9 @@ def doctor(
         checks += _storage()
     fatal = [check.name for check in checks if check.fatal]
     if as_json:
-        document = {"schema": SCHEMA, "kind": "mobiledeploy.doctor", "healthy": not fatal}
-        print_json(document | {"checks": [asdict(check) for check in checks]})
+        from mobiledeploy.cli.check_documents import DoctorDocument
+
+        print_json(DoctorDocument(healthy=not fatal, checks=checks).model_dump(mode="json"))
     else:
         print_checks(checks)
     if fatal:

@@ -4,11 +4,13 @@ import hashlib
 import json
 from dataclasses import replace
 
+import jsonschema
 import pytest
 from bench_results import HOST, measurement, timed
 
-from mobiledeploy.bench.compare import rows_of, to_html, to_markdown
+from mobiledeploy.bench.compare import CompareDocument, rows_of, to_html, to_markdown
 from mobiledeploy.cli import _run
+from mobiledeploy.utils.json_model import schema_text
 
 BYTES = {"float.onnx": bytes(4000), "int8.onnx": bytes(1000)}
 
@@ -92,6 +94,16 @@ def test_an_infinite_sqnr_is_null_in_json(documents, tmp_path, capsys):
     assert "| inf |" in to_markdown(rows_of(documents))
     assert _run(["compare", str(result), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["rows"][1]["sqnr_db"] is None
+
+
+def test_the_json_schema_is_current_and_describes_the_document(documents, repository, request):
+    path = repository / "mobiledeploy" / "bench" / "compare.schema.json"
+    if request.config.getoption("--regen"):
+        path.write_text(schema_text(CompareDocument))
+    assert path.read_text() == schema_text(CompareDocument)
+    document = CompareDocument(rows=rows_of(documents)).model_dump(mode="json")
+    jsonschema.validate(document, json.loads(path.read_text()))
+    assert (document["schema"], document["kind"]) == (1, "mobiledeploy.compare")
 
 
 def test_markdown_is_one_table(documents):
