@@ -1,6 +1,6 @@
 """Tiny seeded networks at every stage of the pipeline; each is made once per process.
 
-Their BatchNorms are randomised and their inputs are 8-bit pixels, normalised: what real ones are.
+Their BatchNorms are randomised and their inputs are normalised 8-bit pixels, as in real networks.
 """
 
 import functools
@@ -13,14 +13,20 @@ from mobiledeploy.graph.fold_batch_norm import fold
 from mobiledeploy.models.build import create
 from mobiledeploy.models.initialize import randomize_batch_norm
 from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
-from mobiledeploy.network import CalibrationSet, FloatModel, Preprocessing, WeightsProvenance
+from mobiledeploy.network import (
+    RECIPES,
+    CalibrationSet,
+    FloatModel,
+    Preprocessing,
+    WeightsProvenance,
+)
 from mobiledeploy.quantization.equalize import equalize
 from mobiledeploy.quantization.ptq import quantize
 
 CLASSES = 10
 LABELS = (*(f"class {i}" for i in range(CLASSES - 1)), "öre")
 
-# Enough of each family to hold every operator it is made of; lowering takes seconds, not a minute.
+# Every operator of each family, in so few rows that lowering takes seconds instead of a minute.
 SHORT_ROWS = {
     "v1": ((64, 2), (128, 2)),
     "v2": ((1, 16, 1, 2), (6, 24, 2, 2)),
@@ -54,7 +60,7 @@ def calibration(resolution, count=8):
 
 @functools.cache
 def folded(family, resolution=32, *, short=False, classes=CLASSES, **options):
-    """Return a folded network; `short` takes the rows above, `options` are the architecture's."""
+    """Return a folded network; `short` takes `SHORT_ROWS`, `options` are the architecture's."""
     rows = SHORT_ROWS[family] if short else None
     spec = ModelSpec(
         family=family,
@@ -73,13 +79,20 @@ def folded(family, resolution=32, *, short=False, classes=CLASSES, **options):
     )
 
 
+def model_of(module, resolution=32):
+    """Return a folded model around any module of 3-channel images."""
+    model = folded("v1", short=True)
+    input_ = replace(model.info.input, height=resolution, width=resolution)
+    return replace(described(model, input=input_), module=module.eval())
+
+
 def spec_of(model):
     """Return the specification that a network was built from."""
     return ModelSpec.from_document(model.info.source)
 
 
 def described(model, *, spec=None, **changes):
-    """Return a network of which other things are known."""
+    """Return a copy of a network with other fields in its `NetworkInfo`."""
     source = model.info.source if spec is None else asdict(spec)
     return replace(model, info=replace(model.info, source=source, **changes))
 
@@ -97,6 +110,11 @@ def quantized(family, resolution=32, *, short=False, **options):
     return quantize(model, calibration(resolution))
 
 
+def recipe_for(model, preset="balanced", **fields):
+    """Return the recipe of a preset with the equalization that the model has."""
+    return replace(RECIPES[preset], equalization=model.equalization, **fields)
+
+
 SAME = 1e-5
 
 
@@ -107,12 +125,12 @@ def outputs(model, images):
 
 
 def assert_same_outputs(one, other, images):
-    """Fail unless two float networks compute the same, of images that make a difference."""
+    """Fail unless two float networks compute the same on images that give different logits."""
     before, after = outputs(one, images), outputs(other, images)
     assert np.ptp(before, axis=0).min() > 100 * SAME * np.abs(before).max()
     assert np.abs(after - before).max() <= SAME * np.abs(before).max()
 
 
 def with_program(program):
-    """Return an int8 network whose program is another one: of a single operator, say."""
+    """Return an int8 network with another program, for example one of a single operator."""
     return replace(quantized("v1", short=True), program=program)

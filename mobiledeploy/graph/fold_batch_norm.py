@@ -1,9 +1,10 @@
-"""BatchNorm into the convolution before it.
+"""BatchNorm folding: merge every BatchNorm into the convolution before it.
 
-Input: `FloatModel`. Output: `FoldedModel`, a copy without BatchNorm and Dropout.
-Maths: BN(W * x + b) = W' * x + b' with g = gamma / sqrt(var + eps),
-       W' = g W (per output channel), b' = beta + g (b - mean).
-Invariant: the same function, to 1e-9 in float64; no BN is left.
+Input: a `FloatModel`. Output: a `FoldedModel`, a copy without BatchNorm and Dropout.
+Maths: BN(W x + b) = W' x + b' with g = gamma / sqrt(var + eps), W' = g W per output channel, and
+b' = beta + g (b - mean) (Jacob et al., "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference" (2018), section 3.2).
+Invariant: the function stays the same, to 1e-9 in float64, and no BatchNorm remains.
 """
 
 from __future__ import annotations
@@ -24,21 +25,24 @@ Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """A convolution and the BN that alone reads it, by their qualified names."""
+    """Qualified names of a convolution and of the BN that is its only user."""
 
     conv: str
     norm: str
 
 
 def fold(model: FloatModel) -> FoldedModel:
-    """Fold every BN of `model` into its convolution; drop what is inert at inference.
+    """Fold every BN of a model into its convolution, and remove Dropout.
 
-    `model` is left as it is. The fold is computed in float64 and rounded once, to the dtype of the
-    parameters. Names of the layers that stay do not change.
+    The result is computed in float64 and rounded once, to the dtype of the parameters. The
+    remaining layers keep their names.
+
+    Args:
+        model: The model, in eval mode; it stays as it is.
 
     Raises:
-        UsageError: a BN does not directly follow a convolution that only it reads, has no running
-            statistics, or the module cannot be traced to find out.
+        UsageError: a BN does not directly follow a convolution of which it is the only user, has no
+            running statistics, or the module cannot be traced.
     """
     module = copy.deepcopy(model.module).eval()
     pairs = _conv_norm_pairs(module)
@@ -59,7 +63,7 @@ def fold(model: FloatModel) -> FoldedModel:
 
 
 class _LayerTracer(fx.Tracer):
-    """Traces down to whole convolutions and norms, subclasses of torch's own included."""
+    """Traces down to convolutions and norms as leaves, including subclasses of torch's."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Return whether `m` is one node of the graph."""
@@ -67,14 +71,14 @@ class _LayerTracer(fx.Tracer):
 
 
 def _conv_norm_pairs(module: nn.Module) -> list[_Pair]:
-    """Pair every BN with the convolution that feeds it, in the order they run.
+    """Pair every BN with the convolution before it, in the order in which they run.
 
-    From the traced graph rather than from the order in a Sequential: only the graph knows who else
-    reads the convolution, and whether one layer runs twice.
+    Uses the traced graph, because the order in a Sequential does not show whether the convolution
+    has other users, or whether a layer runs twice.
     """
     try:
         graph = _LayerTracer().trace(module)
-    except Exception as error:  # tracing runs the module's own code: it may raise anything
+    except Exception as error:  # tracing runs the module's own code, which may raise anything
         raise UsageError(
             f"The module cannot be traced to find its convolutions and norms: {error}",
             remedy="Use a module without control flow that depends on its input.",
@@ -92,12 +96,12 @@ def _conv_norm_pairs(module: nn.Module) -> list[_Pair]:
         if reason:
             raise UsageError(f"BatchNorm {norm!r} cannot be folded: {reason}.")
         pairs.append(_Pair(conv, norm))
-    _refuse_what_is_left(module, graph, order)
+    _refuse_unpaired_norms(module, graph, order)
     return pairs
 
 
-def _refuse_what_is_left(module: nn.Module, graph: fx.Graph, order: list[str]) -> None:
-    """Raise for norms that no layer in the graph stands for: they could not be folded."""
+def _refuse_unpaired_norms(module: nn.Module, graph: fx.Graph, order: list[str]) -> None:
+    """Raise for norms that are not a layer of the graph."""
     for name, layer in module.named_modules():
         if isinstance(layer, _BatchNorm) and name not in order:
             raise UsageError(f"BatchNorm {name!r} cannot be folded: it never runs.")
@@ -110,11 +114,11 @@ def _refuse_what_is_left(module: nn.Module, graph: fx.Graph, order: list[str]) -
 
 
 def _obstacle(module: nn.Module, source: fx.Node, conv: str, norm: str, order: list[str]) -> str:
-    """Return why `norm`, which reads `source`, cannot be folded; empty where it can."""
+    """Return why `norm`, which reads `source`, cannot be folded; "" if it can."""
     if source.op != "call_module" or not isinstance(module.get_submodule(conv), Conv):
         return f"it reads {source.name!r}, which is not a convolution"
     if len(source.users) > 1:
-        return f"something else reads {conv!r} too"
+        return f"{conv!r} has other users"
     if order.count(conv) > 1 or order.count(norm) > 1:
         return f"{conv!r} or the norm itself runs more than once"
     if not any(name == "running_var" for name, _ in module.get_submodule(norm).named_buffers()):
@@ -124,7 +128,7 @@ def _obstacle(module: nn.Module, source: fx.Node, conv: str, norm: str, order: l
 
 @torch.no_grad()
 def _fold_into(conv: Conv, norm: _BatchNorm) -> None:
-    """Make `conv` compute norm(conv(x)); see the maths above. Any groups, with or without bias."""
+    """Make `conv` compute norm(conv(x)), in place, for any groups and with or without bias."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     mean, variance = norm.running_mean.double(), norm.running_var.double()
@@ -138,7 +142,7 @@ def _fold_into(conv: Conv, norm: _BatchNorm) -> None:
 
 
 def _remove(module: nn.Module, name: str) -> None:
-    """Take one layer out: of a Sequential without a trace, elsewhere leaving an Identity."""
+    """Remove a layer: delete it from a Sequential, replace it by an Identity elsewhere."""
     parent_name, _, child = name.rpartition(".")
     parent = module.get_submodule(parent_name)
     if isinstance(parent, nn.Sequential) and type(parent).forward is nn.Sequential.forward:

@@ -93,7 +93,7 @@ def compare_layers(
         found = probe.run(batch, {name: layer.codes for name, layer in expected.items()})
         for name, codes in found.items():
             layer = compare_codes(
-                layer_title(reference, name),
+                reference.operators[name].title,
                 expected[name].codes,
                 codes,
                 expected[name].half_way,
@@ -158,9 +158,3 @@ def explain(layers: Sequence[LayerCodes]) -> str:
 def in_batches(images: Images) -> list[Images]:
     """Split images, (N, C, H, W), into the batches that are run at once."""
     return np.array_split(images, max(1, -(-len(images) // _BATCH)))
-
-
-def layer_title(reference: IntegerReference, name: str) -> str:
-    """Return a layer's module and operator, for example "classifier.1 linear"."""
-    operator, module = reference.operators[name]
-    return f"{module} {operator}".strip()

@@ -21,7 +21,7 @@ import torch
 
 from mobiledeploy.graph.aten_graph import find_fused_ops, trace
 from mobiledeploy.metrics import power_ratio_db
-from mobiledeploy.parity.layer_codes import LAYER_IMAGES, in_batches, layer_title
+from mobiledeploy.parity.layer_codes import LAYER_IMAGES, in_batches
 from mobiledeploy.parity.types import LayerNoise
 from mobiledeploy.utils.progress import track
 
@@ -59,15 +59,12 @@ def measure_layer_noise(
     """
     traced = trace(equalized)
     (source,) = traced.graph.find_nodes(op="placeholder")
-    titles = {
-        operator: layer_title(reference, name)
-        for name, (operator, _) in reference.operators.items()
-    }
+    titles = {operator.name: operator.title for operator in reference.operators.values()}
     noise = _NoiseMeter(traced, find_fused_ops(traced), titles)
     batches = in_batches(images[:LAYER_IMAGES])
     for batch in track(batches, "Comparing layers with float", len(batches)):
         int8 = {
-            reference.operators[name][0]: layer.real
+            reference.operators[name].name: layer.real
             for name, layer in reference.layers(batch).items()
         }
         # a stem that is kept in float gets the images as they are

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from mobiledeploy.graph.fold_batch_norm import fold
 from mobiledeploy.network import QuantRecipe
+from mobiledeploy.pipeline.check_training import check_training
 from mobiledeploy.pipeline.stages import equalize_as
 from mobiledeploy.quantization.plan import make_plan
 from mobiledeploy.quantization.round_layers import round_layers
@@ -23,6 +24,8 @@ def measure_sensitivity(
     calibration: CalibrationSet,
     images: CalibrationSet,
     recipe: QuantRecipe | None = None,
+    *,
+    allow_mismatch: bool = False,
 ) -> SensitivityReport:
     """Measure what int8 costs in each layer, and what keeping the layer in float regains.
 
@@ -31,11 +34,15 @@ def measure_sensitivity(
         calibration: Images to quantize with.
         images: Images to measure on.
         recipe: How to quantize; None for `QuantRecipe()`.
+        allow_mismatch: Whether to go on if this is plainly not the network that was trained.
 
     Raises:
+        GateError: the network is plainly not the one that was trained.
         ExportError: the network has an operator that cannot be quantized.
     """
     recipe = recipe or QuantRecipe()
+    with step("Comparing with the training statistics"):
+        check_training(model, calibration, allow_mismatch=allow_mismatch)
     with step("Folding BatchNorm"):
         folded = fold(model)
     plan = make_plan(equalize_as(recipe, folded, calibration), calibration, recipe)

@@ -1,1 +1,1 @@
-"""Post-training quantization to int8, and the integer reference that defines the result."""
+"""Post-training quantization to int8: equalization, range search, GPTQ, PT2E, integer reference."""

@@ -1,15 +1,14 @@
-"""Learning from the float network's logits, whatever it is that is learned.
+"""Knowledge distillation: learn parameters of the quantized network from the float logits.
 
-    minimise  |f_q(x; p) - f(x)|^2 / |f(x)|^2    over the calibration images x
-
-f_q is the network as quantized, activations included, with parameters p; f the float one. Adam
-moves p; the gradient passes straight through the roundings. No labels are seen.
-
-Source: Bengio et al., "Estimating or Propagating Gradients Through Stochastic Neurons" (2013), for
-the straight-through gradient.
-
-Invariant: same images, same result, on any number of cores: a few images' gradient is computed on
-one thread, and gradients are summed in order.
+Input: a student network with learnable parameters, images, and the float network's logits. Output:
+the parameters, moved by Adam.
+Maths: minimise |f_q(x; p) - f(x)|^2 / |f(x)|^2 over the calibration images x, with f_q the
+fake-quantized network and f the float network; gradients pass through the rounding unchanged
+(straight-through: Bengio et al., "Estimating or Propagating Gradients Through Stochastic Neurons",
+2013). No labels are used. Hinton et al., "Distilling the Knowledge in a Neural Network" (2015),
+compare softmax outputs; here the squared error of the logits is what SQNR measures.
+Invariant: same images, same result on any number of cores: gradients of a batch are computed on one
+thread and added in order.
 """
 
 from __future__ import annotations
@@ -28,91 +27,92 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule
 
 BATCH = 8
-_HOLD_OUT = 6  # every sixth image
+_HOLD_OUT_EVERY = 6
 _LEAST_POWER = 1e-12
 
 
-class Quantized(Protocol):
-    """A network as quantized, or part of it."""
+class LogitsNetwork(Protocol):
+    """A network that returns logits."""
 
     def run(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the logits, (N, classes); several threads may ask at once."""
+        """Return the logits (N, classes) of images (N, C, H, W); called by several threads."""
 
 
-class Student(Quantized, Protocol):
-    """A network as quantized, with parameters that can be learned."""
+class Student(LogitsNetwork, Protocol):
+    """A network with learnable parameters."""
 
     @property
     def parameters(self) -> Sequence[torch.Tensor]:
-        """Return what is learned."""
+        """Return the learnable parameters."""
 
 
-def round_through(x: torch.Tensor) -> torch.Tensor:
-    """Round; the gradient is that of the identity."""
+def round_straight_through(x: torch.Tensor) -> torch.Tensor:
+    """Round to nearest, with the gradient of the identity."""
     return x + (x.round() - x).detach()
 
 
 def split_hold_out(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Return the numbers of images that only judge (every sixth), and of those to learn from."""
-    numbers = np.arange(count)
-    judges = numbers[::_HOLD_OUT]
-    return judges, np.setdiff1d(numbers, judges)
+    """Return the indices of the hold-out images (every sixth) and of the training images."""
+    indices = np.arange(count)
+    hold_out = indices[::_HOLD_OUT_EVERY]
+    return hold_out, np.setdiff1d(indices, hold_out)
 
 
 def float_logits(traced: GraphModule, images: NDArray[np.float32]) -> torch.Tensor:
-    """Return what the float network says, (N, classes)."""
-    few = batch_slices(images, size=1)
-    logits = parallel_map(lambda part: traced(torch.from_numpy(images[part])), few)
+    """Return the float network's logits, (N, classes)."""
+    batches = batch_slices(images, size=1)
+    logits = parallel_map(lambda batch: traced(torch.from_numpy(images[batch])), batches)
     return torch.cat(list(logits))
 
 
-def shuffled_batches(numbers: NDArray[np.intp], epochs: int) -> list[NDArray[np.intp]]:
-    """Return the images' numbers in batches, shuffled anew in every epoch."""
+def shuffled_batches(indices: NDArray[np.intp], epochs: int) -> list[NDArray[np.intp]]:
+    """Return batches of indices, shuffled anew in every epoch, with a fixed seed."""
     random = np.random.default_rng(0)
-    size = min(BATCH, len(numbers))
+    size = min(BATCH, len(indices))
     return [
         order[first : first + size]
-        for order in (random.permutation(numbers) for _ in range(epochs))
-        for first in range(0, len(numbers) - size + 1, size)
+        for order in (random.permutation(indices) for _ in range(epochs))
+        for first in range(0, len(indices) - size + 1, size)
     ]
 
 
-def loss(network: Quantized, images: NDArray[np.float32], targets: torch.Tensor) -> float:
-    """Return |logits - targets|^2 / |targets|^2."""
-    few = batch_slices(images)
+def distillation_loss(
+    network: LogitsNetwork, images: NDArray[np.float32], targets: torch.Tensor
+) -> float:
+    """Return |logits - targets|^2 / |targets|^2 for targets (N, classes)."""
     errors = parallel_map(
-        lambda part: float(
-            (network.run(channels_last(images[part])) - targets[part]).square().sum()
+        lambda batch: float(
+            (network.run(channels_last(images[batch])) - targets[batch]).square().sum()
         ),
-        few,
+        batch_slices(images),
     )
     return sum(errors) / float(_power(targets))
 
 
-def distill(
+def distillation_step(
     student: Student,
     adam: torch.optim.Optimizer,
     images: NDArray[np.float32],
     targets: torch.Tensor,
 ) -> None:
-    """Take one step of Adam on a batch."""
+    """Take one step of Adam on a batch of images and targets (N, classes)."""
     parameters = student.parameters
     power = _power(targets)
 
-    def gradients(few: slice) -> tuple[torch.Tensor, ...]:
+    def gradients(batch: slice) -> tuple[torch.Tensor, ...]:
         with torch.enable_grad():
-            logits = student.run(channels_last(images[few]))
-            error = (logits - targets[few]).square().sum() / power
+            logits = student.run(channels_last(images[batch]))
+            error = (logits - targets[batch]).square().sum() / power
             return torch.autograd.grad(error, parameters)
 
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
-    for of_few in parallel_map(gradients, batch_slices(images)):
-        for parameter, gradient in zip(parameters, of_few, strict=True):
+    for of_batch in parallel_map(gradients, batch_slices(images)):
+        for parameter, gradient in zip(parameters, of_batch, strict=True):
             cast("torch.Tensor", parameter.grad).add_(gradient)
     adam.step()
 
 
 def _power(targets: torch.Tensor) -> torch.Tensor:
-    """Return |targets|^2; of a network whose logits are all zero, next to nothing."""
+    """Return |targets|^2, bounded below for a network whose logits are all zero."""
     return targets.square().sum().clamp_min(_LEAST_POWER)

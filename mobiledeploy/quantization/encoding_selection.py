@@ -1,9 +1,11 @@
-"""Which of several choices of encodings brings the quantized logits nearest to the float ones.
+"""Encoding selection: choose among candidate encodings by the loss on hold-out images.
 
-Activations are on their encodings, weights in float: what is judged is what encodings decide. Where
-products are, what rounding does to means differs from choice to choice by more than all else, and
-biases will make good for it (see `in_sequence`): there, they do so before anything is judged.
-Images that nobody has learned from judge (see `descent`).
+Input: candidate `Plan`s, hold-out images, and other images for bias correction. Output: the plan
+with the least distillation loss, with fake-quantized activations and float weights.
+Maths: argmin over candidates of |f_q(x) - f(x)|^2 / |f(x)|^2 (see `distillation`).
+Invariant: the hold-out images were not used to search or learn any candidate. If the network has
+multiplications, whose rounding shifts means by amounts that differ between candidates, biases are
+corrected before the loss is measured, as they will be afterwards.
 """
 
 from __future__ import annotations
@@ -15,8 +17,8 @@ import torch
 
 from mobiledeploy.graph.aten_graph import weight_and_bias
 from mobiledeploy.quantization.bias_correction import round_with_bias_correction
-from mobiledeploy.quantization.distillation import float_logits, loss, split_hold_out
-from mobiledeploy.quantization.fake_quantize import FakeQuantizedNetwork, Rounded
+from mobiledeploy.quantization.distillation import distillation_loss, float_logits
+from mobiledeploy.quantization.fake_quantize import FakeQuantizedNetwork, LayerWeights
 from mobiledeploy.utils.progress import step
 
 if TYPE_CHECKING:
@@ -24,53 +26,42 @@ if TYPE_CHECKING:
 
     import numpy as np
     from numpy.typing import NDArray
-    from torch.fx import GraphModule, Node
+    from torch.fx import Node
 
-    from mobiledeploy.graph.aten_graph import FusedOp
-    from mobiledeploy.network import Encoding
-
-    Encodings = Mapping[str, Encoding]
+    from mobiledeploy.quantization.plan import Plan
 
 
 def select_encodings(
-    traced: GraphModule,
-    ops: Sequence[FusedOp],
-    choices: Sequence[Encodings],
-    images: NDArray[np.float32],
-    correcting: NDArray[np.float32],
-) -> int:
-    """Return the number of the choice with the least loss.
+    candidates: Sequence[Plan],
+    hold_out: NDArray[np.float32],
+    correction_images: NDArray[np.float32],
+) -> Plan:
+    """Return the candidate with the least loss; of equal ones, the first.
 
     Args:
-        traced: The float network.
-        ops: Of it.
-        choices: Each with the encoding of every node, by its name.
-        images: Of the calibration, (N, C, H, W).
-        correcting: Others of them, to correct biases with.
+        candidates: Plans of one network with different encodings.
+        hold_out: Images to measure the loss on, (N, C, H, W).
+        correction_images: Images to correct biases with, (N, C, H, W).
     """
-    judges, _ = split_hold_out(len(images))
-    with step("Judging ranges"):
-        targets = float_logits(traced, images[judges])
-        losses = []
-        for encodings in choices:
-            parameters = _parameters(traced, ops, encodings, correcting)
-            network = _Candidate(traced, ops, encodings, parameters)
-            losses.append(loss(network, images[judges], targets))
-    return losses.index(min(losses))
+    with step("Selecting encodings"):
+        targets = float_logits(candidates[0].traced, hold_out)
+        losses = [
+            distillation_loss(
+                _Candidate(plan, corrected_weights(plan, correction_images)), hold_out, targets
+            )
+            for plan in candidates
+        ]
+    return candidates[losses.index(min(losses))]
 
 
-def _parameters(
-    traced: GraphModule, ops: Sequence[FusedOp], encodings: Encodings, images: NDArray[np.float32]
-) -> Mapping[str, Rounded]:
-    """Return every layer's float weight, and its bias: corrected where products are."""
-    layers = [op for op in ops if op.has_weight]
-    if not any(op.kind == "multiply" for op in ops):
-        return {op.operator.name: Rounded(*weight_and_bias(traced, op)) for op in layers}
-    scales = {op.operator.name: torch.ones(()) for op in layers}
-    return round_with_bias_correction(traced, ops, encodings, scales, images, _left_alone)
+def corrected_weights(plan: Plan, images: NDArray[np.float32]) -> Mapping[str, LayerWeights]:
+    """Return every layer's float weight and its bias, corrected if there are multiplications."""
+    if not any(op.kind == "multiply" for op in plan.ops):
+        return {op.name: LayerWeights(*weight_and_bias(plan.traced, op)) for op in plan.layers}
+    return round_with_bias_correction(plan, images, _keep_float)
 
 
-def _left_alone(
+def _keep_float(
     _node: Node, weight: torch.Tensor, _scales: torch.Tensor, _inputs: Sequence[torch.Tensor]
 ) -> torch.Tensor:
     return weight
@@ -78,14 +69,11 @@ def _left_alone(
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
-    """A network whose activations are on codes; several threads may run it."""
+    """A fake-quantized network that several threads can run."""
 
-    traced: GraphModule
-    ops: Sequence[FusedOp]
-    encodings: Encodings
-    parameters: Mapping[str, Rounded]
+    plan: Plan
+    weights: Mapping[str, LayerWeights]
 
     def run(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits, (N, classes)."""
-        simulation = FakeQuantizedNetwork(self.traced, self.ops, self.encodings, self.parameters)
-        return cast("torch.Tensor", simulation.run(images))
+        return cast("torch.Tensor", FakeQuantizedNetwork(self.plan, self.weights).run(images))

@@ -1,16 +1,13 @@
-"""What is left of an activation when it becomes int8, in float arithmetic.
+"""Fake quantization: int8 encodings simulated in float, for single tensors and whole networks.
 
-    x_q = s (clamp(round(x / s), -128 - z, 127 - z))
-
-torch has this as `fake_quantize_per_tensor_affine`, which computes number by number: written as
-operations on whole tensors it takes a tenth of the time (measured on AVX2), and most of what
-quantizing a network does is this.
-
-The gradient is that of the identity, and zero where x was clipped; that of the step s is
-clamp(round(x / s)) - x / s, and where x was clipped the code.
-
-Source: Bengio et al., "Estimating or Propagating Gradients Through Stochastic Neurons" (2013); for
-the step, Esser et al., "Learned Step Size Quantization" (2020), section 2.1.
+Input: a tensor and its encoding, or a `Plan` and weights. Output: the real numbers that the int8
+codes represent.
+Maths: x_q = s (clamp(round(x / s), -128 - z, 127 - z)). The gradient is straight-through: that of
+the identity, zero where x is clipped (Bengio et al., "Estimating or Propagating Gradients Through
+Stochastic Neurons", 2013); for the step s it is clamp(round(x / s)) - x / s, and the code where x
+is clipped (LSQ: Esser et al., "Learned Step Size Quantization", 2020, section 2.1).
+Invariant: values and gradients equal those of `torch.fake_quantize_per_tensor_affine`, which
+computes element by element; operations on whole tensors take a tenth of its time (on AVX2).
 """
 
 from __future__ import annotations
@@ -21,24 +18,36 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from torch.fx import GraphModule, Node
+    from torch.fx import Node
 
-    from mobiledeploy.graph.aten_graph import FusedOp
     from mobiledeploy.network import Encoding
+    from mobiledeploy.quantization.plan import Plan
+
+
+@dataclass(frozen=True, slots=True)
+class LayerWeights:
+    """Weight and bias of one layer, in float.
+
+    Attributes:
+        weight: (out, in / groups, kH, kW) or (out, in); on its int8 grid once it is rounded.
+        bias: (out,); on its int32 grid once `round_layers` has rounded it.
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor
 
 
 def fake_quantize(
     x: torch.Tensor, encoding: Encoding, width: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """Return what the codes of a tensor stand for.
+    """Return the real numbers that a tensor's codes represent.
 
     Args:
         x: The tensor, (N, C, H, W) or (N, C).
-        encoding: Of it.
-        width: What its range is multiplied by, one number or one per channel, (C,); it can be
-            learned.
+        encoding: Its encoding.
+        width: Factor of the scale, a scalar or one per channel (C,); it can be learned.
     """
     low, high = -128 - encoding.zero_point, 127 - encoding.zero_point
     step: float | torch.Tensor = encoding.scale
@@ -56,9 +65,10 @@ class _FakeQuantize(torch.autograd.Function):
     ) -> torch.Tensor:
         ctx.step, ctx.bounds = step, (low - 0.5, high + 0.5)
         steps = x * (1 / step)
-        learns = any(ctx.needs_input_grad)
-        output = (steps.round() if learns else steps.round_()).clamp_(low, high).mul_(step)
-        if learns:
+        needs_gradient = any(ctx.needs_input_grad)
+        rounded = steps.round() if needs_gradient else steps.round_()
+        output = rounded.clamp_(low, high).mul_(step)
+        if needs_gradient:
             ctx.save_for_backward(steps, output)
         return output
 
@@ -76,102 +86,92 @@ class _FakeQuantize(torch.autograd.Function):
 
 
 class FakeQuantizedNetwork(torch.fx.Interpreter):
-    """Runs the network with some units in int8 and the others in float.
+    """Runs a planned network with fake-quantized activations and given weights.
+
+    A value is quantized where an int8 operator writes it or reads it; between two operators that
+    compute in float it passes unchanged. An instance belongs to one thread.
 
     Args:
-        traced: The float network.
-        ops: Of it.
-        encodings: By node name.
-        rounded: Parameters of the int8 layers, by the name of the unit's operator.
-        floating: Names of the operators of the units that compute in float.
-        keep: Hold every node's value, for `values`; else each is freed after its last use.
+        plan: The network, its encodings, and which operators compute in float.
+        weights: Weights of the int8 layers, by operator name.
+        keep: Keep every node's value for `values`; otherwise each is freed after its last use.
     """
 
     def __init__(
-        self,
-        traced: GraphModule,
-        ops: Sequence[FusedOp],
-        encodings: Mapping[str, Encoding],
-        rounded: Mapping[str, Rounded],
-        floating: Collection[str] = (),
-        *,
-        keep: bool = False,
+        self, plan: Plan, weights: Mapping[str, LayerWeights], *, keep: bool = False
     ) -> None:
-        super().__init__(traced, garbage_collect_values=not keep)
-        self._encodings = encodings
-        self._rounded = rounded
-        self._integer = {u.operator: u for u in ops if u.operator.name not in floating}
-        self._written = {op.output for op in self._integer.values()}
+        super().__init__(plan.traced, garbage_collect_values=not keep)
+        self._encodings = plan.encodings
+        self._weights = weights
+        self._int8_ops = {op.operator: op for op in plan.ops if op.name not in plan.float_ops}
+        self._quantized = {op.output for op in self._int8_ops.values()}
 
     def values(
         self, images: torch.Tensor, known: Mapping[Node, torch.Tensor] | None = None
     ) -> dict[Node, torch.Tensor]:
-        """Return every node's value for (N, C, H, W).
+        """Run the network and return every node's value; needs `keep`.
 
         Args:
-            images: The input.
-            known: Values of nodes that need not be computed again.
+            images: The input, (N, C, H, W).
+            known: Values of nodes that are not computed again.
         """
         self.run(images, initial_env=dict(known or {}))
         return cast("dict[Node, torch.Tensor]", dict(self.env))
 
     def start(self, images: torch.Tensor) -> None:
-        """Be ready to `advance` through the graph, node by node."""
+        """Prepare to `advance` through the graph node by node, for images (N, C, H, W)."""
         self.env = {}
         self.args_iter = iter([images])
 
     def advance(self, n: Node, raw: torch.Tensor | None = None) -> None:
-        """Compute a node's value, all before it being known; free what nobody reads any more.
+        """Compute a node's value and free the values that no later node reads.
 
         Args:
-            n: The node.
-            raw: What its operator gives, if that is known.
+            n: The next node; all nodes before it must be computed.
+            raw: Result of the node's operator before quantization, if it is known.
         """
-        self.env[n] = self.run_node(n) if raw is None else self._as_written(n, raw)
-        for done in self.user_to_last_uses.get(n, ()):
-            del self.env[done]
+        self.env[n] = self.run_node(n) if raw is None else self._quantize_output(n, raw)
+        for dead in self.user_to_last_uses.get(n, ()):
+            del self.env[dead]
 
     def run_node(self, n: Node) -> Any:
-        """Return a node's value; behind an int8 unit, what its code stands for."""
-        value = super().run_node(n) if n not in self._integer else self._integer_unit(n)
-        return self._as_written(n, value)
+        """Return a node's value, fake-quantized if an int8 operator writes it."""
+        value = super().run_node(n) if n not in self._int8_ops else self._run_int8_op(n)
+        return self._quantize_output(n, value)
 
-    def _as_written(self, n: Node, value: Any) -> Any:
-        return self._coded(n, value) if n in self._written else value
+    def _quantize_output(self, n: Node, value: Any) -> Any:
+        return self._quantize(n, value) if n in self._quantized else value
 
-    def _integer_unit(self, n: Node) -> Any:
-        """Run an int8 unit's operator, on codes."""
+    def _run_int8_op(self, n: Node) -> Any:
         operands = self.operands(n)
-        if self._integer[n].has_weight:
-            rounded = self.parameters(n, operands)
-            operands[1:3] = [rounded.weight, rounded.bias]
+        if self._int8_ops[n].has_weight:
+            layer = self.layer_weights(n, operands)
+            operands[1:3] = [layer.weight, layer.bias]
         return cast("Any", n.target)(*operands, **n.kwargs)
 
     def operands(self, n: Node) -> list[Any]:
-        """Return what an int8 unit's operator is given: activations on their codes, the rest."""
+        """Return the operands of an int8 operator, its activations fake-quantized."""
         args, _ = self.fetch_args_kwargs_from_env(n)
         operands = list(args)
-        for position, node in enumerate(self._integer[n].activations):
-            if node not in self._written:
-                operands[position] = self._coded(node, operands[position])
+        for position, node in enumerate(self._int8_ops[n].activations):
+            if node not in self._quantized:
+                operands[position] = self._quantize(node, operands[position])
         return operands
 
-    def parameters(self, n: Node, operands: Sequence[Any]) -> Rounded:  # noqa: ARG002
-        """Return an int8 layer's parameters, given (input, float weight, float bias, ...)."""
-        return self._rounded[n.name]
+    def layer_weights(self, n: Node, operands: Sequence[Any]) -> LayerWeights:  # noqa: ARG002
+        """Return an int8 layer's weights, given (input, float weight, float bias, ...)."""
+        return self._weights[n.name]
 
-    def _coded(self, node: Node, value: torch.Tensor) -> torch.Tensor:
+    def _quantize(self, node: Node, value: torch.Tensor) -> torch.Tensor:
         return fake_quantize(value, self._encodings[node.name])
 
 
-@dataclass(frozen=True, slots=True)
-class Rounded:
-    """A layer's parameters after rounding.
+class FloatWeightNetwork(FakeQuantizedNetwork):
+    """Runs a planned network with fake-quantized activations and its own float weights."""
 
-    Attributes:
-        weight: On its grid, in float.
-        bias: Corrected, (out,), in float; `prepare.round_parameters` puts it on its grid.
-    """
+    def __init__(self, plan: Plan) -> None:
+        super().__init__(plan, {})
 
-    weight: torch.Tensor
-    bias: torch.Tensor
+    def layer_weights(self, n: Node, operands: Sequence[Any]) -> LayerWeights:  # noqa: ARG002
+        """Return a layer's float weights."""
+        return LayerWeights(operands[1], operands[2])

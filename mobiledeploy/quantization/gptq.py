@@ -1,22 +1,20 @@
-"""Round weights so that their errors cancel on the inputs that the layer really sees.
+"""GPTQ: round weights so that their errors cancel on the inputs that the layer really sees.
 
-Rounding each weight to nearest is best for the weights, not for the outputs. With H = E[x x^T]
-over the layer's (quantized, centred) inputs, the error of an output channel is e^T H e. The
-weights of all channels are rounded column by column, and after each, the columns that are still
-free take over what the rounding just lost (optimal brain surgeon):
+Input: a layer's weight, its scales, and its quantized inputs. Output: the weight on its grid.
+Maths: the error e of an output channel's weights costs e^T H e, with H = E[x x^T] over the centred
+inputs. Columns are rounded one by one, and the columns after it compensate for the error of each:
 
-    q_k = round(w_k),   w_j -= (w_k - q_k) U_kj / U_kk   for j > k,   U = upper Cholesky factor of
+    q_k = round(w_k),   w_j -= (w_k - q_k) U_kj / U_kk  for j > k,   U = upper Cholesky factor of
     H^-1
 
-Columns with the largest E[x_k^2] come first, while there is most left to compensate with. Depthwise
-convolutions are the same problem once per channel, with nine columns each.
-
 Source: Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained
-Transformers" (2023), section 3, for the column order and the Cholesky form; applied to
-convolutions as in Frantar & Alistarh, "Optimal Brain Compression" (2022), section 5.
-
-Invariant: every weight stays on the grid that `weights` chose; the function sees no labels and no
-gradients, only the inputs' second moments.
+Transformers" (2022), section 3, for the Cholesky form and the blocks of columns; for convolutions,
+Frantar and Alistarh, "Optimal Brain Compression" (2022), section 5. Columns with the largest
+E[x_k^2] come first, while most columns are left to compensate ("act-order" in the authors' code).
+It differs in the inputs, which are centred, because bias correction removes the mean error. A
+depthwise convolution is one such problem per channel, with nine columns each.
+Invariant: every weight stays on the grid of `weight_rounding.weight_scales`; no labels and no
+gradients are used, only the second moments of the inputs.
 """
 
 from __future__ import annotations
@@ -35,25 +33,25 @@ if TYPE_CHECKING:
 
     from torch.fx import Node
 
-# Added to the diagonal of H, as a share of its mean: keeps few images from being fitted too
-# closely.
+# Damping: share of the mean diagonal of H that is added to the diagonal, against overfitting to few
+# images.
 _DAMPING = 0.02
-# Positions that H is estimated from, in all images: early layers have far more than are needed.
+# Output positions of all images that H is estimated from; early layers have far more.
 _POSITIONS = 10_000
-# Columns between which errors are passed on one by one; later ones get a block's errors at once.
+# Columns per block: errors compensate column by column inside a block, and at once after it.
 _BLOCK = 64
 
 
 def gptq(
     node: Node, weight: torch.Tensor, scales: torch.Tensor, inputs: Sequence[torch.Tensor]
 ) -> torch.Tensor:
-    """Return a layer's weight on its grid.
+    """Return a layer's weight on its grid; a `bias_correction.Rounding`.
 
     Args:
         node: The convolution or linear operator.
         weight: (out, in / groups, kH, kW) or (out, in).
         scales: (out,).
-        inputs: What the layer reads, as the quantized network computes it, in parts: each
+        inputs: Batches of the layer's input as the quantized network computes it, each
             (N, in, H, W) or (N, in).
     """
     groups = groups_of(node)
@@ -64,9 +62,9 @@ def gptq(
 
 
 def _moments(node: Node, weight: torch.Tensor, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return H, the covariance of the layer's inputs: (groups, k, k), k = in / groups * kH * kW."""
+    """Return H, the covariance of the inputs: (groups, k, k) with k = in / groups * kH * kW."""
     side = max(1, math.isqrt(_POSITIONS // sum(len(x) for x in inputs)))
-    # about a mean that is nearly theirs, for float32's sake
+    # Moments about an approximate mean: float32 would lose digits of inputs far from zero.
     about = _columns(node, weight, inputs[0], side).mean(1, keepdim=True)
 
     def sums(x: torch.Tensor) -> tuple[int, torch.Tensor, torch.Tensor]:
@@ -83,9 +81,9 @@ def _moments(node: Node, weight: torch.Tensor, inputs: Sequence[torch.Tensor]) -
 
 
 def _columns(node: Node, weight: torch.Tensor, x: torch.Tensor, most: int) -> torch.Tensor:
-    """Return the inputs of output positions: (groups, positions, in / groups * kH * kW).
+    """Return the inputs of output positions (im2col): (groups, positions, in / groups * kH * kW).
 
-    Of every image about `most` squared, evenly spread, where there are so many.
+    Takes about most x most evenly spaced positions per image, or all if there are fewer.
     """
     if x.dim() == 2:
         return x.unsqueeze(0)
@@ -95,7 +93,7 @@ def _columns(node: Node, weight: torch.Tensor, x: torch.Tensor, most: int) -> to
     dilation = cast("list[int]", node.args[5])[0] if len(node.args) > 5 else 1
     side = (x.shape[-1] + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
     sparse = stride * max(1, side // most)
-    if kernel == 1:  # as below, with less copying
+    if kernel == 1:  # the same as below, with less copying
         return x[..., ::sparse, ::sparse].movedim(1, -1).reshape(-1, groups, each).movedim(1, 0)
     patches = F.unfold(x, kernel, dilation=dilation, padding=padding, stride=sparse)
     count, _, positions = patches.shape
@@ -104,7 +102,7 @@ def _columns(node: Node, weight: torch.Tensor, x: torch.Tensor, most: int) -> to
 
 
 def _gptq_columns(rows: torch.Tensor, grid: torch.Tensor, moments: torch.Tensor) -> torch.Tensor:
-    """Round rows (groups, out, k) on grid (groups, out), given moments (groups, k, k)."""
+    """Round rows (groups, out, k) to the grid (groups, out), given H (groups, k, k)."""
     diagonal = moments.diagonal(dim1=1, dim2=2)
     mean = diagonal.mean(1, keepdim=True).clamp(min=1e-12)
     moments = moments + torch.diag_embed((_DAMPING * mean).expand_as(diagonal))
@@ -125,7 +123,7 @@ def _gptq_columns(rows: torch.Tensor, grid: torch.Tensor, moments: torch.Tensor)
 def _gptq_block(
     rows: torch.Tensor, grid: torch.Tensor, upper: torch.Tensor, rounded: torch.Tensor, block: slice
 ) -> torch.Tensor:
-    """Round a block's columns one by one, in place; return what the later blocks have to cancel."""
+    """Round a block of columns in place; return the errors that later blocks compensate for."""
     errors = torch.empty_like(rows[:, :, block])
     for k in range(block.start, block.stop):
         column = rows[:, :, k]

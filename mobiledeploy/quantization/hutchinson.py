@@ -1,18 +1,16 @@
-"""What an error in one activation does to the logits, without running the network for it.
+"""Hutchinson estimator: how far an error of one activation moves the logits.
 
-For a small error d of a tensor, the logits move by J d, J being their Jacobian. With v drawn from
-N(0, I) over the logits,
-
-    E[(v^T J d)^2] = |J d|^2
-
-and v^T J, the gradient of v^T logits, comes for *all* tensors out of one backward pass. So a few
-passes tell, for any number of candidate errors, what each would cost: the inner product of the
-error and the gradient, squared. Clipping is judged as the one-sided error that it is, and what a
-later ReLU6 throws away costs nothing.
-
-Source: the estimator is Hutchinson's ("A stochastic estimator of the trace of the influence
-matrix", 1990) for the trace of J^T J; |J d|^2 as the price of quantization is the Gauss-Newton form
-of Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization" (2020), section 3.
+Input: the float network and images. Output: one `Probe` per activation, which returns the cost
+|J d|^2 of any error d of it, J being the Jacobian of the logits.
+Maths: with v drawn from N(0, I), E[(v^T J d)^2] = |J d|^2, and v^T J, the gradient of v^T logits,
+comes for all activations from one backward pass. A few passes price any number of errors, each by
+an inner product with the gradients.
+Sources: Hutchinson, "A stochastic estimator of the trace of the influence matrix for Laplacian
+smoothing splines" (1990), for the trace of J^T J; |J d|^2 as the cost of quantization is the
+Gauss-Newton form of Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization"
+(2020), section 3.
+Invariant: the error is signed, so clipping counts as the one-sided error that it is, and an error
+that a later ReLU6 removes costs nothing.
 """
 
 from __future__ import annotations
@@ -32,11 +30,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """One tensor of a few images, and how the logits depend on it.
+    """One activation on a batch of images, and the logits' dependence on it.
 
     Attributes:
+        node: The node that computes it.
         value: (N, C, H, W) or (N, C).
-        gradients: Of v^T logits, one per v; each shaped like `value`.
+        gradients: Gradient of v^T logits for each v, shaped like `value`.
     """
 
     node: Node
@@ -44,9 +43,10 @@ class Probe:
     gradients: tuple[torch.Tensor, ...]
 
     def cost(self, error: torch.Tensor) -> float:
-        """Return the squared distance that the logits move by if the tensor has this error.
+        """Return the estimated squared change of the logits, summed over the images.
 
-        Summed over the images.
+        Args:
+            error: Error of the activation, shaped like `value`.
         """
         products = [_inner_products(gradient, error) for gradient in self.gradients]
         return float(torch.stack(products).square().mean(0).sum())
@@ -55,14 +55,14 @@ class Probe:
 def probe(
     traced: GraphModule, nodes: Sequence[Node], images: torch.Tensor, *, probes: int, seed: int
 ) -> Iterator[Probe]:
-    """Yield every node's probe.
+    """Yield a probe of every node.
 
     Args:
         traced: The float network.
-        nodes: Whose values to probe; each must reach the logits.
+        nodes: Nodes to probe; the logits must depend on each.
         images: (N, C, H, W).
-        probes: How many v to draw.
-        seed: Of the draw.
+        probes: Number of v to draw.
+        seed: Seed of the draw.
     """
     recorder = Recorder(traced, nodes, keep=lambda value: value)
     with torch.enable_grad():
@@ -80,10 +80,10 @@ def probe(
 
 
 def _inner_products(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    """Return each image's sum of products, (N,), without forming the products."""
-    return cast("torch.Tensor", torch.linalg.vecdot(_in_memory_order(a), _in_memory_order(b)))
+    """Return each image's inner product of two tensors, (N,), without forming the products."""
+    return cast("torch.Tensor", torch.linalg.vecdot(_flat_per_image(a), _flat_per_image(b)))
 
 
-def _in_memory_order(tensor: torch.Tensor) -> torch.Tensor:
-    """Return each image's elements as a vector: without a copy where channels come last."""
+def _flat_per_image(tensor: torch.Tensor) -> torch.Tensor:
+    """Return each image's elements as a vector, without a copy if the tensor is channels-last."""
     return tensor.movedim(1, -1).reshape(len(tensor), -1)

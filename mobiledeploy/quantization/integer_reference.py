@@ -1,26 +1,26 @@
-"""What the int8 network computes, by definition: integer arithmetic, one operator at a time.
+"""The integer reference: what the int8 network computes, by definition.
 
-Every value is an integer tensor times a scale. An operator combines the integers exactly; the one
-place where anything is rounded is `quantize`:
+Input: a `QuantizedModel` and images. Output: logits, and the int8 codes of every layer.
+Maths: every value is an integer tensor times a scale. An operator combines the integers exactly,
+and only `quantize` rounds:
 
     q = saturate(round_half_even(float32(n) * float32(s / s_y)) + z_y)
 
-which is what XNNPACK's and ONNX Runtime's kernels do with their int32 accumulators, on x86-64 and
-on ARM64. A runtime is right when its logits equal these, bit for bit. (PyTorch's own run of the
-graph is not this: it rounds float convolutions.)
-
-Layers that are kept in float are computed in float64, and rounded to float32 where they are
-quantized or leave the network. No runtime does that: of such a network bits cannot be promised.
-
+which is what the kernels of XNNPACK and ONNX Runtime do with their int32 accumulators, on x86-64
+and on ARM64.
 Sources: Jacob et al., "Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference" (2018), section 2, for the scheme; the two runtimes' kernels for
-the order of the roundings.
+Integer-Arithmetic-Only Inference" (2018), section 2, for the scheme; the kernels of the two
+runtimes for the order of the roundings.
+Invariant: a runtime is correct if its logits equal these bit for bit. PyTorch's eager run of the
+graph is no reference, because it rounds float convolutions. Layers that are kept in float are
+computed in float64 and rounded to float32 where they are quantized or leave the network; for such a
+network no runtime is held to every bit.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,17 +44,17 @@ quantized = torch.ops.quantized_decomposed
 
 _QUANTIZE = quantized.quantize_per_tensor.default
 
-# Products of two codes stay below 255 * 127; below this many of them a float32 sum is exact.
+# A product of two codes is at most 255 * 127; float32 sums of this many products are exact.
 _EXACT_IN_FLOAT32 = 2**24 // (255 * 127)
 
 
 @dataclass(frozen=True, slots=True)
 class Scaled:
-    """Integers and what one step is worth: real = values * scale.
+    """An integer tensor with a scale: real = values * scale.
 
     Attributes:
-        values: Whole numbers, held in float32 or float64 (exactly).
-        scale: float32; a scalar, or one per channel shaped to broadcast over `values`.
+        values: Integers, held exactly in float32 or float64.
+        scale: float32, a scalar, or one per channel in a shape that broadcasts over `values`.
     """
 
     values: torch.Tensor
@@ -68,15 +68,14 @@ class Scaled:
 
 @dataclass(frozen=True, slots=True)
 class Codes:
-    """What one layer puts out.
+    """The quantized output of one layer: real = (codes - zero_point) * scale.
 
     Attributes:
         codes: int8, (N, ...).
-        scale: real = (codes - zero_point) * scale.
-        zero_point: See `scale`.
-        half_way: float32, shaped like `codes`: how far the number that was rounded lay from the
-            nearest half, in steps. A runtime that adds in float can only differ where this is
-            next to nothing.
+        scale: Scale of the codes.
+        zero_point: Zero-point of the codes.
+        half_way: float32, shaped like `codes`: distance of the unrounded number from the nearest
+            rounding tie, in steps. A runtime that adds in float can differ only where it is near 0.
     """
 
     codes: NDArray[np.int8]
@@ -91,16 +90,32 @@ class Codes:
         return steps * np.float32(self.scale)
 
 
+class LayerOperator(NamedTuple):
+    """The operator whose result a `quantize` node rounds.
+
+    Attributes:
+        name: Name of the operator's node.
+        module: The module that it was traced in; "" for the input.
+    """
+
+    name: str
+    module: str
+
+    @property
+    def title(self) -> str:
+        """Return module and operator, for example "classifier.1 linear"."""
+        return f"{self.module} {self.name}".strip()
+
+
 class IntegerReference:
     """Runs a `QuantizedModel` by its definition; a `Runner` like any runtime.
 
-    Batches of any size are accepted, from any number of threads at a time.
+    Accepts batches of any size, from several threads at a time.
 
     Attributes:
-        logit_step: What one code of the logits is worth; None where they are computed in float.
-        exact: Whether everything is integers: only then can a runtime be held to every bit.
-        operators: By the name of each `quantize` node: the operator whose result it rounds, and the
-            module that this came from ("" for the input).
+        logit_step: Scale of the logits; None if they are computed in float.
+        exact: Whether every layer is int8, so that a runtime can be held to every bit.
+        operators: The operator that each `quantize` node rounds, by the name of that node.
     """
 
     name = "integer reference"
@@ -121,55 +136,55 @@ class IntegerReference:
         return {OUTPUT_NAME: _real(logits).float().numpy()}
 
     def layers(self, images: NDArray[np.float32]) -> dict[str, Codes]:
-        """Return what every `quantize` node puts out for (N, C, H, W), in topological order."""
+        """Return the output of every `quantize` node for (N, C, H, W), in topological order."""
         interpreter = _Interpreter(self._module)
-        interpreter.seen = {}
+        interpreter.layers = {}
         with torch.no_grad():
             interpreter.run(torch.from_numpy(images))
-        return interpreter.seen
+        return interpreter.layers
 
 
-def _operators(graph: Graph) -> dict[str, tuple[str, str]]:
-    """Return (operator, module) by the name of the `quantize` node behind it."""
-    named = {}
+def _operators(graph: Graph) -> dict[str, LayerOperator]:
+    """Return the operator that each `quantize` node rounds, by the name of that node."""
+    operators = {}
     for node in graph.find_nodes(op="call_function", target=_QUANTIZE):
         source = node.args[0]
         if clamp_of(source) is not None:
             source = source.args[0]
-        named[node.name] = (source.name, module_of(source))
-    return named
+        operators[node.name] = LayerOperator(source.name, module_of(source))
+    return operators
 
 
 class _Interpreter(torch.fx.Interpreter):
-    """Gives the graph's operators their integer meaning.
+    """Runs the graph's operators in integers.
 
     Attributes:
-        seen: Where the outputs of `quantize` nodes are kept; None keeps none.
+        layers: Outputs of the `quantize` nodes so far; None records none.
     """
 
-    seen: dict[str, Codes] | None = None
+    layers: dict[str, Codes] | None = None
 
     def run_node(self, n: Node) -> object:
         result = super().run_node(n)
-        if self.seen is not None and n.target is _QUANTIZE:
+        if self.layers is not None and n.target is _QUANTIZE:
             (value, _, zero_point, *_), _ = self.fetch_args_kwargs_from_env(n)
-            self.seen[n.name] = _as_codes(result, value, int(zero_point))
+            self.layers[n.name] = _as_codes(result, value, int(zero_point))
         return result
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
-        if target not in _MEANING:
-            raise ExportError(f"The operator {target} has no integer meaning.")
+        if target not in _INTEGER_OPS:
+            raise ExportError(f"The integer reference does not define the operator {target}.")
         if _is_float(target, args):
             return target(*(_real(a) if _is_value(a) else a for a in args), **kwargs)
-        return _MEANING[target](*args, **kwargs)
+        return _INTEGER_OPS[target](*args, **kwargs)
 
 
 def _is_float(target: object, args: tuple[Any, ...]) -> bool:
-    """Return whether an operator belongs to a layer that is kept in float.
+    """Return whether an operator computes in float.
 
-    A layer is, where its weight is; what has no weight, where it reads numbers and not codes.
+    A layer does if its weight is float, any other operator if it reads real numbers.
     """
-    if target in _CODING:
+    if target in _QUANTIZERS:
         return False
     return isinstance(args[1 if target in _WEIGHTED else 0], torch.Tensor)
 
@@ -184,9 +199,9 @@ def _real(value: Scaled | torch.Tensor) -> torch.Tensor:
 
 
 def quantize(value: Scaled | torch.Tensor, scale: float, zero_point: int, *_: object) -> Scaled:
-    """Round a value to int8 codes (the module's formula); keep them as q - zero_point.
+    """Round a value to int8 codes by the module's formula; return them as q - zero_point.
 
-    A plain tensor is the network's input, or was computed in float: real / scale, divided in
+    A plain tensor is the network's input, or was computed in float: it is divided by the scale in
     float32.
     """
     step = torch.tensor(scale, dtype=torch.float32)
@@ -195,14 +210,14 @@ def quantize(value: Scaled | torch.Tensor, scale: float, zero_point: int, *_: ob
 
 
 def _unrounded(value: Scaled | torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-    """Return what `quantize` rounds, in units of the step."""
+    """Return the number that `quantize` rounds, in steps."""
     if isinstance(value, Scaled):
         return value.values.float() * (value.scale / step)
     return value.float() / step
 
 
 def _as_codes(result: Scaled, value: Scaled | torch.Tensor, zero_point: int) -> Codes:
-    """Return the codes of what `quantize` made of `value`."""
+    """Return the codes of `result`, which `quantize` made from `value`."""
     steps = _unrounded(value, result.scale)
     return Codes(
         codes=(result.values + zero_point).to(torch.int8).numpy(),
@@ -213,14 +228,14 @@ def _as_codes(result: Scaled, value: Scaled | torch.Tensor, zero_point: int) -> 
 
 
 def dequantize(codes: Scaled, *_: object) -> Scaled:
-    """Read codes as numbers: nothing to do, a `Scaled` knows its scale."""
+    """Return the codes as they are: a `Scaled` holds its scale."""
     return codes
 
 
 def dequantize_weight(
     weight: torch.Tensor, scales: torch.Tensor, _zeros: object, axis: int, *_: object
 ) -> Scaled:
-    """Read int8 weights with their scale per output channel."""
+    """Return int8 weights with their scale per output channel."""
     assert axis == 0, "weights are quantized per output channel"
     return Scaled(weight.float(), scales.float())
 
@@ -234,10 +249,10 @@ def convolution(
     dilation: Any = 1,
     groups: int = 1,
 ) -> Scaled:
-    """Accumulate products and the int32 bias; padding adds zeros: what a zero-point means."""
+    """Accumulate products and the int32 bias; padding adds zeros, the value of the zero-point."""
     scale = x.scale * weight.scale
     terms = weight.values[0].numel()
-    # oneDNN may take Winograd's algorithm for a dense spatial kernel, which is not exact in float32
+    # For dense spatial kernels oneDNN may use Winograd convolution, which is inexact in float32.
     dense_spatial = groups == 1 and weight.values.shape[-1] > 1
     exact = torch.float32 if terms <= _EXACT_IN_FLOAT32 and not dense_spatial else torch.float64
     sums = F.conv2d(
@@ -255,27 +270,30 @@ def linear(x: Scaled, weight: Scaled, bias: torch.Tensor) -> Scaled:
 
 
 def add(a: Scaled, b: Scaled) -> Scaled:
-    """Add integers that mean the same: both operands must share one scale."""
+    """Add integers; both operands must have the same scale."""
     if a.scale != b.scale:
-        raise ExportError("An addition's operands have different scales; it would not be exact.")
+        raise ExportError(
+            "The operands of an addition have different scales; expected one scale, so that the"
+            " addition is exact."
+        )
     return Scaled(a.values + b.values, a.scale)
 
 
 def multiply(a: Scaled, b: Scaled) -> Scaled:
-    """Multiply integers, and scales in float32."""
+    """Multiply the integers, and the scales in float32."""
     return Scaled(a.values * b.values, a.scale * b.scale)
 
 
 def pool(x: Scaled, _size: object) -> Scaled:
-    """Sum over height and width; a step of the sum is a step / count of the mean."""
+    """Sum over height and width; the scale of the sum is the input's divided by the count."""
     count = x.values.shape[-1] * x.values.shape[-2]
     return Scaled(x.values.double().sum((-2, -1), keepdim=True), x.scale / count)
 
 
 def hardswish(x: Scaled) -> Scaled:
-    """Multiply codes by hard-sigmoid, which is the same codes counted from -3, clamped at 6.
+    """Multiply by hard-sigmoid, clamp(x + 3, 0, 6) / 6, whose integers are those of x shifted by 3.
 
-    The encoding in front of a hard-swish starts at -3 exactly: 3 is `steps` steps.
+    The encoding of the input starts at -3, and 3 is a whole number of steps.
     """
     steps = (3 / x.scale).round()
     gate = Scaled((x.values + steps).clamp(max=2 * steps), x.scale / 6)
@@ -283,7 +301,7 @@ def hardswish(x: Scaled) -> Scaled:
 
 
 def hardtanh(x: Scaled, low: float, high: float) -> Scaled:
-    """Clamp in units of the scale."""
+    """Clamp to (low, high), in units of the scale."""
     return Scaled(x.values.clamp(low / x.scale, high / x.scale), x.scale)
 
 
@@ -298,22 +316,22 @@ def flatten(x: Scaled, start: int) -> Scaled:
 
 
 def pad(x: Scaled, amounts: list[int], *_: object) -> Scaled:
-    """Surround with zeros: with the code that means zero."""
+    """Pad with zeros, the value of the zero-point."""
     return Scaled(F.pad(x.values, amounts), x.scale)
 
 
 def _codes_of_bias(bias: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
-    """Return the int32 codes of a bias that lies on the grid of `scale`."""
+    """Return the int32 codes of a bias on the grid of `scale`."""
     return (bias.double() / scale.double()).round()
 
 
-_CODING = (
+_QUANTIZERS = (
     _QUANTIZE,
     quantized.dequantize_per_tensor.default,
     quantized.dequantize_per_channel.default,
 )
 _WEIGHTED = (aten.conv2d.default, aten.linear.default)
-_MEANING: dict[object, Callable[..., Scaled]] = {
+_INTEGER_OPS: dict[object, Callable[..., Scaled]] = {
     _QUANTIZE: quantize,
     quantized.dequantize_per_tensor.default: dequantize,
     quantized.dequantize_per_channel.default: dequantize_weight,

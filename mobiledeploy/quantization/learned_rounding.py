@@ -1,16 +1,15 @@
-"""Learn the weights' integers, and the biases, from the float network's logits.
+"""Learned rounding: learn the weights' integers, and the biases, from the float logits.
 
-    W = s round(n),  n in [-127, 127]
-
-n and b are what is learned (see `descent`). n starts at integers that are good already (see
-`rounding`), and moves by hundredths of a step at a time: a weight flips to its other integer when
-many images ask for it, and none does where there are fewer than about a hundred to ask. No scale or
-zero-point changes. Some of the images are not learned from but judge, after every epoch, whether
-what was learned holds for others: the best epoch is kept, or the start if none is better.
-
-Source: Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization" (2020), for
-learning which way to round. That learns layer by layer; from the logits it is the error of the
-whole network that is made small.
+Input: a `Plan`, images, and weights that are rounded already (GPTQ). Output: weights on the same
+grids, and biases.
+Maths: W = s round(n) with n in [-127, 127]; n and b minimise the distillation loss (see
+`distillation`). n starts at the given integers and moves by hundredths of a step, so a weight
+changes to its other integer only if many images agree, which takes about a hundred images.
+Source: this belongs to the family of AdaRound (Nagel et al., "Up or Down? Adaptive Rounding for
+Post-Training Quantization", 2020). AdaRound learns a soft rounding layer by layer, from the layer's
+outputs; this learns all layers at once, from the network's logits, with straight-through gradients.
+Invariant: scales and zero-points stay as they are; the epoch with the least loss on the hold-out
+images is returned, or the start if no epoch improves on it.
 """
 
 from __future__ import annotations
@@ -21,26 +20,24 @@ import torch
 
 from mobiledeploy.errors import DataError
 from mobiledeploy.quantization.distillation import (
-    distill,
+    distillation_loss,
+    distillation_step,
     float_logits,
-    loss,
-    round_through,
+    round_straight_through,
     shuffled_batches,
     split_hold_out,
 )
-from mobiledeploy.quantization.fake_quantize import FakeQuantizedNetwork, Rounded
+from mobiledeploy.quantization.fake_quantize import FakeQuantizedNetwork, LayerWeights
 from mobiledeploy.quantization.weight_rounding import largest_bias
 from mobiledeploy.utils.progress import track
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     import numpy as np
     from numpy.typing import NDArray
-    from torch.fx import GraphModule
 
-    from mobiledeploy.graph.aten_graph import FusedOp
-    from mobiledeploy.network import Encoding
+    from mobiledeploy.quantization.plan import Plan
 
 _EPOCHS = 10
 _LEAST_IMAGES = 12
@@ -48,23 +45,15 @@ _WEIGHT_RATE = 0.012  # in steps of the weights' grids
 _BIAS_RATE = 1e-4
 
 
-def learn(
-    traced: GraphModule,
-    ops: Sequence[FusedOp],
-    encodings: Mapping[str, Encoding],
-    scales: Mapping[str, torch.Tensor],
-    images: NDArray[np.float32],
-    start: Mapping[str, Rounded],
-) -> dict[str, Rounded]:
-    """Return every layer's parameters, learned, by the name of the unit's operator.
+def learn_rounding(
+    plan: Plan, images: NDArray[np.float32], start: Mapping[str, LayerWeights]
+) -> dict[str, LayerWeights]:
+    """Return every layer's learned weight and bias, by operator name.
 
     Args:
-        traced: The float network; it is left as it is.
-        ops: Of it.
-        encodings: By node name.
-        scales: Of the weights, by the name of the unit's operator.
-        images: To learn from, (N, C, H, W).
-        start: Where to start from.
+        plan: The network, its encodings and scales; it stays as it is.
+        images: Calibration images, (N, C, H, W); every sixth is held out.
+        start: Rounded weights to start from, by operator name.
 
     Raises:
         DataError: there are too few images.
@@ -75,62 +64,51 @@ def learn(
             f" {_LEAST_IMAGES}.",
             remedy="Give --calib-data more images, or leave out --ptq best.",
         )
-    student = _Student(traced, ops, encodings, scales, start)
-    targets = float_logits(traced, images)
-    judges, learned = split_hold_out(len(images))
-    rates = [
+    student = _Student(plan, start)
+    targets = float_logits(plan.traced, images)
+    hold_out, training = split_hold_out(len(images))
+    groups = [
         {"params": list(student.steps.values()), "lr": _WEIGHT_RATE},
         {"params": list(student.biases.values()), "lr": _BIAS_RATE},
     ]
-    adam = torch.optim.Adam(rates, betas=(0.9, 0.99), fused=True)
-    batches = shuffled_batches(learned, _EPOCHS)
-    decay = torch.optim.lr_scheduler.CosineAnnealingLR(adam, len(batches))
+    adam = torch.optim.Adam(groups, betas=(0.9, 0.99), fused=True)
+    batches = shuffled_batches(training, _EPOCHS)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(adam, len(batches))
     per_epoch = len(batches) // _EPOCHS
-    best, least = dict(start), loss(student, images[judges], targets[judges])
-    for number, chosen in enumerate(track(batches, "Learning", len(batches)), 1):
-        distill(student, adam, images[chosen], targets[chosen])
-        decay.step()
+    best, least = dict(start), distillation_loss(student, images[hold_out], targets[hold_out])
+    for number, batch in enumerate(track(batches, "Learning rounding", len(batches)), 1):
+        distillation_step(student, adam, images[batch], targets[batch])
+        schedule.step()
         if number % per_epoch == 0:
-            judged = loss(student, images[judges], targets[judges])
-            if judged < least:
-                best, least = student.rounded(), judged
+            loss = distillation_loss(student, images[hold_out], targets[hold_out])
+            if loss < least:
+                best, least = student.rounded(), loss
     return best
 
 
 class _Student:
-    """The network as quantized, with parameters that can be learned.
+    """The fake-quantized network with learnable weights and biases.
 
     Attributes:
-        steps: Weights in steps of their grids, by the name of the unit's operator.
-        biases: In float, likewise.
+        steps: Weights in steps of their grids, n in the formula, by operator name.
+        biases: Biases in float, by operator name.
     """
 
-    def __init__(
-        self,
-        traced: GraphModule,
-        ops: Sequence[FusedOp],
-        encodings: Mapping[str, Encoding],
-        scales: Mapping[str, torch.Tensor],
-        start: Mapping[str, Rounded],
-    ) -> None:
-        self._network = (traced, ops, encodings)
+    def __init__(self, plan: Plan, start: Mapping[str, LayerWeights]) -> None:
+        self._plan = plan
         self._grids = {
-            name: scales[name].view(-1, *[1] * (rounded.weight.dim() - 1))
-            for name, rounded in start.items()
+            name: plan.scales[name].view(-1, *[1] * (layer.weight.dim() - 1))
+            for name, layer in start.items()
         }
         self.steps = {
-            name: (rounded.weight / self._grids[name]).round().requires_grad_()
-            for name, rounded in start.items()
+            name: (layer.weight / self._grids[name]).round().requires_grad_()
+            for name, layer in start.items()
         }
-        self.biases = {
-            name: rounded.bias.clone().requires_grad_() for name, rounded in start.items()
-        }
+        self.biases = {name: layer.bias.clone().requires_grad_() for name, layer in start.items()}
         self._largest = {
-            op.operator.name: largest_bias(
-                scales[op.operator.name], encodings[op.activations[0].name].scale
-            )
-            for op in ops
-            if op.operator.name in start
+            op.name: largest_bias(plan.scales[op.name], plan.input_scale(op))
+            for op in plan.ops
+            if op.name in start
         }
 
     @property
@@ -140,26 +118,28 @@ class _Student:
 
     def run(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits, (N, classes)."""
-        learnable = {
-            name: Rounded(round_through(steps.clamp(-127, 127)) * self._grids[name], bias)
-            for (name, steps), bias in zip(self.steps.items(), self._bounded(), strict=True)
+        weights = {
+            name: LayerWeights(
+                round_straight_through(steps.clamp(-127, 127)) * self._grids[name], bias
+            )
+            for (name, steps), bias in zip(self.steps.items(), self._clamped_biases(), strict=True)
         }
-        return cast("torch.Tensor", FakeQuantizedNetwork(*self._network, learnable).run(images))
+        return cast("torch.Tensor", FakeQuantizedNetwork(self._plan, weights).run(images))
 
-    def rounded(self) -> dict[str, Rounded]:
-        """Return the parameters as they are now."""
+    def rounded(self) -> dict[str, LayerWeights]:
+        """Return the present weights, rounded, and biases, by operator name."""
         return {
-            name: Rounded(
+            name: LayerWeights(
                 weight=steps.detach().clamp(-127, 127).round() * self._grids[name],
                 bias=bias.detach().clone(),
             )
-            for (name, steps), bias in zip(self.steps.items(), self._bounded(), strict=True)
+            for (name, steps), bias in zip(self.steps.items(), self._clamped_biases(), strict=True)
         }
 
-    def _bounded(self) -> Iterator[torch.Tensor]:
-        """Yield every bias, none larger than its channel's grid can say: a dead one's says little.
+    def _clamped_biases(self) -> Iterator[torch.Tensor]:
+        """Yield every bias, clamped to the largest that its grid can represent.
 
-        Adam moves it as far as any other.
+        Adam moves all biases equally far, also those of dead channels, whose grid is tiny.
         """
         for name, bias in self.biases.items():
             yield bias.clamp(-self._largest[name], self._largest[name])

@@ -1,17 +1,19 @@
-"""Choose the ranges of products, squeeze-and-excitation's, when those of their factors are known.
+"""Ranges of multiplications (of squeeze-and-excitation), given the encodings of their inputs.
 
-A product is rounded from codes: its code is round(q_x q_g s_x s_g / s_y), and x may be made of
-codes itself, by a hard-swish. Where a gate hardly moves, as many do not, that is one map from codes
-to codes; where the map merges codes, or takes every second one from half-way, all positions err to
-one side. How much depends on the ratio of the scales, up and down and up again: with V3-Small's
-last gate near 1/2 throughout, 0.8, 1.2 and 2 times a width that gave 25.0 dB gave 24.9, 22.4 and
-15.9. Judging x, g and the product one by one sees nothing of it. So, given the encodings of what a
-product is made of, of many widths the one is taken with the least
+Input: the float network, images, and ranges of all other activations. Output: the ranges of the
+multiplications' outputs.
+Maths: of many widths, the one with the least
 
     sum over images of |J (e - mean e)|^2,    e = Q_y(Q_x(x) Q_g(g)) - x g
 
-where J is the Jacobian of the logits with respect to the product (see `sensitivity`), and the mean,
-of each channel, is what a bias will make good for (see `in_sequence`).
+with J the Jacobian of the logits (see `hutchinson`). The mean per channel is left out, because bias
+correction removes it.
+Why: a multiplication is rounded from codes, q_y = round(q_x q_g s_x s_g / s_y). If a gate g hardly
+varies, this is one map from codes to codes; if the map merges codes, or puts every second one on a
+rounding tie, all positions err to one side. How much depends on the ratio of the scales, and not
+monotonically: with the last gate of V3-Small near 1/2, 0.8, 1.2 and 2 times a width that gave
+25.0 dB gave 24.9, 22.4 and 15.9 dB. A search with float inputs cannot see this (decision record
+0012).
 """
 
 from __future__ import annotations
@@ -36,91 +38,123 @@ if TYPE_CHECKING:
 
     from mobiledeploy.graph.aten_graph import FusedOp
     from mobiledeploy.network import Encoding
+    from mobiledeploy.quantization.plan import PlanBuilder
+    from mobiledeploy.quantization.ranges import Ranges
+
+    Encodings = Mapping[str, Encoding]
 
 WIDTHS = tuple(1.05**step for step in sorted(range(-20, 5), key=abs))
-"""Of the widest range: a twentieth apart, from 0.38 to 1.22; 1 is first, ties go to it."""
+"""Candidates, as factors of the widest range: 5 % apart from 0.38 to 1.22; 1 first, so it wins."""
 _PROBES = 4
 
 
 @dataclass(frozen=True, slots=True)
-class MulRanges:
-    """The products of a network, as a few images show them.
+class MulProbes:
+    """The multiplications of a network and their values on a few images.
 
     Attributes:
-        ops: The products.
-        hardswished: What a hard-swish is taken of, by its output.
-        seen: Of a few images each: what products are made of, and products, in float.
+        ops: The multiplications.
+        hardswish_inputs: Input of each hard-swish that a multiplication reads, by its output.
+        batches: Probes by node for each batch: of inputs, in float, and of multiplications.
     """
 
     ops: tuple[FusedOp, ...]
-    hardswished: Mapping[Node, Node]
-    seen: tuple[Mapping[Node, Probe], ...]
+    hardswish_inputs: Mapping[Node, Node]
+    batches: tuple[Mapping[Node, Probe], ...]
 
-    def best(self, choices: Sequence[Mapping[str, Encoding]]) -> dict[Node, int]:
-        """Return, by product, the number of the first choice that costs least.
+    def cheapest(self, candidates: Sequence[Encodings]) -> dict[Node, int]:
+        """Return the index of the candidate with the least cost, by multiplication.
 
         Args:
-            choices: Each with the encoding of every node, by its name; only the products' differ.
+            candidates: Encodings by node name; only those of the multiplications differ. Of equal
+                ones the first wins.
         """
 
         def cheapest(op: FusedOp) -> int:
-            costs = [self._cost(op, encodings) for encodings in choices]
+            costs = [self.cost(op, encodings) for encodings in candidates]
             return costs.index(min(costs))
 
         outputs = [op.output for op in self.ops]
         return dict(zip(outputs, parallel_map(cheapest, self.ops), strict=True))
 
-    def _cost(self, op: FusedOp, encodings: Mapping[str, Encoding]) -> float:
-        """Return how far the logits move, squared and summed over the images."""
+    def cost(self, op: FusedOp, encodings: Encodings) -> float:
+        """Return the squared change of the logits, summed over the images."""
         encoding = encodings[op.output.name]
         errors = []
-        for few in self.seen:
-            a, b = (self._codes(node, few, encodings) for node in op.activations)
-            errors.append(fake_quantize(a * b, encoding).sub_(few[op.output].value))
+        for probes in self.batches:
+            a, b = (self._quantized(node, probes, encodings) for node in op.activations)
+            errors.append(fake_quantize(a * b, encoding).sub_(probes[op.output].value))
         by_image = [error.reshape(*error.shape[:2], -1).mean(2) for error in errors]
         mean = torch.cat(by_image).mean(0).view(-1, *[1] * (errors[0].dim() - 2))
         return sum(
-            few[op.output].cost(error - mean) for few, error in zip(self.seen, errors, strict=True)
+            probes[op.output].cost(error - mean)
+            for probes, error in zip(self.batches, errors, strict=True)
         )
 
-    def _codes(
-        self, node: Node, few: Mapping[Node, Probe], encodings: Mapping[str, Encoding]
+    def _quantized(
+        self, node: Node, probes: Mapping[Node, Probe], encodings: Encodings
     ) -> torch.Tensor:
-        """Return what the codes of a factor stand for."""
-        value = few[node].value
-        if node in self.hardswished:
-            before = self.hardswished[node]
-            value = F.hardswish(fake_quantize(few[before].value, encodings[before.name]))
+        """Return an input of a multiplication, fake-quantized like the inputs of its hard-swish."""
+        value = probes[node].value
+        if node in self.hardswish_inputs:
+            before = self.hardswish_inputs[node]
+            value = F.hardswish(fake_quantize(probes[before].value, encodings[before.name]))
         return fake_quantize(value, encodings[node.name])
 
 
-def find_mul_ranges(
+def probe_muls(
     traced: GraphModule, ops: Sequence[FusedOp], images: NDArray[np.float32]
-) -> MulRanges:
-    """Return a network's products, and what images show of them.
+) -> MulProbes:
+    """Return the network's multiplications and their values on images.
 
     Args:
         traced: The float network.
-        ops: Of it.
-        images: To judge on, (N, C, H, W).
+        ops: Its int8 operators.
+        images: Images to search on, (N, C, H, W).
     """
-    products = tuple(op for op in ops if op.kind == "multiply")
-    factors = {node for op in products for node in op.activations}
-    hardswished = {
-        op.output: op.activations[0]
-        for op in ops
-        if op.kind == "hardswish" and op.output in factors
+    muls = tuple(op for op in ops if op.kind == "multiply")
+    inputs = {node for op in muls for node in op.activations}
+    hardswish_inputs = {
+        op.output: op.activations[0] for op in ops if op.kind == "hardswish" and op.output in inputs
     }
-    made = {op.output for op in products}
-    watched = made | factors | set(hardswished.values())
-    nodes = [node for node in traced.graph.nodes if node in watched]
+    outputs = {op.output for op in muls}
+    recorded = outputs | inputs | set(hardswish_inputs.values())
+    nodes = [node for node in traced.graph.nodes if node in recorded]
 
-    def look(few: slice) -> dict[Node, Probe]:
-        given = channels_last(images[few])
-        probed = probe(traced, nodes, given, probes=_PROBES, seed=few.start)
-        # gradients are four times the values, and only a product's are needed
-        return {p.node: p if p.node in made else replace(p, gradients=()) for p in probed}
+    def probe_batch(batch: slice) -> dict[Node, Probe]:
+        batch_images = channels_last(images[batch])
+        probes = probe(traced, nodes, batch_images, probes=_PROBES, seed=batch.start)
+        # Gradients take four times the memory of values, and only the outputs' are needed.
+        return {p.node: p if p.node in outputs else replace(p, gradients=()) for p in probes}
 
-    few = batch_slices(images, size=1) if products else []
-    seen = tuple(track(parallel_map(look, few), "Judging products", len(few))) if few else ()
-    return MulRanges(products, hardswished, seen)
+    if not muls:
+        return MulProbes((), {}, ())
+    batches = batch_slices(images, size=1)
+    probed = track(parallel_map(probe_batch, batches), "Probing multiplications", len(batches))
+    return MulProbes(muls, hardswish_inputs, tuple(probed))
+
+
+def fit_mul_ranges(
+    builder: PlanBuilder, muls: MulProbes, ranges: Ranges
+) -> dict[str, tuple[float, float]]:
+    """Return the ranges with those of the multiplications fitted to their inputs' encodings.
+
+    Args:
+        builder: The float network and its widest ranges.
+        muls: Its multiplications.
+        ranges: Ranges of all activations, by shared encoding.
+    """
+    outputs = {op.output for op in muls.ops}
+    name_of = {
+        node: shared.name
+        for shared in builder.shared_encodings
+        for node in shared.nodes
+        if node in outputs
+    }
+    candidates = []
+    for width in WIDTHS if name_of else ():
+        at_width = builder.narrowed(width)
+        candidates.append({**ranges, **{name: at_width[name] for name in name_of.values()}})
+    best = muls.cheapest([builder.build(candidate).encodings for candidate in candidates])
+    fitted = {name_of[node]: candidates[index][name_of[node]] for node, index in best.items()}
+    return {**ranges, **fitted}

@@ -1,9 +1,10 @@
-"""What is decided before anything becomes int8: encodings, then weights and biases on their grids.
+"""Choose the encodings of all activations and the scales of all weights.
 
-    trace ─▶ observe ─▶ choose encodings ─▶ round weights and biases
+    trace -> observe -> search ranges -> select encodings -> Plan
 
-In: a `FoldedModel`, images, a recipe. Out: a `Plan` (the float network with its encodings), and the
-rounded parameters. The float network stays as it is: `quantize` writes the parameters into it.
+Input: a `FoldedModel`, calibration images, a recipe. Output: a `Plan`, the float network with the
+encodings and scales that it will be quantized with.
+Invariant: the weights stay as they are; `round_layers` rounds them and `quantize` writes them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mobiledeploy.errors import ExportError
 from mobiledeploy.graph.aten_graph import (
     find_fused_ops,
     find_shared_encodings,
@@ -22,23 +22,13 @@ from mobiledeploy.graph.aten_graph import (
 )
 from mobiledeploy.graph.observers import observe_cached
 from mobiledeploy.network import evenly_spread
-from mobiledeploy.quantization.bias_correction import round_with_bias_correction
 from mobiledeploy.quantization.distillation import split_hold_out
 from mobiledeploy.quantization.encoding_selection import select_encodings
-from mobiledeploy.quantization.encodings import (
-    REFUSED_REQUANTIZATION,
-    choose_encodings,
-    least_widths,
-    narrowed,
-    widest_ranges,
-)
-from mobiledeploy.quantization.fake_quantize import Rounded
-from mobiledeploy.quantization.float_layers import layer_name
-from mobiledeploy.quantization.gptq import gptq
-from mobiledeploy.quantization.learned_rounding import learn
-from mobiledeploy.quantization.mul_ranges import WIDTHS, MulRanges, find_mul_ranges
+from mobiledeploy.quantization.float_layers import find_float_ops
+from mobiledeploy.quantization.mul_ranges import fit_mul_ranges, probe_muls
 from mobiledeploy.quantization.range_search import search_factors
-from mobiledeploy.quantization.weight_rounding import round_bias, round_to_nearest, weight_scales
+from mobiledeploy.quantization.ranges import encode_ranges, least_widths, narrow, widest_ranges
+from mobiledeploy.quantization.weight_rounding import weight_scales
 from mobiledeploy.utils.progress import step
 
 if TYPE_CHECKING:
@@ -57,244 +47,183 @@ if TYPE_CHECKING:
         Preprocessing,
         QuantRecipe,
     )
+    from mobiledeploy.quantization.ranges import Ranges
 
 # Images that ranges are searched on: 16 of 224x224, more of smaller ones.
-_SEARCHED_PIXELS = 16 * 224**2
-_LEAST_SEARCHED, _MOST_SEARCHED = 8, 128
-_CORRECTED = 32  # images of 224x224, or more of smaller ones: `fast` corrects biases with them
-_ENOUGH_TO_HOLD_OUT = 96  # images; of fewer, those left to judge do not tell two choices apart
+_SEARCH_PIXELS = 16 * 224**2
+_LEAST_SEARCH_IMAGES, _MOST_SEARCH_IMAGES = 8, 128
+# With fewer images, a hold-out set of every sixth is too small to tell two candidates apart.
+_LEAST_FOR_HOLD_OUT = 96
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """The float network, and how its activations and weights will be encoded.
+    """The float network and how it will be encoded.
 
     Attributes:
-        traced: The float network.
-        ops: Of it.
-        observed: What calibration saw of its activations, by node name.
-        by_site: Encodings by the name of their site.
-        encodings: The same by node name.
-        scales: Of the weights, by the name of the unit's operator.
+        traced: The float network as a flat ATen graph.
+        ops: Its int8 operators, in topological order.
+        shared_encodings: Its groups of activations that share one encoding.
+        observed: Activation statistics on the calibration images, by node name.
+        encodings: Encoding of every activation, by node name.
+        scales: Weight scales (out,), by operator name.
+        float_ops: Names of the operators that compute in float.
     """
-
-    traced: GraphModule
-    ops: tuple[FusedOp, ...]
-    observed: Mapping[str, ActivationStats]
-    by_shared_encoding: Mapping[str, Encoding]
-    encodings: Mapping[str, Encoding]
-    scales: Mapping[str, torch.Tensor]
-
-
-def plan(model: FoldedModel, calibration: CalibrationSet, recipe: QuantRecipe) -> Plan:
-    """Choose all encodings and scales.
-
-    Raises:
-        ExportError: the network holds an operator without an int8 form.
-        DataError: the calibration set is empty, or drives an activation to infinity or NaN.
-    """
-    with step("Tracing the network"):
-        traced = trace(model)
-        ops = find_fused_ops(traced)
-        shared_encodings = find_shared_encodings(traced, ops)
-    nodes = [node for shared in shared_encodings for node in shared.nodes]
-    observed = observe_cached(model, traced, nodes, calibration)
-    network = _Network(
-        traced,
-        ops,
-        shared_encodings,
-        widest_ranges(shared_encodings, observed),
-        model.info.preprocessing,
-    )
-    network = network.held_to_runtimes()
-    by_shared_encoding = _choose_encodings(network, recipe, calibration.images, model.ranges)
-    encodings = network.by_node(by_shared_encoding)
-    return Plan(
-        traced=traced,
-        ops=ops,
-        observed=observed,
-        by_shared_encoding=by_shared_encoding,
-        encodings=encodings,
-        scales=network.weight_scales(encodings),
-    )
-
-
-def round_parameters(
-    plan: Plan,
-    recipe: QuantRecipe,
-    images: NDArray[np.float32],
-    floating: Collection[str] = (),
-    *,
-    alone: bool = False,
-) -> dict[str, Rounded]:
-    """Return every int8 layer's weight and bias on their grids, by the name of its operator.
-
-    Args:
-        plan: What was chosen.
-        recipe: How weights are rounded.
-        images: Of the calibration, (N, C, H, W).
-        floating: Names of the operators of the units that compute in float.
-        alone: Round each layer as if it alone were int8; nothing is learned then.
-    """
-    given = (plan.traced, plan.ops, plan.encodings, plan.scales)
-    if recipe.rounding == "nearest":  # only biases ask for images
-        some = _CORRECTED * max(1, 224**2 // images.shape[-1] ** 2)
-        images = images[evenly_spread(len(images), some)]
-    with step("Rounding weights, each layer alone" if alone else "Rounding weights"):
-        rounding = round_to_nearest if recipe.rounding == "nearest" else gptq
-        rounded = round_with_bias_correction(*given, images, rounding, floating, alone=alone)
-    if recipe.rounding == "learned" and not alone:
-        rounded = learn(*given, images, rounded)
-    input_scales = {
-        op.operator.name: plan.encodings[op.activations[0].name].scale for op in plan.ops
-    }
-    return {
-        name: Rounded(r.weight, round_bias(r.bias, plan.scales[name], input_scales[name]))
-        for name, r in rounded.items()
-    }
-
-
-def require_requantizable(plan: Plan, floating: Collection[str]) -> None:
-    """See that XNNPACK will load the network; no range is wide enough where it is given.
-
-    Args:
-        plan: What was chosen.
-        floating: Names of the operators of the units that compute in float.
-
-    Raises:
-        ExportError: it will not; all layers that it will refuse are named.
-    """
-    refused = []
-    for op in plan.ops:
-        if op.has_weight and op.operator.name not in floating:
-            source = plan.encodings[op.activations[0].name]
-            sums = source.scale * float(plan.scales[op.operator.name].max())
-            if sums >= REFUSED_REQUANTIZATION * plan.encodings[op.output.name].scale:
-                refused.append(layer_name(op))
-    if refused:
-        raise ExportError(
-            f"{', '.join(refused)} cannot be int8: the scale of the sums there is"
-            f" {REFUSED_REQUANTIZATION:g} times the output's or more, which XNNPACK refuses.",
-            remedy="Look there, or in front, for a channel whose weights are thousands of times the"
-            " others', perhaps because its BatchNorm's variance is nearly zero; or keep them in"
-            f" float: --keep-float {','.join(refused)}.",
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class _Network:
-    """What stays the same while encodings are being chosen."""
 
     traced: GraphModule
     ops: tuple[FusedOp, ...]
     shared_encodings: tuple[SharedEncoding, ...]
-    widest: Mapping[str, tuple[float, float]]
+    observed: Mapping[str, ActivationStats]
+    encodings: Mapping[str, Encoding]
+    scales: Mapping[str, torch.Tensor]
+    float_ops: frozenset[str] = frozenset()
+
+    @property
+    def layers(self) -> tuple[FusedOp, ...]:
+        """Return the operators with weights, in topological order."""
+        return tuple(op for op in self.ops if op.has_weight)
+
+    @property
+    def int8_layers(self) -> tuple[FusedOp, ...]:
+        """Return the operators with weights that compute in int8."""
+        return tuple(op for op in self.layers if op.name not in self.float_ops)
+
+    def input_scale(self, op: FusedOp) -> float:
+        """Return the scale of an operator's first input."""
+        return self.encodings[op.activations[0].name].scale
+
+    def with_float_layers(self, names: Collection[str]) -> Plan:
+        """Return the plan with these layers, and what follows them, in float."""
+        return replace(self, float_ops=find_float_ops(self.ops, names))
+
+
+def make_plan(model: FoldedModel, calibration: CalibrationSet, recipe: QuantRecipe) -> Plan:
+    """Choose all encodings and weight scales, with every operator in int8.
+
+    Raises:
+        ExportError: an operator has no int8 form.
+        DataError: the calibration set is empty, or drives an activation to infinity or NaN.
+    """
+    builder = PlanBuilder.of(model, calibration)
+    return _choose_ranges(builder, recipe, calibration.images, model.ranges)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanBuilder:
+    """The float network before its ranges are chosen; turns ranges into plans.
+
+    Attributes:
+        traced: The float network as a flat ATen graph.
+        ops: Its int8 operators, in topological order.
+        shared_encodings: Its groups of activations that share one encoding.
+        observed: Activation statistics on the calibration images, by node name.
+        widest: Ranges (low, high) of everything that was observed, by shared encoding.
+        preprocessing: Preprocessing of the input, which decides the input's encoding.
+        least_widths: Least width of a range that runtimes accept, by shared encoding.
+    """
+
+    traced: GraphModule
+    ops: tuple[FusedOp, ...]
+    shared_encodings: tuple[SharedEncoding, ...]
+    observed: Mapping[str, ActivationStats]
+    widest: Ranges
     preprocessing: Preprocessing
     least_widths: Mapping[str, float] = field(default_factory=dict)
 
-    def held_to_runtimes(self) -> _Network:
-        """Return the network with the widths below which a runtime refuses an operator.
+    @classmethod
+    def of(cls, model: FoldedModel, calibration: CalibrationSet) -> PlanBuilder:
+        """Trace a model and observe its activations.
 
-        They travel on: what is widened is read at a coarser scale.
+        Raises:
+            ExportError: an operator has no int8 form.
+            DataError: the calibration set is empty, or drives an activation to infinity or NaN.
         """
-        held, widest = self, self.widest_encodings()
-        for _ in self.ops:
-            widths = least_widths(self.traced, self.ops, self.shared_encodings, widest)
-            held = replace(self, least_widths=widths)
-            before, widest = widest, held.widest_encodings()
-            if widest == before:
-                break
-        return held
+        with step("Tracing the network"):
+            traced = trace(model)
+            ops = find_fused_ops(traced)
+            shared_encodings = find_shared_encodings(traced, ops)
+        nodes = [node for shared in shared_encodings for node in shared.nodes]
+        observed = observe_cached(model, traced, nodes, calibration)
+        builder = cls(
+            traced=traced,
+            ops=ops,
+            shared_encodings=shared_encodings,
+            observed=observed,
+            widest=widest_ranges(shared_encodings, observed),
+            preprocessing=model.info.preprocessing,
+        )
+        return builder.with_least_widths()
 
-    def widest_encodings(self) -> dict[str, Encoding]:
-        """Return the encodings of all that calibration saw, by node name."""
-        return self.by_node(
-            self.encode(self.narrowed({shared.name: 1.0 for shared in self.shared_encodings}))
+    def with_least_widths(self) -> PlanBuilder:
+        """Return the builder with the widths that runtimes ask for.
+
+        A wider range has a coarser scale, which widens what the next operators need: iterate.
+        """
+        builder, plan = self, self.build(self.narrowed(1.0))
+        for _ in self.ops:
+            builder = replace(self, least_widths=least_widths(plan))
+            before, plan = plan, builder.build(builder.narrowed(1.0))
+            if plan.encodings == before.encodings:
+                break
+        return builder
+
+    def narrowed(self, factors: float | Mapping[str, float]) -> dict[str, tuple[float, float]]:
+        """Return the widest ranges times one factor, or times a factor per shared encoding."""
+        if isinstance(factors, float):
+            factors = dict.fromkeys(self.widest, factors)
+        return narrow(self.widest, factors, self.least_widths)
+
+    def build(self, ranges: Ranges) -> Plan:
+        """Return the plan with the encodings that follow from ranges, by shared encoding."""
+        by_name = encode_ranges(self.ops, self.shared_encodings, ranges, self.preprocessing)
+        encodings = {
+            node.name: by_name[shared.name]
+            for shared in self.shared_encodings
+            for node in shared.nodes
+        }
+        scales = {
+            op.name: weight_scales(
+                *weight_and_bias(self.traced, op), encodings[op.activations[0].name].scale
+            )
+            for op in self.ops
+            if op.has_weight
+        }
+        return Plan(
+            traced=self.traced,
+            ops=self.ops,
+            shared_encodings=self.shared_encodings,
+            observed=self.observed,
+            encodings=encodings,
+            scales=scales,
         )
 
-    def narrowed(self, factors: Mapping[str, float]) -> dict[str, tuple[float, float]]:
-        """Return the widest ranges multiplied by these factors, by site name."""
-        return narrowed(self.widest, factors, self.least_widths)
 
-    def encode(self, ranges: Mapping[str, tuple[float, float]]) -> dict[str, Encoding]:
-        """Return the encodings of these ranges, by site name."""
-        return choose_encodings(self.ops, self.shared_encodings, ranges, self.preprocessing)
+def _choose_ranges(
+    builder: PlanBuilder, recipe: QuantRecipe, images: NDArray[np.float32], learned: Ranges
+) -> Plan:
+    """Return the plan with the ranges that the recipe asks for.
 
-    def by_node(self, by_shared_encoding: Mapping[str, Encoding]) -> dict[str, Encoding]:
-        """Return the encoding of every node."""
-        return {
-            node.name: by_shared_encoding[shared.name]
-            for shared in self.shared_encodings
-            for node in shared.nodes
-        }
-
-    def suited(
-        self, products: MulRanges, ranges: Mapping[str, tuple[float, float]]
-    ) -> dict[str, tuple[float, float]]:
-        """Return the ranges by site name, the products' suited to what they are made of."""
-        made = {op.output for op in products.ops}
-        names = {
-            node: shared.name
-            for shared in self.shared_encodings
-            for node in shared.nodes
-            if node in made
-        }
-        tried = []
-        for width in WIDTHS if names else ():
-            at_width = self.narrowed(dict.fromkeys(self.widest, width))
-            tried.append({**ranges, **{name: at_width[name] for name in names.values()}})
-        best = products.best([self.by_node(self.encode(each)) for each in tried])
-        chosen = {names[node]: tried[number][names[node]] for node, number in best.items()}
-        return {**ranges, **chosen}
-
-    def weight_scales(self, encodings: Mapping[str, Encoding]) -> dict[str, torch.Tensor]:
-        """Return the weight scales, by the name of the unit's operator."""
-        scales = {}
-        for op in self.ops:
-            if op.has_weight:
-                input_scale = encodings[op.activations[0].name].scale
-                weight_and_its_bias = weight_and_bias(self.traced, op)
-                scales[op.operator.name] = weight_scales(*weight_and_its_bias, input_scale)
-        return scales
-
-
-def _choose_encodings(
-    network: _Network,
-    recipe: QuantRecipe,
-    images: NDArray[np.float32],
-    learned: Mapping[str, tuple[float, float]],
-) -> dict[str, Encoding]:
-    """Return the encodings by site name, as the images that judge like them best.
-
-    Ranges are searched or learned; a product's is searched like all others, or suited to what the
-    product is made of.
+    Candidates are searched and learned ranges, each with and without refitted multiplications. The
+    hold-out images choose among them; with too few images there is only one candidate.
     """
     if recipe.range_rule == "minmax":
-        return network.encode(
-            network.narrowed({shared.name: 1.0 for shared in network.shared_encodings})
-        )
-    side = images.shape[-1]
-    asked = len(images) >= _ENOUGH_TO_HOLD_OUT
-    others = images[split_hold_out(len(images))[1]] if asked else images
-    some = int(np.clip(_SEARCHED_PIXELS // side**2, _LEAST_SEARCHED, _MOST_SEARCHED))
-    shown = others[evenly_spread(len(others), some)]
-    factors = search_factors(
-        network.traced,
-        network.ops,
-        network.shared_encodings,
-        lambda factors: network.encode(network.narrowed(factors)),
-        shown,
+        return builder.build(builder.narrowed(1.0))
+    has_hold_out = len(images) >= _LEAST_FOR_HOLD_OUT
+    hold_out, training = split_hold_out(len(images))
+    training_images = images[training] if has_hold_out else images
+    count = int(
+        np.clip(_SEARCH_PIXELS // images.shape[-1] ** 2, _LEAST_SEARCH_IMAGES, _MOST_SEARCH_IMAGES)
     )
-    products = find_mul_ranges(network.traced, network.ops, shown)
-    searched = network.narrowed(factors)
-    if not asked:
-        return network.encode(network.suited(products, searched))
-    learned = narrowed(learned, dict.fromkeys(learned, 1.0), network.least_widths)
+    search_images = training_images[evenly_spread(len(training_images), count)]
+    searched = builder.narrowed(search_factors(builder, search_images))
+    muls = probe_muls(builder.traced, builder.ops, search_images)
+    if not has_hold_out:
+        return builder.build(fit_mul_ranges(builder, muls, searched))
+    learned = narrow(learned, dict.fromkeys(learned, 1.0), builder.least_widths)
     ranges = [searched, searched | learned] if learned else [searched]
-    if products.ops:
-        ranges += [network.suited(products, each) for each in ranges]
-    choices = [network.encode(each) for each in ranges]
-    if len(choices) == 1:
-        return choices[0]
-    by_node = [network.by_node(choice) for choice in choices]
-    return choices[select_encodings(network.traced, network.ops, by_node, images, shown)]
+    if muls.ops:
+        ranges += [fit_mul_ranges(builder, muls, each) for each in ranges]
+    candidates = [builder.build(each) for each in ranges]
+    if len(candidates) == 1:
+        return candidates[0]
+    return select_encodings(candidates, images[hold_out], search_images)

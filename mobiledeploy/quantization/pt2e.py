@@ -1,8 +1,10 @@
-"""The PT2E quantizer: where quantize and dequantize go, with which encodings.
+"""PT2E: insert quantize and dequantize operators with the encodings of a plan.
 
-It decides nothing about numbers: encodings and weight scales are given to it. It knows which
-operators become one int8 operator: a convolution or linear layer with its ReLU or ReLU6, so that
-the 256 levels are spent on what the activation lets through and not on what it throws away.
+Input: a `Plan` whose weights lie on their grids. Output: an `ExportedProgram` of float operators
+between dequantize and quantize operators (QDQ).
+Invariants: no number is chosen here; an operator and its ReLU or ReLU6 share one quantization, so
+that the 256 codes cover what the activation passes; and a clamp that saturation performs is
+removed.
 """
 
 from __future__ import annotations
@@ -25,60 +27,47 @@ from mobiledeploy.network import Encoding
 from mobiledeploy.utils.quiet import quietly
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
-
     from torch.export import ExportedProgram
     from torch.fx import GraphModule
 
-    from mobiledeploy.graph.aten_graph import FusedOp
-    from mobiledeploy.network import Encoding
     from mobiledeploy.quantization.plan import Plan
 
 ANNOTATION = "quantization_annotation"
+_QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
 
 
 class MobileNetQuantizer(Quantizer):  # type: ignore[misc]  # torchao is untyped
-    """Annotates every unit with the encodings that were chosen for it.
+    """Annotates every int8 operator with the encodings of a plan.
 
-    Args:
-        ops: Of the graph that is annotated.
-        encodings: By node name: of every activation that enters or leaves a unit.
-        weight_scales: By the name of the unit's operator: (out,) float32.
-        floating: Names of the operators of the units that compute in float: they are left alone,
-            and what they write is quantized where an int8 unit reads it.
+    Operators that compute in float are not annotated; their outputs are quantized where an int8
+    operator reads them.
     """
 
-    def __init__(
-        self,
-        ops: Sequence[FusedOp],
-        encodings: Mapping[str, Encoding],
-        weight_scales: Mapping[str, torch.Tensor],
-        floating: Collection[str] = (),
-    ) -> None:
+    def __init__(self, plan: Plan) -> None:
         super().__init__()
-        self._units = {u.operator.name: u for u in ops if u.operator.name not in floating}
-        self._encodings = encodings
-        self._weight_scales = weight_scales
+        self._plan = plan
 
     def annotate(self, model: GraphModule) -> GraphModule:
         """Write the annotations into the nodes' metadata."""
         nodes = {node.name: node for node in model.graph.nodes}
-        for name, op in self._units.items():
-            node, output = nodes[name], nodes[op.output.name]
-            inputs = {nodes[a.name]: self._activation(a.name) for a in op.activations}
+        for op in self._plan.ops:
+            if op.name in self._plan.float_ops:
+                continue
+            node, output = nodes[op.name], nodes[op.output.name]
+            inputs = {nodes[a.name]: self._activation_spec(a.name) for a in op.activations}
             if op.has_weight:
-                inputs[node.args[1]] = _weight_spec(self._weight_scales[name])
+                inputs[node.args[1]] = _weight_spec(self._plan.scales[op.name])
             node.meta[ANNOTATION] = QuantizationAnnotation(input_qspec_map=inputs, _annotated=True)
             if output is not node:
                 output.meta[ANNOTATION] = QuantizationAnnotation(_annotated=True)
-            output.meta[ANNOTATION].output_qspec = self._activation(output.name)
+            output.meta[ANNOTATION].output_qspec = self._activation_spec(output.name)
         return model
 
     def validate(self, model: GraphModule) -> None:
-        """Nothing is left to check: `find_fused_ops` refuses graphs with unknown operators."""
+        """Do nothing: `find_fused_ops` has refused graphs with other operators."""
 
-    def _activation(self, name: str) -> FixedQParamsQuantizationSpec:
-        encoding = self._encodings[name]
+    def _activation_spec(self, name: str) -> FixedQParamsQuantizationSpec:
+        encoding = self._plan.encodings[name]
         return FixedQParamsQuantizationSpec(
             dtype=torch.int8,
             scale=encoding.scale,
@@ -92,7 +81,7 @@ class MobileNetQuantizer(Quantizer):  # type: ignore[misc]  # torchao is untyped
 def _weight_spec(scales: torch.Tensor) -> QuantizationSpec:
     return QuantizationSpec(
         dtype=torch.int8,
-        observer_or_fake_quant_ctr=_GivenScales.with_args(scales=scales),
+        observer_or_fake_quant_ctr=_FixedScalesObserver.with_args(scales=scales),
         quant_min=-127,
         quant_max=127,
         qscheme=torch.per_channel_symmetric,
@@ -100,8 +89,8 @@ def _weight_spec(scales: torch.Tensor) -> QuantizationSpec:
     )
 
 
-class _GivenScales(ObserverBase):  # type: ignore[misc]  # torchao is untyped
-    """An observer that has been told the answer."""
+class _FixedScalesObserver(ObserverBase):  # type: ignore[misc]  # torchao is untyped
+    """An observer that returns given scales (out,) and observes nothing."""
 
     def __init__(self, scales: torch.Tensor, dtype: torch.dtype, **spec: Any) -> None:
         super().__init__(dtype=dtype, is_dynamic=False)
@@ -114,35 +103,37 @@ class _GivenScales(ObserverBase):  # type: ignore[misc]  # torchao is untyped
         return x
 
     def calculate_qparams(self, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the scales that were given, and zero-points of zero."""
+        """Return the given scales, and zero-points of zero."""
         return self.scales, torch.zeros_like(self.scales, dtype=torch.int64)
 
 
-_QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
+def convert(plan: Plan, input_shape: tuple[int, ...]) -> ExportedProgram:
+    """Run PT2E with a plan's encodings; return the program without redundant clamps.
 
+    Args:
+        plan: The network; its weights must lie on their grids.
+        input_shape: Shape of the exported input, (1, C, H, W).
 
-def convert(
-    planned: Plan, floating: frozenset[str], input_shape: tuple[int, ...]
-) -> ExportedProgram:
-    """Run PT2E with everything given; return the program without the clamps it has made idle."""
-    given = (planned.ops, planned.encodings, planned.scales)
-    in_float = {op.output.name for op in planned.ops if op.operator.name in floating}
+    Raises:
+        ExportError: PT2E did not quantize an activation.
+    """
+    float_outputs = {op.output.name for op in plan.ops if op.name in plan.float_ops}
     with quietly():
-        prepared = prepare_pt2e(planned.traced, MobileNetQuantizer(*given, floating))
+        prepared = prepare_pt2e(plan.traced, MobileNetQuantizer(plan))
         converted = convert_pt2e(prepared)
-        _drop_subsumed_clamps(converted, in_float)
+        _remove_redundant_clamps(converted, float_outputs)
         return torch.export.export(converted, (torch.zeros(input_shape),))
 
 
-def _drop_subsumed_clamps(converted: GraphModule, in_float: set[str]) -> None:
-    """Remove every ReLU, ReLU6 or clamp whose bounds lie outside what its encoding can say.
+def _remove_redundant_clamps(converted: GraphModule, float_outputs: set[str]) -> None:
+    """Remove every ReLU, ReLU6 or clamp whose bounds its encoding enforces, in place.
 
-    Those that compute in float stay: what reads them may not be quantized. So does a clamp in a
-    residual stream whose other tensors reach further: their encoding does not perform it.
+    Clamps stay behind float operators, whose outputs may not be quantized, and in residual streams
+    whose encoding reaches further than their bounds.
     """
     for node in list(converted.graph.nodes):
         bounds = clamp_of(node)
-        if node.name in in_float or bounds is None:
+        if node.name in float_outputs or bounds is None:
             continue
         (user,) = node.users
         if user.target is not _QUANTIZE:

@@ -1,11 +1,11 @@
-"""One int8 network out of a folded float one.
+"""Post-training quantization: the int8 network from an equalized float network.
 
-    trace ─▶ observe ─▶ choose encodings ─▶ round weights and biases ─▶ PT2E
+    trace -> observe -> choose encodings -> choose float layers -> round weights -> PT2E
 
-`learn_equalization` improves the float network beforehand, for what int8 does to it.
-
-In: a `FoldedModel` and a `CalibrationSet`. Out: a `QuantizedModel`, whose program is the only int8
-network there is; ONNX and `.pte` are encodings of it, and `reference` says what it computes.
+Input: a `FoldedModel` and a `CalibrationSet`. Output: a `QuantizedModel`, whose program is the only
+int8 network; ONNX and `.pte` artifacts are encodings of it.
+Invariant: same model, images and recipe, same integers; `integer_reference` defines what the
+network computes.
 """
 
 from __future__ import annotations
@@ -14,12 +14,15 @@ import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mobiledeploy.errors import UsageError
 from mobiledeploy.graph.aten_graph import module_of, weight_and_bias
 from mobiledeploy.network import Encoding, QuantizedModel, QuantRecipe
-from mobiledeploy.quantization.float_layers import float_ops, require_layers
+from mobiledeploy.quantization.float_layers import require_layers
 from mobiledeploy.quantization.mixed_precision import choose_float_layers
-from mobiledeploy.quantization.plan import plan, require_requantizable, round_parameters
+from mobiledeploy.quantization.plan import make_plan
 from mobiledeploy.quantization.pt2e import convert
+from mobiledeploy.quantization.ranges import require_requantizable
+from mobiledeploy.quantization.round_layers import round_layers
 from mobiledeploy.utils.progress import step
 from mobiledeploy.utils.threads import on_one_thread
 
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
     from mobiledeploy.network import CalibrationSet, FoldedModel
-    from mobiledeploy.quantization.fake_quantize import Rounded
+    from mobiledeploy.quantization.fake_quantize import LayerWeights
     from mobiledeploy.quantization.mixed_precision import MixedPrecision
     from mobiledeploy.quantization.plan import Plan
 
@@ -39,58 +42,71 @@ def quantize(
     model: FoldedModel,
     calibration: CalibrationSet,
     recipe: QuantRecipe | None = None,
-    demand: MixedPrecision | None = None,
+    mixed_precision: MixedPrecision | None = None,
 ) -> QuantizedModel:
     """Quantize a folded network to int8.
 
     Args:
-        model: Without BatchNorm.
+        model: From `fold`, `equalize` or `learn_equalization`.
         calibration: Images, preprocessed as the network expects them.
-        recipe: How; the default is `QuantRecipe()`. Its factors are the model's, whatever it says.
-        demand: Which layers should compute in float; by default those that the recipe names.
+        recipe: How to quantize; the default is `QuantRecipe` with the model's equalization.
+        mixed_precision: Which layers compute in float; by default those that the recipe names.
 
     Raises:
-        ExportError: the network holds an operator without an int8 form, or a layer whose channels
-            are too unlike for one.
+        ExportError: an operator has no int8 form, or a layer's channels differ too much for int8.
         DataError: the calibration set is empty, or drives an activation to infinity or NaN.
-        UsageError: layers should be float that the network does not have, or all of them.
-        GateError: no choice of float layers reaches the SQNR that is demanded.
+        UsageError: the recipe asks for another equalization than the model has, or layers that are
+            to be kept in float do not exist, or all layers are to be kept.
+        GateError: no choice of float layers reaches the SQNR that is asked for.
     """
-    recipe = replace(recipe or QuantRecipe(), equalization=model.equalization)
-    planned = plan(model, calibration, recipe)
-    nodes = [node for node in planned.traced.graph.nodes if node.name in planned.by_shared_encoding]
-    layers = {node.name: module_of(node) for node in nodes}
-    if demand is not None:
-        chosen = choose_float_layers(planned, recipe, calibration, demand)
+    recipe = recipe or QuantRecipe(equalization=model.equalization)
+    _require_equalization(model, recipe)
+    plan = make_plan(model, calibration, recipe)
+    if mixed_precision is not None:
+        chosen = choose_float_layers(plan, recipe, calibration, mixed_precision)
         recipe = replace(recipe, float_layers=chosen)
-    require_layers(planned.ops, recipe)
-    floating = float_ops(planned.ops, recipe.float_layers)
-    require_requantizable(planned, floating)
-    images = calibration.images
-    rounded = round_parameters(planned, recipe, images, floating)
+    require_layers(plan.ops, recipe)
+    plan = plan.with_float_layers(recipe.float_layers)
+    require_requantizable(plan)
+    rounded = round_layers(plan, recipe, calibration.images)
+    encodings = {shared.name: plan.encodings[shared.name] for shared in plan.shared_encodings}
+    modules = {
+        node.name: module_of(node) for node in plan.traced.graph.nodes if node.name in encodings
+    }
     with step("Converting to int8"):
-        _write_parameters(planned, rounded)
-        program = convert(planned, floating, model.info.input.shape)
+        _write_weights(plan, rounded)
+        program = convert(plan, model.info.input.shape)
     return QuantizedModel(
         info=model.info,
         program=program,
-        encodings=planned.by_shared_encoding,
+        encodings=encodings,
         recipe=recipe,
         calibration_sha256=calibration.sha256,
         calibration_source=calibration.source,
         calibration_count=calibration.count,
-        encodings_digest=_digest(program, planned.encodings),
-        layers=layers,
+        encodings_digest=_digest(program, plan.encodings),
+        layers=modules,
     )
 
 
-def _write_parameters(planned: Plan, rounded: Mapping[str, Rounded]) -> None:
-    """Put every weight and bias onto its grid, in place."""
-    for op in planned.ops:
-        if op.operator.name in rounded:
-            weight, bias = weight_and_bias(planned.traced, op)
-            weight.copy_(rounded[op.operator.name].weight)
-            bias.copy_(rounded[op.operator.name].bias)
+def _require_equalization(model: FoldedModel, recipe: QuantRecipe) -> None:
+    """Raise unless the model was rescaled as the recipe says."""
+    if model.equalization != recipe.equalization:
+        raise UsageError(
+            f"The recipe asks for equalization {recipe.equalization!r}; the model has"
+            f" {model.equalization!r}.",
+            remedy="Call equalize or learn_equalization first, or set"
+            f" equalization={model.equalization!r} in the recipe.",
+        )
+
+
+def _write_weights(plan: Plan, rounded: Mapping[str, LayerWeights]) -> None:
+    """Write rounded weights and biases into the traced network, in place."""
+    for op in plan.ops:
+        if op.name in rounded:
+            weight, bias = weight_and_bias(plan.traced, op)
+            weight.copy_(rounded[op.name].weight)
+            bias.copy_(rounded[op.name].bias)
 
 
 def _digest(program: ExportedProgram, encodings: Mapping[str, Encoding]) -> str:

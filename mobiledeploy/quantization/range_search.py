@@ -1,16 +1,16 @@
-"""Choose ranges for what they do to the logits.
+"""Range search: choose activation ranges by their effect on the logits.
 
-A range that is too narrow clips, one that is too wide rounds coarsely. For every site, of the
-candidates [a low, a high],
+Input: a `PlanBuilder` and images. Output: a factor per shared encoding that narrows its widest
+range. A narrow range clips, a wide one rounds coarsely.
+Maths: for every shared encoding, over candidates [a low, a high],
 
-    argmin_a  sum over images, and over the tensors x of the site, of  |J_x (Q_a(x) - x)|^2
+    argmin_a  sum over images, and over its tensors x, of  |J_x (Q_a(x) - x)|^2
 
-where J_x is the Jacobian of the logits with respect to x (see `sensitivity`). Sites are judged one
-by one, the others in float: to first order the errors of different sites add up as noise does.
-
-Tensors of a residual stream share an encoding; an addition of two of them rounds nothing, so it is
-charged for what it clips only. The logits' own range is never narrowed: clipped logits tie.
-Products are judged once more, with the codes that they are made of (see `products`).
+with J_x the Jacobian of the logits (see `hutchinson`). Each shared encoding is searched with the
+others in float: to first order, independent errors add up.
+Invariants: an addition inside a residual stream rounds nothing, so it is charged for clipping only;
+the range of the logits is never narrowed, because clipped logits tie. Ranges of multiplications are
+searched once more, with their quantized inputs (see `mul_ranges`).
 """
 
 from __future__ import annotations
@@ -26,66 +26,56 @@ from mobiledeploy.utils.progress import track
 from mobiledeploy.utils.threads import batch_slices, channels_last, parallel_map
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
     from numpy.typing import NDArray
-    from torch.fx import GraphModule
 
-    from mobiledeploy.graph.aten_graph import FusedOp, SharedEncoding
     from mobiledeploy.network import Encoding
+    from mobiledeploy.quantization.plan import PlanBuilder
 
 _FACTORS = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 _PROBES = 4
 
 
-def search_factors(
-    traced: GraphModule,
-    ops: Sequence[FusedOp],
-    shared_encodings: Sequence[SharedEncoding],
-    encode: Callable[[Mapping[str, float]], Mapping[str, Encoding]],
-    images: NDArray[np.float32],
-) -> dict[str, float]:
-    """Return, by site name, the factor a by which its widest range should be narrowed.
+def search_factors(builder: PlanBuilder, images: NDArray[np.float32]) -> dict[str, float]:
+    """Return the factor by which each shared encoding's widest range should be narrowed.
 
     Args:
-        traced: The float network.
-        ops: Of it.
-        shared_encodings: Of it.
-        encode: Factors by site name -> encodings by site name.
-        images: To judge on, (N, C, H, W).
+        builder: The float network and its widest ranges.
+        images: Images to search on, (N, C, H, W).
     """
-    candidates = [
-        encode({shared.name: factor for shared in shared_encodings}) for factor in _FACTORS
-    ]
-    additions = {op.output for op in ops if op.kind == "add"}
-    moved = {op.output for op in ops if op.moves_values}
-    members = {
-        n: shared.name for shared in shared_encodings for n in shared.nodes if n not in moved
+    candidates = [builder.build(builder.narrowed(factor)).encodings for factor in _FACTORS]
+    additions = {op.output for op in builder.ops if op.kind == "add"}
+    moved = {op.output for op in builder.ops if op.moves_values}
+    row_of = {
+        node: row
+        for row, shared in enumerate(builder.shared_encodings)
+        for node in shared.nodes
+        if node not in moved
     }
 
-    def costs(few: slice) -> NDArray[np.float64]:
-        """Return what each candidate costs each site on a few images: (sites, candidates)."""
-        judged = channels_last(images[few])
-        table = np.zeros((len(shared_encodings), len(_FACTORS)))
-        row = {shared.name: number for number, shared in enumerate(shared_encodings)}
-        for probed in probe(traced, list(members), judged, probes=_PROBES, seed=few.start):
-            name = members[probed.node]
+    def costs(batch: slice) -> NDArray[np.float64]:
+        """Return the cost of every candidate on a batch: (shared encodings, candidates)."""
+        table = np.zeros((len(builder.shared_encodings), len(candidates)))
+        batch_images = channels_last(images[batch])
+        for probed in probe(
+            builder.traced, list(row_of), batch_images, probes=_PROBES, seed=batch.start
+        ):
+            node = probed.node
             for column, encodings in enumerate(candidates):
-                error = _error(probed.value, encodings[name], only_clips=probed.node in additions)
-                table[row[name], column] += probed.cost(error)
+                error = _error(probed.value, encodings[node.name], only_clips=node in additions)
+                table[row_of[node], column] += probed.cost(error)
         return table
 
-    all_of_them = batch_slices(images, size=1)
-    tracked = track(parallel_map(costs, all_of_them), "Choosing ranges", len(all_of_them))
-    best = np.argmin(sum(tracked, start=np.zeros(1)), axis=1)
+    batches = batch_slices(images, size=1)
+    tables = track(parallel_map(costs, batches), "Searching ranges", len(batches))
+    best = np.argmin(sum(tables, start=np.zeros(1)), axis=1)
     return {
-        shared.name: _FACTORS[choice] if shared is not shared_encodings[-1] else 1.0
-        for shared, choice in zip(shared_encodings, best, strict=True)
+        shared.name: _FACTORS[choice] if shared is not builder.shared_encodings[-1] else 1.0
+        for shared, choice in zip(builder.shared_encodings, best, strict=True)
     }
 
 
 def _error(value: torch.Tensor, encoding: Encoding, *, only_clips: bool) -> torch.Tensor:
-    """Return what an encoding does to a tensor."""
+    """Return the error that an encoding causes in a tensor."""
     if only_clips:
         return value.clamp(encoding.low, encoding.high) - value
     return fake_quantize(value, encoding).sub_(value)

@@ -1,29 +1,34 @@
-"""Which layers int8 costs most, and what keeping each in float would bring back."""
+"""Sensitivity: the noise that each layer adds in int8, and what it gains if kept in float.
+
+Input: a `Plan`, rounded weights and images. Output: the layers' sensitivity, the noisiest first.
+Maths: SQNR = |f(x)|^2 / |f_q(x) - f(x)|^2 over all logits of all images, in dB, of the
+fake-quantized network with one layer alone in int8, and with all layers but one in int8.
+Invariant: squares are summed over all images before the ratio is formed.
+"""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 import torch
 
-from mobiledeploy.graph.aten_graph import parameter
+from mobiledeploy.graph.aten_graph import groups_of, parameter
 from mobiledeploy.metrics import power_ratio_db
 from mobiledeploy.quantization.fake_quantize import FakeQuantizedNetwork
-from mobiledeploy.quantization.float_layers import float_ops, layer_name
 from mobiledeploy.utils.progress import track
 from mobiledeploy.utils.threads import batch_slices, channels_last, parallel_map
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
     from torch.fx import Node
 
     from mobiledeploy.graph.aten_graph import FusedOp
-    from mobiledeploy.quantization.fake_quantize import Rounded
+    from mobiledeploy.quantization.fake_quantize import LayerWeights
     from mobiledeploy.quantization.plan import Plan
 
 
@@ -32,13 +37,13 @@ class LayerSensitivity:
     """One layer: a convolution or linear operator with its activation.
 
     Attributes:
-        name: Its module.
-        kind: What it is: "depthwise", "convolution" or "linear".
-        only_sqnr_db: Of the logits where this layer alone is int8.
-        kept_sqnr_db: Of the logits where this layer alone is float.
-        gain_db: By how much that is more than with every layer in int8.
-        macs: Multiply-accumulates for one image.
-        macs_share: Of the network's.
+        name: Name of its module.
+        kind: "depthwise", "convolution" or "linear".
+        only_sqnr_db: SQNR of the logits with this layer alone in int8.
+        kept_sqnr_db: SQNR of the logits with this layer alone in float.
+        gain_db: How much higher that is than with every layer in int8.
+        macs: Multiply-accumulates per image.
+        macs_share: Share of the network's multiply-accumulates.
     """
 
     name: str
@@ -52,15 +57,15 @@ class LayerSensitivity:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SensitivityReport:
-    """All layers of a network.
+    """The sensitivity of all layers of a network.
 
     Attributes:
-        network: Its name.
-        int8_sqnr_db: Of the logits with every layer in int8.
-        source: The images that were measured on.
-        count: How many.
-        calibration_source: Those that the network was calibrated with.
-        layers: The one that makes most noise first.
+        network: Name of the network.
+        int8_sqnr_db: SQNR of the logits with every layer in int8.
+        source: Where the images that were measured on came from.
+        count: Number of these images.
+        calibration_source: Where the calibration images came from.
+        layers: The layers, the noisiest first.
     """
 
     network: str
@@ -71,7 +76,7 @@ class SensitivityReport:
     layers: tuple[LayerSensitivity, ...]
 
     def document(self) -> dict[str, object]:
-        """Return what `--json` writes."""
+        """Return the JSON document that `--json` writes."""
         return {
             "schema": 1,
             "kind": "mobiledeploy.sensitivity",
@@ -87,28 +92,27 @@ _EACH_ALONE = "Measuring each layer alone in int8"
 
 
 def measure_layers(
-    planned: Plan,
-    rounded: Mapping[str, Rounded],
-    alone: Mapping[str, Rounded],
+    plan: Plan,
+    rounded: Mapping[str, LayerWeights],
+    rounded_alone: Mapping[str, LayerWeights],
     images: NDArray[np.float32],
 ) -> tuple[float, tuple[LayerSensitivity, ...]]:
-    """Return the SQNR of the logits with every layer in int8, and the layers, noisiest first.
+    """Return the SQNR of the all-int8 network in dB, and its layers, the noisiest first.
 
     Args:
-        planned: The network.
-        rounded: Every layer's parameters, with all in int8.
-        alone: The same with each layer alone in int8.
-        images: (N, C, H, W).
+        plan: The network with every layer in int8.
+        rounded: Weights of every layer, rounded together.
+        rounded_alone: Weights of every layer, each rounded as if it were the only int8 layer.
+        images: Images to measure on, (N, C, H, W).
     """
-    layers = [op for op in planned.ops if op.has_weight]
-    kept = [float_ops(planned.ops, {layer_name(op)}) for op in layers]
+    kept = [plan.with_float_layers({op.layer}).float_ops for op in plan.layers]
     choices = [frozenset[str](), *kept]
-    int8_db, *kept_db = sqnrs_db(planned, rounded, images, choices, "Keeping each layer in float")
-    only_db = sqnrs_db(planned, alone, images, _alone(planned), _EACH_ALONE)
-    macs = [_macs(planned, op.operator) for op in layers]
+    int8_db, *kept_db = measure_sqnr(plan, rounded, images, choices, "Keeping each layer in float")
+    only_db = measure_sqnr(plan, rounded_alone, images, _all_but_each_layer(plan), _EACH_ALONE)
+    macs = [_macs(plan, op.operator) for op in plan.layers]
     found = [
         LayerSensitivity(
-            name=layer_name(op),
+            name=op.layer,
             kind=_kind(op),
             only_sqnr_db=only_db[i],
             kept_sqnr_db=kept_db[i],
@@ -116,85 +120,96 @@ def measure_layers(
             macs=macs[i],
             macs_share=macs[i] / sum(macs),
         )
-        for i, op in enumerate(layers)
+        for i, op in enumerate(plan.layers)
     ]
     return int8_db, tuple(sorted(found, key=lambda layer: layer.only_sqnr_db))
 
 
-def noisiest_first(
-    planned: Plan, alone: Mapping[str, Rounded], images: NDArray[np.float32]
+def rank_by_noise(
+    plan: Plan, rounded_alone: Mapping[str, LayerWeights], images: NDArray[np.float32]
 ) -> list[str]:
     """Return the names of all layers in the order of `measure_layers`, in half its time."""
-    names = [layer_name(op) for op in planned.ops if op.has_weight]
-    found = sqnrs_db(planned, alone, images, _alone(planned), _EACH_ALONE)
+    names = [op.layer for op in plan.layers]
+    found = measure_sqnr(plan, rounded_alone, images, _all_but_each_layer(plan), _EACH_ALONE)
     return [name for _, name in sorted(zip(found, names, strict=True), key=lambda pair: pair[0])]
 
 
-def sqnrs_db(
-    planned: Plan,
-    rounded: Mapping[str, Rounded],
+def measure_sqnr(
+    plan: Plan,
+    rounded: Mapping[str, LayerWeights],
     images: NDArray[np.float32],
     choices: Sequence[frozenset[str]],
-    said: str | None = None,
+    label: str | None = None,
 ) -> list[float]:
-    """Return the SQNR of the logits for each choice of units (their operators) in float.
+    """Return the SQNR of the logits in dB for each choice of float operators.
 
-    Progress is shown under what is said, or not at all.
+    Args:
+        plan: The network.
+        rounded: Weights of its int8 layers.
+        images: Images to measure on, (N, C, H, W).
+        choices: Names of the operators that compute in float, per choice.
+        label: Label of the progress bar; None shows none.
     """
 
-    def noises(part: slice) -> list[float]:
-        noise = Noise(planned, rounded, channels_last(images[part]))
-        return [noise.signal, *(noise.of(floating) for floating in choices)]
+    def powers(batch: slice) -> list[float]:
+        noise = LogitNoise(plan, rounded, channels_last(images[batch]))
+        return [noise.signal, *(noise.power(float_ops) for float_ops in choices)]
 
-    few = batch_slices(images, size=1)  # every activation of theirs is kept
-    found = parallel_map(noises, few)
-    if said is not None:
-        found = track(found, said, len(few))
-    signal, *sums = (sum(values) for values in zip(*found, strict=True))
-    return [power_ratio_db(signal, noise) for noise in sums]
-
-
-def _alone(planned: Plan) -> list[frozenset[str]]:
-    """Return, for each layer, all units but that one."""
-    everything = frozenset(op.operator.name for op in planned.ops)
-    return [everything - {op.operator.name} for op in planned.ops if op.has_weight]
+    batches = batch_slices(images, size=1)  # small, because every activation is kept
+    found = parallel_map(powers, batches)
+    if label is not None:
+        found = track(found, label, len(batches))
+    signal, *noises = (sum(values) for values in zip(*found, strict=True))
+    return [power_ratio_db(signal, noise) for noise in noises]
 
 
-class Noise:
-    """Noise of a few images' logits, for any choice of float units.
+def _all_but_each_layer(plan: Plan) -> list[frozenset[str]]:
+    """Return, for each layer, the names of all operators but its own."""
+    everything = frozenset(op.name for op in plan.ops)
+    return [everything - {op.name} for op in plan.layers]
 
-    What a choice shares with the network that is all float, or all int8, is not computed again.
+
+class LogitNoise:
+    """Noise of the logits of a batch for any choice of float operators.
+
+    Values that a choice shares with the all-float or the all-int8 network are not computed again.
+
+    Args:
+        plan: The network.
+        rounded: Weights of its int8 layers.
+        images: The batch, (N, C, H, W).
 
     Attributes:
-        signal: Sum of the float logits' squares.
+        signal: Sum of the squared float logits.
     """
 
-    def __init__(self, planned: Plan, rounded: Mapping[str, Rounded], images: torch.Tensor) -> None:
-        self._planned = planned
+    def __init__(
+        self, plan: Plan, rounded: Mapping[str, LayerWeights], images: torch.Tensor
+    ) -> None:
+        self._plan = plan
         self._rounded = rounded
         self._images = images
-        self._logits = planned.ops[-1].output
-        everything = frozenset(op.operator.name for op in planned.ops)
+        self._logits = plan.ops[-1].output
+        everything = frozenset(op.name for op in plan.ops)
         self._known = {
-            floating: self._simulation(floating).values(images)
-            for floating in (frozenset[str](), everything)
+            float_ops: self._network(float_ops).values(images)
+            for float_ops in (frozenset[str](), everything)
         }
         self._exact = self._known[everything][self._logits].double()
         self.signal = float(self._exact.square().sum())
 
-    def of(self, floating: frozenset[str]) -> float:
-        """Return the squared error of the logits with these units (their operators) in float."""
-        base = min(self._known, key=lambda known: len(known ^ floating))
-        changed = {op.operator for op in self._planned.ops if op.operator.name in base ^ floating}
+    def power(self, float_ops: frozenset[str]) -> float:
+        """Return the sum of the squared errors of the logits with these operators in float."""
+        base = min(self._known, key=lambda known: len(known ^ float_ops))
+        changed = {op.operator for op in self._plan.ops if op.name in base ^ float_ops}
         stale = _descendants(changed)
         known = {n: value for n, value in self._known[base].items() if n not in stale}
-        values = self._simulation(floating).values(self._images, known)
+        values = self._network(float_ops).values(self._images, known)
         return float((values[self._logits].double() - self._exact).square().sum())
 
-    def _simulation(self, floating: Collection[str]) -> FakeQuantizedNetwork:
-        planned = self._planned
-        given = (planned.traced, planned.ops, planned.encodings, self._rounded)
-        return FakeQuantizedNetwork(*given, floating, keep=True)
+    def _network(self, float_ops: frozenset[str]) -> FakeQuantizedNetwork:
+        plan = replace(self._plan, float_ops=float_ops)
+        return FakeQuantizedNetwork(plan, self._rounded, keep=True)
 
 
 def _descendants(nodes: Iterable[Node]) -> set[Node]:
@@ -211,13 +226,11 @@ def _descendants(nodes: Iterable[Node]) -> set[Node]:
 
 def _kind(layer: FusedOp) -> str:
     """Return "depthwise", "convolution" or "linear"."""
-    args = layer.operator.args
-    groups = args[6] if layer.kind == "convolution" and len(args) > 6 else 1
-    return layer.kind if groups == 1 else "depthwise"
+    return "depthwise" if groups_of(layer.operator) > 1 else layer.kind
 
 
-def _macs(planned: Plan, operator: Node) -> int:
-    """Return the multiply-accumulates of a convolution or linear operator, for one image."""
-    weight = parameter(planned.traced, operator.args[1])
+def _macs(plan: Plan, operator: Node) -> int:
+    """Return the multiply-accumulates of a convolution or linear operator per image."""
+    weight = parameter(plan.traced, operator.args[1])
     outputs = cast("Sequence[int]", operator.meta["val"].shape)
     return math.prod(outputs[1:]) * weight[0].numel()

@@ -10,7 +10,6 @@ import torch
 
 from mobiledeploy.errors import ExportError
 from mobiledeploy.export.write import export_executorch, export_onnx
-from mobiledeploy.network import RECIPES
 from mobiledeploy.quantization.equalize import equalize
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.quantization.learned_equalization import learn_equalization
@@ -44,7 +43,7 @@ def mute(recipe, count):
         classifier.bias.zero_()
     images = networks.calibration(32, count)
     learned = learn_equalization(equalize(replace(model, module=module), images), images)
-    return quantize(learned, images, RECIPES[recipe])
+    return quantize(learned, images, networks.recipe_for(learned, recipe))
 
 
 @pytest.mark.parametrize(
@@ -73,7 +72,8 @@ def pruned_and_learned():
             layer.weight[:2] = 0
             layer.bias[:2] = 0
     images = networks.calibration(32, 24)
-    return quantize(equalize(replace(model, module=module), images), images, RECIPES["best"])
+    equalized = equalize(replace(model, module=module), images)
+    return quantize(equalized, images, networks.recipe_for(equalized, "best"))
 
 
 @pytest.mark.parametrize("extension", EXPORTERS)
@@ -99,7 +99,8 @@ def with_a_strong_channel(family, factor):
             if isinstance(layer, torch.nn.Conv2d):
                 layer.weight[0] *= factor
     images = networks.calibration(32)
-    return quantize(equalize(replace(model, module=module), images), images, RECIPES["fast"])
+    equalized = equalize(replace(model, module=module), images)
+    return quantize(equalized, images, networks.recipe_for(equalized, "fast"))
 
 
 def test_a_range_that_is_widened_widens_the_next(tmp_path):

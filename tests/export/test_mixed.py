@@ -30,7 +30,7 @@ HARDSWISH = ("features.2.block.0.0",)
 @functools.cache
 def mixed(family, kept, **options):
     model = networks.equalized(family, short=True, **options)
-    recipe = QuantRecipe(range_rule="minmax", float_layers=kept)
+    recipe = networks.recipe_for(model, range_rule="minmax", float_layers=kept)
     return quantize(model, networks.calibration(32), recipe)
 
 

@@ -1,36 +1,25 @@
-"""The traced graph computes what the module computes, and nothing in it stays float unnoticed."""
-
-from dataclasses import replace
+"""The traced graph computes what the module computes, and every operator has an int8 form."""
 
 import networks
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from mobiledeploy.errors import DataError, ExportError
+from mobiledeploy.errors import ExportError
 from mobiledeploy.graph.aten_graph import (
+    connected_components,
     find_fused_ops,
     find_shared_encodings,
     trace,
     weight_and_bias,
 )
-from mobiledeploy.graph.observers import observe
 from mobiledeploy.models.spec import FAMILIES
-from mobiledeploy.network import CalibrationSet
 
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 
 
-def model_of(module, resolution=8):
-    """Return a folded model around any module of 3-channel images."""
-    model = networks.folded("v1", short=True)
-    input_ = replace(model.info.input, height=resolution, width=resolution)
-    return replace(networks.described(model, input=input_), module=module.eval())
-
-
 class Convolution(nn.Module):
-    """A convolution, then whatever is given."""
+    """A convolution, then another module."""
 
     def __init__(self, after, *, bias=True):
         super().__init__()
@@ -42,7 +31,7 @@ class Convolution(nn.Module):
 
 
 @EVERY_FAMILY
-def test_the_traced_graph_is_the_module_in_any_batch(family):
+def test_the_traced_graph_computes_what_the_module_does_at_any_batch_size(family):
     model = networks.folded(family)
     images = torch.from_numpy(networks.pixels(32, count=3, seed=2))
     with torch.no_grad():
@@ -50,7 +39,7 @@ def test_the_traced_graph_is_the_module_in_any_batch(family):
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_tracing_leaves_the_model_as_it_was():
+def test_the_model_is_not_modified():
     model = networks.folded("v3-small")
     before = {name: tensor.clone() for name, tensor in model.module.state_dict().items()}
     for parameter in trace(model).parameters():
@@ -60,18 +49,18 @@ def test_tracing_leaves_the_model_as_it_was():
 
 
 @EVERY_FAMILY
-def test_every_operator_belongs_to_one_unit(family):
+def test_every_operator_belongs_to_one_fused_operator(family):
     traced = trace(networks.folded(family))
     ops = find_fused_ops(traced)
-    inside = [node for op in ops for node in {op.operator, op.output}]
-    assert len(inside) == len(set(inside))
-    assert set(inside) == {node for node in traced.graph.nodes if node.op == "call_function"}
+    fused = [node for op in ops for node in {op.operator, op.output}]
+    assert len(fused) == len(set(fused))
+    assert set(fused) == {node for node in traced.graph.nodes if node.op == "call_function"}
 
 
-def test_a_convolution_and_its_relu6_are_one_unit():
+def test_a_convolution_and_its_relu6_are_one_fused_operator():
     ops = find_fused_ops(trace(networks.folded("v2")))
     clamps = [op.clamp for op in ops if op.kind == "convolution"]
-    # stem, 17 depthwise, 16 expansions and the head clamp; 17 projections do not
+    # the stem, 17 depthwise layers, 16 expansions and the head clamp; 17 projections do not
     assert clamps.count((0.0, 6.0)) == 1 + 17 + 16 + 1
     assert clamps.count(None) == 17
 
@@ -91,7 +80,7 @@ def test_a_convolution_and_its_relu6_are_one_unit():
 )
 def test_an_operator_without_an_int8_form_is_refused_by_name(activation, name):
     with pytest.raises(ExportError, match=f"{name}.*has no int8 form") as caught:
-        find_fused_ops(trace(model_of(Convolution(activation))))
+        find_fused_ops(trace(networks.model_of(Convolution(activation), 8)))
     assert "--int8" in caught.value.remedy
 
 
@@ -103,7 +92,7 @@ def test_a_network_with_a_sigmoid_gate_is_refused_by_name():
 
 def test_a_hard_sigmoid_becomes_a_clamped_convolution():
     torch.manual_seed(0)
-    model = model_of(Convolution(nn.Hardsigmoid()))
+    model = networks.model_of(Convolution(nn.Hardsigmoid()), 8)
     traced = trace(model)
     (op,) = find_fused_ops(traced)
     assert op.clamp == (0.0, 1.0)
@@ -113,7 +102,7 @@ def test_a_hard_sigmoid_becomes_a_clamped_convolution():
     torch.testing.assert_close(traced(x), expected, rtol=0, atol=1e-6)
 
 
-def test_a_hard_sigmoid_without_a_convolution_of_its_own_is_refused():
+def test_a_hard_sigmoid_that_does_not_follow_an_unshared_convolution_is_refused():
     class Shared(nn.Module):
         def __init__(self):
             super().__init__()
@@ -126,7 +115,7 @@ def test_a_hard_sigmoid_without_a_convolution_of_its_own_is_refused():
     after_relu = Convolution(nn.Sequential(nn.ReLU(), nn.Hardsigmoid()))
     for module in (Shared(), after_relu):
         with pytest.raises(ExportError, match=r"hard-sigmoid .* has no int8 form: it follows"):
-            find_fused_ops(trace(model_of(module)))
+            find_fused_ops(trace(networks.model_of(module, 8)))
 
 
 def test_an_activation_that_is_read_before_its_relu_is_not_fused_with_it():
@@ -140,10 +129,10 @@ def test_an_activation_that_is_read_before_its_relu_is_not_fused_with_it():
             return y + torch.relu(y)
 
     with pytest.raises(ExportError, match="relu"):
-        find_fused_ops(trace(model_of(Twice())))
+        find_fused_ops(trace(networks.model_of(Twice(), 8)))
 
 
-def test_everything_in_a_residual_stream_shares_one_site():
+def test_all_tensors_of_a_residual_stream_share_one_encoding():
     traced = trace(networks.folded("v2"))
     ops = find_fused_ops(traced)
     shared_encodings = find_shared_encodings(traced, ops)
@@ -153,8 +142,8 @@ def test_everything_in_a_residual_stream_shares_one_site():
     for op in adds:
         one, other = op.activations
         assert shared_encoding_of[one] is shared_encoding_of[other] is shared_encoding_of[op.output]
-    # The stages of 24, 32, 64, 96 and 160 channels repeat 2, 3, 4, 3, 3 times: n - 1 adds each. At
-    # this width the first block keeps the stem's 8 channels, and so has an add of its own.
+    # The stages of 24, 32, 64, 96 and 160 channels have 2, 3, 4, 3 and 3 blocks, and one addition
+    # less. At this width the first block keeps the stem's 8 channels, so it has an addition, too.
     streams = {
         id(shared_encoding_of[op.output]): len(shared_encoding_of[op.output].nodes) for op in adds
     }
@@ -163,7 +152,9 @@ def test_everything_in_a_residual_stream_shares_one_site():
 
 @pytest.mark.parametrize("pad", [nn.ZeroPad2d((0, 1, 0, 1)), nn.ConstantPad2d((0, 1, 0, 1), 0.0)])
 def test_padding_shares_its_inputs_encoding_and_keeps_its_bounds(pad):
-    traced = trace(model_of(Convolution(nn.Sequential(nn.ReLU6(), pad, nn.Conv2d(4, 2, 3)))))
+    traced = trace(
+        networks.model_of(Convolution(nn.Sequential(nn.ReLU6(), pad, nn.Conv2d(4, 2, 3))), 8)
+    )
     ops = find_fused_ops(traced)
     assert [op.kind for op in ops] == ["convolution", "pad", "convolution"]
     image, padded, output = find_shared_encodings(traced, ops)
@@ -173,7 +164,7 @@ def test_padding_shares_its_inputs_encoding_and_keeps_its_bounds(pad):
 
 
 @EVERY_FAMILY
-def test_every_activation_has_exactly_one_site(family):
+def test_every_activation_has_exactly_one_shared_encoding(family):
     traced = trace(networks.folded(family))
     ops = find_fused_ops(traced)
     nodes = [node for shared in find_shared_encodings(traced, ops) for node in shared.nodes]
@@ -182,8 +173,8 @@ def test_every_activation_has_exactly_one_site(family):
     assert set(nodes) == outputs | set(traced.graph.find_nodes(op="placeholder"))
 
 
-def test_a_missing_bias_becomes_zeros_and_changes_nothing():
-    model = model_of(Convolution(nn.ReLU(), bias=False))
+def test_a_missing_bias_becomes_zeros():
+    model = networks.model_of(Convolution(nn.ReLU(), bias=False), 8)
     traced = trace(model)
     (op,) = find_fused_ops(traced)
     weight, bias = weight_and_bias(traced, op)
@@ -191,41 +182,20 @@ def test_a_missing_bias_becomes_zeros_and_changes_nothing():
     assert torch.equal(bias, torch.zeros(4))
     x = torch.randn(2, 3, 8, 8)
     assert torch.equal(traced(x), model.module(x))
-    bias.fill_(1.0)  # the graph reads this very tensor
+    bias.fill_(1.0)  # the graph reads this tensor
     assert torch.equal(weight_and_bias(traced, op)[1], torch.ones(4))
     torch.testing.assert_close(traced(x), torch.relu(model.module.conv(x) + 1))
 
 
-def calibration_of(images):
-    return CalibrationSet(images=images, source="", sha256="")
+def test_a_layer_is_named_after_its_module():
+    ops = find_fused_ops(trace(networks.folded("v2", short=True)))
+    names = [op.layer for op in ops if op.has_weight]
+    assert names[0] == "features.0.0"
+    assert names[-1] == "classifier.1"
+    assert len(set(names)) == len(names)
 
 
-def test_observing_keeps_extremes_per_image_and_channel():
-    model = model_of(Convolution(nn.ReLU()))
-    traced = trace(model)
-    (source,) = traced.graph.find_nodes(op="placeholder")
-    (op,) = find_fused_ops(traced)
-    images = np.random.default_rng(0).normal(size=(7, 3, 8, 8)).astype(np.float32)
-    seen = observe(traced, [source, op.output], calibration_of(images))
-    np.testing.assert_array_equal(seen[source.name].minima, images.min((2, 3)))
-    np.testing.assert_array_equal(seen[source.name].maxima, images.max((2, 3)))
-    with torch.no_grad():
-        after = model.module(torch.from_numpy(images)).numpy()
-    np.testing.assert_allclose(seen[op.output.name].maxima, after.max((2, 3)), rtol=1e-6)
-    assert seen[op.output.name].minima.shape == (7, 4)
-
-
-def test_observing_no_images_is_refused():
-    traced = trace(model_of(Convolution(nn.ReLU())))
-    with pytest.raises(DataError, match="calibration set is empty"):
-        observe(traced, [], calibration_of(np.zeros((0, 3, 8, 8), np.float32)))
-
-
-@pytest.mark.parametrize("poison", [np.nan, np.inf, -np.inf])
-def test_an_activation_that_is_not_finite_is_refused_by_name(poison):
-    traced = trace(model_of(Convolution(nn.Identity())))
-    (op,) = find_fused_ops(traced)
-    images = np.zeros((2, 3, 8, 8), np.float32)
-    images[1, 0, 0, 0] = poison
-    with pytest.raises(DataError, match=f"{op.output.name} is infinite or NaN"):
-        observe(traced, [op.output], calibration_of(images))
+def test_components_keep_the_order_in_which_they_are_joined():
+    nodes = list("abcdef")
+    found = connected_components(nodes, [("d", "b"), ("e",), ("a", "d"), ("f", "f")])
+    assert found == [("a", "d", "b"), ("c",), ("e",), ("f",)]

@@ -1,4 +1,4 @@
-"""BatchNorm into convolutions: the same function, exactly, and no norm left."""
+"""BatchNorm folding keeps the function and removes every norm."""
 
 import copy
 
@@ -39,7 +39,7 @@ def images(*shape):
 
 
 def randomized(*layers):
-    """A Sequential in float64 whose norms are far from the identity."""
+    """Return a Sequential in float64 whose norms are far from the identity."""
     module = nn.Sequential(*layers).double().eval()
     generator = torch.Generator().manual_seed(3)
     for norm in module:
@@ -120,7 +120,7 @@ def test_float32_is_rounded_once_from_float64():
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_input_is_left_as_it_was(family):
+def test_the_model_is_not_modified(family):
     model = network(family)
     before = {key: value.clone() for key, value in model.module.state_dict().items()}
     fold(model)
@@ -129,14 +129,14 @@ def test_the_input_is_left_as_it_was(family):
     assert all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_what_belongs_to_the_model_goes_with_it():
+def test_the_info_of_the_model_is_kept():
     model = network("v2")
     result = fold(model)
     assert result.info == model.info
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_names_of_the_layers_stay(family):
+def test_layers_keep_their_names(family):
     model = network(family)
     kept = dict(fold(model).module.named_parameters())
     for name, parameter in model.module.named_parameters():
@@ -155,16 +155,16 @@ def test_the_exported_program_has_neither_norm_nor_dropout_nor_identity(family):
         assert not any(inert in operator for operator in operators), operators
 
 
-class _Reader(nn.Module):
-    """A convolution and a norm, read in whatever way `read` says."""
+class _Combined(nn.Module):
+    """A convolution and a norm that a function combines."""
 
-    def __init__(self, read):
+    def __init__(self, combine):
         super().__init__()
-        self.read = read
+        self.combine = combine
         self.conv, self.other, self.norm = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)
 
     def forward(self, x):
-        return self.read(self, x, self.conv(x))
+        return self.combine(self, x, self.conv(x))
 
 
 def _functional(m, _, y):
@@ -172,9 +172,9 @@ def _functional(m, _, y):
 
 
 @pytest.mark.parametrize(
-    ("read", "message"),
+    ("combine", "message"),
     [
-        (lambda m, _, y: m.norm(y) + y, "something else reads 'conv' too"),
+        (lambda m, _, y: m.norm(y) + y, "'conv' has other users"),
         (lambda m, x, y: m.norm(y) + m.conv(x + 1), "runs more than once"),
         (lambda m, x, y: m.norm(y) + m.norm(m.other(x)), "runs more than once"),
         (lambda m, _, y: m.norm(y + 1), "which is not a convolution"),
@@ -183,13 +183,13 @@ def _functional(m, _, y):
         (_functional, "function call"),
     ],
 )
-def test_a_norm_that_cannot_be_folded_is_refused(read, message):
+def test_a_norm_that_cannot_be_folded_is_refused(combine, message):
     with pytest.raises(UsageError, match=message):
-        fold(as_float_model(_Reader(read).eval()))
+        fold(as_float_model(_Combined(combine).eval()))
 
 
 @pytest.mark.parametrize("before", [nn.Linear(4, 4), nn.ReLU()])
-def test_a_norm_behind_anything_but_a_convolution_is_refused(before):
+def test_a_norm_behind_another_layer_than_a_convolution_is_refused(before):
     with pytest.raises(UsageError, match=r"'1'.* not a convolution"):
         fold(as_float_model(nn.Sequential(before, nn.BatchNorm1d(4)).eval()))
 

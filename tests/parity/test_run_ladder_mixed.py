@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mobiledeploy.export.write import export_onnx
-from mobiledeploy.network import CalibrationSet, FloatModel, QuantRecipe, Stages
+from mobiledeploy.network import CalibrationSet, FloatModel, Stages
 from mobiledeploy.parity.run_ladder import run_ladder
 from mobiledeploy.parity.tolerances import default_tolerances
 from mobiledeploy.quantization.ptq import quantize
@@ -26,7 +26,7 @@ def stages():
     folded = networks.folded("v2", short=True)
     equalized = networks.equalized("v2", short=True)
     calibration = networks.calibration(32)
-    recipe = QuantRecipe(range_rule="minmax", float_layers=KEPT)
+    recipe = networks.recipe_for(equalized, range_rule="minmax", float_layers=KEPT)
     trained = replace(folded.info.provenance, source="file")
     original = FloatModel(info=replace(folded.info, provenance=trained), module=folded.module)
     return Stages(
@@ -68,7 +68,7 @@ def test_the_loss_of_the_artifact_itself_is_limited(stages, artifact):
 
 
 def test_an_artifact_whose_kept_layers_are_int8_after_all_fails(stages, tmp_path):
-    recipe = QuantRecipe(range_rule="minmax")
+    recipe = networks.recipe_for(stages.equalized, range_rule="minmax")
     int8 = quantize(stages.equalized, stages.calibration, recipe)
     other = export_onnx(int8, tmp_path / "int8.onnx").path
     report = ladder_of(stages, other, quick=True)

@@ -1,4 +1,4 @@
-"""Cancelling rounding looks at what the layer really sees."""
+"""GPTQ rounds weights so that their errors cancel on the layer's inputs."""
 
 from types import SimpleNamespace
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mobiledeploy.quantization import gptq as rounding
+from mobiledeploy.quantization import gptq as gptq_module
 from mobiledeploy.quantization.gptq import _columns, _moments, gptq
 from mobiledeploy.quantization.weight_rounding import round_to_nearest
 
@@ -41,54 +41,55 @@ def test_the_columns_times_the_weights_are_the_convolution(
 
 @pytest.mark.parametrize("kernel", [1, 3])
 @pytest.mark.parametrize(("positions", "side"), [(10_000, 12), (5 * 16, 4), (5 * 20, 4), (1, 1)])
-def test_moments_are_of_few_positions_of_many_images(kernel, positions, side, monkeypatch):
-    monkeypatch.setattr(rounding, "_POSITIONS", positions)
-    monkeypatch.setattr(rounding, "parallel_map", map)
+def test_moments_take_few_positions_of_many_images(kernel, positions, side, monkeypatch):
+    monkeypatch.setattr(gptq_module, "_POSITIONS", positions)
+    monkeypatch.setattr(gptq_module, "parallel_map", map)
     seen = []
-    columns = rounding._columns
+    columns = gptq_module._columns
     monkeypatch.setattr(
-        rounding, "_columns", lambda *given: seen.append(columns(*given)) or seen[-1]
+        gptq_module, "_columns", lambda *args: seen.append(columns(*args)) or seen[-1]
     )
     node = SimpleNamespace(args=(None, None, None, [1, 1], [kernel // 2] * 2, [1, 1], 1))
     x = torch.randn(5, 6, 12, 12, generator=torch.Generator().manual_seed(0))
     _moments(node, torch.zeros(4, 6, kernel, kernel), x.split(2))
-    _, *parts = seen  # the first part twice
-    assert [part.shape[1] for part in parts] == [count * side**2 for count in (2, 2, 1)]
-    middle = parts[0].view(2, side, side, 6, kernel, kernel)[..., kernel // 2, kernel // 2]
+    _, *batches = seen  # the first batch is seen twice
+    assert [batch.shape[1] for batch in batches] == [count * side**2 for count in (2, 2, 1)]
+    middle = batches[0].view(2, side, side, 6, kernel, kernel)[..., kernel // 2, kernel // 2]
     every = 12 // side
     assert torch.equal(middle, x[:2, :, ::every, ::every].movedim(1, -1))
 
 
 def correlated(count=64, channels=12):
-    """Return inputs of a linear layer that say much the same in every channel."""
+    """Return inputs (N, C) of a linear layer whose channels are strongly correlated."""
     generator = torch.Generator().manual_seed(0)
     common = torch.randn(count, 1, generator=generator)
     return common + 0.1 * torch.randn(count, channels, generator=generator)
 
 
-def error_of(rounding_rule):
+def error_of(rounding):
+    """Return the mean squared error of a layer's centred outputs after rounding its weights."""
     generator = torch.Generator().manual_seed(1)
     weight, x = torch.randn(5, 12, generator=generator), correlated()
     scales = torch.full((5,), 0.25)
     node = SimpleNamespace(args=())
-    rounded = rounding_rule(node, weight, scales, x.split(24))
+    rounded = rounding(node, weight, scales, x.split(24))
     steps = rounded / scales.view(-1, 1)
     torch.testing.assert_close(steps, steps.round())  # on the grid
-    lost = x @ (weight - rounded).T
-    return float((lost - lost.mean(0)).square().mean())
+    error = x @ (weight - rounded).T
+    return float((error - error.mean(0)).square().mean())
 
 
-def test_errors_cancel_where_channels_say_much_the_same():
+def test_errors_cancel_if_channels_are_correlated():
     assert error_of(gptq) < 0.2 * error_of(round_to_nearest)
 
 
-def test_blocks_of_columns_change_nothing(monkeypatch):
+def test_the_size_of_the_blocks_does_not_change_the_result(monkeypatch):
     whole = error_of(gptq)
-    monkeypatch.setattr(rounding, "_BLOCK", 5)
+    monkeypatch.setattr(gptq_module, "_BLOCK", 5)
     assert error_of(gptq) == pytest.approx(whole, rel=1e-6)
 
 
-def test_moments_are_the_covariance_of_all_parts_together():
+def test_moments_are_the_covariance_over_all_batches():
     x = correlated() + 3
     node, weight = SimpleNamespace(args=()), torch.zeros(5, 12)
     (found,) = _moments(node, weight, x.split(24))

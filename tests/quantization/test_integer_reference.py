@@ -1,4 +1,4 @@
-"""The integer reference against a restatement of it: loops over int64, from the definition."""
+"""The integer reference against a second implementation: loops over int64, by the definition."""
 
 from types import SimpleNamespace
 
@@ -26,7 +26,7 @@ def int8_codes(random, *shape):
 
 
 def scaled(codes, zero_point, scale):
-    """Return int8 codes as the reference holds them."""
+    """Return int8 codes as the reference represents them."""
     return Scaled(
         torch.from_numpy((codes - zero_point).astype(np.float32)), torch.tensor(np.float32(scale))
     )
@@ -39,7 +39,7 @@ def codes_of(value, scale, zero_point):
 
 
 def convolved(codes, zero_point, weight, bias, stride, padding, dilation, groups):
-    """Accumulate one product at a time; the border is filled with the zero-point's code."""
+    """Accumulate one product at a time; the border is filled with the zero-point."""
     n, _, height, width = codes.shape
     out, per_group, kh, kw = weight.shape
     border = ((0, 0), (0, 0), (padding, padding), (padding, padding))
@@ -96,7 +96,7 @@ def test_convolution(channels, out, kernel, stride, padding, dilation, groups, z
 
 
 @pytest.mark.parametrize(("channels", "kernel"), [(2048, 1), (1024, 3)])
-def test_sums_that_float32_could_not_hold_are_exact(channels, kernel):
+def test_sums_beyond_the_precision_of_float32_are_exact(channels, kernel):
     codes = np.full((1, channels, kernel, kernel), 127)
     weight = np.full((1, channels, kernel, kernel), 127)
     weight[0, 0, 0, 0] = 126
@@ -136,7 +136,7 @@ def test_linear():
     assert len(np.unique(expected)) > 10
 
 
-def test_addition_saturates_and_rounds_nothing():
+def test_addition_saturates_and_does_not_round():
     codes = np.arange(-128, 128)
     a, b = (grid.ravel() for grid in np.meshgrid(codes, codes))
     result = reference.add(scaled(a, 4, SX), scaled(b, 4, SX))
@@ -144,7 +144,7 @@ def test_addition_saturates_and_rounds_nothing():
     np.testing.assert_array_equal(codes_of(result, SX, 4), expected)
 
 
-def test_addition_of_unlike_scales_is_refused():
+def test_addition_of_different_scales_is_refused():
     with pytest.raises(ExportError, match="different scales"):
         reference.add(scaled(np.ones(1), 0, SX), scaled(np.ones(1), 0, SX * 2))
 
@@ -159,14 +159,14 @@ def test_multiplication():
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 4, 7, 8])
-def test_pooling_rounds_the_mean_once_and_ties_to_even(side):
+def test_pooling_rounds_the_mean_once_with_ties_to_even(side):
     random = np.random.default_rng(side)
     codes = int8_codes(random, 3, 40, side, side)
     result = reference.pool(scaled(codes, -128, SX), 1)
     sums = (codes + 128).sum((2, 3), keepdims=True)
     expected = requantized(sums, np.float32(SX / (side * side)) / SX, -128)
     np.testing.assert_array_equal(codes_of(result, SX, -128), expected)
-    if side == 2:  # quarters are exact in float: so is this, by integers alone
+    if side == 2:  # quarters are exact in float, so integers alone give the same codes
         whole, rest = sums // 4, sums % 4
         up = (rest == 3) | ((rest == 2) & (whole % 2 == 1))
         np.testing.assert_array_equal(expected, np.minimum(whole + up - 128, 127))
@@ -182,7 +182,7 @@ def test_hardswish_in_integers(steps):
     assert float(result.scale) == scale * np.float32(scale / np.float32(6))
 
 
-def test_a_clamp_in_units_of_the_scale():
+def test_a_clamp_is_in_units_of_the_scale():
     result = reference.hardtanh(scaled(np.arange(-128, 128), 0, 0.0625), 0.0, 6.0)
     np.testing.assert_array_equal(result.values.numpy(), np.clip(np.arange(-128, 128), 0, 96))
 
@@ -193,7 +193,7 @@ def test_flattening_keeps_the_batch():
     np.testing.assert_array_equal(result.values.numpy(), values.reshape(2, 12))
 
 
-def test_padding_adds_the_code_that_means_zero():
+def test_padding_adds_the_zero_point():
     codes = int8_codes(np.random.default_rng(0), 2, 3, 4, 4)
     values = torch.from_numpy((codes + 9).astype(np.float32))
     result = reference.pad(Scaled(values, torch.tensor(SX)), [0, 1, 2, 3])
@@ -215,7 +215,7 @@ def test_real_numbers_are_divided_by_the_scale_in_float32():
     np.testing.assert_array_equal(found, np.clip(np.rint(x / SX) - 9, -128, 127))
 
 
-def test_an_operator_without_integer_meaning_is_named():
+def test_an_operator_that_is_not_defined_is_named():
     class Sine(torch.nn.Module):
         def forward(self, x):
             q = reference.quantized
@@ -226,5 +226,5 @@ def test_an_operator_without_integer_meaning_is_named():
 
     program = torch.export.export(Sine(), (torch.zeros(1, 3),))
     runner = reference.IntegerReference(SimpleNamespace(program=program, recipe=QuantRecipe()))
-    with pytest.raises(ExportError, match=r"sin.* has no integer meaning"):
+    with pytest.raises(ExportError, match=r"does not define the operator .*sin"):
         runner.run({"input": np.zeros((1, 3), np.float32)})

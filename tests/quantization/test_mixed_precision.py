@@ -1,4 +1,4 @@
-"""Which layers are kept in float: by number, by name, or as few as reach an SQNR."""
+"""Layers are kept in float by number, by name, or as few as reach an SQNR."""
 
 import functools
 
@@ -7,108 +7,111 @@ import pytest
 import torch
 
 from mobiledeploy.errors import GateError, UsageError
-from mobiledeploy.network import RECIPES, QuantRecipe
-from mobiledeploy.quantization import mixed_precision as keep_float
-from mobiledeploy.quantization.float_layers import float_ops, layer_name
+from mobiledeploy.network import RECIPES
+from mobiledeploy.quantization import mixed_precision
 from mobiledeploy.quantization.mixed_precision import MixedPrecision, choose_float_layers
-from mobiledeploy.quantization.plan import plan, round_parameters
+from mobiledeploy.quantization.plan import make_plan
 from mobiledeploy.quantization.ptq import quantize
-from mobiledeploy.quantization.sensitivity import measure_layers, noisiest_first, sqnrs_db
+from mobiledeploy.quantization.round_layers import round_layers
+from mobiledeploy.quantization.sensitivity import measure_layers, measure_sqnr, rank_by_noise
 
 CALIBRATION = networks.calibration(32)
 FAST = RECIPES["fast"]
 
 
 @functools.cache
-def planned():
-    return plan(networks.equalized("v2", short=True), CALIBRATION, FAST)
+def plan():
+    return make_plan(networks.equalized("v2", short=True), CALIBRATION, FAST)
+
+
+@functools.cache
+def rounded_alone():
+    return round_layers(plan(), FAST, CALIBRATION.images, alone=True)
 
 
 @functools.cache
 def ranked():
-    alone = round_parameters(planned(), FAST, CALIBRATION.images, alone=True)
-    return noisiest_first(planned(), alone, CALIBRATION.images)
+    return rank_by_noise(plan(), rounded_alone(), CALIBRATION.images)
 
 
 def order():
-    return [layer_name(op) for op in planned().ops if op.has_weight]
+    return [op.layer for op in plan().layers]
 
 
-def chosen(**demand):
-    return choose_float_layers(planned(), FAST, CALIBRATION, MixedPrecision(**demand))
+def chosen(**request):
+    return choose_float_layers(plan(), FAST, CALIBRATION, MixedPrecision(**request))
 
 
-def reached(kept):
-    floating = float_ops(planned().ops, kept)
-    rounded = round_parameters(planned(), FAST, CALIBRATION.images)
-    rounded |= round_parameters(planned(), FAST, CALIBRATION.images, floating)
-    return sqnrs_db(planned(), rounded, CALIBRATION.images, [floating])[0]
+def sqnr_of(kept):
+    """Return the SQNR with these layers in float and the others rounded together."""
+    mixed = plan().with_float_layers(kept)
+    rounded = round_layers(plan(), FAST, CALIBRATION.images)
+    rounded |= round_layers(mixed, FAST, CALIBRATION.images)
+    return measure_sqnr(mixed, rounded, CALIBRATION.images, [mixed.float_ops])[0]
 
 
-def test_the_ranking_is_the_one_that_sensitivity_prints():
-    rounded = round_parameters(planned(), FAST, CALIBRATION.images)
-    alone = round_parameters(planned(), FAST, CALIBRATION.images, alone=True)
-    _, layers = measure_layers(planned(), rounded, alone, CALIBRATION.images)
+def test_the_ranking_is_the_order_of_sensitivity():
+    rounded = round_layers(plan(), FAST, CALIBRATION.images)
+    _, layers = measure_layers(plan(), rounded, rounded_alone(), CALIBRATION.images)
     assert [layer.name for layer in layers] == ranked()
 
 
-def test_so_many_are_the_noisiest_in_the_networks_order():
+def test_a_count_keeps_the_noisiest_layers_in_the_networks_order():
     kept = chosen(count=3)
     assert set(kept) == set(ranked()[:3])
     assert list(kept) == sorted(kept, key=order().index)
 
 
-def test_layers_are_ranked_with_what_each_is_alone(monkeypatch):
-    asked = []
+def test_layers_are_ranked_with_weights_that_are_rounded_alone(monkeypatch):
+    used = []
     monkeypatch.setattr(
-        keep_float, "noisiest_first", lambda *given: asked.append(given[1]) or order()
+        mixed_precision, "rank_by_noise", lambda *args: used.append(args[1]) or order()
     )
     chosen(count=1)
-    (parameters,) = asked
-    alone = round_parameters(planned(), FAST, CALIBRATION.images, alone=True)
-    together = round_parameters(planned(), FAST, CALIBRATION.images)
-    assert all(torch.equal(parameters[name].bias, alone[name].bias) for name in alone)
+    (weights,) = used
+    together = round_layers(plan(), FAST, CALIBRATION.images)
+    alone = rounded_alone()
+    assert all(torch.equal(weights[name].bias, alone[name].bias) for name in alone)
     assert not all(torch.equal(together[name].bias, alone[name].bias) for name in alone)
 
 
-def test_names_come_in_the_networks_order_and_once():
+def test_names_come_once_and_in_the_networks_order():
     assert chosen(names=("classifier.1", "features.0.0", "classifier.1")) == (
         "features.0.0",
         "classifier.1",
     )
 
 
-def test_an_sqnr_is_reached_with_no_layer_too_many():
-    before = reached(())
-    demanded = before + 1.5
-    kept = chosen(min_sqnr_db=demanded)
-    assert reached(kept) >= demanded
+def test_an_sqnr_is_reached_without_unnecessary_layers():
+    least_db = sqnr_of(()) + 1.5
+    kept = chosen(min_sqnr_db=least_db)
+    assert sqnr_of(kept) >= least_db
     assert 0 < len(kept) < len(order()) - 1
-    everything = round_parameters(planned(), FAST, CALIBRATION.images, alone=True)
     for name in kept[:-1]:
-        fewer = float_ops(planned().ops, [n for n in kept if n != name])
+        fewer = plan().with_float_layers([n for n in kept if n != name]).float_ops
         if name != ranked()[len(kept) - 1]:
-            assert sqnrs_db(planned(), everything, CALIBRATION.images, [fewer])[0] < demanded + 0.1
+            (found,) = measure_sqnr(plan(), rounded_alone(), CALIBRATION.images, [fewer])
+            assert found < least_db + 0.1
 
 
-def test_what_was_chosen_is_rounded_anew_and_measured_again():
-    """Chosen by what each layer is alone: together with the others' rounding three fall short."""
-    demanded = reached(()) + 3.5
-    kept = chosen(min_sqnr_db=demanded)
-    assert reached(ranked()[:3]) < demanded + keep_float._MARGIN_DB <= reached(kept)
+def test_the_chosen_layers_are_measured_again_with_the_others_rounded_together():
+    """Measured alone, three layers suffice; rounded together, they fall short."""
+    least_db = sqnr_of(()) + 3.5
+    kept = chosen(min_sqnr_db=least_db)
+    assert sqnr_of(ranked()[:3]) < least_db + mixed_precision._MARGIN_DB <= sqnr_of(kept)
 
 
-def test_layers_that_turn_out_not_to_be_needed_stay_int8():
-    kept = chosen(min_sqnr_db=reached(()) + 5.75)
+def test_layers_that_prove_unnecessary_stay_int8():
+    kept = chosen(min_sqnr_db=sqnr_of(()) + 5.75)
     assert len(kept) == 5
     assert set(kept) < set(ranked()[:6])
 
 
-def test_an_sqnr_that_int8_reaches_needs_no_layer():
-    assert chosen(min_sqnr_db=reached(()) - 1) == ()
+def test_an_sqnr_that_int8_reaches_keeps_no_layer():
+    assert chosen(min_sqnr_db=sqnr_of(()) - 1) == ()
 
 
-def test_an_sqnr_that_nothing_reaches_fails_and_says_what_was_reached():
+def test_an_sqnr_out_of_reach_fails_with_the_sqnr_that_was_reached():
     with pytest.raises(
         GateError, match=r"Even with 10 layers in float the logits reach \d+\.\d dB"
     ):
@@ -116,30 +119,29 @@ def test_an_sqnr_that_nothing_reaches_fails_and_says_what_was_reached():
 
 
 @pytest.mark.parametrize(
-    ("recipe", "message"),
+    ("fields", "message"),
     [
-        (QuantRecipe(float_layers=("features.0.1",)), r"no layer 'features\.0\.1'"),
-        (QuantRecipe(rounding="learned", float_layers=("features.0.0",)), "--ptq best"),
+        ({"float_layers": ("features.0.1",)}, r"no layer 'features\.0\.1'"),
+        ({"rounding": "learned", "float_layers": ("features.0.0",)}, "--ptq best"),
     ],
 )
-def test_what_cannot_be_kept_is_told(recipe, message):
+def test_layers_that_cannot_be_kept_are_refused(fields, message):
+    model = networks.equalized("v2", short=True)
     with pytest.raises(UsageError, match=message):
-        quantize(networks.equalized("v2", short=True), CALIBRATION, recipe)
+        quantize(model, CALIBRATION, networks.recipe_for(model, **fields))
 
 
 def test_one_layer_has_to_be_int8():
+    model = networks.equalized("v2", short=True)
+    recipe = networks.recipe_for(model, range_rule="minmax", float_layers=tuple(order()))
     with pytest.raises(UsageError, match="nothing is left for int8"):
-        quantize(
-            networks.equalized("v2", short=True),
-            CALIBRATION,
-            QuantRecipe(range_rule="minmax", float_layers=tuple(order())),
-        )
+        quantize(model, CALIBRATION, recipe)
     with pytest.raises(UsageError, match="the network has 11"):
         chosen(count=11)
 
 
 @pytest.mark.parametrize(
-    ("keep_float", "min_sqnr_db", "demand"),
+    ("keep_float", "min_sqnr_db", "expected"),
     [
         (None, None, None),
         ("2", None, MixedPrecision(count=2)),
@@ -147,13 +149,13 @@ def test_one_layer_has_to_be_int8():
         (None, 20.0, MixedPrecision(min_sqnr_db=20.0)),
     ],
 )
-def test_options_become_a_demand(keep_float, min_sqnr_db, demand):
-    assert MixedPrecision.parse(keep_float, min_sqnr_db) == demand
+def test_options_become_a_request(keep_float, min_sqnr_db, expected):
+    assert MixedPrecision.parse(keep_float, min_sqnr_db) == expected
 
 
 @pytest.mark.parametrize(
     ("keep_float", "min_sqnr_db"), [("0", None), ("-1", None), (",", None), ("2", 20.0)]
 )
-def test_options_that_make_no_sense_are_refused(keep_float, min_sqnr_db):
+def test_invalid_options_are_refused(keep_float, min_sqnr_db):
     with pytest.raises(UsageError):
         MixedPrecision.parse(keep_float, min_sqnr_db)

@@ -1,4 +1,4 @@
-"""A product's range is judged with the codes that the product is made of."""
+"""The range of a multiplication is chosen with its quantized inputs."""
 
 from dataclasses import replace
 
@@ -9,19 +9,18 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mobiledeploy.graph.aten_graph import find_fused_ops, find_shared_encodings, trace
-from mobiledeploy.network import Encoding, Preprocessing, QuantRecipe
-from mobiledeploy.quantization.encodings import choose_encodings
+from mobiledeploy.graph.aten_graph import find_fused_ops, trace
+from mobiledeploy.network import CalibrationSet, Encoding, QuantRecipe
 from mobiledeploy.quantization.hutchinson import Probe
-from mobiledeploy.quantization.mul_ranges import WIDTHS, MulRanges, find_mul_ranges
-from mobiledeploy.quantization.plan import plan
+from mobiledeploy.quantization.mul_ranges import WIDTHS, MulProbes, probe_muls
+from mobiledeploy.quantization.plan import PlanBuilder, make_plan
 
 SIDE, CHANNELS = 32, 4
 IMAGES = networks.pixels(SIDE, count=12)
 
 
 class Gated(nn.Module):
-    """Channels that a gate multiplies which is near 1/2 whatever it sees."""
+    """Channels times a gate that is near 1/2 for every image."""
 
     def __init__(self, activation):
         super().__init__()
@@ -31,11 +30,11 @@ class Gated(nn.Module):
         self.activation = activation
         torch.manual_seed(0)
         with torch.no_grad():
-            # a quiet channel needs few codes, and is heard best
-            loud = torch.tensor([4.0, 0.05, 0.05, 0.05])
-            self.first.weight.copy_(loud[:, None, None, None] * torch.randn(CHANNELS, 3, 1, 1))
-            self.first.bias.copy_(0.4 * loud)
-            self.last.weight.copy_((1 / loud).view(1, -1, 1, 1) * torch.randn(2, CHANNELS, 1, 1))
+            # the small channels use few codes, and the logits depend on them most
+            size = torch.tensor([4.0, 0.05, 0.05, 0.05])
+            self.first.weight.copy_(size[:, None, None, None] * torch.randn(CHANNELS, 3, 1, 1))
+            self.first.bias.copy_(0.4 * size)
+            self.last.weight.copy_((1 / size).view(1, -1, 1, 1) * torch.randn(2, CHANNELS, 1, 1))
             self.gate.weight.mul_(1e-3)
             self.gate.bias.zero_()
 
@@ -45,8 +44,8 @@ class Gated(nn.Module):
         return self.last(x * gate).flatten(1)
 
 
-class Coded(torch.fx.Interpreter):
-    """Puts the values of some nodes onto their codes."""
+class PartlyQuantized(torch.fx.Interpreter):
+    """Fake-quantizes the values of some nodes."""
 
     def __init__(self, traced, encodings):
         super().__init__(traced)
@@ -62,97 +61,78 @@ class Coded(torch.fx.Interpreter):
         )
 
 
-def setting(activation):
-    """Return a gated network, its units, encodings for every width, and what each truly costs."""
-    module = Gated(activation).eval()
-    traced = trace(replace(networks.folded("v1", short=True), module=module))
-    ops = find_fused_ops(traced)
-    shared_encodings = find_shared_encodings(traced, ops)
-    (product,) = [op for op in ops if op.kind == "multiply"]
+def gated_network(activation):
+    """Return a gated network, encodings for every width, and the true cost of each."""
+    calibration = CalibrationSet(images=IMAGES, source="", sha256="")
+    builder = PlanBuilder.of(networks.model_of(Gated(activation)), calibration)
+    (mul,) = [op for op in builder.ops if op.kind == "multiply"]
     images = torch.from_numpy(IMAGES)
-    values = {}
-
-    class Watched(torch.fx.Interpreter):
-        def run_node(self, n):
-            values[n.name] = super().run_node(n)
-            return values[n.name]
-
-    with torch.no_grad():
-        wanted = Watched(traced).run(images)
-    ranges = {
-        s.name: (float(values[s.name].min()), float(values[s.name].max())) for s in shared_encodings
-    }
-    involved = {product.output.name, *(node.name for node in product.activations)}
-    involved |= {u.activations[0].name for u in ops if u.kind == "hardswish"}
-    choices, costs = [], []
+    involved = {mul.output.name, *(node.name for node in mul.activations)}
+    involved |= {op.activations[0].name for op in builder.ops if op.kind == "hardswish"}
+    ranges = builder.narrowed(1.0)
+    low, high = ranges[mul.output.name]
+    candidates, costs = [], []
     for width in WIDTHS:
-        low, high = ranges[product.output.name]
-        at_width = {**ranges, product.output.name: (width * low, width * high)}
-        by_shared_encoding = choose_encodings(ops, shared_encodings, at_width, Preprocessing())
-        choices.append(
-            {
-                node.name: by_shared_encoding[shared.name]
-                for shared in shared_encodings
-                for node in shared.nodes
-            }
-        )
-        coded = Coded(traced, {name: choices[-1][name] for name in involved})
+        plan = builder.build({**ranges, mul.output.name: (width * low, width * high)})
+        candidates.append(plan.encodings)
+        network = PartlyQuantized(builder.traced, {name: plan.encodings[name] for name in involved})
         with torch.no_grad():
-            error = (coded.run(images) - wanted).reshape(len(images), 2, -1)
+            error = (network.run(images) - builder.traced(images)).reshape(len(images), 2, -1)
         costs.append(float((error - error.mean((0, 2), keepdim=True)).square().sum()))
-    return traced, ops, choices, np.array(costs)
+    return builder, candidates, np.array(costs)
 
 
 @pytest.mark.parametrize("activation", [F.relu, F.hardswish])
-def test_of_many_widths_one_is_taken_that_costs_the_logits_little(activation):
-    traced, ops, choices, costs = setting(activation)
-    products = find_mul_ranges(traced, ops, IMAGES)
-    (number,) = products.best(choices).values()
-    assert costs[number] < 1.15 * costs.min()
-    assert costs.max() > 2 * costs[number]
+def test_the_width_that_is_chosen_costs_the_logits_little(activation):
+    builder, candidates, costs = gated_network(activation)
+    muls = probe_muls(builder.traced, builder.ops, IMAGES)
+    (index,) = muls.cheapest(candidates).values()
+    assert costs[index] < 1.15 * costs.min()
+    assert costs.max() > 2 * costs[index]
 
 
-def test_what_a_hard_swish_is_taken_of_is_on_codes_as_well():
-    traced, ops, choices, costs = setting(F.hardswish)
-    products = find_mul_ranges(traced, ops, IMAGES)
-    (op,) = products.ops
-    foretold = np.array([products._cost(op, encodings) for encodings in choices])
-    assert np.corrcoef(np.log(foretold), np.log(costs))[0, 1] > 0.95
-    without = replace(products, hardswished={})
-    unaware = np.array([without._cost(op, encodings) for encodings in choices])
-    assert np.abs(np.log(foretold / costs)).mean() < np.abs(np.log(unaware / costs)).mean()
+def test_the_input_of_a_hardswish_is_quantized_as_well():
+    builder, candidates, costs = gated_network(F.hardswish)
+    muls = probe_muls(builder.traced, builder.ops, IMAGES)
+    (op,) = muls.ops
+    predicted = np.array([muls.cost(op, encodings) for encodings in candidates])
+    assert np.corrcoef(np.log(predicted), np.log(costs))[0, 1] > 0.95
+    without = replace(muls, hardswish_inputs={})
+    worse = np.array([without.cost(op, encodings) for encodings in candidates])
+    assert np.abs(np.log(predicted / costs)).mean() < np.abs(np.log(worse / costs)).mean()
 
 
-def test_the_mean_error_of_a_channel_costs_nothing_because_a_bias_makes_good_for_it():
-    traced, ops, choices, _ = setting(F.relu)
-    products = find_mul_ranges(traced, ops, IMAGES)
-    (op,) = products.ops
-    cost = products._cost(op, choices[0])
-    for few in products.seen:
-        few[op.output].value.add_(0.5)
-    assert products._cost(op, choices[0]) == pytest.approx(cost, rel=1e-2)
+def test_the_mean_error_of_a_channel_costs_nothing():
+    """Bias correction removes it."""
+    builder, candidates, _ = gated_network(F.relu)
+    muls = probe_muls(builder.traced, builder.ops, IMAGES)
+    (op,) = muls.ops
+    cost = muls.cost(op, candidates[0])
+    for probes in muls.batches:
+        probes[op.output].value.add_(0.5)
+    assert muls.cost(op, candidates[0]) == pytest.approx(cost, rel=1e-2)
 
 
-def test_images_in_parts_cost_the_same():
-    traced, ops, choices, _ = setting(F.hardswish)
-    whole = find_mul_ranges(traced, ops, IMAGES)
-    (seen,) = whole.seen
-    cut = [
+def test_the_cost_does_not_depend_on_how_images_are_batched():
+    builder, candidates, _ = gated_network(F.hardswish)
+    whole = probe_muls(builder.traced, builder.ops, IMAGES)
+    (probes,) = whole.batches
+    batches = [
         {
-            node: Probe(node, probed.value[part], tuple(g[part] for g in probed.gradients))
-            for node, probed in seen.items()
+            node: Probe(node, probed.value[batch], tuple(g[batch] for g in probed.gradients))
+            for node, probed in probes.items()
         }
-        for part in (slice(0, 5), slice(5, 6), slice(6, len(IMAGES)))
+        for batch in (slice(0, 5), slice(5, 6), slice(6, len(IMAGES)))
     ]
-    in_parts = replace(whole, seen=tuple(cut))
+    batched = replace(whole, batches=tuple(batches))
     (op,) = whole.ops
-    for encodings in choices[:3]:
-        expected = whole._cost(op, encodings)
-        assert in_parts._cost(op, encodings) == pytest.approx(expected, rel=1e-4)
+    for encodings in candidates[:3]:
+        expected = whole.cost(op, encodings)
+        assert batched.cost(op, encodings) == pytest.approx(expected, rel=1e-4)
 
 
-class ManyProducts(nn.Module):
-    """Products of products, of a hard-swish of a product, and of what has no height and width."""
+class ManyMultiplications(nn.Module):
+    """Multiplications of multiplications, of a hard-swish of one, and without height and width."""
 
     def __init__(self):
         super().__init__()
@@ -166,38 +146,37 @@ class ManyProducts(nn.Module):
         return self.last(x * x)
 
 
-def test_a_product_may_be_made_of_products_and_have_no_height():
-    module = ManyProducts().eval()
-    traced = trace(replace(networks.folded("v1", short=True), module=module))
+def test_multiplications_may_be_nested_and_have_no_height():
+    traced = trace(networks.model_of(ManyMultiplications()))
     ops = find_fused_ops(traced)
-    products = find_mul_ranges(traced, ops, IMAGES)
+    muls = probe_muls(traced, ops, IMAGES)
     encoding = Encoding(scale=0.1, zero_point=-128)
+    coarse = {node.name: encoding for node in traced.graph.nodes}
     fine = {node.name: replace(encoding, scale=0.01) for node in traced.graph.nodes}
-    best = products.best([{node.name: encoding for node in traced.graph.nodes}, fine])
-    assert set(best) == {op.output for op in ops if op.kind == "multiply"}
-    assert len(best) == 4
+    cheapest = muls.cheapest([coarse, fine])
+    assert set(cheapest) == {op.output for op in ops if op.kind == "multiply"}
+    assert len(cheapest) == 4
 
 
-def test_a_network_without_products_has_nothing_to_look_at():
-    model = networks.folded("v2", short=True)
-    traced = trace(model)
-    products = find_mul_ranges(traced, find_fused_ops(traced), None)
-    assert products.ops == ()
-    assert products.best([{}]) == {}
+def test_a_network_without_multiplications_needs_no_images():
+    traced = trace(networks.folded("v2", short=True))
+    muls = probe_muls(traced, find_fused_ops(traced), None)
+    assert muls.ops == ()
+    assert muls.cheapest([{}]) == {}
 
 
-@pytest.mark.parametrize("number", [3, 20])
-def test_a_plan_has_each_product_at_the_width_that_costs_least(number, monkeypatch):
-    def best(self, choices):
-        assert len(choices) == len(WIDTHS)
-        return dict.fromkeys((op.output for op in self.ops), number)
+@pytest.mark.parametrize("index", [3, 20])
+def test_a_plan_takes_the_cheapest_width_of_each_multiplication(index, monkeypatch):
+    def cheapest(self, candidates):
+        assert len(candidates) == len(WIDTHS)
+        return dict.fromkeys((op.output for op in self.ops), index)
 
-    monkeypatch.setattr(MulRanges, "best", best)
+    monkeypatch.setattr(MulProbes, "cheapest", cheapest)
     model, images = networks.equalized("v3-small", short=True), networks.calibration(32)
-    widest = plan(model, images, QuantRecipe(range_rule="minmax"))
-    chosen = plan(model, images, QuantRecipe())
-    products = [op.output.name for op in chosen.ops if op.kind == "multiply"]
-    assert products
-    for name in products:
+    widest = make_plan(model, images, QuantRecipe(range_rule="minmax"))
+    chosen = make_plan(model, images, QuantRecipe())
+    names = [op.output.name for op in chosen.ops if op.kind == "multiply"]
+    assert names
+    for name in names:
         ratio = chosen.encodings[name].scale / widest.encodings[name].scale
-        assert ratio == pytest.approx(WIDTHS[number], rel=0.03)  # widened to be clear of half-way
+        assert ratio == pytest.approx(WIDTHS[index], rel=0.03)  # widened to avoid ties

@@ -1,6 +1,4 @@
-"""Ranges are judged by what they do to the logits."""
-
-from dataclasses import replace
+"""Ranges are chosen by what they do to the logits."""
 
 import networks
 import numpy as np
@@ -8,39 +6,22 @@ import pytest
 import torch
 from torch import nn
 
-from mobiledeploy.graph.aten_graph import find_fused_ops, find_shared_encodings, trace
-from mobiledeploy.graph.observers import observe
 from mobiledeploy.network import CalibrationSet, Encoding
-from mobiledeploy.quantization.encodings import encode, least_widths, narrowed, widest_ranges
-from mobiledeploy.quantization.hutchinson import probe
+from mobiledeploy.quantization.plan import PlanBuilder
 from mobiledeploy.quantization.range_search import _error, search_factors
 
 SIDE = 32
 
 
-def graph_of(module):
-    traced = trace(replace(networks.folded("v1", short=True), module=module.eval()))
-    ops = find_fused_ops(traced)
-    return traced, ops, find_shared_encodings(traced, ops)
-
-
 def factors_of(module, images):
-    """Return the factor chosen for every site, in order."""
-    traced, ops, shared_encodings = graph_of(module)
+    """Return the factor that is found for every shared encoding, in order."""
     calibration = CalibrationSet(images=images, source="", sha256="")
-    observed = observe(
-        traced, [node for shared in shared_encodings for node in shared.nodes], calibration
-    )
-    widest = widest_ranges(shared_encodings, observed)
-
-    def encodings(factors):
-        return {name: encode(*r) for name, r in narrowed(widest, factors, {}).items()}
-
-    return list(search_factors(traced, ops, shared_encodings, encodings, images).values())
+    builder = PlanBuilder.of(networks.model_of(module), calibration)
+    return list(search_factors(builder, images).values())
 
 
-class OneLoudChannel(nn.Module):
-    """Channel 0 is a hundred times louder than channel 1; `read` says what the logits hear."""
+class OneLargeChannel(nn.Module):
+    """Channel 0 is a hundred times larger than channel 1; `read` weighs them in the logits."""
 
     def __init__(self, read):
         super().__init__()
@@ -57,16 +38,16 @@ class OneLoudChannel(nn.Module):
 
 
 @pytest.mark.parametrize(
-    ("read", "narrowed_to"), [([0.0, 1.0], 0.2), ([1.0, 0.0], 1.0)], ids=["quiet", "loud"]
+    ("read", "expected"), [([0.0, 1.0], 0.2), ([1.0, 0.0], 1.0)], ids=["small", "large"]
 )
-def test_what_nobody_hears_may_be_clipped_and_what_they_hear_may_not(read, narrowed_to):
+def test_a_channel_is_clipped_only_if_the_logits_do_not_depend_on_it(read, expected):
     images = np.random.default_rng(0).uniform(-1, 1, (4, 3, SIDE, SIDE)).astype(np.float32)
-    _, first, last = factors_of(OneLoudChannel(read), images)
-    assert first == narrowed_to
-    assert last == 1.0  # clipped logits tie
+    _, first, last = factors_of(OneLargeChannel(read), images)
+    assert first == expected
+    assert last == 1.0  # the logits are never clipped
 
 
-def test_a_pad_is_no_judge_of_a_range_but_the_convolution_behind_it():
+def test_a_pad_does_not_count_a_second_time():
     torch.manual_seed(0)
     first, last = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 2, 3)
     images = networks.pixels(SIDE, count=2)
@@ -77,40 +58,8 @@ def test_a_pad_is_no_judge_of_a_range_but_the_convolution_behind_it():
     assert bare == padded
 
 
-def test_an_addition_is_charged_for_what_it_clips_only():
+def test_an_addition_is_charged_for_clipping_only():
     encoding = Encoding(scale=0.5, zero_point=0)
     value = torch.tensor([0.2, 100.0])
     assert _error(value, encoding, only_clips=True).tolist() == pytest.approx([0, -36.5])
     assert _error(value, encoding, only_clips=False).tolist() == pytest.approx([-0.2, -36.5])
-
-
-def test_a_probe_foretells_how_far_an_error_moves_the_logits():
-    traced, _, shared_encodings = graph_of(networks.folded("v2", short=True).module)
-    images = torch.from_numpy(networks.pixels(SIDE, count=1))
-    node = shared_encodings[3].nodes[0]
-    (probed,) = probe(traced, [node], images, probes=400, seed=0)
-    random = torch.Generator().manual_seed(1)
-    error = 1e-4 * torch.randn(probed.value.shape, generator=random)
-
-    class Disturbed(torch.fx.Interpreter):
-        def run_node(self, n):
-            value = super().run_node(n)
-            return value + error if n is node else value
-
-    with torch.no_grad():
-        moved = Disturbed(traced).run(images) - traced(images)
-    assert probed.cost(error) == pytest.approx(float(moved.square().sum()), rel=0.3)
-    assert probed.cost(2 * error) == pytest.approx(4 * probed.cost(error))
-
-
-def test_an_output_that_is_all_but_dead_keeps_a_width_that_xnnpack_accepts():
-    traced, ops, shared_encodings = graph_of(OneLoudChannel([1.0, 0.0]))
-    encodings = {
-        node.name: encode(-1.0, 1.0) for shared in shared_encodings for node in shared.nodes
-    }
-    widths = least_widths(traced, ops, shared_encodings, encodings)
-    name = ops[0].output.name
-    (_, low_high), *_ = narrowed({name: (0.0, 1e-9)}, {name: 1.0}, widths).items()
-    scale = encode(*low_high).scale
-    requantization = encodings["x"].scale * 100 / 127 / scale
-    assert 64 < requantization < 256
