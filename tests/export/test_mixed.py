@@ -101,7 +101,7 @@ def test_manifest_and_metadata_name_the_float_layers(tmp_path):
     assert json.loads(entries["mobiledeploy.metadata"])["float_layers"] == list(RESIDUAL)
 
 
-@pytest.mark.parametrize("since_added", ["float_layers", "factors"])
+@pytest.mark.parametrize("since_added", ["float_layers", "equalization"])
 def test_a_manifest_from_before_a_field_of_the_recipe_still_reads(since_added, tmp_path):
     model = networks.quantized("v2", short=True)
     artifact = export_onnx(model, tmp_path / artifact_name(model, "onnx"))
