@@ -142,7 +142,7 @@ def test_progress_ends_at_the_total(sessions, files):
         steps = 0
 
         def track(self, items, description, total):
-            self.said = (description, total)
+            self.shown = (description, total)
             for item in items:
                 self.steps += 1
                 yield item
@@ -150,7 +150,7 @@ def test_progress_ends_at_the_total(sessions, files):
     reporter = Reporter()
     with progress.reporting_to(reporter):
         measure(files, device=sessions)
-    assert reporter.said == ("Timing in 4 sessions", 80)
+    assert reporter.shown == ("Timing in 4 sessions", 80)
     assert reporter.steps == 80
 
 

@@ -1,4 +1,4 @@
-"""A damaged or foreign artifact is an ArtifactError that names it; the process survives."""
+"""A damaged or foreign artifact is an ArtifactError that names the file; nothing crashes."""
 
 import random
 import struct
@@ -20,7 +20,7 @@ def noise(count, seed=0):
 
 
 def refused(path, content):
-    """Write `content`, see that it is refused with its name, return the message."""
+    """Write `content`, check that it is refused with its name, and return the message."""
     path.write_bytes(content)
     with pytest.raises(ArtifactError) as caught:
         open_runner(path)
@@ -105,7 +105,7 @@ def test_a_pte_with_unknown_constants_is_refused(float_pte, tmp_path):
 
 
 def graph_span(path):
-    """Return where the first XNNPACK graph lies in the file."""
+    """Return start and end of the first XNNPACK graph in the file."""
     delegate = read_pte(path).delegates[0]
     graph = bytes(split_xnnpack_payload(path, delegate.payload).graph)
     start = path.read_bytes().index(graph)
@@ -121,7 +121,7 @@ def test_the_runtime_s_reason_for_a_rejection_is_reported(float_pte, tmp_path):
 
 def test_an_onnx_with_damaged_metadata_is_refused(float_onnx, tmp_path):
     content = float_onnx.read_bytes().replace(b'{"name": ', b'["name": ')
-    assert "metadata within it is damaged" in refused(tmp_path / "meta.onnx", content)
+    assert "its metadata is damaged" in refused(tmp_path / "meta.onnx", content)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_pte_with_damaged_metadata_is_refused(float_pte, good, bad, tmp_path):
     content = float_pte.read_bytes()
     at = content.index(b'{"name": ') if good.startswith(b"{") else content.index(LABELS)
     damaged = content[:at] + content[at:].replace(good, bad, 1)
-    assert "metadata within it is damaged" in refused(tmp_path / "meta.pte", damaged)
+    assert "its metadata is damaged" in refused(tmp_path / "meta.pte", damaged)
 
 
 def test_runtimes_print_nothing_to_stderr(float_pte, tmp_path, capfd):

@@ -1,4 +1,4 @@
-"""All runtimes compute the same network, say what they are, and refuse what does not fit."""
+"""Runners of all runtimes: results, descriptions, threads, and inputs that they refuse."""
 
 import os
 import sys
@@ -176,7 +176,7 @@ def test_onnx_runtime_starts_the_requested_threads(float_onnx):
         with open_runner(float_onnx, threads=count):
             return len(list(Path("/proc/self/task").iterdir())) - before
 
-    # The caller's own thread computes as well.
+    # The calling thread computes as well.
     assert threads_started(1) == 0
     assert threads_started(3) == 2
 
@@ -193,7 +193,7 @@ def test_executorch_keeps_the_thread_pool_of_open_runners(float_pte):
     with (
         open_runner(float_pte, threads=1),
         open_runner(float_pte, threads=1),
-        pytest.raises(RuntimeFailedError, match="2 open runners use 1 threads, another asked"),
+        pytest.raises(RuntimeFailedError, match="2 open runners use 1 threads, so another"),
     ):
         open_runner(float_pte, threads=2)
     with open_runner(float_pte, threads=2) as runner:
@@ -222,13 +222,24 @@ def test_executorch_keeps_its_program_alive(float_pte, images):
     np.testing.assert_array_equal(again, runner.run({"input": images})["logits"])
 
 
+def test_runners_report_whether_they_are_exact_and_thread_safe(float_onnx, float_pte, small_module):
+    with (
+        open_runner(float_onnx) as onnx_runner,
+        open_runner(float_onnx, optimize=False) as as_written,
+        open_runner(float_pte) as pte_runner,
+        EagerRunner(small_module) as eager,
+    ):
+        found = [(r.exact, r.thread_safe) for r in (onnx_runner, as_written, pte_runner, eager)]
+    assert found == [(True, True), (False, True), (True, False), (False, True)]
+
+
 def test_zero_threads_are_a_usage_error(float_onnx):
-    with pytest.raises(UsageError, match="0 threads"):
+    with pytest.raises(UsageError, match="threads is 0; expected at least 1"):
         open_runner(float_onnx, threads=0)
 
 
 def test_a_pte_cannot_run_unoptimized(float_pte):
-    with pytest.raises(UsageError, match="no optimizations"):
+    with pytest.raises(UsageError, match="cannot be switched off"):
         open_runner(float_pte, optimize=False)
 
 
@@ -298,7 +309,7 @@ class Double(torch.nn.Module):
 
 
 class PicksARow(torch.nn.Module):
-    """Fails where the first pixel is no valid row."""
+    """Fails if the first pixel is not a valid row."""
 
     def __init__(self):
         super().__init__()
@@ -309,7 +320,7 @@ class PicksARow(torch.nn.Module):
 
 
 def portable(module, inputs, path):
-    """Lower without a delegate."""
+    """Write a `.pte` without delegates."""
     import warnings
 
     with warnings.catch_warnings():
