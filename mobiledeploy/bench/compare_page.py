@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mobiledeploy.utils.charts import Draw
 
 _AXIS_PX = 56
+_CEILING_DB = 60.0  # above it is float rounding, whose bars would dwarf those of int8
 
 
 class Card(NamedTuple):
@@ -32,24 +33,40 @@ class Card(NamedTuple):
 
 
 class _Panel(NamedTuple):
-    """One chart of bars: what it shows, and a row's value and text."""
+    """One chart of bars.
+
+    Attributes:
+        unit: Title of its axis.
+        value: Returns a row's value; None where it is not known.
+        text: Returns what stands behind a row's bar; only for known values.
+        share: Width relative to the others on a desk.
+        ceiling: Where bars end at the latest.
+    """
 
     unit: str
     value: Callable[[Row], float | None]
-    text: Callable[[float], str]
+    text: Callable[[Row], str]
+    share: float = 1.0
+    ceiling: float = math.inf
 
 
 _PANELS = (
-    _Panel("median latency, ms (line: to p90)", lambda row: row.median_ms, "{:.2f} ms".format),
+    _Panel(
+        "median latency, ms (line: to p90)",
+        lambda row: row.median_ms,
+        lambda row: f"{row.median_ms:.2f} ms, p90 {row.p90_ms:.2f}",
+        share=1.6,
+    ),
     _Panel(
         "file size, MB",
         lambda row: None if row.size_bytes is None else row.size_bytes / 1e6,
-        "{:.2f} MB".format,
+        lambda row: f"{(row.size_bytes or 0) / 1e6:.2f} MB",
     ),
     _Panel(
-        "SQNR against float, dB",
+        f"SQNR against float, dB (bars end at {_CEILING_DB:g})",
         lambda row: row.sqnr_db,
-        lambda value: "equal" if value == math.inf else f"{value:.1f} dB",
+        lambda row: "equal" if row.sqnr_db == math.inf else f"{row.sqnr_db:.1f} dB",
+        ceiling=_CEILING_DB,
     ),
 )
 
@@ -116,12 +133,15 @@ def _chart(rows: Sequence[Row], marked: set[int]) -> Markup:
     def draw(narrow: bool) -> Draw:
         def on(figure: Figure) -> dict[Artist, str]:
             shape = (len(panels), 1) if narrow else (1, len(panels))
-            widths = None if narrow else (1.5, *[1.0] * (len(panels) - 1))
-            axes = figure.subplots(*shape, squeeze=False, width_ratios=widths).flat
+            shares = [1.0 if narrow else panel.share for panel in panels]
+            width = 0.85 * (NARROW_PX if narrow else WIDE_PX / sum(shares))
+            axes = figure.subplots(
+                *shape, squeeze=False, width_ratios=None if narrow else shares
+            ).flat
             tooltips: dict[Artist, str] = {}
             shown = labels(narrow)
-            for panel, each in zip(panels, axes, strict=True):
-                tooltips |= _draw_panel(each, panel, rows, shown, colours)
+            for panel, share, each in zip(panels, shares, axes, strict=True):
+                tooltips |= _draw_panel(each, panel, rows, shown, colours, width * share)
                 if not narrow:  # side by side, one column of labels will do
                     shown = [re.sub("[^\n]", "", label) for label in shown]
             return tooltips
@@ -141,15 +161,20 @@ def _draw_panel(
     rows: Sequence[Row],
     labels: Sequence[str],
     colours: Sequence[str],
+    width: float,
 ) -> dict[Artist, str]:
     values = [panel.value(row) for row in rows]
     bars = bars_below_labels(
         axes,
         labels,
-        [math.nan if value is None else value for value in values],
-        ["unknown" if value is None else panel.text(value) for value in values],
+        [math.nan if value is None else min(value, panel.ceiling) for value in values],
+        [
+            "unknown" if value is None else panel.text(row)
+            for row, value in zip(rows, values, strict=True)
+        ],
         colours=colours,
         unit=panel.unit,
+        width=width,
         ends=[row.p90_ms for row in rows] if panel is _PANELS[0] else None,
     )
     return {

@@ -76,6 +76,7 @@ _STYLE: dict[Any, Any] = {
 _POINTS_PER_INCH = 72  # a point is a pixel of the SVG
 _LINE_PX, _BAR_PX, _GAP_PX = 15, 13, 11
 _CHARACTER_PX = 7.5  # of most letters in DejaVu Sans
+_MOST_ROOM = 0.6  # of a chart, for texts behind bars
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "{http://www.w3.org/1999/xlink}href"
 ET.register_namespace("", _SVG)
@@ -140,6 +141,7 @@ def bars_below_labels(
     *,
     colours: Sequence[str],
     unit: str,
+    width: float,
     ends: Sequence[float] | None = None,
 ) -> list[Rectangle]:
     """Draw horizontal bars from 0, each below its label and followed by its text.
@@ -153,6 +155,7 @@ def bars_below_labels(
         texts: What stands behind each bar.
         colours: One per bar.
         unit: Title of the value axis.
+        width: Of the axes in pixels, roughly: room for the texts is taken from it.
         ends: Where a thin line from each bar's end leads to; no lines by default.
 
     Returns:
@@ -184,7 +187,8 @@ def bars_below_labels(
         ).set_in_layout(False)
     longest = max([*lengths, *(ends or ())], default=0.0) or 1.0
     lowest = min(lengths, default=0.0)
-    axes.set_xlim(min(0.0, 1.05 * lowest), 1.4 * longest)  # room for the texts
+    room = (_CHARACTER_PX * max(map(len, texts), default=0) + 10) / width
+    axes.set_xlim(min(0.0, 1.05 * lowest), longest / (1 - min(room, _MOST_ROOM)))
     axes.set_ylim(max(1, len(labels)), 0)
     axes.set_yticks([])
     axes.xaxis.set_major_locator(MaxNLocator(4))

@@ -72,8 +72,27 @@ def test_the_chart_names_every_artifact_once_per_panel(which):
         assert chart.count(f">{name}</text>") == panels
     for unit in ("median latency, ms", "file size, MB", "SQNR against float, dB"):
         assert chart.count(f">{unit}") == 1
-    for text in ("8.00 ms", "4.00 ms", "6.00 MB", "1.50 MB", "equal", "19.2 dB"):
+    for text in (
+        "8.00 ms, p90 9.60",
+        "4.00 ms, p90 4.80",
+        "6.00 MB",
+        "1.50 MB",
+        "equal",
+        "19.2 dB",
+    ):
         assert chart.count(f">{text}</text>") == 1
+
+
+def test_bars_of_float_rounding_do_not_dwarf_those_of_int8():
+    chart, _ = charts(
+        to_html([row("fp32.onnx", 8.0, sqnr_db=125.4), row("a.onnx", 4.0, sqnr_db=30.0)])
+    )
+    assert ">125.4 dB</text>" in chart
+    bars = re.findall(
+        r"<title>[^<]*SQNR[^<]*</title><path d=\"M ([\d.]+) [\d.]+  L ([\d.]+) ", chart
+    )
+    full, half = (float(right) - float(left) for left, right in bars)
+    assert full == pytest.approx(2 * half, rel=1e-3)
 
 
 def test_a_name_that_is_too_long_for_a_phone_has_two_lines():

@@ -28,7 +28,7 @@ def draw(figure):
 
 
 def bars(labels, values, **options):
-    given = {"texts": [str(value) for value in values], "unit": "ms"} | options
+    given = {"texts": [str(value) for value in values], "unit": "ms", "width": 250} | options
     given.setdefault("colours", [COLOURS["bar"]] * len(labels))
 
     def draw_bars(figure):

@@ -43,7 +43,7 @@ def layer_chart(layers: Sequence[LayerNoise]) -> Markup:
             heights = (_PROFILE_PX, bars_height(names(narrow)))
             top, bottom = figure.subplots(2, 1, height_ratios=heights)
             gap = _BADGE_PX * len(layers) / (0.85 * width(narrow))
-            _drops(bottom, worst, names(narrow))
+            _drops(bottom, worst, names(narrow), 0.85 * width(narrow))
             return _profile(top, layers, worst, gap=gap)
 
         return on
@@ -108,7 +108,7 @@ def _profile(
     }
 
 
-def _drops(axes: Axes, worst: Sequence[LayerNoise], names: Sequence[str]) -> None:
+def _drops(axes: Axes, worst: Sequence[LayerNoise], names: Sequence[str], width: float) -> None:
     """Draw a bar for each of the worst layers."""
     drops = [layer.sqnr_drop_db for layer in worst]
     bars_below_labels(
@@ -118,6 +118,7 @@ def _drops(axes: Axes, worst: Sequence[LayerNoise], names: Sequence[str]) -> Non
         [f"{drop:.1f} dB" for drop in drops],
         colours=[COLOURS["warm"]] * len(worst),
         unit="drop of the SQNR in the layer, dB",
+        width=width,
     )
 
 
