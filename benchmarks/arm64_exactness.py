@@ -1,11 +1,11 @@
-"""Count the logits in which ARM64 differs from the integer reference, at the networks' own size.
+"""Count the logits in which ARM64 differs from the integer reference, for full-size networks.
 
     scripts/arm64-root FOLDER
     python benchmarks/arm64_exactness.py FOLDER --data IMAGES [--images 16]
 
-Four int8 networks with random weights are exported, run by the integer reference over here, and by
-ONNX Runtime under QEMU as three ARM processors: plain NEON, dot products, matrix products. Takes
-about ten minutes on two cores.
+Exports five int8 networks with random weights. Runs each with the integer reference on this
+machine, and with ONNX Runtime under QEMU, which emulates three ARM processors: NEON, dot products,
+matrix products. Takes about ten minutes on two cores.
 """
 
 from mobiledeploy.utils.cpu_isa import limit_to_avx2
@@ -67,7 +67,7 @@ def main() -> None:
 def export(
     family: str, width: float, resolution: int, data: Path | None, count: int, folder: Path
 ) -> tuple[Path, np.ndarray, np.ndarray]:
-    """Return an int8 ONNX, images, and what the integers make of them."""
+    """Export an int8 ONNX; return its path, images, and the logits of the integer reference."""
     model = build(family, weights="random", width=width, resolution=resolution)
     images = load_images(model, data, None if data is None else max(count, 32))
     deployed = deploy(model, formats=["onnx"], calibration=images, out=folder, parity=False)

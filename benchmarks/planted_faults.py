@@ -46,7 +46,7 @@ FAULTS = {
     "takes BGR": planted.takes_bgr,
     "scale of the logits is NaN": planted.not_a_number,
 }
-CLIMBED = 16
+LADDER_IMAGES = 16
 
 Images = NDArray[np.float32]
 
@@ -69,20 +69,20 @@ def main() -> None:
     networks = rebuild(read_manifest(arguments.artifact))
     data = mobiledeploy.load_images(networks.folded, arguments.data)
     images = data.images
-    few = replace(data, images=images[:: len(images) // CLIMBED], labels=None)
-    exact = run(EagerRunner(networks.original.module), images)
-    sound = run_file(arguments.artifact, images)
+    few = replace(data, images=images[:: len(images) // LADDER_IMAGES], labels=None)
+    reference = run(EagerRunner(networks.original.module), images)
+    unchanged = run_file(arguments.artifact, images)
     print("| fault | SQNR, dB | agreement | logits that differ | fails at | layer named |")
     print("|---|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as folder:
         for name, fault in FAULTS.items():
-            path = planted.plant(arguments.artifact, Path(folder) / "spoiled.onnx", fault)
+            path = planted.plant(arguments.artifact, Path(folder) / "faulty.onnx", fault)
             logits = run_file(path, images)
             cells = ["", ""]
             if np.isfinite(logits).all():
-                loss = compare_logits(exact, logits)
+                loss = compare_logits(reference, logits)
                 cells = [f"{loss['sqnr_db']:.1f}", f"{loss['top1_agreement']:.3f}"]
-            cells.append(f"{np.count_nonzero(logits != sound):,}")
+            cells.append(f"{np.count_nonzero(logits != unchanged):,}")
             failed = run_ladder(networks, [path], few).first_failed_rung
             found = (f"`{failed.name}`", failed.first_differing_layer) if failed else ("", "")
             cells += found

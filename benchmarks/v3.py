@@ -7,7 +7,7 @@
 $MOBILEDEPLOY_SHARED/peers (int8 and float, for each runtime), all with the same random weights: the
 time of an inference does not depend on them. Existing files are kept. A family takes some minutes.
 `time` measures the six artifacts of each family against one another on one thread, in one run, with
-the protocol of `mobiledeploy bench`, and prints a Markdown table; 20 s per family on an idle one.
+the protocol of `mobiledeploy bench`, and prints a Markdown table. It takes 20 s per family.
 """
 
 from mobiledeploy.utils.cpu_isa import limit_to_avx2
@@ -29,7 +29,7 @@ from mobiledeploy.utils.quiet import quietly
 
 FAMILIES = ("v3-small", "v3-large", "v2", "v1")
 OURS = ("onnx", "pte")
-# Held against our artifact of the same suffix: label, script, options.
+# Compared with our artifact of the same suffix: label, script, options.
 PEERS = {
     "onnx": (
         ("ONNX Runtime's own int8", "ort_static.py", ()),
@@ -72,7 +72,7 @@ def peer(family: str, folder: Path, format_: str, options: tuple[str, ...]) -> P
 
 
 def build(family: str, folder: Path) -> None:
-    """Write what is missing of a family's six artifacts."""
+    """Write those of a family's six artifacts that do not exist."""
     shared = Path(os.environ["MOBILEDEPLOY_SHARED"])
     if not all(ours(family, folder, format_).exists() for format_ in OURS):
         with quietly():
