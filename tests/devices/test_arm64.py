@@ -18,6 +18,8 @@ from mobiledeploy.models.spec import FAMILIES
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.runtimes.open import open_runner
 
+pytestmark = pytest.mark.ci  # under an emulator
+
 RESOLUTION = 32
 IMAGES = 24
 # sizes in squeeze-and-excitation and before the classifier; the mean of an even count can be a tie

@@ -89,6 +89,7 @@ def own_environment(ssh, monkeypatch):
     shutil.rmtree(Path.home() / name, ignore_errors=True)
 
 
+@pytest.mark.ci
 def test_setup_announces_and_creates_the_environment(own_environment, monkeypatch, capsys):
     """numpy is installed, because it is small."""
     server, folder = own_environment
@@ -111,6 +112,7 @@ def test_setup_asks_for_confirmation(own_environment, monkeypatch, capsys):
     assert not folder.exists()
 
 
+@pytest.mark.ci
 def test_a_failed_setup_is_removed(own_environment, monkeypatch, capsys):
     server, folder = own_environment
     monkeypatch.setattr(ssh_module, "requirements", lambda **_: ["./no-such-package"])

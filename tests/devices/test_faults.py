@@ -504,6 +504,7 @@ def place(tmp_path, float_onnx, ssh, phones, monkeypatch):
         subprocess.run(["umount", place.tmp], check=True)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_reported_and_leaves_no_files(name, place, capsys):
     arrange, code, message = FAULTS[name]
@@ -546,6 +547,7 @@ def wait_until_empty(folder):
     wait_until(lambda: not list(folder.iterdir()))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "killed"])
 @pytest.mark.parametrize("over", ["exec", "ssh"])
 def test_stopping_the_command_stops_the_session_on_the_device(over, end, place, console_script):

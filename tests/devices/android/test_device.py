@@ -22,6 +22,7 @@ def test_the_host_of_a_phone_is_read_over_adb(phone):
     assert phone.serial
 
 
+@pytest.mark.ci
 def test_a_phone_returns_the_outputs_of_this_machine_for_any_file_name(
     phone, runners, int8_pte, images, tmp_path
 ):
@@ -40,6 +41,7 @@ def one_session(monkeypatch):
     monkeypatch.setattr(module, "MIN_SESSIONS", 1)
 
 
+@pytest.mark.ci
 @pytest.mark.usefixtures("one_session")
 def test_bench_on_a_phone_checks_the_outputs_of_executor_runner(phone, runners, int8_pte):
     with open_device("adb://", runners=runners) as device:
@@ -55,6 +57,7 @@ def test_bench_on_a_phone_checks_the_outputs_of_executor_runner(phone, runners, 
     assert phone.serial
 
 
+@pytest.mark.ci
 @pytest.mark.usefixtures("one_session")
 def test_bench_warns_that_outputs_of_onnxruntime_perf_test_are_unchecked(
     phone, runners, float_onnx, int8_onnx

@@ -52,6 +52,7 @@ def stderr(capsys):
     return " ".join(capsys.readouterr().err.split())
 
 
+@pytest.mark.ci
 def test_a_loop_of_known_length_is_counted_exactly(arm64):
     agent = bundle().decode().replace("sys.modules[name].main()", "")
     ran = subprocess.run(
@@ -67,6 +68,7 @@ def test_a_loop_of_known_length_is_counted_exactly(arm64):
     assert all(0 < count - (2 * LOOPS + 1) < LOOPS / 100 for count in counts), counts
 
 
+@pytest.mark.ci
 def test_counts_are_reproducible_and_an_increase_fails_the_gate(arm64, tmp_path, capsys, cache):
     network = export_onnx(networks.quantized("v3-small"), tmp_path / "v3-small.onnx").path
     kept, again = tmp_path / "kept.json", tmp_path / "again.json"
@@ -94,6 +96,7 @@ def test_counts_are_reproducible_and_an_increase_fails_the_gate(arm64, tmp_path,
     assert verdict.ratio == pytest.approx(1, abs=0.001)
 
 
+@pytest.mark.ci
 def test_counting_fails_if_outputs_differ(arm64, float_onnx, capsys):
     """Float logits differ in their last bits; this limit does not allow it."""
     device = ["--device", arm64("cortex-a76"), "--count-instructions", "--runs", "2"]
