@@ -161,8 +161,10 @@ def _run_command(arguments: Sequence[str] | None) -> int:
     except TyperException as error:
         _explain_usage(error)
         return error.exit_code
-    except SystemExit:  # stderr was closed by its reader; Typer's code, 1, is that of a failed gate
-        return UNREAD
+    except SystemExit as stop:
+        if not stop.code:  # Typer has printed completions
+            return 0
+        return UNREAD  # stderr was closed by its reader; Typer's code, 1, is that of a failed gate
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except Exception as error:
