@@ -122,10 +122,10 @@ def test_an_out_folder_that_is_a_file(mobiledeploy, workplace: Path, tmp_path: P
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        (["--device", "toaster"], 2, "There is no device 'toaster'"),
+        (["--device", "toaster"], 2, "'toaster' is not a device"),
         (["--device", "exec:false"], 4, "exec:false"),
         (["--html", "occupied/report.html"], 4, "Could not write occupied"),
-        (["--baseline", "none.json"], 3, "Could not read the report none.json"),
+        (["--baseline", "none.json"], 3, "Could not read the baseline none.json"),
         (["--baseline", "other.json"], 3, "expected 'mobiledeploy.parity'"),
     ],
     ids=["no-device", "broken-device", "unwritable", "no-baseline", "other-baseline"],
