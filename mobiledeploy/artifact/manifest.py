@@ -25,6 +25,7 @@ from mobiledeploy.artifact.manifest_schema import (
     EncodingRecord,
     ManifestDocument,
     ParityRecord,
+    TrainingRecord,
     WeightsRecord,
     upgrade,
 )
@@ -115,6 +116,7 @@ def write_manifest(
     artifact: Artifact,
     model: QuantizedModel | FoldedModel,
     parity: Mapping[str, Any] | None,
+    training: Mapping[str, Any] | None = None,
     home: Path | None = None,
 ) -> Path:
     """Write the manifest of an artifact beside it and return its path.
@@ -123,13 +125,14 @@ def write_manifest(
         artifact: The artifact, already written.
         model: The network that the artifact encodes.
         parity: The summary of a parity report, as JSON; None if parity was not checked.
+        training: How the network matches its training statistics, as JSON; None if unknown.
         home: The folder that artifact and manifest will be moved to; by default they stay.
 
     Raises:
         RuntimeFailedError: the file could not be written.
     """
     path = manifest_path(artifact.path)
-    document = _document(artifact, model, parity, home or path.parent)
+    document = _document(artifact, model, parity, training, home or path.parent)
     content = document.model_dump(mode="json", by_alias=True, exclude_unset=True)
     with write_whole(path) as part:
         part.write_text(json.dumps(content, indent=2) + "\n")
@@ -140,6 +143,7 @@ def _document(
     artifact: Artifact,
     model: QuantizedModel | FoldedModel,
     parity: Mapping[str, Any] | None,
+    training: Mapping[str, Any] | None,
     folder: Path,
 ) -> ManifestDocument:
     """Return the manifest's content; fields that do not apply stay unset."""
@@ -180,6 +184,8 @@ def _document(
                 for name, encoding in model.encodings.items()
             },
         }
+    if training is not None:
+        fields["training_match"] = TrainingRecord.model_validate(training)
     if coverage is not None:
         fields["int8_coverage"] = CoverageRecord.model_validate_json(
             json.dumps(coverage.document())

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
+from pydantic import (
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
 
 from mobiledeploy.artifact.artifact import Format, Precision
 from mobiledeploy.models.spec import ModelSpec
@@ -146,6 +154,17 @@ class ParityRecord(_Record):
         return {}
 
 
+class TrainingRecord(_Record):
+    """How far the inputs of the BatchNorm layers were from their training statistics."""
+
+    distance: NonNegativeFloat = Field(description="Mean over all BatchNorm layers.")
+    first_layer: NonNegativeFloat
+    last_layer: NonNegativeFloat
+    images: PositiveInt = Field(description="Number of images that were run.")
+    source: str = Field(description='Path of the images, or "embedded".')
+    mismatch: bool = Field(description="True if the export was allowed with --allow-mismatch.")
+
+
 class ManifestDocument(_Record):
     """All that is needed to build an artifact again and to check what it is."""
 
@@ -171,6 +190,9 @@ class ManifestDocument(_Record):
     )
     encodings: dict[str, EncodingRecord] = Field(
         default_factory=dict, description="Encoding of each activation. Present if int8."
+    )
+    training_match: TrainingRecord | None = Field(
+        None, description="Absent if the network has random weights or there were too few images."
     )
     int8_coverage: CoverageRecord | None = None
     parity: ParityRecord | None = Field(None, description="Absent if parity was not checked.")

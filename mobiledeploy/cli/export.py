@@ -93,6 +93,7 @@ def export(
             help="Fail if a smaller fraction of MACs or of activations is in int8.",
         ),
     ] = None,
+    allow_mismatch: Annotated[bool, options.ALLOW_MISMATCH] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print one JSON document to stdout.")
     ] = False,
@@ -142,6 +143,7 @@ def export(
             out=out,
             parity=parity,
             min_int8_coverage=min_int8_coverage,
+            allow_mismatch=allow_mismatch,
         )
     if as_json:
         print_json(_document(deployment) | {"warnings": warnings})
@@ -160,7 +162,8 @@ def count_steps(recipe: QuantRecipe | None, formats: Sequence[Format], *, parity
     """
     loading = 2  # PyTorch, the network
     folding = 1
-    reading = 1 if recipe is not None or parity else 0  # calibration images, or images for parity
+    has_images = recipe is not None or parity
+    reading = 2 if has_images else 0  # the images, and what they say about the training
     quantizing = 0
     if recipe is not None:
         rescaling = {"none": 0, "cross-layer": 1, "learned": 2}

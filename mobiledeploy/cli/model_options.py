@@ -55,6 +55,10 @@ INTERPOLATION = typer.Option(
     metavar="bilinear|bicubic|nearest",
     help="Interpolation when resizing images. [default: bilinear]",
 )
+ALLOW_MISMATCH = typer.Option(
+    "--allow-mismatch",
+    help="Go on if the BatchNorm statistics say that this is not the network that was trained.",
+)
 SEED = typer.Option(metavar="N", help="Seed of random weights. [default: 0]")
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mobiledeploy.cli import model_options as options
 from mobiledeploy.cli.device_options import DEVICE, PYTHON, TIMEOUT
 from mobiledeploy.cli.output import print_result, print_table, reserve_stdout
 from mobiledeploy.cli.progress import showing_progress
@@ -50,6 +51,7 @@ def parity(
             metavar="PATH", help="Checkpoint. [default: the path that the manifest records]"
         ),
     ] = None,
+    allow_mismatch: Annotated[bool, options.ALLOW_MISMATCH] = False,
     calib_data: Annotated[
         Path | None,
         typer.Option(
@@ -149,6 +151,7 @@ def parity(
                 worst=_WORST if html_path is not None else 0,
                 baseline=stored,
                 device=device,
+                allow_mismatch=allow_mismatch,
             )
     _print_table(report)
     if layers:

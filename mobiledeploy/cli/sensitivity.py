@@ -46,6 +46,7 @@ def sensitivity(
     crop_pct: Annotated[float | None, options.CROP_PCT] = None,
     interpolation: Annotated[options.Interpolation | None, options.INTERPOLATION] = None,
     seed: Annotated[int | None, options.SEED] = None,
+    allow_mismatch: Annotated[bool, options.ALLOW_MISMATCH] = False,
     json_path: Annotated[
         Path | None,
         typer.Option("--json", metavar="PATH", help="Write a JSON document (- for stdout)."),
@@ -90,7 +91,11 @@ def sensitivity(
             )
         images = known.spread(samples or _MEASURED)
         report = measure_sensitivity(
-            built, calibration, images, RECIPES[(ptq or options.Ptq.BALANCED).value]
+            built,
+            calibration,
+            images,
+            RECIPES[(ptq or options.Ptq.BALANCED).value],
+            allow_mismatch=allow_mismatch,
         )
     _print_table(report)
     _write(report, json_path, plot)

@@ -15,6 +15,7 @@ from mobiledeploy.parity.baseline import regressions, require_comparable
 from mobiledeploy.parity.run_ladder import run_ladder
 from mobiledeploy.parity.tolerances import default_tolerances
 from mobiledeploy.pipeline.build import load_images
+from mobiledeploy.pipeline.check_training import check_training
 from mobiledeploy.pipeline.rebuild import rebuild
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.utils.progress import step
@@ -42,6 +43,7 @@ def check_parity(
     worst: int = 0,
     baseline: ParityReport | None = None,
     device: Device | None = None,
+    allow_mismatch: bool = False,
 ) -> ParityReport:
     """Build the network of the artifacts' manifests again and run the parity ladder.
 
@@ -59,8 +61,11 @@ def check_parity(
         worst: Number of images to show on which the last rung is farthest from float.
         baseline: An earlier report, see `read_baseline`; the new report lists what is worse.
         device: An open device that runs the artifacts too, as the last rungs.
+        allow_mismatch: Whether to go on if this is plainly not the network that was trained, or
+            the images are of another kind.
 
     Raises:
+        GateError: the network is plainly not the one that was trained.
         ArtifactError: an artifact or manifest is missing or damaged, the artifacts are of different
             networks, or the network cannot be built again.
         DataError: there are no images, or the baseline is of another network or other images.
@@ -82,6 +87,8 @@ def check_parity(
     given = None if source is None else load_images(first, source, samples)
     stages = rebuild(first, weights=weights, calib_data=calib_data)
     images = given or load_images(first, _calibration_path(stages), samples)
+    with step("Comparing with the training statistics"):
+        check_training(stages.original, images, allow_mismatch=allow_mismatch)
     report = run_ladder(
         stages,
         artifacts,

@@ -16,6 +16,7 @@ from mobiledeploy.parity.ladder import require_passed
 from mobiledeploy.parity.report.json_report import summary
 from mobiledeploy.parity.run_ladder import run_ladder
 from mobiledeploy.parity.tolerances import default_tolerances
+from mobiledeploy.pipeline.check_training import check_training
 from mobiledeploy.pipeline.stages import run_stages
 from mobiledeploy.utils.files import moved_when_done, require_artifact_folder
 from mobiledeploy.utils.progress import step
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     )
     from mobiledeploy.parity.types import ParityReport
     from mobiledeploy.quantization.mixed_precision import MixedPrecision
+    from mobiledeploy.training_check.verdict import TrainingMatch
 
 _PARITY_IMAGES = 32
 
@@ -78,6 +80,7 @@ def deploy(
     out: Path = Path("exports"),
     parity: bool = True,
     min_int8_coverage: float | None = None,
+    allow_mismatch: bool = False,
 ) -> Deployment:
     """Quantize and export a built network, and check the artifacts.
 
@@ -94,6 +97,8 @@ def deploy(
         parity: Whether to run the artifacts and compare them with the network.
         min_int8_coverage: Least share of multiply-accumulates and of activations in int8; None
             for no limit.
+        allow_mismatch: Whether to go on if the BatchNorm statistics say that this is plainly not
+            the network that was trained.
 
     Returns:
         The artifacts and their manifests. `require_passed` raises the error of a failed gate.
@@ -101,12 +106,14 @@ def deploy(
     Raises:
         UsageError: there is no such format, or the folder's path is not UTF-8.
         DataError: the bundled images cannot check this float network.
+        GateError: the network is plainly not the one that was trained.
         ExportError: an exporter refused the network.
         RuntimeFailedError: an artifact could not be written or run.
     """
     wanted = [_format(name) for name in formats]
     require_artifact_folder(out)
     images = _parity_images(model, calibration) if parity else None
+    match = _training_match(model, calibration or images, allow_mismatch=allow_mismatch)
     stages = run_stages(model, calibration, recipe, mixed_precision)
     deployed = stages.deployed
     with moved_when_done(out) as folder:
@@ -122,7 +129,10 @@ def deploy(
             artifacts, report = _rename_failed(artifacts, report)
         failure = _failed_gate(artifacts, report, min_int8_coverage)
         found = None if report is None else summary(report)
-        manifests = [write_manifest(artifact, deployed, found, home=out) for artifact in artifacts]
+        training = None if match is None else match.document()
+        manifests = [
+            write_manifest(artifact, deployed, found, training, home=out) for artifact in artifacts
+        ]
     return Deployment(
         model=deployed,
         artifacts=tuple(replace(artifact, path=out / artifact.path.name) for artifact in artifacts),
@@ -131,6 +141,16 @@ def deploy(
         failure=failure,
         kept=tuple(kept),
     )
+
+
+def _training_match(
+    model: FloatModel, images: CalibrationSet | None, *, allow_mismatch: bool
+) -> TrainingMatch | None:
+    """Return how well the network matches its training on these images."""
+    if images is None:
+        return None
+    with step("Comparing with the training statistics"):
+        return check_training(model, images, allow_mismatch=allow_mismatch)
 
 
 def _format(name: str) -> Format:

@@ -102,6 +102,13 @@ def _other_inputs(
             module,
             ((pixels - _per_channel(means)) / _per_channel(stds)).astype(np.float32),
         )
+    yield Alternative(
+        "the normalisation",
+        "images that are normalised once, not twice",
+        f"--mean {_joined((0.0,) * channels)} --std {_joined((1.0,) * channels)}",
+        module,
+        pixels.astype(np.float32),
+    )
     if channels == 3:
         yield Alternative(
             "the order of the channels",
@@ -162,7 +169,7 @@ def _other_strides(
             cause,
             f"stride 1 in {where}",
             f"{remedy} under architecture: in --config",
-            _with_strides(module, {i: (1, 1) for i in first}),
+            _with_strides(module, dict.fromkeys(first, (1, 1))),
             images,
         )
     if convolutions[0].stride[0] == 1:

@@ -108,7 +108,7 @@ class _Recorder(torch.overrides.TorchFunctionMode):
         }
         self.moments: Moments = {}
 
-    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204, ARG002
+    def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN204
         """Record the input of `batch_norm`; run every function as it is."""
         if func is torch.nn.functional.batch_norm:
             name = self._names.get(id(args[2]))

@@ -12,12 +12,13 @@ alternative lowered the distance below 0.54 of what it was, while the right one 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mobiledeploy.network import evenly_spread
+from mobiledeploy.network import describe_images, evenly_spread
 from mobiledeploy.training_check.alternatives import alternatives
 from mobiledeploy.training_check.distance import Distance, batch_norm_distance, has_statistics
 
@@ -84,11 +85,22 @@ class TrainingMatch:
         """Return whether the network is plainly not the trained one, or its input another."""
         return bool(self.causes) or self.distance > _scaled(_PLAINLY_ANOTHER, self.images)
 
+    def document(self) -> dict[str, object]:
+        """Return the figures as manifests keep them."""
+        return {
+            "distance": self.distance,
+            "first_layer": self.first_layer,
+            "last_layer": self.last_layer,
+            "images": self.images,
+            "source": self.source,
+            "mismatch": self.is_mismatch,
+        }
+
     def explanation(self) -> str:
         """Return what was found, in one or two sentences."""
         found = (
-            f"On {self.images} images of {self.source}, the inputs of the BatchNorm layers are"
-            f" {self.distance:.2f} away from their training statistics (training-like images:"
+            f"On {describe_images(self.images, self.source)}, the inputs of the BatchNorm layers"
+            f" are {self.distance:.2f} away from their training statistics (training-like images:"
             f" about {_scaled(_LIKE_TRAINING, self.images):.2f})."
         )
         if not self.causes:
@@ -177,4 +189,4 @@ def _causes(
 
 def _scaled(limit: float, count: int) -> float:
     """Return a limit for 32 images as it is for `count`: the distance of few images is chance."""
-    return limit * max(1.0, (_IMAGES / count) ** 0.5)
+    return limit * max(1.0, math.sqrt(_IMAGES / count))

@@ -141,9 +141,7 @@ def test_the_papers_strides_and_activations_are_tried(trained, images):
 
     wrong = changed(trained, flatten_strides)
     others = list(
-        alternatives(
-            wrong.module, images, trained.info.preprocessing, published=trained.module
-        )
+        alternatives(wrong.module, images, trained.info.preprocessing, published=trained.module)
     )
     original = next(other for other in others if other.description == "the paper's strides")
     assert (
@@ -234,7 +232,7 @@ def test_mistakes_with_trained_networks_are_caught_and_named(shared, family, cau
 
 @pytest.mark.shared
 @pytest.mark.parametrize("family", CHECKPOINTS)
-@pytest.mark.parametrize("chosen", [range(0, 60), range(0, 20), range(0, 200, 5)])
+@pytest.mark.parametrize("chosen", [range(60), range(20), range(0, 200, 5)])
 def test_trained_networks_match_on_images_of_few_and_of_all_classes(shared, family, chosen):
     from mobiledeploy.pipeline.build import build, load_images
 

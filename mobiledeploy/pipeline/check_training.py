@@ -1,0 +1,63 @@
+"""Check that a built network, with its images, is the one that was trained."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mobiledeploy.errors import GateError
+from mobiledeploy.models.build import create_on_meta
+from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
+from mobiledeploy.network import EMBEDDED
+from mobiledeploy.pipeline.build import load_images
+from mobiledeploy.training_check.verdict import compare_with_training
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+    from torch import nn
+
+    from mobiledeploy.network import CalibrationSet, FloatModel
+    from mobiledeploy.training_check.verdict import TrainingMatch
+
+
+def check_training(
+    model: FloatModel, images: CalibrationSet, *, allow_mismatch: bool = False
+) -> TrainingMatch | None:
+    """Compare a network's BatchNorm statistics with what it sees on images.
+
+    Args:
+        model: The network, from `build`.
+        images: Images for it, from `load_images`.
+        allow_mismatch: Whether to go on with a network that is plainly not the trained one.
+
+    Returns:
+        The figure for the manifest; None if the statistics or the images tell nothing.
+
+    Raises:
+        GateError: the network is plainly not the trained one, or its images are of another kind.
+    """
+
+    def images_at(resolution: int, count: int) -> NDArray[np.float32]:
+        size = replace(model.info.input, height=resolution, width=resolution)
+        resized = replace(model, info=replace(model.info, input=size))
+        source = None if images.source == EMBEDDED else Path(images.source)
+        return load_images(resized, source, count).images
+
+    match = compare_with_training(
+        model, images, published=lambda: _as_published(model), images_at=images_at
+    )
+    if match is not None and match.is_mismatch and not allow_mismatch:
+        raise GateError(match.explanation(), remedy=match.remedy())
+    return match
+
+
+def _as_published(model: FloatModel) -> nn.Module:
+    """Return the network with its paper's strides and activations, without weights."""
+    spec = ModelSpec.from_document(model.info.source)
+    paper = ArchitectureOptions()
+    options = replace(
+        spec.architecture, rows=None, stem_stride=paper.stem_stride, activation=paper.activation
+    )
+    return create_on_meta(replace(spec, architecture=options))
