@@ -1,15 +1,15 @@
-"""Compare the forms that hard-swish could have in an int8 `.pte`, by time and by accuracy.
+"""Compare forms of hard-swish in an int8 `.pte`, by time and by accuracy.
 
     python benchmarks/hardswish_forms.py time V3.pte... [--rounds 150]
     python benchmarks/hardswish_forms.py accuracy FAMILY CHECKPOINT --calib NPZ --eval NPZ
 
-`time` rewrites the hard-swishes of our int8 artifacts, measures the forms against one another in
-one run (like `mobiledeploy bench`), and their operators alone (like `bench --profile`). Recent
-versions of XNNPACK merge a chain of operators with one input into a table when they load a network.
+`time` rewrites the hard-swishes of int8 artifacts, measures all forms in one run (like
+`mobiledeploy bench`), and times their operators alone (like `bench --profile`). Recent versions of
+XNNPACK merge a chain of operators with one input into a table when they load a network.
 
-`accuracy` quantizes a checkpoint at 64x64 and compares each form with the float network, and with
-it two float hard-swishes: on the unrounded sums of the convolutions in front of them, which no
-runtime offers, and on those sums rounded to int8 over their whole range, which runtimes do.
+`accuracy` quantizes a checkpoint at 64x64 and compares each form with the float network. It adds
+two float hard-swishes: on the unrounded sums of the convolution before it, which no runtime offers,
+and on these sums rounded to int8 over their whole range, which runtimes do.
 """
 
 from mobiledeploy.utils.cpu_isa import limit_to_avx2
@@ -45,12 +45,12 @@ SCHEMA = bindings("backends/xnnpack/serialization/schema.fbs")
 NODES = SCHEMA.XNodeUnion
 FLOAT, INT8 = 1, 3
 NOT_EXTERNAL = 0xFFFFFFFF
-# a constant c is one code, 127, of scale c / 127
+# A constant c is encoded as the code 127 with scale c / 127.
 CONSTANT_CODE = 127
 
 
 class Rewriter:
-    """One delegate's graph, whose hard-swishes are replaced one by one."""
+    """The graph of the one delegate in a `.pte`, in which hard-swishes are replaced."""
 
     def __init__(self, path: Path) -> None:
         ((raw, self.constants),) = delegate_graphs(path)
@@ -59,20 +59,20 @@ class Rewriter:
         self.made: list[Generated] = []
 
     def replace(self, form: Callable[["Rewriter", int, int], None]) -> tuple[bytes, list[int]]:
-        """Write all hard-swishes in a form; return the program, and where their operators are."""
+        """Replace every hard-swish; return the program and the indices of the new operators."""
         made = []
         for node in list(self.graph.xnodes):
             if node.xnodeUnionType == NODES.XNNHardswish:
                 self.made = []
                 form(self, node.xnodeUnion.inputId, node.xnodeUnion.outputId)
-                at = self.graph.xnodes.index(node)
-                self.graph.xnodes[at : at + 1] = self.made
+                index = self.graph.xnodes.index(node)
+                self.graph.xnodes[index : index + 1] = self.made
                 made += self.made
-        places = [self.graph.xnodes.index(node) for node in made]
-        return as_program(self.graph, self.constants), places
+        indices = [self.graph.xnodes.index(node) for node in made]
+        return as_program(self.graph, self.constants), indices
 
     def node(self, kind: str, *ends: int) -> None:
-        """Append an operator; `ends` are its inputs and its output."""
+        """Append an operator; `ends` are the ids of its inputs and its output."""
         node, union = SCHEMA.XNodeT(), getattr(SCHEMA, f"_XNNNode{len(ends) - 1}x1T")()
         names = ("inputId",) if len(ends) == 2 else ("input1Id", "input2Id")
         for name, end in zip((*names, "outputId"), ends, strict=True):
@@ -82,12 +82,12 @@ class Rewriter:
         self.made.append(node)
 
     def value(self, like: int, *, scale: float | None = None, zero_point: int = 0) -> int:
-        """Return a new value of the shape of `like`: int8 of this scale, or float."""
+        """Return the id of a new value shaped like `like`: int8 with a scale, or else float."""
         dims = tensor(self.values[like]).dims
         return self._add(dims, scale, zero_point, constant=0)
 
     def constant(self, number: float) -> int:
-        """Return a new value: one number."""
+        """Return the id of a new constant."""
         self.constants.append(struct.pack("b", CONSTANT_CODE))
         self.graph.constantData.append(SCHEMA.ConstantDataOffsetT())
         scale = number / CONSTANT_CODE
@@ -112,7 +112,7 @@ class Rewriter:
         return made.idOut
 
     def quantization(self, number: int) -> Generated:
-        """Return what holds a value's scale and zero-point, or its per-channel scales."""
+        """Return the quantization parameters of a value, with its scale or scales."""
         return self.values[number].xvalueUnion.quantParams
 
     def readers(self, number: int) -> list[Generated]:
@@ -125,7 +125,7 @@ class Rewriter:
         ]
 
     def is_added(self, number: int) -> bool:
-        """Return whether an activation, or what is linear in it, goes into an addition."""
+        """Return whether an addition reads an activation, directly or through linear operators."""
         return any(
             node.xnodeUnionType == NODES.XNNAdd
             or (
@@ -135,7 +135,7 @@ class Rewriter:
         )
 
     def enlarge(self, number: int, factor: float) -> None:
-        """Let a value's codes mean `factor` times as much, and undo it in the weights behind it."""
+        """Multiply a value's scale by a factor, and divide the weights that read it by it."""
         self.quantization(number).scale *= factor
         for node in self.readers(number):
             if hasattr(node.xnodeUnion, "filterId"):
@@ -166,7 +166,7 @@ def in_float(graph: Rewriter, x: int, y: int) -> None:
 
 
 def add_and_multiply(graph: Rewriter, x: int, y: int) -> None:
-    """Compute x * clamp(x + 3, 0, 6) in int8, then times 1/6: saturation is the clamp."""
+    """Compute x clamp(x + 3, 0, 6) in int8, then multiply by 1/6; saturation is the clamp."""
     out = graph.quantization(y)
     product = graph.value(x, scale=6 * out.scale, zero_point=out.zeroPoint)
     _product(graph, x, product)
@@ -174,7 +174,7 @@ def add_and_multiply(graph: Rewriter, x: int, y: int) -> None:
 
 
 def absorbed(graph: Rewriter, x: int, y: int) -> None:
-    """Leave the 1/6 to the weights of what reads it; a residual stream cannot."""
+    """Divide the weights that read the result by 6 instead; impossible in a residual stream."""
     if graph.is_added(y):
         add_and_multiply(graph, x, y)
         return
@@ -197,32 +197,37 @@ FORMS = {
 
 
 def write_forms(path: Path, folder: Path) -> list[tuple[Path, list[int]]]:
-    """Write an artifact in each of the forms; return where its hard-swishes' operators are."""
+    """Write an artifact in each form; return paths and indices of the hard-swish operators."""
     written = []
     for number, form in enumerate(FORMS.values()):
-        program, places = Rewriter(path).replace(form)
-        written.append((folder / f"{path.stem}-{number}.pte", places))
+        program, indices = Rewriter(path).replace(form)
+        written.append((folder / f"{path.stem}-{number}.pte", indices))
         written[-1][0].write_bytes(program)
     return written
 
 
 def time(path: Path, rounds: int) -> None:
-    """Print a row per form: the whole network, and the operators of its hard-swishes alone."""
+    """Print a row per form: time of the network, and of its hard-swish operators alone."""
     with tempfile.TemporaryDirectory() as folder:
         forms = write_forms(path, Path(folder))
         measured = measure([path, *(form for form, _ in forms)], runs=rounds)
-        for label, (form, places), result in zip(FORMS, forms, measured[1:], strict=True):
+        for label, (form, indices), result in zip(FORMS, forms, measured[1:], strict=True):
             ratio = paired_ratio(measured[0], result)
             operators = profile(form, runs=50).operators
-            alone = sum(operators[place].median_us for place in places)
+            alone = sum(operators[index].median_us for index in indices)
             print(f"| {path.stem} | {label} | {ratio.median:.3f} | {alone:.0f} |", flush=True)
 
 
 class FloatHardswish(reference._Interpreter):  # noqa: SLF001 - the same but for one operator
-    """The integer reference, but each hard-swish computes in float.
+    """The integer reference with each hard-swish in float.
 
-    It reads what the convolution in front of it sums up: unrounded; or, as runtimes would, rounded
-    to int8 of the whole range that `lows` and `highs` have of it.
+    A hard-swish reads the sums of the convolution before it, unrounded or rounded to int8 over the
+    range in `lows` and `highs`, as runtimes would.
+
+    Attributes:
+        lows: Least input of each hard-swish, by node name; recorded while `rounded` is False.
+        highs: Largest input of each hard-swish, likewise.
+        rounded: Whether inputs are rounded to int8.
     """
 
     lows: dict[str, float]
@@ -246,21 +251,24 @@ class FloatHardswish(reference._Interpreter):  # noqa: SLF001 - the same but for
 
 
 def float_logits(model: QuantizedModel, images: np.ndarray, calib: np.ndarray) -> dict[str, Any]:
-    """Return the logits of a network with float hard-swishes, by what these read."""
+    """Return the logits of a network with float hard-swishes, by form of their inputs."""
     module = model.program.module(check_guards=False)
     interpreter = FloatHardswish(module, garbage_collect_values=False)
     interpreter.lows, interpreter.highs = {}, {}
 
-    def run(batch: np.ndarray) -> np.ndarray:
+    def run(images: np.ndarray) -> np.ndarray:
         with torch.no_grad():
-            parts = torch.from_numpy(batch).split(100)
-            return np.concatenate([interpreter.run(part).real.numpy() for part in parts])
+            batches = torch.from_numpy(images).split(100)
+            return np.concatenate([interpreter.run(batch).real.numpy() for batch in batches])
 
     unrounded = run(images)
     interpreter.lows, interpreter.highs = {}, {}
     run(calib)
     interpreter.rounded = True
-    return {"float, of unrounded sums": unrounded, "float, of int8 of the range": run(images)}
+    return {
+        "float, from unrounded sums": unrounded,
+        "float, from int8 of the whole range": run(images),
+    }
 
 
 def accuracy(family: str, checkpoint: Path, calib: Path, eval_set: Path, ptq: str) -> None:
@@ -278,7 +286,7 @@ def accuracy(family: str, checkpoint: Path, calib: Path, eval_set: Path, ptq: st
                 parity=False,
             )
         images = load_images(model, eval_set, 1000).images
-        truth = np.load(eval_set)["labels"][: len(images)]
+        labels = np.load(eval_set)["labels"][: len(images)]
         with torch.no_grad():
             expected = model.module(torch.from_numpy(images)).numpy()
         results = {"float network": expected}
@@ -288,7 +296,7 @@ def accuracy(family: str, checkpoint: Path, calib: Path, eval_set: Path, ptq: st
             with open_runner(path) as runner:
                 results[label] = runner.run({"input": images})["logits"]
     for label, logits in results.items():
-        top1 = top1_accuracy(logits, truth)
+        top1 = top1_accuracy(logits, labels)
         noise = "" if logits is expected else f"{sqnr_db(expected, logits):.2f}"
         other = differing_logits(results[next(iter(FORMS))], logits)
         print(f"| {family} | {label} | {top1:.3f} | {noise} | {other} of {logits.size} |")
@@ -300,12 +308,12 @@ def main() -> None:
     timing = actions.add_parser("time")
     timing.add_argument("artifacts", type=Path, nargs="+")
     timing.add_argument("--rounds", type=int, default=150)
-    judging = actions.add_parser("accuracy")
-    judging.add_argument("family")
-    judging.add_argument("checkpoint", type=Path)
-    judging.add_argument("--calib", type=Path, required=True)
-    judging.add_argument("--eval", type=Path, required=True)
-    judging.add_argument("--ptq", choices=RECIPES, default="balanced")
+    comparing = actions.add_parser("accuracy")
+    comparing.add_argument("family")
+    comparing.add_argument("checkpoint", type=Path)
+    comparing.add_argument("--calib", type=Path, required=True)
+    comparing.add_argument("--eval", type=Path, required=True)
+    comparing.add_argument("--ptq", choices=RECIPES, default="balanced")
     arguments = parser.parse_args()
     if arguments.action == "time":
         print("| network | hard-swish | ratio | operators alone, us |\n|---|---|---|---|")

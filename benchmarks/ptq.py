@@ -60,17 +60,17 @@ Flow: TypeAlias = Callable[[FoldedModel, CalibrationSet], Runner | IntegerRefere
 Row: TypeAlias = tuple[str, Flow, CalibrationSet]
 
 
-def ours(recipe: QuantRecipe, *, turned: bool = True) -> Flow:
-    """Return a flow of this project's."""
+def ours(recipe: QuantRecipe, *, flip_signs: bool = True) -> Flow:
+    """Return this project's quantization with a recipe."""
 
     def flow(model: FoldedModel, images: CalibrationSet) -> IntegerReference:
         if recipe.equalization != "none":
-            kept = (
+            signs = (
                 nullcontext()
-                if turned
-                else patch("mobiledeploy.quantization.equalize._turned", unturned)
+                if flip_signs
+                else patch("mobiledeploy.quantization.equalize._flip_signs", keep_signs)
             )
-            with kept:
+            with signs:
                 model = equalize(model, images)
         if recipe.equalization == "learned":
             model = learn_equalization(model, images, thorough=recipe.rounding == "learned")
@@ -79,20 +79,20 @@ def ours(recipe: QuantRecipe, *, turned: bool = True) -> Flow:
     return flow
 
 
-def unturned(factors: NDArray[np.float64], *_: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Leave every channel's sign."""
-    return factors
+def keep_signs(scales: NDArray[np.float64], *_: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Replace `_flip_signs`: return the scales as they are."""
+    return scales
 
 
 PLAIN = QuantRecipe(equalization="none", range_rule="minmax", rounding="nearest")
-EVEN = replace(PLAIN, equalization="cross-layer")
+CROSS_LAYER = replace(PLAIN, equalization="cross-layer")
 FAST, BALANCED, BEST = (RECIPES[name] for name in ("fast", "balanced", "best"))
 FLOWS: dict[str, Flow] = {
     "ExecuTorch's XNNPACKQuantizer": stock_executorch,
     "ONNX Runtime's quantize_static": stock_onnxruntime,
     "min-max ranges, round to nearest": ours(PLAIN),
-    "+ cross-layer equalization without sign flips": ours(EVEN, turned=False),
-    "+ sign flips": ours(EVEN),
+    "+ cross-layer equalization without sign flips": ours(CROSS_LAYER, flip_signs=False),
+    "+ sign flips": ours(CROSS_LAYER),
     "+ ranges searched by their effect on the logits: **fast**": ours(FAST),
     "+ GPTQ rounding": ours(replace(BALANCED, equalization="cross-layer")),
     "+ equalization and ranges learned: **balanced**": ours(BALANCED),
@@ -106,7 +106,14 @@ FLOWS: dict[str, Flow] = {
 
 @dataclass(frozen=True)
 class Subject:
-    """A trained network, images to calibrate it with, and others to measure it on."""
+    """A trained network with calibration images and evaluation images.
+
+    Attributes:
+        name: Name of the model.
+        model: The folded network.
+        calibration: Images to quantize with.
+        evaluation: Other images to measure on.
+    """
 
     name: str
     model: FoldedModel
@@ -123,70 +130,74 @@ def main() -> None:
     arguments = parser.parse_args()
     shared = Path(os.environ["MOBILEDEPLOY_SHARED"])
     for name in arguments.models:
-        trained = subject(name, shared, swap=arguments.swap)
+        subject = load_subject(name, shared, swap=arguments.swap)
         if arguments.copies:
-            measure(with_copies(trained), recipes(trained))
+            measure(with_copies(subject), presets(subject))
         else:
-            measure(trained, curve(trained) if arguments.curve else flows(trained))
+            measure(subject, curve(subject) if arguments.curve else flows(subject))
 
 
 def measure(subject: Subject, rows: Iterator[Row]) -> None:
-    """Print the table of one network."""
+    """Print the table of one network: a row per title, flow and calibration set."""
     exact = float_logits(subject)
     top1 = accuracy(exact, subject.evaluation.labels)
     print(f"\n### {subject.name}: {len(exact)} images, float top-1 {top1}\n")
     print("| recipe | SQNR dB | agreement | top-1 | s |\n|---|---|---|---|---|")
-    unseen = subject.evaluation.images
-    for title, make, images in rows:
+    evaluation = subject.evaluation.images
+    for title, flow, images in rows:
         began = time.perf_counter()
         with quietly():
-            network = make(subject.model, images)
+            network = flow(subject.model, images)
         seconds = time.perf_counter() - began
-        logits = [network.run({"input": unseen[part]})["logits"] for part in batch_slices(unseen)]
+        logits = [
+            network.run({"input": evaluation[batch]})["logits"]
+            for batch in batch_slices(evaluation)
+        ]
         row = figures(exact, np.concatenate(logits), subject.evaluation.labels)
         print(f"| {title} | {row} | {seconds:.0f} |", flush=True)
 
 
 def flows(subject: Subject) -> Iterator[Row]:
-    for title, make in FLOWS.items():
-        yield title, make, subject.calibration
-    embedded = mobiledeploy.load_images(subject.model, None)
-    yield "balanced with the bundled images", ours(BALANCED), embedded
+    for title, flow in FLOWS.items():
+        yield title, flow, subject.calibration
+    bundled = mobiledeploy.load_images(subject.model, None)
+    yield "balanced with the bundled images", ours(BALANCED), bundled
 
 
-def recipes(subject: Subject) -> Iterator[Row]:
-    """Yield what `--ptq` offers."""
-    for title, make in FLOWS.items():
+def presets(subject: Subject) -> Iterator[Row]:
+    """Yield a row per preset of `--ptq`."""
+    for title, flow in FLOWS.items():
         if "**" in title:
-            yield title.partition(":")[2].strip(), make, subject.calibration
+            yield title.partition(":")[2].strip(), flow, subject.calibration
 
 
 def curve(subject: Subject) -> Iterator[Row]:
-    """Yield balanced on more and more images, spread evenly over the set as `export` does it."""
+    """Yield a row of `balanced` per number of evenly spaced calibration images."""
     for count in COUNTS:
         yield f"{count} images", ours(BALANCED), subject.calibration.spread(count)
 
 
 def figures(
-    exact: NDArray[np.float32], logits: NDArray[np.float32], truth: tuple[int, ...] | None
+    exact: NDArray[np.float32], logits: NDArray[np.float32], labels: tuple[int, ...] | None
 ) -> str:
+    """Return the columns SQNR, agreement and top-1."""
     low, high = bootstrap_interval(sqnr_db, exact, logits)
     agree = int((exact.argmax(1) == logits.argmax(1)).sum())
     least, most = wilson_interval(agree, len(exact))
     return (
         f"{sqnr_db(exact, logits):.1f} ({low:.1f}-{high:.1f}) |"
         f" {agree / len(exact):.3f} ({least:.3f}-{most:.3f}) |"
-        f" {accuracy(logits, truth)}"
+        f" {accuracy(logits, labels)}"
     )
 
 
-def accuracy(logits: NDArray[np.float32], truth: tuple[int, ...] | None) -> str:
-    """Return top-1; V2's photographs have no labels where they are swapped."""
-    return "unknown" if truth is None else f"{top1_accuracy(logits, truth):.3f}"
+def accuracy(logits: NDArray[np.float32], labels: tuple[int, ...] | None) -> str:
+    """Return top-1 accuracy; V2's calibration images, evaluated by `--swap`, have no labels."""
+    return "unknown" if labels is None else f"{top1_accuracy(logits, labels):.3f}"
 
 
 def with_copies(subject: Subject) -> Subject:
-    """Return it with more images to measure on: each as it is, mirrored, and moved four ways."""
+    """Return the subject with every evaluation image as it is, mirrored, and moved four ways."""
     images = subject.evaluation.images
     side, step = images.shape[-1], 3 * images.shape[-1] // 64
     padded = np.pad(images, ((0, 0), (0, 0), (step, step), (step, step)), mode="edge")
@@ -194,17 +205,18 @@ def with_copies(subject: Subject) -> Subject:
         padded[:, :, y : y + side, x : x + side]
         for y, x in ((0, step), (2 * step, step), (step, 0), (step, 2 * step))
     ]
-    looks = [images, images[..., ::-1], *moved]
+    views = [images, images[..., ::-1], *moved]
     labels = subject.evaluation.labels
     evaluation = replace(
         subject.evaluation,
-        images=np.concatenate(looks),
-        labels=None if labels is None else labels * len(looks),
+        images=np.concatenate(views),
+        labels=None if labels is None else labels * len(views),
     )
     return replace(subject, evaluation=evaluation)
 
 
 def float_logits(subject: Subject) -> NDArray[np.float32]:
+    """Return the float network's logits of the evaluation images."""
     images = subject.evaluation.images
     logits = parallel_map(
         lambda image: subject.model.module(torch.from_numpy(image[None])).numpy(), images
@@ -212,7 +224,8 @@ def float_logits(subject: Subject) -> NDArray[np.float32]:
     return np.concatenate(list(logits))
 
 
-def subject(name: str, shared: Path, *, swap: bool) -> Subject:
+def load_subject(name: str, shared: Path, *, swap: bool) -> Subject:
+    """Build a network and load its images from the folder of measurement data."""
     if name == "v2":
         model = mobiledeploy.build("v2")
         sources = (shared / "data/imagenet-sample/calib", shared / "data/imagenet-sample/eval")

@@ -5,10 +5,10 @@
 Every image starts as coloured noise with the spectrum of photographs. It is optimized until the
 batch's mean and variance in front of every BatchNorm match those that the network saw in training,
 while each image is classified as a class of its own (DeepInversion: Yin et al., "Dreaming to
-Distill" (2020), section 3.1). Half of the steps look at a random part of the images, enlarged, like
-the random crops of training. The result has shapes at every scale and drives activations to the
-ranges that photographs do. It has no owner and needs no download. It takes a minute on a GPU and
-hours on two cores.
+Distill" (2020), section 3.1). It differs in half of the steps, which see random enlarged crops, as
+in training; this gives shapes at every scale and the activation ranges of photographs (decision
+record 0013). The images need no licence and no download. Takes a minute on a GPU and hours on two
+cores.
 """
 
 import argparse
@@ -27,7 +27,7 @@ STD = torch.tensor([0.229, 0.224, 0.225]).view(3, 1, 1)
 
 
 class Statistics:
-    """The distance of each BatchNorm's input from the statistics that the layer remembers."""
+    """Records the distance of each BatchNorm's input from its running statistics."""
 
     def __init__(self, module: nn.Module) -> None:
         self.losses: list[torch.Tensor] = []
@@ -44,7 +44,7 @@ class Statistics:
 
 
 def coloured_noise(count: int, side: int, generator: torch.Generator) -> torch.Tensor:
-    """Noise with the 1/f spectrum of photographs, (count, 3, side, side), unit variance."""
+    """Return noise with the 1/f spectrum of photographs, (count, 3, side, side)."""
     frequency = torch.hypot(
         *torch.meshgrid(torch.fft.fftfreq(side), torch.fft.fftfreq(side), indexing="ij")
     )
@@ -55,8 +55,8 @@ def coloured_noise(count: int, side: int, generator: torch.Generator) -> torch.T
     return noise / noise.std((1, 2, 3), keepdim=True)
 
 
-def zoomed(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """Return a random square of the images, of at least 0.6 of their side, at full size."""
+def random_crop(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Return a random square of the images, at least 0.6 of their side, enlarged to full size."""
     side = images.shape[-1]
     part = int(side * torch.empty(1).uniform_(0.6, 1.0, generator=generator).item())
     top, left = torch.randint(0, side - part + 1, (2,), generator=generator).tolist()
@@ -64,8 +64,10 @@ def zoomed(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     return F.interpolate(square, size=(side, side), mode="bilinear", align_corners=False)
 
 
-def dream(module: nn.Module, count: int, steps: int, generator: torch.Generator) -> torch.Tensor:
-    """Return (count, 3, 224, 224) normalised images that match the statistics."""
+def synthesize(
+    module: nn.Module, count: int, steps: int, generator: torch.Generator
+) -> torch.Tensor:
+    """Return normalised images (count, 3, 224, 224) that match the running statistics."""
     device = next(module.parameters()).device
     statistics = Statistics(module)
     targets = torch.randperm(1000, generator=generator)[:count].to(device)
@@ -78,7 +80,7 @@ def dream(module: nn.Module, count: int, steps: int, generator: torch.Generator)
         dy, dx = torch.randint(-16, 17, (2,), generator=generator).tolist()
         seen = images.roll((dy, dx), (2, 3))
         seen = seen.flip(3) if step % 2 else seen
-        seen = zoomed(seen, generator) if step % 4 >= 2 else seen
+        seen = random_crop(seen, generator) if step % 4 >= 2 else seen
         statistics.losses.clear()
         logits = module(seen.to(memory_format=torch.channels_last))
         matching = torch.stack(statistics.losses).sum()
@@ -97,7 +99,7 @@ def dream(module: nn.Module, count: int, steps: int, generator: torch.Generator)
 
 
 def main() -> None:
-    """Parse, dream, write WebP files."""
+    """Parse options, synthesise images and write WebP files."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--weights", default="imagenet", help="or a checkpoint's path")
@@ -109,7 +111,7 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     module = mobiledeploy.build("v2", weights=args.weights).module.requires_grad_(False)
     module.to(args.device, memory_format=torch.channels_last)
-    images = dream(module, args.images, args.steps, torch.Generator().manual_seed(args.seed))
+    images = synthesize(module, args.images, args.steps, torch.Generator().manual_seed(args.seed))
     pixels = ((images * STD + MEAN).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1)
     for number, image in enumerate(pixels.numpy()):
         path = args.out / f"{number:03d}.webp"
