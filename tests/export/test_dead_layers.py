@@ -1,4 +1,4 @@
-"""Networks that have been pruned, or whose gates are shut, export as others do."""
+"""Networks with pruned layers or constant outputs export exactly."""
 
 import copy
 from dataclasses import replace
@@ -19,8 +19,8 @@ from mobiledeploy.runtimes.open import open_runner
 EXPORTERS = {"onnx": export_onnx, "pte": export_executorch}
 
 
-def silenced(layers, bias):
-    """Return an int8 V3-Small of which these layers put out their bias alone."""
+def with_constant_layers(layers, bias):
+    """Return an int8 V3-Small in which these layers output their bias only."""
     model = networks.folded("v3-small", short=True)
     module = copy.deepcopy(model.module)
     silent = [layer for name, layer in module.named_modules() if name.endswith(layers)]
@@ -33,8 +33,8 @@ def silenced(layers, bias):
     return quantize(equalize(replace(model, module=module), images), images)
 
 
-def mute(recipe, count):
-    """Return an int8 V3-Small of which every logit is zero, whatever it sees."""
+def with_zero_logits(recipe, count):
+    """Return an int8 V3-Small whose logits are always zero."""
     model = networks.folded("v3-small", short=True)
     module = copy.deepcopy(model.module)
     classifier = [each for each in module.modules() if isinstance(each, torch.nn.Linear)][-1]
@@ -49,19 +49,21 @@ def mute(recipe, count):
 @pytest.mark.parametrize(
     ("recipe", "count"),
     [
-        pytest.param("fast", 96, id="as many images as it takes to judge ranges"),
-        pytest.param("best", 12, id="as few as it takes to learn"),
+        pytest.param("fast", 96, id="enough images to select ranges"),
+        pytest.param("best", 12, id="enough images to learn"),
     ],
 )
-def test_logits_that_are_always_zero_stay_so(recipe, count):
-    """There is nothing to be near to: 0 / 0 was an error, or NaN in every weight."""
-    logits = IntegerReference(mute(recipe, count)).run({"input": networks.pixels(32)})["logits"]
+def test_zero_logits_stay_zero(recipe, count):
+    """A relative error of 0 / 0 must not raise or make weights NaN."""
+    logits = IntegerReference(with_zero_logits(recipe, count)).run({"input": networks.pixels(32)})[
+        "logits"
+    ]
     np.testing.assert_array_equal(logits, np.zeros_like(logits))
 
 
 @pytest.fixture(scope="module")
 def pruned_and_learned():
-    """Return V2 with two channels of each linear bottleneck gone, quantized by `best`."""
+    """Return V2 with two pruned channels per linear bottleneck, quantized with `best`."""
     model = networks.folded("v2", short=True)
     module = copy.deepcopy(model.module)
     layers = [each for each in module.modules() if isinstance(each, torch.nn.Conv2d)]
@@ -77,8 +79,10 @@ def pruned_and_learned():
 
 
 @pytest.mark.parametrize("extension", EXPORTERS)
-def test_what_is_learned_of_a_dead_channel_fits_into_int32(pruned_and_learned, extension, tmp_path):
-    """Adam moves its bias as far as any other's, and its grid is 2**-40 wide."""
+def test_the_learned_bias_of_a_pruned_channel_fits_into_int32(
+    pruned_and_learned, extension, tmp_path
+):
+    """Adam moves it as far as any other bias, but its scale is 2**-40."""
     assert_exact(pruned_and_learned, tmp_path / f"network.{extension}")
 
 
@@ -91,7 +95,7 @@ def assert_exact(model, path):
 
 
 def with_a_strong_channel(family, factor):
-    """Return an int8 network of which each convolution has one channel `factor` times as strong."""
+    """Return an int8 network with one channel per convolution multiplied by `factor`."""
     model = networks.folded(family, short=True)
     module = copy.deepcopy(model.module)
     with torch.no_grad():
@@ -103,12 +107,12 @@ def with_a_strong_channel(family, factor):
     return quantize(equalized, images, networks.recipe_for(equalized, "fast"))
 
 
-def test_a_range_that_is_widened_widens_the_next(tmp_path):
-    """Read at a coarser scale, it asked for more of the next output than XNNPACK takes."""
+def test_a_widened_range_widens_the_next_one(tmp_path):
+    """A coarser input scale must not need a larger requantization ratio than XNNPACK takes."""
     assert_exact(with_a_strong_channel("v2", 1000), tmp_path / "network.pte")
 
 
-def test_what_no_runtime_loads_is_not_exported():
+def test_layers_that_no_runtime_can_load_are_refused():
     with pytest.raises(ExportError, match=r"features\..*, features\..* cannot be int8") as caught:
         with_a_strong_channel("v3-small", 1000)
     assert "--keep-float features." in caught.value.remedy
@@ -120,11 +124,11 @@ PRUNED = ("features.3.block.1.0", -10.0)
 @pytest.mark.parametrize(
     ("layers", "bias", "extension"),
     [
-        pytest.param(("fc1", "fc2"), -20.0, "onnx", id="shut gates: equal biases, no products"),
-        pytest.param(*PRUNED, "onnx", id="a pruned block: means of nothing"),
-        pytest.param(*PRUNED, "pte", id="the same in ExecuTorch"),
-        pytest.param("features.4.0", -10.0, "onnx", id="nothing in front of the classifier"),
+        pytest.param(("fc1", "fc2"), -20.0, "onnx", id="closed gates with equal biases"),
+        pytest.param(*PRUNED, "onnx", id="pruned block"),
+        pytest.param(*PRUNED, "pte", id="pruned block in ExecuTorch"),
+        pytest.param("features.4.0", -10.0, "onnx", id="constant input of the classifier"),
     ],
 )
-def test_what_is_dead_stays_exact(layers, bias, extension, tmp_path):
-    assert_exact(silenced(layers, bias), tmp_path / f"network.{extension}")
+def test_constant_layers_are_exact(layers, bias, extension, tmp_path):
+    assert_exact(with_constant_layers(layers, bias), tmp_path / f"network.{extension}")

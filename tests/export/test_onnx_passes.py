@@ -1,6 +1,6 @@
-"""Single passes on graphs made by hand: what they change, and what they refuse.
+"""Single ONNX passes on small graphs: what they change and what they refuse.
 
-What all of them make of a network is held to the integer reference in `test_contract`.
+`test_exactness` compares the result of all passes with the integer reference.
 """
 
 import networks
@@ -36,12 +36,12 @@ CONVOLUTION = "Conv<strides=[1,2], pads=[0,1,1,0]>(d1, w)"
 
 
 def graph(*, amounts="0,0,1,2,0,0,3,0", filler="zero", scale="s", reader=CONVOLUTION):
-    """Return a padding (top 1, left 2, bottom 3) in front of a convolution that pads by itself."""
+    """Return a graph with a padding (top 1, left 2, bottom 3) and a convolution that pads too."""
     text = PADDED.format(amounts=amounts, filler=filler, scale=scale, reader=reader)
     return onnx.parser.parse_model(text)
 
 
-def test_padding_becomes_the_convolutions_own_and_nothing_else_changes():
+def test_a_padding_is_folded_without_changing_the_output():
     model = graph()
     folded = ir.from_proto(model)
     FoldPads()(folded)
@@ -59,21 +59,21 @@ def test_padding_becomes_the_convolutions_own_and_nothing_else_changes():
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"amounts": "0,1,0,0,0,0,1,1"}, "height and width alone"),
-        ({"amounts": "0,0,0,0,1,0,1,1"}, "height and width alone"),
-        ({"filler": "one"}, "add zeros"),
-        ({"scale": "other"}, "in front of a convolution"),
-        ({"reader": "Relu(d1)"}, "in front of a convolution"),
+        ({"amounts": "0,1,0,0,0,0,1,1"}, "more than add zeros to height and width"),
+        ({"amounts": "0,0,0,0,1,0,1,1"}, "more than add zeros to height and width"),
+        ({"filler": "one"}, "more than add zeros"),
+        ({"scale": "other"}, "not read by a convolution"),
+        ({"reader": "Relu(d1)"}, "not read by a convolution"),
         ({"reader": "Add(d1, d1)"}, "Expected one reader"),
     ],
 )
-def test_padding_that_a_convolution_cannot_do_is_refused(change, reason):
+def test_a_padding_that_cannot_be_folded_is_refused(change, reason):
     with pytest.raises(ExportError, match=reason):
         FoldPads()(ir.from_proto(graph(**change)))
 
 
 def optimized(model, tmp_path):
-    """Return the graph as ONNX Runtime runs it."""
+    """Return the graph as ONNX Runtime optimizes it."""
     source, target = tmp_path / "source.onnx", tmp_path / "target.onnx"
     onnx.save(model, source)
     save_optimized(source, target)
@@ -81,7 +81,7 @@ def optimized(model, tmp_path):
 
 
 def weights_of_convolutions(graph):
-    """Yield (groups, shape of the weight) of every integer convolution."""
+    """Yield (groups, shape of the weight) of each integer convolution."""
     shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
     for node in graph.node:
         if node.op_type == "QLinearConv":
@@ -89,7 +89,7 @@ def weights_of_convolutions(graph):
             yield (groups or [1])[0], shapes[node.input[3]]
 
 
-def test_channels_are_padded_to_what_the_direct_kernels_take(exported_to, tmp_path):
+def test_channels_are_padded_for_the_direct_kernels(exported_to, tmp_path):
     """V3-Small at width 0.25 has depthwise convolutions of 8, 24, 40 and 72 channels."""
     stored = onnx.load(exported_to("onnx", "v3-small", 64, short=False).path)
     found = list(weights_of_convolutions(optimized(stored, tmp_path)))
@@ -116,7 +116,7 @@ unaligned (float[1,24,6,5] x) => (float[1,24,6,5] y)
 """
 
 
-def test_channels_that_are_the_networks_own_input_or_output_are_left_alone():
+def test_channels_of_inputs_and_outputs_are_not_padded():
     model = onnx.parser.parse_model(DEPTHWISE)
     graph_ = ir.from_proto(model)
     assert not PadDepthwiseChannels()(graph_).modified
@@ -124,8 +124,8 @@ def test_channels_that_are_the_networks_own_input_or_output_are_left_alone():
     assert convolution.attributes["group"].as_int() == 24
 
 
-def test_no_weight_shares_its_zero_point(tmp_path):
-    """Else ONNX Runtime refuses the graph where it makes uint8 weights: x86 without VNNI."""
+def test_weights_do_not_share_zero_points(tmp_path):
+    """ONNX Runtime would refuse the graph when it uses uint8 weights: x86 without VNNI."""
     model = networks.quantized("v2", short=True)
     artifact = export_onnx(model, tmp_path / "own.onnx")
     graph = onnx.load(artifact.path).graph

@@ -1,4 +1,4 @@
-"""The stem that reads pairs of pixels: its weight, and ExecuTorch's own graph classes around it."""
+"""The space-to-depth stem: its weight, and its conversion of XNNPACK graphs."""
 
 import copy
 
@@ -44,7 +44,7 @@ def convolution(**fields):
 
 
 def stem_of(width=6, out=3, **fields):
-    """Return the graph of an image (3, 8, width) and its stem, and its constants."""
+    """Return a graph with an image (3, 8, width) and a stem, and its constants."""
     nodes = [
         node(schema.XNNConvert(input_id=0, output_id=1, flags=0)),
         node(schema.XNNStaticTranspose(4, [0, 2, 3, 1], input_id=1, output_id=2, flags=0)),
@@ -66,7 +66,7 @@ def stem_of(width=6, out=3, **fields):
 
 @pytest.mark.parametrize("kernel", [1, 2, 3, 5])
 @pytest.mark.parametrize("padding", [0, 1, 2])
-def test_pairs_are_convolved_as_their_pixels_are(kernel, padding):
+def test_the_paired_weight_gives_the_same_sums(kernel, padding):
     torch.manual_seed(0)
     image = torch.randint(-128, 128, (1, 3, 9, 12)).float()
     weight = torch.randint(-128, 128, (4, 3, kernel, kernel)).float()
@@ -77,13 +77,13 @@ def test_pairs_are_convolved_as_their_pixels_are(kernel, padding):
     found = torch.nn.functional.conv2d(
         channels, torch.from_numpy(paired).float().permute(0, 3, 1, 2), stride=(2, 1)
     )
-    # what lies beyond the image on the right is zero to both
+    # both pad with zeros on the right
     image = torch.nn.functional.pad(image, (padding, kernel))
     expected = torch.nn.functional.conv2d(image, weight, stride=2)[..., :6]
     assert torch.equal(found, expected)
 
 
-def test_the_image_is_arranged_and_convolved_in_pairs():
+def test_a_stem_is_converted():
     graph, store = stem_of()
     convert_stem(graph, store)
     convert, planes, transpose, pixels, stem = (n.xnode_union for n in graph.xnodes)
@@ -105,7 +105,7 @@ def test_the_image_is_arranged_and_convolved_in_pairs():
     assert "taps" not in store.pte_data
 
 
-def test_a_weight_that_another_layer_has_too_is_kept():
+def test_a_shared_weight_stays_in_the_store():
     graph, store = stem_of()
     graph.constant_data.append(graph.constant_data[1])
     convert_stem(graph, store)
@@ -113,18 +113,18 @@ def test_a_weight_that_another_layer_has_too_is_kept():
     assert "taps" in store.pte_data
 
 
-def padded(with_what=0.0):
-    """Return the graph of a stem that pads as TensorFlow does, and its constants."""
+def padded(value_=0.0):
+    """Return a graph with a padding in front of the stem, as in TensorFlow, and its constants."""
     graph, store = stem_of(padding_left=0, padding_top=0, padding_right=0, padding_bottom=0)
     graph.xvalues += [value(6, [1, 3, 9, 7])]
     graph.xvalues[2] = value(2, [1, 9, 7, 3])
-    pad = schema.XNNStaticConstantPad([0, 0, 0, 0], [0, 0, 1, 1], with_what, 1, 6, flags=0)
+    pad = schema.XNNStaticConstantPad([0, 0, 0, 0], [0, 0, 1, 1], value_, 1, 6, flags=0)
     graph.xnodes.insert(1, node(pad))
     graph.xnodes[2].xnode_union.input_id = 6
     return graph, store
 
 
-def test_tensorflows_zeros_become_the_stems_padding():
+def test_tensorflow_padding_moves_into_the_stem():
     graph, store = padded()
     convert_stem(graph, store)
     kinds = [type(each.xnode_union) for each in graph.xnodes]
@@ -154,28 +154,28 @@ def read_by_another(made, number):
         read_by_another(stem_of(), 2),
         read_by_another(padded(), 6),
         read_by_another(padded(), 2),
-        padded(with_what=1.0),
+        padded(value_=1.0),
     ],
     ids=[
         "stride-1",
         "odd-width",
         "dilated",
         "grouped",
-        "not-of-the-image",
-        "codes-read-by-another",
-        "pixels-read-by-another",
-        "padded-codes-read-by-another",
-        "padded-pixels-read-by-another",
-        "not-padded-with-zeros",
+        "input-not-the-image",
+        "quantized-image-has-two-readers",
+        "transposed-image-has-two-readers",
+        "padding-has-two-readers",
+        "transposed-padding-has-two-readers",
+        "padding-not-zero",
     ],
 )
-def test_other_graphs_stay_as_they_are(graph, store):
+def test_other_graphs_are_not_changed(graph, store):
     before = copy.deepcopy((graph, store.pte_data))
     convert_stem(graph, store)
     assert (graph, store.pte_data) == before
 
 
-def test_what_was_replaced_is_put_back():
+def test_executorch_is_restored_afterwards():
     def replaced():
         return xnnpack_preprocess.serialize_xnnpack_binary, xnnpack_preprocess.NamedDataStore
 
@@ -187,7 +187,7 @@ def test_what_was_replaced_is_put_back():
     assert replaced() == before
 
 
-def test_an_exported_pte_reads_pairs(exported_to):
+def test_an_exported_pte_has_the_stem(exported_to):
     (group,) = inspect_artifact(exported_to("pte", "v3-small", 64).path).groups
     counts = {(o.name, o.datatype): o.count for o in group.operators}
     assert counts["XNNStaticReshape", "int8"] >= 2

@@ -222,7 +222,7 @@ def test_two_formats_of_one_network(artifact):
     difference = compare_artifacts(artifact("a"), artifact("b", format_="pte"))
     assert changed(difference) == []
     assert difference.files.operators is None
-    assert any("operators of different names" in note for note in difference.notes)
+    assert any("name operators differently" in note for note in difference.notes)
     assert "in two formats" in " ".join(headline(difference))
 
 

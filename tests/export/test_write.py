@@ -1,4 +1,4 @@
-"""What is in an artifact besides the network, and that the same network gives the same bytes."""
+"""Writing artifacts: reproducible bytes, their record, their metadata, their names."""
 
 import hashlib
 
@@ -22,7 +22,7 @@ def test_the_same_network_gives_the_same_bytes(exported_to, tmp_path, format_):
 
 
 @BOTH_FORMATS
-def test_an_artifact_describes_its_own_file(exported_to, format_):
+def test_the_record_describes_the_file(exported_to, format_):
     model, artifact = networks.quantized("v2", short=True), exported_to(format_, "v2")
     data = artifact.path.read_bytes()
     assert artifact.size_bytes == len(data)
@@ -34,7 +34,7 @@ def test_an_artifact_describes_its_own_file(exported_to, format_):
 
 @BOTH_FORMATS
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
-def test_an_app_reads_preprocessing_and_labels_from_the_artifact(exported_to, format_, precision):
+def test_preprocessing_and_labels_are_inside_the_artifact(exported_to, format_, precision):
     with open_runner(exported_to(format_, "v2", precision=precision).path) as runner:
         metadata, labels = runner.metadata, runner.labels
     assert labels == networks.LABELS
@@ -55,7 +55,7 @@ def test_an_app_reads_preprocessing_and_labels_from_the_artifact(exported_to, fo
     assert metadata["encodings_sha256"] == (digest if precision == "int8" else "")
 
 
-def test_both_formats_say_the_same_about_themselves(exported_to):
+def test_both_formats_have_the_same_metadata(exported_to):
     with (
         open_runner(exported_to("onnx", "v2").path) as one,
         open_runner(exported_to("pte", "v2").path) as other,
@@ -64,7 +64,7 @@ def test_both_formats_say_the_same_about_themselves(exported_to):
         assert one.labels == other.labels
 
 
-def test_artifact_names_say_network_precision_and_format():
+def test_names_contain_network_precision_and_format():
     assert artifact_name(networks.quantized("v2"), "pte") == (
         "mobilenet_v2_0.25_32-10classes-random-int8.pte"
     )
@@ -77,7 +77,7 @@ def test_artifact_names_say_network_precision_and_format():
     ("resolution", "precision", "copied"),
     [(32, "int8", False), (32, "fp32", False), (33, "fp32", True)],
 )
-def test_a_pte_reads_the_image_where_it_is_unless_vectors_reach_past_it(
+def test_a_pte_copies_the_image_only_if_vectors_would_read_past_its_end(
     exported_to, resolution, precision, copied
 ):
     artifact = exported_to("pte", "v2", resolution, precision=precision)

@@ -1,4 +1,4 @@
-"""The exactness contract: one int8 network, and every encoding of it computes the same logits."""
+"""Exactness: every format computes the logits of the integer reference, bit for bit."""
 
 import networks
 import numpy as np
@@ -21,7 +21,7 @@ def run(artifact, images, **options):
 
 def reference_logits(model, images):
     logits = IntegerReference(model).run({"input": images})["logits"]
-    # a network that is blind to its input would agree with anything
+    # constant logits would agree trivially
     assert len(np.unique(logits, axis=0)) == len(images)
     return logits
 
@@ -36,7 +36,7 @@ def reference_logits(model, images):
         ("v2", 64, True),
     ],
 )
-def test_onnx_runtime_computes_the_integer_reference_in_any_batch(
+def test_onnx_runtime_equals_the_integer_reference_in_any_batch(
     exported_to, family, resolution, short
 ):
     images = networks.pixels(resolution, count=7, seed=1)
@@ -53,7 +53,7 @@ def test_onnx_runtime_computes_the_integer_reference_in_any_batch(
     [("v1", 56), ("v2", 56), ("v2", 32)],
     ids=["v1-pool-7x7", "v2-pool-7x7", "v2-pool-4x4"],
 )
-def test_onnx_and_pte_and_the_reference_agree_in_every_logit(exported_to, family, resolution):
+def test_onnx_and_pte_equal_the_reference(exported_to, family, resolution):
     images = networks.pixels(resolution, count=7, seed=1)
     expected = reference_logits(networks.quantized(family, resolution, short=True), images)
     for format_ in ("onnx", "pte"):
@@ -62,7 +62,7 @@ def test_onnx_and_pte_and_the_reference_agree_in_every_logit(exported_to, family
 
 
 @pytest.mark.parametrize("family", ["v1", "v3-small"])
-def test_tensorflows_padding_is_exact_and_costs_no_operator(exported_to, tmp_path, family):
+def test_tensorflow_padding_is_exact_and_costs_no_operator(exported_to, tmp_path, family):
     images = networks.pixels(32, count=7, seed=1)
     model = networks.quantized(family, short=True, padding="same")
     pads = model.program.graph.find_nodes(op="call_function", target=torch.ops.aten.pad.default)
@@ -80,7 +80,7 @@ def test_tensorflows_padding_is_exact_and_costs_no_operator(exported_to, tmp_pat
     assert [node.name for node in nodes if node.op_type == "Pad"] == ["stem.pad"]  # of channels
     (delegate,) = inspect_artifact(artifacts["pte"].path).groups
     counts = {each.name: (each.datatype, each.count) for each in delegate.operators}
-    stems = 1  # its zeros are padding already (export/paired_pixels.py)
+    stems = 1  # the space-to-depth stem absorbs its padding
     assert counts["XNNStaticConstantPad"] == ("int8", len(pads) - stems)
 
 
@@ -95,7 +95,7 @@ def test_tensorflows_padding_is_exact_and_costs_no_operator(exported_to, tmp_pat
     ],
     ids=["even-pool-last", "odd-pool-last", "hard-swish-last", "two-filters", "dilated"],
 )
-def test_variants_of_the_architecture_are_exact_too(exported_to, family, resolution, options):
+def test_architecture_variants_are_exact(exported_to, family, resolution, options):
     images = networks.pixels(resolution, count=7, seed=1)
     model = networks.quantized(family, resolution, short=True, **options)
     expected = reference_logits(model, images)
@@ -105,7 +105,7 @@ def test_variants_of_the_architecture_are_exact_too(exported_to, family, resolut
 
 
 @pytest.mark.parametrize("family", ["v1", "v2"])
-def test_the_whole_network_as_pte_is_the_reference_too(exported_to, family):
+def test_complete_networks_are_exact_as_pte(exported_to, family):
     images = networks.pixels(32, count=7, seed=1)
     expected = reference_logits(networks.quantized(family, 32), images)
     assert (
@@ -113,7 +113,7 @@ def test_the_whole_network_as_pte_is_the_reference_too(exported_to, family):
     )
 
 
-def test_onnx_runtime_runs_v2_in_integers_from_the_image_to_the_logits(exported_to, tmp_path):
+def test_onnx_runtime_runs_v2_in_integers(exported_to, tmp_path):
     saved = tmp_path / "optimized.onnx"
     save_optimized(exported_to("onnx", "v2", short=False).path, saved)
     kinds = [node.op_type for node in onnx.load(saved).graph.node]
@@ -124,15 +124,15 @@ def test_onnx_runtime_runs_v2_in_integers_from_the_image_to_the_logits(exported_
         "QLinearGlobalAveragePool",
         "Flatten",
         "QGemm",
-        "Clip",  # of codes: the stem's ReLU6, in a residual stream at this width
-        "Pad",  # of codes: the image gets a fourth channel
+        "Clip",  # of codes: the stem's ReLU6, which feeds a residual connection at this width
+        "Pad",  # of codes: the fourth channel of the image
         "Transpose",  # of codes: ONNX Runtime chooses channels-last
     }
     assert kinds.count("QLinearConv") == 52
-    assert kinds.count("QLinearAdd") == 11  # one more than at width 1: 8 channels remain 8
+    assert kinds.count("QLinearAdd") == 11  # at width 0.25 one more block keeps its 8 channels
 
 
-def test_onnx_runtime_runs_v3_in_integers_but_for_the_input_and_the_logits(exported_to, tmp_path):
+def test_onnx_runtime_runs_v3_in_integers(exported_to, tmp_path):
     saved = tmp_path / "optimized.onnx"
     save_optimized(exported_to("onnx", "v3-small", 64, short=False).path, saved)
     graph = onnx.load(saved).graph
@@ -142,7 +142,7 @@ def test_onnx_runtime_runs_v3_in_integers_but_for_the_input_and_the_logits(expor
     assert kinds.count("QLinearMul") > 20  # 19 hard-swishes and 9 squeeze-and-excitations
 
 
-def test_without_onnx_runtimes_fusions_the_graph_is_the_same_function_but_for_rounding(exported_to):
+def test_the_unoptimized_graph_differs_by_rounding_only(exported_to):
     images = networks.pixels(32, count=7, seed=1)
     artifact = exported_to("onnx", "v2", short=False)
     fused, as_written = run(artifact, images), run(artifact, images, optimize=False)
@@ -150,7 +150,7 @@ def test_without_onnx_runtimes_fusions_the_graph_is_the_same_function_but_for_ro
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
-def test_a_pte_is_one_xnnpack_delegate_and_nothing_outside_it(exported_to, precision):
+def test_a_pte_is_one_xnnpack_delegate(exported_to, precision):
     summary = inspect_artifact(exported_to("pte", "v2", precision=precision).path)
     inside = [group for group in summary.groups if "XnnpackBackend" in group.where]
     assert len(inside) == 1, summary.groups
@@ -167,7 +167,7 @@ def test_a_float_artifact_differs_from_pytorch_by_rounding_only(exported_to, for
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
 
 
-def test_an_operator_that_the_delegate_leaves_out_is_refused_by_name():
+def test_an_operator_outside_the_delegate_is_refused():
     with quietly():
         from mobiledeploy.export import executorch as lowering
 

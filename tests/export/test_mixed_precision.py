@@ -1,4 +1,4 @@
-"""Networks with layers in float: both runtimes compute what the reference says, and in float."""
+"""Mixed precision: the runtimes compute the kept layers in float, as the reference does."""
 
 import functools
 import json
@@ -19,8 +19,8 @@ from mobiledeploy.runtimes.open import open_runner
 
 IMAGES = networks.pixels(32, count=7, seed=1)
 EXPORTERS = {"onnx": export_onnx, "pte": export_executorch}
-BETWEEN = ("features.1.conv.0.0",)  # reads codes and writes codes
-RESIDUAL = ("features.2.conv.2", "features.3.conv.2")  # the addition behind them is float too
+BETWEEN = ("features.1.conv.0.0",)  # quantized input and output
+RESIDUAL = ("features.2.conv.2", "features.3.conv.2")  # the addition that follows is float too
 ENDS = ("features.0.0", "features.1.conv.0.0", "features.4.0", "classifier.1")
 SQUEEZE = ("features.1.block.1.fc1",)
 GATED = ("features.1.block.0.0", "features.1.block.1.fc2")
@@ -48,7 +48,7 @@ def mixed(family, kept, **options):
         ("pte", "v3-small", GATED, {}),
     ],
 )
-def test_the_runtimes_compute_the_reference_with_the_kept_layers_in_float(
+def test_the_runtimes_compute_float_layers_as_the_reference_does(
     tmp_path, format_, family, kept, options
 ):
     model = mixed(family, kept, **options)
@@ -66,7 +66,7 @@ def test_the_runtimes_compute_the_reference_with_the_kept_layers_in_float(
         assert group.where == "delegate 0: XnnpackBackend"
 
 
-def test_a_layer_that_is_kept_has_its_float_weights_in_the_file(tmp_path):
+def test_the_file_has_the_float_weights_of_a_float_layer(tmp_path):
     artifact = export_onnx(mixed("v2", BETWEEN), tmp_path / "a.onnx")
     floats = {
         tensor.name
@@ -76,7 +76,7 @@ def test_a_layer_that_is_kept_has_its_float_weights_in_the_file(tmp_path):
     assert floats == {"features.1.conv.0.0.weight"}
 
 
-def test_logits_of_a_classifier_that_is_kept_have_no_step():
+def test_the_logits_of_a_float_classifier_have_no_step():
     reference = IntegerReference(mixed("v2", ENDS))
     assert reference.logit_step is None
     assert not reference.exact
@@ -85,7 +85,7 @@ def test_logits_of_a_classifier_that_is_kept_have_no_step():
     assert integers.exact
 
 
-def test_names_tell_which_layers_are_float():
+def test_names_identify_the_float_layers():
     names = {artifact_name(mixed("v2", kept), "pte") for kept in (BETWEEN, RESIDUAL, ENDS)}
     assert len(names) == 3
     assert "-int8-1float-" in artifact_name(mixed("v2", BETWEEN), "pte")
