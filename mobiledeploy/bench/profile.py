@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field, computed_field
 
+from mobiledeploy.artifact.artifact import Format
 from mobiledeploy.bench.xnnpack_operators import SingleOperator, empty_operator, single_operators
 from mobiledeploy.devices.open import run_with_progress
 from mobiledeploy.devices.python_device import LocalDevice
@@ -134,7 +135,7 @@ def profile(
         raise UsageError(f"Found {runs} runs and {threads} threads; expected at least 1 of each.")
     check_artifact(path)
     device = device or LocalDevice()
-    cut = _operators(path) if path.suffix == ".pte" else ()
+    cut = _operators(path) if Format.of(path) is Format.PTE else ()
     request = Request(
         task="profile",
         artifacts=(path,),

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from mobiledeploy.artifact.artifact import Format
 from mobiledeploy.cli.command import Command
 from mobiledeploy.cli.device_options import PYTHON, RUNNER, TIMEOUT
 from mobiledeploy.cli.doctor import print_checks
@@ -47,7 +48,7 @@ def check(
         open_device(uri, python=python, runners=given, timeout_s=timeout) as place,
     ):
         checks = examine_device(place.host)
-    able = any(c.state == "ok" for c in checks if c.name in (".onnx", ".pte"))
+    able = any(c.state == "ok" for c in checks if c.name in [each.suffix for each in Format])
     if as_json:
         from mobiledeploy.cli.check_documents import DeviceDocument
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mobiledeploy.artifact.artifact import Format
 from mobiledeploy.data.preprocess import channels_reversed, pixels_reversed
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError
 from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME, QuantizedModel, Stages, evenly_spread
@@ -81,7 +82,7 @@ def run_ladder(
     runner.add_stages(quick=quick)
     ordered = sorted(artifacts, key=lambda path: path.suffix)  # .onnx before .pte
     for path in ordered:
-        if path.suffix == ".onnx" and not quick:
+        if Format.of(path) is Format.ONNX and not quick:
             runner.add_unoptimized_onnx(path)
         runner.add_artifact(path)
     if on_device is not None:
@@ -309,7 +310,7 @@ class LadderRunner:
         return Check("float", limits)
 
     def _rung_below(self, path: Path) -> Check:
-        if path.suffix == ".onnx":
+        if Format.of(path) is Format.ONNX:
             return Check("onnx-unoptimized", artifact=path.name)
         onnx = next((a.file for a in self.artifacts if a.file.endswith(".onnx")), "")
         return Check("onnx", artifact=onnx)
@@ -343,7 +344,7 @@ class LadderRunner:
             swapped = runner.run({INPUT_NAME: channels_reversed(few)})[OUTPUT_NAME]
             if np.array_equal(swapped, expected[: len(few)]):
                 failures.append("With reversed channels its logits are equal: it takes BGR.")
-        if path.suffix != ".onnx":
+        if Format.of(path) is not Format.ONNX:
             return ""
         layer, problem = self._first_differing_layer(path, runner)
         failures += [problem] if problem else []
@@ -366,7 +367,7 @@ class LadderRunner:
 
 
 def _rung_of(path: Path) -> RungName:
-    return "onnx" if path.suffix == ".onnx" else "pte"
+    return "onnx" if Format.of(path) is Format.ONNX else "pte"
 
 
 def _since(started: float) -> float:
