@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 
 import numpy as np
 
-from mobiledeploy.artifact.artifact import Format
 from mobiledeploy.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -310,5 +309,5 @@ def from_npy(data: bytes) -> Samples:
 def _files_of_artifact(path: Path) -> Iterator[Path]:
     yield path
     weights = path.with_name(path.name + ".data")
-    if path.suffix == Format.ONNX.suffix and weights.is_file():
+    if path.suffix == ".onnx" and weights.is_file():
         yield weights
