@@ -1,1 +1,1 @@
-"""Why are two artifacts not the same?"""
+"""Compare two artifacts and explain how and why they differ."""

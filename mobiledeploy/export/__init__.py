@@ -1,1 +1,1 @@
-"""Write an artifact: ONNX or ExecuTorch."""
+"""Export networks as artifacts: ONNX and ExecuTorch `.pte`."""

@@ -1,1 +1,1 @@
-"""Passes over a serialized XNNPACK graph."""
+"""Passes over the XNNPACK graph that ExecuTorch serializes."""
