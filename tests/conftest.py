@@ -1,4 +1,4 @@
-"""Fixtures that every test may use."""
+"""Fixtures for all tests."""
 
 import os
 import signal
@@ -11,17 +11,22 @@ import pytest
 
 from mobiledeploy.utils.cpu_isa import limit_to_avx2
 
-limit_to_avx2()  # as the commands that tests start do; before torch and numpy are loaded
+limit_to_avx2()  # as the command line does, before torch and numpy are imported
 
 import torch  # noqa: E402
 
+from mobiledeploy.utils.quiet import quietly  # noqa: E402
+
+with quietly():  # it warns on import, which would be the first thing that pytest prints
+    import torchao.quantization.pt2e  # noqa: F401
+
 pytest_plugins = ("exported_networks", "small_artifacts")
 
-# tiny networks: several threads would only wait for one another
+# with several threads, tiny networks only spend more time on waiting
 torch.set_num_threads(1)
 
-# in the background of a script, or under nohup, they are ignored, and would be by the commands that
-# tests stop with them
+# a background job of a script and nohup ignore these signals, and so would the commands that tests
+# start and stop with them
 signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -29,13 +34,13 @@ signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--regen", action="store_true", help="write generated files anew instead of comparing"
+        "--regen", action="store_true", help="write generated files instead of comparing them"
     )
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder with measurement images, checkpoints and oracles; absent on most machines."""
+    """The folder with measurement images, checkpoints and reference results, if there is one."""
     value = os.environ.get("MOBILEDEPLOY_SHARED")
     if not value:
         pytest.skip("MOBILEDEPLOY_SHARED is not set")
@@ -49,13 +54,13 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def console_script() -> Path:
-    """The `mobiledeploy` that the installation put beside this Python."""
+    """The installed `mobiledeploy` command."""
     return Path(sys.executable).parent / "mobiledeploy"
 
 
 @pytest.fixture(scope="session")
 def offline_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The environment of a machine without network and without cached weights."""
+    """An environment without network and without cached weights."""
     return os.environ | {
         "OMP_NUM_THREADS": "1",
         "COLUMNS": "80",
@@ -73,7 +78,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.fixture(scope="session")
 def mobiledeploy(console_script: Path, offline_environment: dict[str, str]) -> Command:
-    """Run the installed command as a user does: `mobiledeploy("export", "v2", cwd=folder)`."""
+    """A function that runs the installed command: `mobiledeploy("export", "v2", cwd=folder)`."""
 
     def run(
         *arguments: object, cwd: Path, env: Mapping[str, str] | None = None
