@@ -1,4 +1,4 @@
-"""`diff` and `reproduce` through the installed command: the answer, and the exit code."""
+"""The commands `diff` and `reproduce`: their answers and exit codes."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ from tiny import NETWORK
 
 @pytest.fixture(scope="module")
 def others(workplace: Path) -> str:
-    """A folder of other images, with labels; its name."""
+    """The name of a folder with other images and labels."""
     folder = workplace / "others"
     folder.mkdir()
     random = np.random.default_rng(5)
@@ -28,7 +28,7 @@ def others(workplace: Path) -> str:
 
 @pytest.fixture(scope="module")
 def own(mobiledeploy, workplace: Path, others: str) -> Path:
-    """An `.onnx` of a checkpoint of its own, calibrated with the other images."""
+    """An `.onnx` with trained weights, calibrated with the other images."""
     trained_checkpoint(workplace / "own.pth")
     done = mobiledeploy(
         *("export", "v2", "--int8", *NETWORK, "--weights", "own.pth"),
@@ -41,7 +41,7 @@ def own(mobiledeploy, workplace: Path, others: str) -> Path:
 
 @pytest.fixture(scope="module")
 def recalibrated(mobiledeploy, workplace: Path, others: str) -> Path:
-    """The `.onnx` of `pair`, but calibrated with the other images."""
+    """The `.onnx` of `pair`, calibrated with the other images."""
     done = mobiledeploy(
         *("export", "v2", "--int8", *NETWORK, "--calib-data", others),
         *("--format", "onnx", "--no-parity", "--out", "again", "--json"),
@@ -55,25 +55,24 @@ def manifest_of(artifact: Path) -> Path:
     return artifact.with_name(artifact.name + ".json")
 
 
-def test_no_difference_is_said_plainly(mobiledeploy, pair, copied: Path, workplace: Path):
+def test_a_copy_has_no_difference(mobiledeploy, pair, copied: Path, workplace: Path):
     done = mobiledeploy("diff", pair[1], manifest_of(copied), cwd=workplace)
     assert done.returncode == 0, done.stderr
-    last = done.stdout.splitlines()[-1]
-    assert last == "No difference: the same bytes, made from the same."
+    assert done.stdout.splitlines()[-1] == "No difference: same bytes, same inputs."
 
 
 def test_other_calibration(mobiledeploy, pair, recalibrated: Path, workplace: Path, others: str):
     done = mobiledeploy("diff", pair[1], recalibrated, "--data", others, cwd=workplace)
     assert done.returncode == 0, done.stderr
-    said = " ".join((done.stdout + done.stderr).split())
-    assert "differs in one thing, calibration" in said
-    assert "8 images from pictures" in said
-    assert "activations moved. Scale of B over A" in said
-    assert "range in A range in B" in said
-    assert "of 80 logits differ" in said
-    assert "was calibrated with images of others: they suit it" in said
-    assert "nearer to float" in said
-    assert "more accurate" in said
+    text = " ".join(done.stdout.split())
+    assert "The inputs differ in calibration only" in text
+    assert "8 images from pictures" in text
+    assert "activations differ. Scale of B over A" in text
+    assert "range in A range in B" in text
+    assert "of 80 logits differ" in text
+    assert "closer to float" in text
+    assert "more accurate" in text
+    assert "was calibrated with images from others, which favours it" in done.stderr
     table = done.stdout[done.stdout.index("\n network ") : done.stdout.index("Encodings:")]
     assert max(map(len, table.splitlines())) <= 80
 
@@ -84,26 +83,26 @@ def test_other_weights_as_json(mobiledeploy, pair, own: Path, workplace: Path):
     document = json.loads(done.stdout)
     assert document["kind"] == "mobiledeploy.diff"
     assert document["same"] is False
-    parts = {part["name"]: part["changes"] for part in document["parts"]}
-    assert [name for name, changes in parts.items() if changes] == ["weights", "calibration"]
-    assert {change["field"] for change in parts["weights"]} >= {"source", "sha256"}
+    inputs = {entry["name"]: entry["changes"] for entry in document["inputs"]}
+    assert [name for name, changes in inputs.items() if changes] == ["weights", "calibration"]
+    assert {change["field"] for change in inputs["weights"]} >= {"source", "sha256"}
     assert document["encodings"]["moved"]
     assert document["outputs"] is None
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "said"),
+    ("arguments", "code", "message"),
     [
         (("none.onnx", "none.onnx"), 3, "There is no file none.onnx"),
         (("only-one.onnx",), 2, "Missing argument"),
     ],
 )
-def test_what_cannot_be_compared(mobiledeploy, tmp_path: Path, arguments, code, said):
-    refused(mobiledeploy("diff", *arguments, cwd=tmp_path), code, said)
+def test_invalid_requests(mobiledeploy, tmp_path: Path, arguments, code, message):
+    refused(mobiledeploy("diff", *arguments, cwd=tmp_path), code, message)
 
 
-def test_the_same_bytes_from_another_folder(mobiledeploy, own: Path, tmp_path: Path):
-    """The checkpoint and the images were typed as seen from where the export ran."""
+def test_an_artifact_reproduces_from_another_folder(mobiledeploy, own: Path, tmp_path: Path):
+    """The paths of checkpoint and images are relative to the folder of the export."""
     done = mobiledeploy("reproduce", manifest_of(own), "--out", "kept", "--json", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     document = json.loads(done.stdout)
@@ -114,8 +113,8 @@ def test_the_same_bytes_from_another_folder(mobiledeploy, own: Path, tmp_path: P
     assert "Reproduced: the same bytes" in done.stderr
 
 
-def test_what_another_recipe_gives_is_explained(mobiledeploy, copied: Path, workplace: Path):
-    """The manifest says another rounding than the artifact has; the artifact itself is given."""
+def test_the_effect_of_another_recipe_is_explained(mobiledeploy, copied: Path, workplace: Path):
+    """The manifest was edited and names another rounding than the artifact has."""
     manifest = manifest_of(copied)
     document = json.loads(manifest.read_text())
     document["recipe"]["rounding"] = "nearest"
@@ -125,12 +124,12 @@ def test_what_another_recipe_gives_is_explained(mobiledeploy, copied: Path, work
         done,
         1,
         f"NOT reproduced: {manifest}",
-        "The int8 weights or biases differ: they were rounded in another way.",
-        "All versions are those that made it",
+        "The int8 weights or biases differ: they were rounded differently.",
+        "All versions are the same",
     )
 
 
-def test_other_weights_and_other_images_are_both_named(
+def test_wrong_weights_and_wrong_images_are_both_named(
     mobiledeploy, own: Path, workplace: Path, tmp_path: Path
 ):
     (tmp_path / "other.pth").write_bytes(b"something else")
@@ -145,15 +144,15 @@ def test_other_weights_and_other_images_are_both_named(
         "The calibration images are not those",
         "pictures have",
     )
-    assert "Exporting" not in done.stderr  # nothing was built from them
+    assert "Exporting" not in done.stderr  # nothing was built
 
 
-def test_images_that_are_gone(mobiledeploy, copied: Path, tmp_path: Path):
+def test_missing_images(mobiledeploy, copied: Path, tmp_path: Path):
     done = mobiledeploy("reproduce", manifest_of(copied), cwd=tmp_path)
     refused(done, 3, "The calibration images are no longer at pictures", "--calib-data")
 
 
-def test_a_manifest_that_is_damaged(mobiledeploy, copied: Path, tmp_path: Path):
+def test_a_damaged_manifest(mobiledeploy, copied: Path, tmp_path: Path):
     manifest = manifest_of(copied)
     manifest.write_text(manifest.read_text()[:200])
     refused(mobiledeploy("reproduce", manifest, cwd=tmp_path), 3, "damaged")

@@ -1,4 +1,4 @@
-"""Eight faults that a user may meet: each is refused, at the rung where it was planted."""
+"""Faults that `parity` must find, at the rung where they were planted."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from mobiledeploy.utils.files import sha256_of
 
 
 def as_if_exported(artifact: Path) -> None:
-    """Make the manifest beside a changed artifact describe it: only its numbers can tell."""
+    """Update the manifest of a changed artifact, so that only its outputs show the change."""
     manifest = artifact.with_name(artifact.name + ".json")
     document = json.loads(manifest.read_text())
     document["artifact"] |= {
@@ -23,7 +23,7 @@ def as_if_exported(artifact: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("fault", "said"),
+    ("fault", "message"),
     [
         (planted.perturbed_weight(6), "features.3.conv.0.0 conv2d_6"),
         (planted.shifted_zero_point(5), "features.2.conv.0.0 conv2d_3"),
@@ -33,30 +33,28 @@ def as_if_exported(artifact: Path) -> None:
     ],
     ids=["weight", "zero-point", "channels", "bgr", "nan"],
 )
-def test_a_fault_in_the_onnx_fails_at_its_first_rung(
-    mobiledeploy, copied: Path, workplace: Path, fault, said
+def test_a_fault_in_the_onnx_fails_at_the_first_onnx_rung(
+    mobiledeploy, copied: Path, workplace: Path, fault, message
 ):
     planted.plant(copied, copied, fault)
     as_if_exported(copied)
     done = mobiledeploy("parity", copied, cwd=workplace)
-    refused(done, 1, "Parity failed at the rung 'onnx-unoptimized'", said)
+    refused(done, 1, "Parity failed at the rung 'onnx-unoptimized'", message)
 
 
-def test_images_in_bgr_fail_at_float(mobiledeploy, exported_trained, tmp_path: Path):
-    """The network of the shared checkpoint, given CIFAR's images as OpenCV would read them."""
+def test_bgr_images_fail_at_float(mobiledeploy, exported_trained, tmp_path: Path):
+    """CIFAR's images with the channel order of OpenCV."""
     artifact, images = exported_trained
     arrays = np.load(images)
     some = {name: arrays[name][::10] for name in ("images", "labels")}
     np.savez(tmp_path / "labelled.npz", **some | {"images": some["images"][..., ::-1]})
     np.savez(tmp_path / "bgr.npz", images=some["images"][..., ::-1])
-    for data, said in (("labelled.npz", "is right on"), ("bgr.npz", "has larger logits on")):
+    for data, message in (("labelled.npz", "is right on"), ("bgr.npz", "has larger logits on")):
         done = mobiledeploy("parity", artifact, "--data", data, cwd=tmp_path)
-        refused(done, 1, "at the rung 'float'", said, "the images look like BGR")
+        refused(done, 1, "at the rung 'float'", message, "the images look like BGR")
 
 
-def test_preprocessing_that_is_not_the_artifacts_is_told_field_by_field(
-    mobiledeploy, copied: Path, workplace: Path
-):
+def test_edited_preprocessing_is_listed_by_field(mobiledeploy, copied: Path, workplace: Path):
     manifest = copied.with_name(copied.name + ".json")
     document = json.loads(manifest.read_text())
     for name in ("mean", "std"):
@@ -82,39 +80,43 @@ def edited(artifact: Path, *path: str, value: object) -> None:
     manifest.write_text(json.dumps(document))
 
 
-def test_an_encoding_that_was_edited_is_not_the_networks(mobiledeploy, copied: Path, workplace):
-    """The digest is still the old one; nobody looked at what it is of."""
+def test_an_edited_encoding_is_found(mobiledeploy, copied: Path, workplace):
+    """Although the digest in the manifest is unchanged."""
     edited(copied, "encodings", "x", "scale", value=0.5)
-    said = "activation encodings differ, first that of x"
-    refused(mobiledeploy("parity", copied, cwd=workplace), 3, said)
+    message = "activation encodings differ; the first is that of x"
+    refused(mobiledeploy("parity", copied, cwd=workplace), 3, message)
 
 
-def test_an_encoding_that_was_taken_out(mobiledeploy, copied: Path, workplace):
+def test_removed_encodings_are_found(mobiledeploy, copied: Path, workplace):
     edited(copied, "encodings", value={})
-    said = "activation encodings differ, first that of x"
-    refused(mobiledeploy("parity", copied, cwd=workplace), 3, said)
+    message = "activation encodings differ; the first is that of x"
+    refused(mobiledeploy("parity", copied, cwd=workplace), 3, message)
 
 
 @pytest.mark.parametrize("option", ["--json", "--junit"])
-def test_an_artifact_is_not_written_over(mobiledeploy, copied: Path, workplace, option: str):
+def test_a_report_does_not_overwrite_the_artifact(
+    mobiledeploy, copied: Path, workplace, option: str
+):
     before = copied.read_bytes()
     done = mobiledeploy("parity", copied, option, copied, cwd=workplace)
     refused(done, 2, "is an input of this command")
     assert copied.read_bytes() == before
 
 
-def test_a_layer_kept_in_float_that_there_is_not(mobiledeploy, copied: Path, workplace):
+def test_an_unknown_float_layer_in_the_manifest(mobiledeploy, copied: Path, workplace):
     edited(copied, "recipe", "float_layers", value=["nope"])
-    refused(mobiledeploy("parity", copied, cwd=workplace), 3, "describes no network", "'nope'")
+    refused(
+        mobiledeploy("parity", copied, cwd=workplace), 3, "describes an invalid network", "'nope'"
+    )
 
 
-def test_a_format_that_the_artifact_has_not(mobiledeploy, copied: Path, workplace):
+def test_an_edited_format(mobiledeploy, copied: Path, workplace):
     edited(copied, "artifact", "format", value="pte")
     done = mobiledeploy("parity", copied, cwd=workplace)
-    refused(done, 3, "manifest", "is damaged: artifact.format is 'pte'")
+    refused(done, 3, "manifest", 'is damaged: `artifact.format` is "pte"')
 
 
-def test_a_stale_artifact_beside_a_new_manifest(mobiledeploy, copied: Path, workplace: Path):
+def test_an_artifact_of_another_export(mobiledeploy, copied: Path, workplace: Path):
     planted.plant(copied, copied, planted.perturbed_weight(0))
     refused(
         mobiledeploy("parity", copied, cwd=workplace),
@@ -123,8 +125,10 @@ def test_a_stale_artifact_beside_a_new_manifest(mobiledeploy, copied: Path, work
     )
 
 
-def test_the_onnx_of_another_model(mobiledeploy, copied: Path, workplace: Path, tmp_path: Path):
-    """Under the name of the artifact, and with its digest in the manifest."""
+def test_the_artifact_of_another_network(
+    mobiledeploy, copied: Path, workplace: Path, tmp_path: Path
+):
+    """With the name of the artifact, and its digest in the manifest."""
     options = ("--weights", "random", "--width", 0.25, "--resolution", 32, "--ptq", "fast")
     made = mobiledeploy(
         *("export", "v1", "--int8", *options, "--calib-data", workplace / "pictures"),
@@ -140,7 +144,7 @@ def test_the_onnx_of_another_model(mobiledeploy, copied: Path, workplace: Path, 
 
 
 @pytest.mark.parametrize(
-    ("nothing", "code", "said"),
+    ("arguments", "code", "message"),
     [
         ([], 2, "Missing argument"),
         (["--data", "empty"], 3, "no images in empty"),
@@ -148,10 +152,10 @@ def test_the_onnx_of_another_model(mobiledeploy, copied: Path, workplace: Path, 
         (["--samples", "0"], 2, "--samples"),
     ],
 )
-def test_a_comparison_of_nothing(mobiledeploy, pair, tmp_path: Path, nothing, code: int, said: str):
+def test_nothing_to_compare(mobiledeploy, pair, tmp_path: Path, arguments, code: int, message: str):
     (tmp_path / "empty").mkdir()
     np.savez(tmp_path / "empty.npz", images=np.zeros((0, 32, 32, 3), np.uint8))
-    artifact = [] if code == 2 and not nothing else [pair[1]]
-    done = mobiledeploy("parity", *artifact, *nothing, cwd=tmp_path)
-    refused(done, code, said)
-    assert "Building the network" not in done.stderr  # before the work, not after it
+    artifact = [pair[1]] if arguments else []
+    done = mobiledeploy("parity", *artifact, *arguments, cwd=tmp_path)
+    refused(done, code, message)
+    assert "Building the network" not in done.stderr  # refused before the work
