@@ -98,14 +98,14 @@ def _other_inputs(
         yield Alternative(
             "the normalisation",
             description,
-            f"--mean {_joined(means)} --std {_joined(stds)}",
+            f"pass --mean {_joined(means)} --std {_joined(stds)}",
             module,
             ((pixels - _per_channel(means)) / _per_channel(stds)).astype(np.float32),
         )
     yield Alternative(
         "the normalisation",
         "images that are normalised once, not twice",
-        f"--mean {_joined((0.0,) * channels)} --std {_joined((1.0,) * channels)}",
+        f"pass --mean {_joined((0.0,) * channels)} --std {_joined((1.0,) * channels)}",
         module,
         pixels.astype(np.float32),
     )
@@ -113,7 +113,7 @@ def _other_inputs(
         yield Alternative(
             "the order of the channels",
             "BGR images",
-            "images converted from BGR to RGB",
+            "convert the images from BGR to RGB",
             module,
             ((pixels[:, ::-1] - mean) / std).astype(np.float32),
         )
@@ -131,7 +131,7 @@ def _other_epsilons(module: nn.Module, images: Images) -> Iterator[Alternative]:
         yield Alternative(
             "BatchNorm's epsilon",
             f"an epsilon of {eps:g}",
-            f"norm_eps: {eps:g} under architecture: in --config",
+            f"set norm_eps: {eps:g} under architecture: in --config",
             other,
             images,
         )
@@ -147,7 +147,7 @@ def _other_padding(module: nn.Module, images: Images) -> Alternative:
     return Alternative(
         "the padding",
         f"{padding} padding, as in {'PyTorch' if is_same else 'TensorFlow'}",
-        f"padding: {padding} under architecture: in --config",
+        f"set padding: {padding} under architecture: in --config",
         other,
         images,
     )
@@ -168,7 +168,7 @@ def _other_strides(
         yield Alternative(
             cause,
             f"stride 1 in {where}",
-            f"{remedy} under architecture: in --config",
+            f"set {remedy} under architecture: in --config",
             _with_strides(module, dict.fromkeys(first, (1, 1))),
             images,
         )
@@ -176,7 +176,7 @@ def _other_strides(
         yield Alternative(
             cause,
             "stride 2 in the stem",
-            "stem_stride: 2 under architecture: in --config",
+            "set stem_stride: 2 under architecture: in --config",
             _with_strides(module, {0: (2, 2)}),
             images,
         )
@@ -186,7 +186,7 @@ def _other_strides(
             yield Alternative(
                 cause,
                 "the paper's strides",
-                "the default rows and stem_stride in --config",
+                "leave rows and stem_stride out of --config",
                 _with_strides(module, original),
                 images,
             )
@@ -203,7 +203,7 @@ def _other_activations(
             yield Alternative(
                 cause,
                 "the paper's activations",
-                "the default rows and activation in --config",
+                "leave rows and activation out of --config",
                 _with_activations(module, kinds),
                 images,
             )
@@ -212,7 +212,7 @@ def _other_activations(
             yield Alternative(
                 cause,
                 f"{kind.__name__} everywhere",
-                "the activation that the training code uses (activation: or rows: in --config)",
+                "set the activation of the training code (activation: or rows: in --config)",
                 _with_activations(module, [kind] * len(now)),
                 images,
             )
@@ -228,7 +228,7 @@ def _other_resolutions(
         yield Alternative(
             "the resolution",
             f"images of {resolution}x{resolution} pixels",
-            f"--resolution {resolution}",
+            f"pass --resolution {resolution}",
             module,
             images_at(resolution),
         )

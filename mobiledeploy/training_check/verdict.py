@@ -112,13 +112,14 @@ class TrainingMatch:
             f"with {cause.description} ({cause.distance:.2f})" for cause in self.causes
         )
         likely = list(dict.fromkeys(cause.name for cause in self.causes))
-        return f"{found} They match {fits}: {' or '.join(likely)} probably differs from training."
+        return f"{found} They match {fits}. Probably {' or '.join(likely)} differs from training."
 
     def remedy(self) -> str:
         """Return what the user can try."""
+        if not self.causes:
+            return "Check the images, --mean, --std and --resolution, or pass --allow-mismatch."
         tries = "; or ".join(cause.remedy for cause in self.causes)
-        start = f"Try {tries}" if tries else "Check --mean, --std, --resolution and the images"
-        return f"{start}. If the network is right as it is, pass --allow-mismatch."
+        return f"{tries}. If the network is right as it is, pass --allow-mismatch."
 
 
 def compare_with_training(
