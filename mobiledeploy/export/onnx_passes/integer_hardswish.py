@@ -20,7 +20,7 @@ gives the input of a hard-swish. Let y have scale s_y and zero-point z_y.
    (or, if there is no such s_y, as far from half-way as possible). XNNPACK's table, computed in
    float, and ONNX Runtime's multiplication then give the same codes.
 
-Tested for every m and every q in both runtimes (tests/quantization/test_hardswish.py).
+Tested for every m and every q in both runtimes (tests/quantization/test_encodings_hardswish.py).
 """
 
 from __future__ import annotations

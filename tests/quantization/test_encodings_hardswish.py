@@ -1,10 +1,11 @@
 """Hard-swish of int8 codes: every code of every encoding, in the reference and both runtimes.
 
-`export.onnx_passes.integer_hardswish` states the theorem; these are its parts.
+`export.onnx_passes.integer_hardswish` states the theorem; these tests cover its parts.
 """
 
 from types import SimpleNamespace
 
+import networks
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -28,12 +29,12 @@ from mobiledeploy.utils.quiet import quietly
 quantized = torch.ops.quantized_decomposed
 CODES = np.arange(-128, 128)
 LARGEST = [0.3, 3.0, 6.7, 40.0]
-# m = 1 has 3 for a step; m = 254 leaves 0.01 above zero
+# The step is 3 / m: 3 for m = 1; for m = 254 the range ends at 0.01.
 EVERY_SOURCE = [Encoding(scale=float(np.float32(3 / m)), zero_point=m - 128) for m in range(1, 255)]
 
 
 def hardswish(x):
-    """The formula of MobileNetV3, section 5.2, in float64."""
+    """Return the formula of MobileNetV3, section 5.2, in float64."""
     return x * np.clip(x + 3, 0, 6) / 6
 
 
@@ -42,7 +43,7 @@ def real(source):
 
 
 def targets(source):
-    """Return the encoding that is chosen, and one that clips, as in a residual stream."""
+    """Return the chosen encoding, and one that clips, as in a residual stream."""
     return encode_hardswish(source), encode_hardswish(source, (-0.2, 0.6 * max(source.high, 0.1)))
 
 
@@ -55,7 +56,7 @@ def reference_codes(source, target):
 
 @pytest.mark.parametrize("source", EVERY_SOURCE, ids=lambda e: f"m{e.zero_point + 128}")
 def test_every_code_is_within_half_a_step_of_hardswish(source):
-    """Parts 2 to 4; the bound is the theorem's."""
+    """Parts 2 to 4, with the theorem's bound."""
     exact = hardswish(real(source))
     for target in targets(source):
         inside = np.clip(exact, target.low, target.high)
@@ -66,8 +67,8 @@ def test_every_code_is_within_half_a_step_of_hardswish(source):
 
 
 @pytest.mark.parametrize("largest", LARGEST)
-def test_what_is_cut_off_below_is_zero_anyway(largest):
-    """Part 1: an input below -3 and its code stand for the same result."""
+def test_inputs_below_minus_three_have_the_result_of_their_code(largest):
+    """Part 1."""
     source = encode_before_hardswish(largest)
     assert source.low == pytest.approx(-3, rel=1e-7)
     below = np.linspace(-40, -3, 100)
@@ -77,14 +78,14 @@ def test_what_is_cut_off_below_is_zero_anyway(largest):
     assert reference_codes(source, target)[0] == target.zero_point
 
 
-def test_almost_every_encoding_keeps_every_code_a_thousandth_clear_of_half_way():
-    """Part 5: what makes a float table and an integer product round alike, on any processor."""
-    clearances = []
+def test_results_are_a_thousandth_of_a_step_from_ties_for_almost_every_encoding():
+    """Part 5: a float table and an integer product round alike on any processor."""
+    distances = []
     for source in EVERY_SOURCE:
         steps = hardswish(real(source)) / encode_hardswish(source).scale
-        clearances.append(np.abs(steps - np.floor(steps) - 0.5).min())
-    assert min(clearances) > 3e-4  # float32 is off by 1e-4 at most
-    assert np.mean(np.array(clearances) > 1e-3) > 0.9
+        distances.append(np.abs(steps - np.floor(steps) - 0.5).min())
+    assert min(distances) > 3e-4  # float32 is off by 1e-4 at most
+    assert np.mean(np.array(distances) > 1e-3) > 0.9
 
 
 ONE_HARDSWISH = """
@@ -189,13 +190,13 @@ def test_xnnpack_computes_the_reference_for_every_encoding(lowered):
             assert np.array_equal(found, expected), (source, target)
 
 
-def test_an_encoding_that_was_not_chosen_can_part_the_runtimes(lowered):
-    """So that the tests above say something: scales that are clear of nothing."""
+def test_runtimes_disagree_at_scales_with_ties(lowered):
+    """Shows that the tests above can fail."""
     (delegate,) = read_pte(lowered).delegates
     graph = bytes(split_xnnpack_payload(lowered, delegate.payload).graph)
     kinds = [operator.kind for operator in xnnpack_operators.single_operators(lowered)]
     different = 0
-    for source in EVERY_SOURCE[20:60]:  # at scale s / 2 every other product is half-way
+    for source in EVERY_SOURCE[20:60]:  # at scale s / 2 every other product is a tie
         for divisor in (2, 4, 6, 12):
             scale = float(np.float32(source.scale**2 / 6 * divisor))
             target = Encoding(scale=scale, zero_point=-100)
@@ -211,7 +212,7 @@ def test_the_exported_operator_computes_the_reference(format_, lowered, tmp_path
     path = lowered
     if format_ == "onnx":
         path = tmp_path / "hardswish.onnx"
-        path.write_bytes(to_onnx.encode(program, "int8", {}))
+        path.write_bytes(to_onnx.encode_model(networks.with_program(program)))
     expected = IntegerReference(SimpleNamespace(program=program, recipe=QuantRecipe())).run(
         {"input": x}
     )["logits"]
@@ -219,7 +220,7 @@ def test_the_exported_operator_computes_the_reference(format_, lowered, tmp_path
         assert np.count_nonzero(runner.run({"input": x})["logits"] != expected) == 0
 
 
-def test_in_a_residual_stream_the_span_is_the_streams():
+def test_in_a_residual_stream_the_range_is_that_of_the_stream():
     source = encode_before_hardswish(6.7)
     alone, shared = encode_hardswish(source), encode_hardswish(source, (-3.1, 9.0))
     assert alone.low == pytest.approx(-0.375, abs=alone.scale)
