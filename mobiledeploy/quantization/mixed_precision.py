@@ -44,31 +44,6 @@ class MixedPrecision:
     count: int = 0
     min_sqnr_db: float | None = None
 
-    @classmethod
-    def parse(cls, keep_float: str | None, min_sqnr_db: float | None) -> MixedPrecision | None:
-        """Return what `--keep-float` and `--min-sqnr` ask for; None if neither is given.
-
-        Raises:
-            UsageError: both are given, or a count below one, or no names.
-        """
-        if keep_float is None:
-            return None if min_sqnr_db is None else cls(min_sqnr_db=min_sqnr_db)
-        if min_sqnr_db is not None:
-            raise UsageError(
-                "--keep-float names the float layers, and --min-sqnr chooses them.",
-                remedy="Give one of the two.",
-            )
-        if not keep_float.strip().lstrip("-").isdigit():
-            names = tuple(name.strip() for name in keep_float.split(",") if name.strip())
-            if names:
-                return cls(names=names)
-        elif int(keep_float) >= 1:
-            return cls(count=int(keep_float))
-        raise UsageError(
-            f"--keep-float is {keep_float!r}; expected a number of layers, or their names.",
-            remedy="For example: --keep-float 2, or --keep-float features.0.0,classifier.1",
-        )
-
 
 def choose_float_layers(
     plan: Plan, recipe: QuantRecipe, calibration: CalibrationSet, request: MixedPrecision

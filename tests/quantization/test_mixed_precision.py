@@ -138,24 +138,3 @@ def test_one_layer_has_to_be_int8():
         quantize(model, CALIBRATION, recipe)
     with pytest.raises(UsageError, match="the network has 11"):
         chosen(count=11)
-
-
-@pytest.mark.parametrize(
-    ("keep_float", "min_sqnr_db", "expected"),
-    [
-        (None, None, None),
-        ("2", None, MixedPrecision(count=2)),
-        ("a.b, c", None, MixedPrecision(names=("a.b", "c"))),
-        (None, 20.0, MixedPrecision(min_sqnr_db=20.0)),
-    ],
-)
-def test_options_become_a_request(keep_float, min_sqnr_db, expected):
-    assert MixedPrecision.parse(keep_float, min_sqnr_db) == expected
-
-
-@pytest.mark.parametrize(
-    ("keep_float", "min_sqnr_db"), [("0", None), ("-1", None), (",", None), ("2", 20.0)]
-)
-def test_invalid_options_are_refused(keep_float, min_sqnr_db):
-    with pytest.raises(UsageError):
-        MixedPrecision.parse(keep_float, min_sqnr_db)
