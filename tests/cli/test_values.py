@@ -7,6 +7,9 @@ import sys
 import pytest
 
 from mobiledeploy.cli import _run
+from mobiledeploy.cli.values import mixed_precision, parse_keep_float
+from mobiledeploy.errors import UsageError
+from mobiledeploy.quantization.mixed_precision import MixedPrecision
 
 BENCH, PARITY = ("bench", "no.onnx"), ("parity", "no.onnx")
 EXPORT = ("export", "v2", "--int8", "--weights", "random")
@@ -50,3 +53,30 @@ cli.main([])
     for before, returned in ((ignoring, 0), (None, 128 + signal.SIGHUP)):
         done = subprocess.run([sys.executable, "-c", code], preexec_fn=before, check=False)
         assert done.returncode == returned
+
+
+@pytest.mark.parametrize(
+    ("keep_float", "min_sqnr_db", "expected"),
+    [
+        (None, None, None),
+        ("2", None, MixedPrecision(count=2)),
+        ("a.b, c", None, MixedPrecision(names=("a.b", "c"))),
+        (None, 20.0, MixedPrecision(min_sqnr_db=20.0)),
+    ],
+)
+def test_keep_float_and_min_sqnr_choose_the_float_layers(keep_float, min_sqnr_db, expected):
+    assert mixed_precision(parse_keep_float(keep_float, min_sqnr_db), min_sqnr_db) == expected
+
+
+@pytest.mark.parametrize(
+    ("keep_float", "min_sqnr_db", "message"),
+    [
+        ("0", None, "--keep-float is '0'"),
+        ("-1", None, "--keep-float is '-1'"),
+        (",", None, "--keep-float is ','"),
+        ("2", 20.0, "exclude one another"),
+    ],
+)
+def test_an_invalid_keep_float_is_a_usage_error(keep_float, min_sqnr_db, message):
+    with pytest.raises(UsageError, match=message):
+        parse_keep_float(keep_float, min_sqnr_db)
