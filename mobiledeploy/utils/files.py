@@ -1,6 +1,7 @@
 """Atomic writes, checks of output paths, hashes of files, and the cache folder."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import sys
@@ -183,7 +184,7 @@ def require_different_files(*paths: Path | None) -> None:
         try:
             if _is_stream(path):
                 continue
-            file = path.resolve()
+            file = _resolve(path)
         except (OSError, RuntimeError) as error:  # no permission; a loop of symbolic links
             raise _not_written(path, error) from error
         if file in taken:
@@ -192,6 +193,14 @@ def require_different_files(*paths: Path | None) -> None:
                 remedy="Give each output its own file.",
             )
         taken.add(file)
+
+
+def _resolve(path: Path) -> Path:
+    """Return a path without links. From Python 3.13 on, `Path.resolve` accepts a loop of links."""
+    file = path.resolve()
+    if file.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    return file
 
 
 def require_no_overwrite(paths: Iterable[Path | None], read: Iterable[Path | None]) -> None:
