@@ -162,9 +162,9 @@ def _run_command(arguments: Sequence[str] | None) -> int:
         _explain_usage(error)
         return error.exit_code
     except SystemExit as stop:
-        if not stop.code:  # Typer has printed completions
-            return 0
-        return UNREAD  # stderr was closed by its reader; Typer's code, 1, is that of a failed gate
+        # Typer exits with 0 after printing completions, and with 1, the code of a failed gate, if
+        # the reader of stderr has gone
+        return UNREAD if stop.code else 0
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except Exception as error:

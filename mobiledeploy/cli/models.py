@@ -85,7 +85,8 @@ def models(
     from mobiledeploy.models.summary import summarize
 
     with showing_progress():
-        summaries = [summarize(spec) for spec in track(specs, "Counting", total=len(specs))]
+        counted = track(specs, "Counting parameters and MACs", total=len(specs))
+        summaries = [summarize(spec) for spec in counted]
     if as_json:
         print_json([_document(one, layers=summary) for one in summaries])
     elif summary:

@@ -58,7 +58,7 @@ class RichReporter:
         """Yield the title of a step; when it is done, print the seconds it took."""
         began = time.perf_counter()
         if self._outer:
-            yield description
+            yield f"  {description}"
             seconds = time.perf_counter() - began
             if seconds >= _LONG_S and description not in self._printed:
                 self._printed.add(description)

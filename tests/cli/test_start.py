@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import mobiledeploy as package
+from mobiledeploy.cli import _run, app
 
 HEAVY = (
     *("torch", "torchao", "executorch", "onnx", "onnxruntime", "onnx_ir", "numpy", "scipy", "PIL"),
@@ -101,6 +103,29 @@ def test_the_list_of_commands_fits_in_80_columns(mobiledeploy, tmp_path: Path):
     assert len(commands.splitlines()) >= 7
     assert "..." not in commands
     assert max(map(len, listed.splitlines())) <= 80
+
+
+COMMANDS = [
+    *("export", "parity", "models", "sensitivity", "bench", "compare", "inspect", "diff"),
+    *("reproduce", "doctor", "device", "device check", "device setup"),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_of_a_command_fits_in_80_columns_and_shows_no_types(
+    command, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert _run([*command.split(), "--help"]) == 0
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 80
+    assert not re.findall(r"<[a-z]+|[{}]|\.{6}|range", text)
+
+
+def test_every_command_is_listed():
+    from typer.main import get_command
+
+    assert {command.split()[0] for command in COMMANDS} == set(get_command(app).commands)
 
 
 def test_an_unknown_model_is_an_error_before_pytorch_is_loaded(mobiledeploy, tmp_path: Path):
