@@ -191,12 +191,14 @@ def _print_deployment(deployment: Deployment) -> None:
     """Print the artifacts, the verdict on them, and the next command."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
     from mobiledeploy.network import describe_images
 
     first = deployment.artifacts[0].path
-    # the artifacts' names differ in the suffix only: the stem is the title, so that the table fits
-    table = Table(title=first.stem, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    # the artifacts' names differ in the suffix only: the stem has its own line, so the table fits
+    print_result(Text(first.stem, "bold"))
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("artifact")
     for heading in ("size", "logits differing", "SQNR vs float", "agreement", "int8"):
         table.add_column(heading, justify="right")
@@ -228,8 +230,12 @@ def _print_deployment(deployment: Deployment) -> None:
 
 def _print_next_command(deployment: Deployment) -> None:
     paths = " ".join(shlex.quote(str(artifact.path)) for artifact in deployment.artifacts)
-    failed = deployment.failure is not None
-    command = f"parity {paths} --layers --html report.html" if failed else f"bench {paths}"
+    if deployment.failure is None:
+        command = f"bench {paths}"
+    elif deployment.parity is not None and not deployment.parity.passed:
+        command = f"parity {paths} --layers --html report.html"
+    else:  # the gate on int8 coverage failed
+        command = f"inspect {shlex.quote(str(deployment.artifacts[0].path))}"
     console().print(f"Next: mobiledeploy {command}", soft_wrap=True)
 
 

@@ -171,8 +171,10 @@ def _print_models(summaries: Iterable[ModelSummary]) -> None:
 def _print_layers(summary: ModelSummary) -> None:
     """Print one row for each layer that has parameters, then the totals."""
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=summary.spec.name, title_justify="left", box=None, pad_edge=False)
+    print_result(Text(summary.spec.name, "bold"))
+    table = Table(box=None, pad_edge=False)
     for heading in ("layer", "kind"):
         table.add_column(heading)
     for heading in ("output", "params", "MACs M", "share"):

@@ -100,7 +100,7 @@ def test_a_failed_gate_keeps_the_earlier_artifact_and_prints_the_failure_last(
     assert {*earlier, failed, Path(f"{failed}.json")} == set((workplace / "gate").iterdir())
     assert f"The earlier gate/{artifact.name} was not replaced" in done.stdout
     *_, following, error, remedy = done.stderr.splitlines()
-    assert following.startswith(f"Next: mobiledeploy parity gate/{failed.name}")
+    assert following.startswith(f"Next: mobiledeploy inspect gate/{failed.name}")
     assert error.startswith(f"Error: {failed.name} computes")
     assert remedy.startswith("Try: ")
 
