@@ -10,6 +10,8 @@ from refusals import refused
 from test_parity_and_exit_codes import trained_checkpoint
 from tiny import NETWORK
 
+pytestmark = pytest.mark.ci  # each test starts several commands
+
 
 @pytest.fixture(scope="module")
 def others(workplace: Path) -> str:

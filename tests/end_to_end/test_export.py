@@ -64,6 +64,7 @@ def test_random_weights_are_marked_on_stderr_in_the_name_and_in_the_manifest(exp
         assert manifest["weights"]["source"] == "random"
 
 
+@pytest.mark.ci
 def test_the_same_command_twice_gives_the_same_bytes(export, pair, workplace: Path):
     assert export("second").returncode == 0
     for artifact in pair:
@@ -85,6 +86,7 @@ def test_the_table_of_a_float_export_fits_in_80_columns(mobiledeploy, workplace:
     assert " 7/7 " in done.stderr
 
 
+@pytest.mark.ci
 def test_a_failed_gate_keeps_the_earlier_artifact_and_prints_the_failure_last(
     mobiledeploy, workplace: Path
 ):
@@ -109,8 +111,8 @@ def test_a_failed_gate_keeps_the_earlier_artifact_and_prints_the_failure_last(
     ("number", "code"),
     [
         pytest.param(signal.SIGINT, 130, id="Ctrl-C"),
-        pytest.param(signal.SIGTERM, 143, id="a CI job's limit"),
-        pytest.param(signal.SIGHUP, 129, id="a closed terminal"),
+        pytest.param(signal.SIGTERM, 143, id="a CI job's limit", marks=pytest.mark.ci),
+        pytest.param(signal.SIGHUP, 129, id="a closed terminal", marks=pytest.mark.ci),
     ],
 )
 def test_a_stopped_export_leaves_no_incomplete_file(

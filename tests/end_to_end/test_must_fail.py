@@ -10,6 +10,8 @@ from refusals import refused
 
 from mobiledeploy.utils.files import sha256_of
 
+pytestmark = pytest.mark.ci  # each test starts several commands
+
 
 def as_if_exported(artifact: Path) -> None:
     """Update the manifest of a changed artifact, so that only its outputs show the change."""

@@ -28,6 +28,7 @@ def test_parity_of_the_exported_pair_holds(mobiledeploy, pair, workplace: Path):
     assert "Parity holds." in done.stderr  # stdout belongs to the document
 
 
+@pytest.mark.ci
 def test_an_sqnr_out_of_reach_fails_the_gate(mobiledeploy, tmp_path: Path, workplace: Path):
     """SQNR is checked for a checkpoint only: random weights have no accuracy to lose."""
     checkpoint = tmp_path / "own.pth"
@@ -78,6 +79,7 @@ def test_usage_errors_exit_with_2(mobiledeploy, workplace: Path, arguments, mess
     refused(mobiledeploy("export", *arguments, cwd=workplace), 2, message)
 
 
+@pytest.mark.ci
 def test_a_checkpoint_that_is_missing_or_truncated(mobiledeploy, tmp_path: Path):
     refused(mobiledeploy("export", "v2", "--weights", "none.pth", cwd=tmp_path), 3, "none.pth")
     whole = tmp_path / "whole.pth"
@@ -92,6 +94,7 @@ def test_a_folder_without_images(mobiledeploy, tmp_path: Path):
     refused(mobiledeploy(*arguments, cwd=tmp_path), 3, "nothing")
 
 
+@pytest.mark.ci
 def test_without_network_and_cache_the_alternatives_are_named(mobiledeploy, tmp_path: Path):
     done = mobiledeploy("export", "v2", "--int8", cwd=tmp_path)
     refused(done, 3, "MOBILEDEPLOY_CACHE", "--weights PATH", "--weights random")
@@ -111,6 +114,7 @@ def test_a_corrupt_manifest(mobiledeploy, copied: Path, workplace: Path):
     refused(mobiledeploy("parity", copied, cwd=workplace), 3, "manifest", "damaged")
 
 
+@pytest.mark.ci
 def test_an_out_folder_that_is_a_file(mobiledeploy, workplace: Path, tmp_path: Path):
     occupied = tmp_path / "occupied"
     occupied.write_text("mine")
@@ -119,6 +123,7 @@ def test_an_out_folder_that_is_a_file(mobiledeploy, workplace: Path, tmp_path: P
     assert occupied.read_text() == "mine"
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
@@ -140,6 +145,7 @@ def test_parity_refuses_options_before_the_work(
     assert "Folding BatchNorm" not in done.stderr
 
 
+@pytest.mark.ci
 def test_compare_shows_the_accuracy_that_the_manifests_record(pair, mobiledeploy, workplace):
     done = mobiledeploy("bench", *pair, "--runs", 3, "--json", "bench.json", cwd=workplace)
     assert done.returncode == 0, done.stderr

@@ -3,7 +3,10 @@
 import json
 from xml.etree import ElementTree
 
+import pytest
 from tiny import NETWORK
+
+pytestmark = pytest.mark.ci  # each test starts several commands
 
 
 def test_sensitivity_ranks_every_layer_and_writes_document_and_chart(mobiledeploy, tmp_path):
