@@ -9,6 +9,7 @@ import typer
 
 from mobiledeploy.cli.output import print_json, print_note, print_result, print_table
 from mobiledeploy.cli.progress import showing_progress
+from mobiledeploy.utils.files import require_artifact
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +48,8 @@ def diff(
     """Explain how two artifacts differ. Exit 0 whether or not they do."""
     from mobiledeploy.utils.progress import step
 
+    for given in (a, b):
+        require_artifact(given)  # a missing file is an error before PyTorch is loaded
     with showing_progress():
         with step("Loading PyTorch and the runtimes"):
             from mobiledeploy.diff.json_report import difference_document

@@ -15,6 +15,7 @@ from mobiledeploy.cli.output import print_result, print_table, reserve_stdout
 from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.cli.values import not_nan, was_given, with_manifests
 from mobiledeploy.errors import UsageError
+from mobiledeploy.utils.files import require_artifact
 
 if TYPE_CHECKING:
     from mobiledeploy.parity.types import ParityReport
@@ -127,6 +128,8 @@ def parity(
     reserve_stdout(*targets.files)
     with write.errors_reported(targets, artifacts), showing_progress():
         targets.require_writable()
+        for artifact in artifacts:
+            require_artifact(artifact)  # a missing file is an error before PyTorch is loaded
         with step("Loading PyTorch and the runtimes"):
             from mobiledeploy.artifact.manifest import read_manifest
             from mobiledeploy.devices.open import open_device
@@ -156,7 +159,7 @@ def parity(
     _print_table(report)
     if layers:
         _print_layers(report)
-    write.write_all(report, targets, read_manifest(artifacts[0]).to_json())
+    write.write_all(report, targets, read_manifest(artifacts[0]))
     require_passed(report)
 
 

@@ -9,7 +9,7 @@ import typer
 
 from mobiledeploy.cli.output import print_json, print_result, reserve_stdout
 from mobiledeploy.cli.progress import showing_progress
-from mobiledeploy.utils.files import STDOUT
+from mobiledeploy.utils.files import STDOUT, require_artifact
 
 _NOT_REPRODUCED = 1  # the exit code of a failed gate, see `mobiledeploy.errors`
 _LISTED = 10
@@ -47,6 +47,7 @@ def reproduce(
     """Build an artifact again; exit 1 and say why if bytes differ."""
     from mobiledeploy.utils.progress import step
 
+    require_artifact(manifest)  # a missing file is an error before PyTorch is loaded
     with showing_progress():
         with step("Loading PyTorch and the exporters"):
             from mobiledeploy.diff.json_report import reproduction_document

@@ -128,6 +128,16 @@ def test_every_command_is_listed():
     assert {command.split()[0] for command in COMMANDS} == set(get_command(app).commands)
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["parity none.pte", "diff none.pte none.pte", "inspect none.pte", "reproduce none.json"],
+)
+def test_a_missing_file_is_an_error_before_pytorch_is_loaded(words: str, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it would be an ImportError
+    assert _run(words.split()) == 3
+    assert f"Error: There is no file {words.split()[1]}." in capsys.readouterr().err
+
+
 def test_an_unknown_model_is_an_error_before_pytorch_is_loaded(mobiledeploy, tmp_path: Path):
     done = mobiledeploy("export", "v9", cwd=tmp_path)
     assert done.returncode == 2
