@@ -17,7 +17,6 @@ that emulate the same processor.
 from __future__ import annotations
 
 import math
-import statistics
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -207,7 +206,7 @@ def _verdict(
 def _values(entry: Entry, reference: Measurement | None) -> Sequence[float]:
     """Return what is compared: the median count, the times, or their ratios to the reference."""
     if isinstance(entry, InstructionCount):
-        return [statistics.median(entry.instructions)]
+        return [entry.median_instructions]
     if reference is None:
         return entry.times_ms
     return [t / r for t, r in zip(entry.times_ms, reference.times_ms, strict=True)]

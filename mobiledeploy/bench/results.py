@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field, PositiveFloat, PositiveInt, computed_field
@@ -52,7 +53,7 @@ class ArtifactResult(JsonModel):
     @property
     def name(self) -> str:
         """Return the file name of the artifact."""
-        return self.artifact.rpartition("/")[2]
+        return Path(self.artifact).name
 
 
 class Measurement(ArtifactResult):

@@ -114,7 +114,8 @@ class SessionProgress:
             found = message["hello"]["protocol"]
             if found != PROTOCOL:
                 raise RuntimeFailedError(
-                    f"{self._uri} has protocol version {found}; expected {PROTOCOL}."
+                    f"{self._uri} has protocol version {found}; expected {PROTOCOL}.",
+                    remedy="Run mobiledeploy from one installation only.",
                 )
         self._loading = message.get("loading", self._loading)
         if "error" in message:

@@ -116,7 +116,8 @@ class ExecuTorchRunner:
             (logits,) = self._method((torch.from_numpy(batch),))
         except RuntimeError as error:
             raise RuntimeFailedError(
-                f"ExecuTorch failed while running {self.path}: {error}"
+                f"ExecuTorch failed while running {self.path}: {error}",
+                remedy="Export the model again, or update ExecuTorch.",
             ) from error
         return cast("NDArray[np.float32]", logits.numpy())
 

@@ -97,7 +97,8 @@ class OnnxRuntimeRunner:
             (logits,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: batch})
         except ORT_ERRORS as error:
             raise RuntimeFailedError(
-                f"ONNX Runtime failed while running {self.path}: {error}"
+                f"ONNX Runtime failed while running {self.path}: {error}",
+                remedy="Export the model again, or update ONNX Runtime.",
             ) from error
         return cast("NDArray[np.float32]", logits)
 

@@ -63,7 +63,8 @@ def run_profiled(path: Path, inputs: Mapping[str, NDArray[Any]]) -> tuple[Profil
             session.run(None, dict(inputs))
         except ORT_ERRORS as error:
             raise RuntimeFailedError(
-                f"ONNX Runtime failed while running {path}: {error}"
+                f"ONNX Runtime failed while running {path}: {error}",
+                remedy="Export the model again, or update ONNX Runtime.",
             ) from error
         events = json.loads(Path(session.end_profiling()).read_text())
     return tuple(

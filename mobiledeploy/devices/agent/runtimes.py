@@ -130,7 +130,9 @@ class OnnxRuntime(Runner):
             return self._session.run([self._output], {self._input: batch})[0]
         except Exception as error:
             raise AgentError(
-                "RuntimeFailedError", f"ONNX Runtime failed while running {self._label}: {error}"
+                "RuntimeFailedError",
+                f"ONNX Runtime failed while running {self._label}: {error}",
+                "Export the model again, or update ONNX Runtime on the device.",
             ) from error
 
 
@@ -183,7 +185,9 @@ class ExecuTorch(Runner):
             return self._method((self._from_numpy(batch),))[0].numpy()
         except RuntimeError as error:
             raise AgentError(
-                "RuntimeFailedError", f"ExecuTorch failed while running {self._label}: {error}"
+                "RuntimeFailedError",
+                f"ExecuTorch failed while running {self._label}: {error}",
+                "Export the model again, or update ExecuTorch on the device.",
             ) from error
 
 
