@@ -6,15 +6,16 @@ measured.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PlainSerializer
 
+from mobiledeploy.artifact.manifest import manifest_path, parse_manifest
+from mobiledeploy.errors import ArtifactError
 from mobiledeploy.utils.files import sha256_of
 from mobiledeploy.utils.json_model import JsonModel
-from mobiledeploy.utils.json_numbers import decode_float, encode_floats
+from mobiledeploy.utils.json_numbers import encode_floats
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -119,21 +120,15 @@ def _size(path: Path, sha256: str) -> int | None:
 def _accuracy(path: Path, sha256: str) -> Mapping[str, float]:
     """Return the accuracy in the artifact's manifest; empty if it belongs to another file."""
     try:
-        manifest = json.loads(path.with_name(path.name + ".json").read_text())
-        if manifest["artifact"]["sha256"] != sha256:
-            return {}
-        (with_float,) = (
-            comparison["metrics"]
-            for rung in manifest["parity"]["rungs"]
-            for comparison in rung["comparisons"]
-            if rung["artifact"] == path.name and comparison["reference"] == "float"
-        )
-        return {
-            "sqnr_db": decode_float(with_float["sqnr_db"]),
-            "agreement": float(with_float["top1_agreement"]),
-        }
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        manifest = parse_manifest(manifest_path(path))
+    except ArtifactError:
         return {}
+    if manifest.artifact.sha256 != sha256 or manifest.parity is None:
+        return {}
+    metrics = manifest.parity.against_float(path.name)
+    if not {"sqnr_db", "top1_agreement"} <= metrics.keys():
+        return {}
+    return {"sqnr_db": metrics["sqnr_db"], "agreement": metrics["top1_agreement"]}
 
 
 def to_markdown(rows: Sequence[Row]) -> str:

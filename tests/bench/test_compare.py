@@ -5,6 +5,7 @@ import json
 from dataclasses import replace
 
 import jsonschema
+import manifests
 import pytest
 from bench_results import HOST, measurement, timed
 
@@ -45,16 +46,17 @@ def documents(tmp_path):
     """Two artifacts on two devices; one artifact has a manifest with its accuracy."""
     for name, content in BYTES.items():
         (tmp_path / name).write_bytes(content)
-    manifest = {
-        "artifact": {"sha256": hashlib.sha256(BYTES["int8.onnx"]).hexdigest()},
-        "parity": {
+    manifest = manifests.document(
+        artifact={"sha256": hashlib.sha256(BYTES["int8.onnx"]).hexdigest()},
+        parity={
+            "passed": True,
             "rungs": [
                 rung("", {"float": (1.0, 0.1)}),
                 rung("int8.pte", {"integers": (None, 1.0), "float": (2.0, 0.2)}),
                 rung("int8.onnx", {"integers": (None, 1.0), "float": (19.25, 0.97)}),
-            ]
+            ],
         },
-    }
+    )
     (tmp_path / "int8.onnx.json").write_text(json.dumps(manifest))
     medians = {"float.onnx": 8.0, "int8.onnx": 4.0}
     return [document(tmp_path, uri, medians) for uri in ("local", "ssh://pi")]
@@ -76,7 +78,8 @@ def test_rows_combine_results_and_manifests(documents):
 def test_a_manifest_of_another_artifact_is_ignored(documents, tmp_path):
     path = tmp_path / "int8.onnx.json"
     manifest = json.loads(path.read_text())
-    path.write_text(json.dumps(manifest | {"artifact": {"sha256": "cd" * 32}}))
+    manifest["artifact"]["sha256"] = "cd" * 32
+    path.write_text(json.dumps(manifest))
     assert {row.sqnr_db for row in rows_of(documents)} == {None}
 
 

@@ -3,6 +3,7 @@
 import io
 import math
 
+import manifests
 import pytest
 from parity_reports import make_failing, make_report, with_
 from PIL import Image
@@ -19,15 +20,14 @@ NAME = "mobilenet_v3_small_1.0_64-10classes"
 LONG = "mobilenet_v2_0.25_32-rowsd2a361d9-10classes-random"
 WIDTHS = pytest.mark.parametrize("width", [1280, 800, 390])
 SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
-MANIFEST = {
-    "encodings": {
+MANIFEST = manifests.manifest(
+    encodings={
         f"activation_post_process_{i}": {"scale": 0.0186734, "zero_point": -14} for i in range(20)
     },
-    "weights": {"source": "file", "origin": f"checkpoints/{NAME}.safetensors", "sha256": "1" * 64},
-    "calibration": {"source": "photographs", "count": 200, "sha256": "2" * 64},
-    "recipe": {"range_rule": "searched", "rounding": "gptq", "weight_scheme": "int8 symmetric"},
-    "tool_versions": {"torch": "2.13.0", "onnxruntime": "1.32.0", "executorch": "1.4.1"},
-}
+    weights={"origin": f"checkpoints/{NAME}.safetensors", "sha256": "1" * 64},
+    calibration={"source": "photographs", "count": 200, "sha256": "2" * 64},
+    tool_versions={"torch": "2.13.0", "onnxruntime": "1.32.0", "executorch": "1.4.1"},
+)
 
 
 def thumbnail():
@@ -123,7 +123,7 @@ PAGES = {
     "parity, complete": lambda: parity_page(full_report(), MANIFEST),
     "parity, failing": lambda: parity_page(failing_report(), MANIFEST),
     "parity, minimal": lambda: parity_page(
-        with_(make_report(), layers=(), worst_images=(), float_bytes=0), {}
+        with_(make_report(), layers=(), worst_images=(), float_bytes=0), None
     ),
     "compare, one device": lambda: compare_page(ONE_DEVICE),
     "compare, two devices": lambda: compare_page(TWO_DEVICES),

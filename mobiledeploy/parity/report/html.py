@@ -7,7 +7,8 @@ provenance. `parity.html.jinja` is the template.
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from dataclasses import asdict
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from mobiledeploy.network import describe_images
 from mobiledeploy.parity.report.layer_chart import layer_chart, worst_layers
@@ -25,6 +26,7 @@ from mobiledeploy.utils.html.page import render
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from mobiledeploy.artifact.manifest_schema import ManifestDocument
     from mobiledeploy.parity.types import ComparedArtifact, Metrics, ParityReport, Rung
 
     Values = Mapping[str, float]
@@ -40,12 +42,12 @@ class Fact(NamedTuple):
     detail: str
 
 
-def to_html(report: ParityReport, manifest: Mapping[str, Any]) -> str:
+def to_html(report: ParityReport, manifest: ManifestDocument | None) -> str:
     """Return the page.
 
     Args:
         report: With layers and worst images, if they are to be shown.
-        manifest: The manifest of the first artifact, as parsed: encodings and provenance.
+        manifest: The manifest of the first artifact, for encodings and provenance; None omits them.
     """
     return render(
         "parity/report/parity.html.jinja",
@@ -62,7 +64,7 @@ def to_html(report: ParityReport, manifest: Mapping[str, Any]) -> str:
         picture=lambda image: base64.b64encode(image.thumbnail).decode(),
         layer_chart=layer_chart(report.layers) if report.layers else "",
         worst_layers=worst_layers(report.layers, _LAYERS),
-        encodings=list(_encodings(manifest)),
+        encodings=[] if manifest is None else list(_encodings(manifest)),
         provenance=list(_provenance(report, manifest)),
     )
 
@@ -157,27 +159,31 @@ def _cells(metrics: Metrics) -> list[str]:
     return [show(cast("Values", metrics)) for show in _METRICS.values()]
 
 
-def _encodings(manifest: Mapping[str, Any]) -> Iterator[tuple[str, list[str]]]:
+def _encodings(manifest: ManifestDocument) -> Iterator[tuple[str, list[str]]]:
     """Yield each activation with its range, scale and zero-point."""
-    for name, encoding in manifest.get("encodings", {}).items():
-        scale, zero_point = float(encoding["scale"]), int(encoding["zero_point"])
-        low, high = (-128 - zero_point) * scale, (127 - zero_point) * scale
-        yield name, [f"{low:.4g}", f"{high:.4g}", f"{scale:.6g}", str(zero_point)]
+    for name, record in manifest.encodings.items():
+        encoding = record.encoding
+        numbers = [f"{encoding.low:.4g}", f"{encoding.high:.4g}", f"{encoding.scale:.6g}"]
+        yield name, [*numbers, str(encoding.zero_point)]
 
 
 def _provenance(
-    report: ParityReport, manifest: Mapping[str, Any]
+    report: ParityReport, manifest: ManifestDocument | None
 ) -> Iterator[tuple[str, str, str | None]]:
     """Yield what the artifacts were made from: a name, a description, and a sha256 or None."""
-    weights, calibration = manifest.get("weights", {}), manifest.get("calibration", {})
-    if weights:
-        yield "weights", f"{weights['source']}, {weights['origin']}", weights.get("sha256")
-    if calibration:
-        images = describe_images(calibration["count"], calibration["source"])
-        yield "calibration", images, calibration.get("sha256")
-    for name, key in (("recipe", "recipe"), ("tools", "tool_versions")):
-        if fields := manifest.get(key):
-            yield name, ", ".join(f"{field} {value}" for field, value in fields.items()), None
+    if manifest is not None:
+        weights, calibration = manifest.weights, manifest.calibration
+        yield "weights", f"{weights.source}, {weights.origin}", weights.sha256
+        if calibration is not None:
+            images = describe_images(calibration.count, calibration.source)
+            yield "calibration", images, calibration.sha256
+        if manifest.recipe is not None:
+            fields = asdict(manifest.recipe)
+            fields["float_layers"] = " ".join(manifest.recipe.float_layers)
+            used = (f"{name} {value}" for name, value in fields.items() if value)
+            yield "recipe", ", ".join(used), None
+        tools = (f"{name} {version}" for name, version in manifest.tool_versions.items())
+        yield "tools", ", ".join(tools), None
     yield "compared on", images_used(report), report.data.sha256
     for artifact in report.artifacts:
         description = f"{artifact.size_bytes:,} bytes, run by {artifact.runtime}"

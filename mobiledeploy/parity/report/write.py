@@ -6,7 +6,7 @@ import json
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mobiledeploy.errors import MobileDeployError, RuntimeFailedError
 from mobiledeploy.parity.report.json_report import to_document
@@ -15,8 +15,9 @@ from mobiledeploy.parity.report.markdown import to_markdown
 from mobiledeploy.utils.files import require_no_overwrite, require_writable_files, write_text
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from mobiledeploy.artifact.manifest_schema import ManifestDocument
     from mobiledeploy.parity.types import ParityReport
 
 
@@ -61,13 +62,13 @@ class Targets:
         require_writable_files(*self.files)
 
 
-def write_all(report: ParityReport, targets: Targets, manifest: Mapping[str, Any]) -> None:
+def write_all(report: ParityReport, targets: Targets, manifest: ManifestDocument | None) -> None:
     """Write the report in all requested formats.
 
     Args:
         report: The report.
         targets: What to write where.
-        manifest: The manifest of the first artifact, as parsed: for the HTML.
+        manifest: The manifest of the first artifact, for the HTML.
 
     Raises:
         RuntimeFailedError: a file cannot be written.
