@@ -49,6 +49,7 @@ def check_figures(parity: str, network: str) -> None:
 
 
 @pytest.mark.shared
+@pytest.mark.ci
 def test_the_example_runs_from_checkpoint_to_accuracy(
     mobiledeploy, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys
 ):

@@ -130,6 +130,7 @@ def test_the_python_of_the_readme_runs(photos: Path, monkeypatch: pytest.MonkeyP
     assert [Path(line.split()[0]).suffix for line in printed] == [".pte", ".onnx"]
 
 
+@pytest.mark.ci
 def test_artifacts_hold_the_metadata_that_the_guide_for_apps_names(mobiledeploy, photos: Path):
     words = next(w for b in BLOCKS if b.mark == "runnable" for w in commands_in(b))
     assert mobiledeploy(*words, cwd=photos).returncode == 0
