@@ -168,7 +168,7 @@ def _require_one_delegate(edge: EdgeProgramManager) -> None:
 def _faster_lowering() -> Iterator[None]:
     """Avoid two costs of lowering that do not affect its result (MobileNetV2: 18 s -> 12 s).
 
-    Its passes deep-copy the provenance of every node (`from_node`), which nobody changes: sharing
+    Its passes deep-copy the provenance of every node (`from_node`), which no pass changes: sharing
     it is enough. The garbage collector walks millions of live nodes: it is paused.
     """
     collecting = gc.isenabled()

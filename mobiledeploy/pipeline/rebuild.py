@@ -124,7 +124,7 @@ def _require_same_network(manifest: Manifest, found: QuantizedModel) -> None:
 
 
 def _different_keys(one: Mapping[str, Encoding], other: Mapping[str, Encoding]) -> list[str]:
-    """Return the names whose encodings differ or exist on one side only."""
+    """Return the names whose encodings differ, or that exist in only one of the two."""
     return [name for name in {**other, **one} if one.get(name) != other.get(name)]
 
 
