@@ -49,9 +49,7 @@ def test_the_input_the_logits_and_gates_are_in_no_group():
     grouped = {node for group in find_groups(traced, ops) for node in group.nodes}
     assert grouped
     (source,) = traced.graph.find_nodes(op="placeholder")
-    gates = {
-        n for op in ops if op.kind == "multiply" for n in op.activations if "hardtanh" in n.name
-    }
+    gates = {op.output for op in ops if op.clamp == (0.0, 1.0)}
     hardswish = {n for op in ops if op.kind == "hardswish" for n in (*op.activations, op.output)}
     assert gates
     assert hardswish
