@@ -33,7 +33,7 @@ def run_all(mobiledeploy, mark: str, folder: Path) -> list[str]:
     """Run the commands of all blocks of this kind in order; return what they printed."""
     printed = []
     for words in (words for block in BLOCKS if block.mark == mark for words in commands_in(block)):
-        done = mobiledeploy(*words, cwd=folder)
+        done = mobiledeploy(*words, cwd=folder, env={"COLUMNS": "120"})  # no cell is wrapped
         assert done.returncode == 0, f"{words}\n{done.stderr}"
         printed.append(done.stderr + done.stdout)
     return printed

@@ -78,6 +78,7 @@ def pruned_and_learned():
     return quantize(equalized, images, networks.recipe_for(equalized, "best"))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("extension", EXPORTERS)
 def test_the_learned_bias_of_a_pruned_channel_fits_into_int32(
     pruned_and_learned, extension, tmp_path
@@ -107,6 +108,7 @@ def with_a_strong_channel(family, factor):
     return quantize(equalized, images, networks.recipe_for(equalized, "fast"))
 
 
+@pytest.mark.ci
 def test_a_widened_range_widens_the_next_one(tmp_path):
     """A coarser input scale must not need a larger requantization ratio than XNNPACK takes."""
     assert_exact(with_a_strong_channel("v2", 1000), tmp_path / "network.pte")
@@ -126,7 +128,7 @@ PRUNED = ("features.3.block.1.0", -10.0)
     [
         pytest.param(("fc1", "fc2"), -20.0, "onnx", id="closed gates with equal biases"),
         pytest.param(*PRUNED, "onnx", id="pruned block"),
-        pytest.param(*PRUNED, "pte", id="pruned block in ExecuTorch"),
+        pytest.param(*PRUNED, "pte", id="pruned block in ExecuTorch", marks=pytest.mark.ci),
         pytest.param("features.4.0", -10.0, "onnx", id="constant input of the classifier"),
     ],
 )

@@ -29,9 +29,9 @@ def reference_logits(model, images):
 @pytest.mark.parametrize(
     ("family", "resolution", "short"),
     [
-        ("v1", 32, False),
+        pytest.param("v1", 32, False, marks=pytest.mark.ci),
         ("v2", 32, False),
-        ("v3-small", 64, False),
+        pytest.param("v3-small", 64, False, marks=pytest.mark.ci),
         ("v1", 64, True),
         ("v2", 64, True),
     ],
@@ -50,8 +50,11 @@ def test_onnx_runtime_equals_the_integer_reference_in_any_batch(
 
 @pytest.mark.parametrize(
     ("family", "resolution"),
-    [("v1", 56), ("v2", 56), ("v2", 32)],
-    ids=["v1-pool-7x7", "v2-pool-7x7", "v2-pool-4x4"],
+    [
+        pytest.param("v1", 56, id="v1-pool-7x7", marks=pytest.mark.ci),
+        pytest.param("v2", 56, id="v2-pool-7x7", marks=pytest.mark.ci),
+        pytest.param("v2", 32, id="v2-pool-4x4"),
+    ],
 )
 def test_onnx_and_pte_equal_the_reference(exported_to, family, resolution):
     images = networks.pixels(resolution, count=7, seed=1)
@@ -61,7 +64,7 @@ def test_onnx_and_pte_equal_the_reference(exported_to, family, resolution):
         assert np.count_nonzero(found != expected) == 0, format_
 
 
-@pytest.mark.parametrize("family", ["v1", "v3-small"])
+@pytest.mark.parametrize("family", ["v1", pytest.param("v3-small", marks=pytest.mark.ci)])
 def test_tensorflow_padding_is_exact_and_costs_no_operator(exported_to, tmp_path, family):
     images = networks.pixels(32, count=7, seed=1)
     model = networks.quantized(family, short=True, padding="same")
@@ -87,13 +90,16 @@ def test_tensorflow_padding_is_exact_and_costs_no_operator(exported_to, tmp_path
 @pytest.mark.parametrize(
     ("family", "resolution", "options"),
     [
-        ("v2", 32, {"classes": 0}),
-        ("v2", 56, {"classes": 0}),
-        ("v3-small", 32, {"classes": 0}),
-        ("v1", 32, {"kernels_per_layer": 2, "activation": "relu"}),
-        ("v3-small", 64, {"dilated": True}),
+        pytest.param("v2", 32, {"classes": 0}, id="even-pool-last", marks=pytest.mark.ci),
+        pytest.param("v2", 56, {"classes": 0}, id="odd-pool-last", marks=pytest.mark.ci),
+        pytest.param("v3-small", 32, {"classes": 0}, id="hard-swish-last"),
+        pytest.param(
+            *("v1", 32, {"kernels_per_layer": 2, "activation": "relu"}),
+            id="two-filters",
+            marks=pytest.mark.ci,
+        ),
+        pytest.param("v3-small", 64, {"dilated": True}, id="dilated", marks=pytest.mark.ci),
     ],
-    ids=["even-pool-last", "odd-pool-last", "hard-swish-last", "two-filters", "dilated"],
 )
 def test_architecture_variants_are_exact(exported_to, family, resolution, options):
     images = networks.pixels(resolution, count=7, seed=1)
@@ -104,6 +110,7 @@ def test_architecture_variants_are_exact(exported_to, family, resolution, option
         assert np.count_nonzero(found != expected) == 0, format_
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("family", ["v1", "v2"])
 def test_complete_networks_are_exact_as_pte(exported_to, family):
     images = networks.pixels(32, count=7, seed=1)

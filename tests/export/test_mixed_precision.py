@@ -41,11 +41,11 @@ def mixed(family, kept, **options):
         ("onnx", "v2", RESIDUAL, {}),
         ("onnx", "v2", ENDS, {}),
         ("onnx", "v2", ("features.2.conv.1.0",), {"padding": "same"}),
-        ("onnx", "v3-small", SQUEEZE, {}),
-        ("onnx", "v3-small", GATED, {}),
+        pytest.param("onnx", "v3-small", SQUEEZE, {}, marks=pytest.mark.ci),
+        pytest.param("onnx", "v3-small", GATED, {}, marks=pytest.mark.ci),
         ("onnx", "v3-small", HARDSWISH, {}),
         ("pte", "v2", ENDS, {}),
-        ("pte", "v3-small", GATED, {}),
+        pytest.param("pte", "v3-small", GATED, {}, marks=pytest.mark.ci),
     ],
 )
 def test_the_runtimes_compute_float_layers_as_the_reference_does(

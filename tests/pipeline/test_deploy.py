@@ -118,6 +118,7 @@ def test_the_failed_artifact_has_a_manifest_of_its_own(network, tmp_path):
     )
 
 
+@pytest.mark.ci
 def test_the_coverage_gate_fails_without_parity_too(network, tmp_path):
     layer = MixedPrecision(count=1)
     done = export(network, tmp_path, parity=False, mixed_precision=layer, min_int8_coverage=1.0)
