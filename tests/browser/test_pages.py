@@ -18,6 +18,7 @@ from mobiledeploy.utils.html.page import render
 
 NAME = "mobilenet_v3_small_1.0_64-10classes"
 LONG = "mobilenet_v2_0.25_32-rowsd2a361d9-10classes-random"
+pytestmark = pytest.mark.ci
 WIDTHS = pytest.mark.parametrize("width", [1280, 800, 390])
 SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
 MANIFEST = manifests.manifest(

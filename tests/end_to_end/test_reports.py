@@ -1,4 +1,4 @@
-"""Every output of `mobiledeploy parity`, from one run; and the baseline that it becomes."""
+"""All reports of one run of `mobiledeploy parity`, and the use of one as a baseline."""
 
 import json
 from importlib import resources
@@ -11,6 +11,8 @@ import pytest
 from refusals import refused
 from test_must_fail import as_if_exported
 
+pytestmark = pytest.mark.ci  # each test starts several commands
+
 
 @pytest.fixture(scope="module")
 def reports(mobiledeploy, pair, workplace: Path, tmp_path_factory) -> Path:
@@ -22,7 +24,7 @@ def reports(mobiledeploy, pair, workplace: Path, tmp_path_factory) -> Path:
         env={"GITHUB_STEP_SUMMARY": str(folder / "summary.md")},
     )
     assert done.returncode == 0, done.stderr
-    assert "The layers that lose most" in done.stdout
+    assert "The layers where the SQNR drops most" in done.stdout
     return folder
 
 
@@ -32,12 +34,12 @@ def test_a_report_can_go_to_stdout(mobiledeploy, pair, workplace: Path):
     assert ET.fromstring(done.stdout).tag == "testsuites"
 
 
-def test_options_of_a_device_need_one(mobiledeploy, pair, workplace: Path):
+def test_options_of_devices_need_a_device(mobiledeploy, pair, workplace: Path):
     done = mobiledeploy("parity", pair[1], "--timeout", 60, cwd=workplace)
     refused(done, 2, "--python and --timeout need --device")
 
 
-def test_the_json_document_is_what_its_schema_says(reports: Path):
+def test_the_json_document_is_valid_under_its_schema(reports: Path):
     schema = (
         resources.files("mobiledeploy.parity.report").joinpath("parity.schema.json").read_text()
     )
@@ -60,14 +62,14 @@ def test_markdown_is_appended_to_the_summary_of_the_job(reports: Path):
     assert (reports / "summary.md").read_text() == text
 
 
-def test_the_page_is_small_and_whole(reports: Path):
+def test_the_page_is_complete_and_small(reports: Path):
     page = (reports / "a.html").read_text()
     assert page.count("<figure>") == 8
     assert page.count("<svg") == 2  # one for a desk, one for a phone
     assert len(page) < 300_000
 
 
-def test_a_baseline_holds_until_something_gets_worse(
+def test_a_baseline_fails_a_report_that_is_worse(
     mobiledeploy, reports: Path, pair, workplace: Path, tmp_path: Path
 ):
     same = mobiledeploy("parity", pair[1], "--baseline", reports / "a.json", cwd=workplace)
@@ -84,7 +86,7 @@ def test_a_baseline_holds_until_something_gets_worse(
     refused(done, 3, "The baseline has kind None, expected 'mobiledeploy.parity'")
 
 
-def test_a_report_is_written_although_the_gate_says_no(
+def test_reports_are_written_when_the_gate_fails(
     mobiledeploy, copied: Path, workplace: Path, tmp_path: Path
 ):
     planted.plant(copied, copied, planted.swapped_channels(9))
@@ -97,7 +99,7 @@ def test_a_report_is_written_although_the_gate_says_no(
     assert "Parity FAILED at the rung" in page.read_text()
 
 
-def test_what_could_not_be_loaded_is_an_error_in_junit(
+def test_an_artifact_that_cannot_be_loaded_is_an_error_in_junit(
     mobiledeploy, copied: Path, workplace: Path, tmp_path: Path
 ):
     planted.plant(copied, copied, planted.perturbed_weight(0))
