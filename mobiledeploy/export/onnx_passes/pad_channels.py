@@ -130,7 +130,7 @@ def _convolutions_around(depthwise: ir.Node) -> tuple[list[ir.Node], list[ir.Nod
             waiting += _activations(writer)
         else:
             return None
-        for reader in {usage.node for usage in value.uses()}:
+        for reader in dict.fromkeys(usage.node for usage in value.uses()):  # in order
             if reader.op_type == "Conv" and not is_dequantized(reader.inputs[1]):
                 return None
             if reader.op_type == "Conv" and _groups(reader) == 1:
