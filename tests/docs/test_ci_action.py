@@ -134,7 +134,6 @@ def test_reports_are_uploaded_even_if_the_gate_fails():
 
 
 @pytest.mark.ci
-@pytest.mark.ci
 def test_the_job_exports_passes_its_gate_and_writes_every_report(project, gate):
     done = gate(options="--min-sqnr 0 --min-agreement 0")
     assert done.returncode == 0, done.stderr
@@ -144,7 +143,6 @@ def test_the_job_exports_passes_its_gate_and_writes_every_report(project, gate):
     assert {path.suffix for path in (project / "exports").iterdir()} == {".onnx", ".pte", ".json"}
 
 
-@pytest.mark.ci
 @pytest.mark.ci
 def test_the_gate_fails_if_the_network_misses_a_limit(project, gate):
     (project / "summary.md").unlink(missing_ok=True)

@@ -92,7 +92,6 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.ci
-@pytest.mark.ci
 def test_the_runnable_commands_of_the_tutorial_run_in_order(mobiledeploy, photos: Path):
     runnable = [words for b in BLOCKS if b.mark == "runnable" for words in commands_in(b)]
     assert [words[0] for words in runnable] == ["export", "parity", "bench", "inspect", "models"]

@@ -131,7 +131,6 @@ def test_the_python_of_the_readme_runs(photos: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.ci
-@pytest.mark.ci
 def test_artifacts_hold_the_metadata_that_the_guide_for_apps_names(mobiledeploy, photos: Path):
     words = next(w for b in BLOCKS if b.mark == "runnable" for w in commands_in(b))
     assert mobiledeploy(*words, cwd=photos).returncode == 0
