@@ -102,8 +102,7 @@ def _transformers(layers: Sequence[Layer]) -> list[Layer]:
     )
 
     def rank(layer: Layer) -> list[int]:
-        _, _, inside = layer.name.partition(".")  # behind "mobilenet_v1" or "mobilenet_v2"
-        parts = (inside or layer.name).split(".")
+        parts = re.sub(r"^mobilenet_v[12]\.", "", layer.name).split(".")
         return [
             int(part) if part.isdecimal() else order.index(part) if part in order else len(order)
             for part in parts
@@ -118,6 +117,12 @@ TRANSFORMERS = Dialect("transformers", (_transformers,), same_padding=True, norm
 SEQUENTIAL = Dialect("sequential", (as_in_file, natural))
 
 
+# the base model has no "mobilenet_v1." in front of its names
+_TRANSFORMERS_STEM = re.compile(
+    r"(mobilenet_v[12]\.)?conv_stem\.(convolution|first_conv\.convolution)"
+)
+
+
 def recognize(layers: Sequence[Layer], architecture: str) -> Dialect:
     """Recognise a dialect by its names; `SEQUENTIAL` if they are of no known library.
 
@@ -129,7 +134,7 @@ def recognize(layers: Sequence[Layer], architecture: str) -> Dialect:
     names = {layer.name for layer in layers}
     if "conv_stem" in names:
         return TIMM_TF if re.search(r"(^|[^a-z])tf_", architecture) else TIMM
-    if any(re.match(r"mobilenet_v[12]\.conv_stem\.", name) for name in names):
+    if any(_TRANSFORMERS_STEM.fullmatch(name) for name in names):
         return TRANSFORMERS
     return SEQUENTIAL
 
@@ -139,7 +144,12 @@ _LATER_TORCHVISION = re.compile(r"mobilenet_v2-7ebf99e0|mobilenet_v3_large-5c1a4
 
 
 def implied_options(
-    dialect: Dialect, family: Family, layers: Sequence[Layer], *, default_eps: float
+    dialect: Dialect,
+    family: Family,
+    layers: Sequence[Layer],
+    *,
+    default_eps: float,
+    config: HubConfig | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the architecture options that a dialect implies, by name, and a note on each.
 
@@ -148,27 +158,35 @@ def implied_options(
         family: Family of its network.
         layers: Layers of the checkpoint.
         default_eps: BatchNorm's epsilon of the network as built.
+        config: The hub's description of the weights; it overrides the dialect.
     """
     options: dict[str, Any] = {}
     notes = []
-    if dialect.same_padding:
+    same_padding, norm_eps, source = dialect.same_padding, dialect.norm_eps, dialect.name
+    if config is not None and config.norm_eps is not None:
+        norm_eps, source = config.norm_eps, "config.json"
+    if config is not None and config.same_padding is not None:
+        same_padding = config.same_padding
+    if same_padding:
         options["padding"] = "same"
         notes.append("Convolutions pad as in TensorFlow, where the weights come from.")
-    if dialect.norm_eps not in (None, default_eps):
-        options["norm_eps"] = dialect.norm_eps
-        notes.append(f"BatchNorm's epsilon is {dialect.norm_eps:g}, as in {dialect.name}.")
+    if norm_eps not in (None, default_eps):
+        options["norm_eps"] = norm_eps
+        notes.append(f"BatchNorm's epsilon is {norm_eps:g}, as in {source}.")
     if dialect is TIMM and family.startswith("v3"):
         notes.append(
             "timm's V3 ported from TensorFlow have the same tensors, but another padding and "
-            "epsilon: only a file name with tf_ tells them apart."
+            "epsilon: only a name with tf_ tells them apart. If this is one of them, set "
+            "`padding: same` and `norm_eps: 0.001`."
         )
     if dialect is SEQUENTIAL:
         notes.append(
-            "Layers were paired in the order of their definition. Strides and padding are assumed "
-            "as published: tensors do not show them."
+            "Layers were paired in the order of their definition. Strides, padding and epsilon are "
+            "assumed as published: tensors do not show them. If the weights come from TensorFlow, "
+            "set `padding: same` and `norm_eps: 0.001`."
         )
         if family == "v1":
-            relu = any(re.fullmatch(r"model\.\d+\.\d+", layer.name) for layer in layers)
+            relu = any(re.search(r"(^|\.)model\.\d+\.\d+$", layer.name) for layer in layers)
             if relu:  # the implementation with these names has ReLU
                 options["activation"] = "relu"
             notes.append(
@@ -213,49 +231,77 @@ def _of_timm(family: Family, architecture: str) -> Preprocessing:
 _HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class HubConfig:
-    """Content of a config.json.
+    """Content of a config.json: what its library says about the weights beside it.
 
     Attributes:
-        architecture: timm's name of the network and of its training recipe.
-        preprocessing: Preprocessing of the weights' evaluation.
+        architecture: timm's name of the network and of its training recipe; empty for others.
+        preprocessing: Preprocessing of the weights' evaluation; None if it does not say.
         labels: Class names; empty if there are none.
+        same_padding: Whether the network pads as TensorFlow does; None if it does not say.
+        norm_eps: BatchNorm's epsilon; None if it does not say.
     """
 
-    architecture: str
-    preprocessing: Preprocessing
+    architecture: str = ""
+    preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] = ()
+    same_padding: bool | None = None
+    norm_eps: float | None = None
 
 
 def read_hub_config(checkpoint: Path) -> HubConfig | None:
-    """Read timm's config.json beside a checkpoint with a hub's file name; None without one.
+    """Read the config.json of timm or transformers beside a checkpoint with a hub's file name.
+
+    Returns:
+        Its content; None if there is no such file, or it is of another library.
 
     Raises:
-        WeightsError: The file is damaged, or its preprocessing is invalid.
+        WeightsError: The file is damaged, or one of its values is invalid.
     """
     path = checkpoint.with_name("config.json")
     if checkpoint.name not in _HUB_FILES or not path.is_file():
         return None
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(document, Mapping) or "pretrained_cfg" not in document:
+        if not isinstance(document, Mapping):
             return None
-        config = document["pretrained_cfg"]
-        preprocessing = Preprocessing(
-            mean=tuple(float(value) for value in config["mean"]),
-            std=tuple(float(value) for value in config["std"]),
-            crop_pct=float(config["crop_pct"]),
-            interpolation=_interpolation(config["interpolation"]),
-        )
-        labels = tuple(str(name) for name in document.get("label_names") or ())
-        name = f"{document['architecture']}.{config.get('tag') or ''}"
+        if "pretrained_cfg" in document:
+            return _timm_config(document)
+        if document.get("model_type") in ("mobilenet_v1", "mobilenet_v2"):
+            return _transformers_config(document)
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise WeightsError(
             f"{path}, which describes {checkpoint.name}, is damaged: {error!r}.",
             remedy="Copy it again, or move the checkpoint away from it.",
         ) from error
-    return HubConfig(name, preprocessing, labels)
+    return None
+
+
+def _timm_config(document: Mapping[str, Any]) -> HubConfig:
+    """Read timm's description of its weights."""
+    config = document["pretrained_cfg"]
+    return HubConfig(
+        architecture=f"{document['architecture']}.{config.get('tag') or ''}",
+        preprocessing=Preprocessing(
+            mean=tuple(float(value) for value in config["mean"]),
+            std=tuple(float(value) for value in config["std"]),
+            crop_pct=float(config["crop_pct"]),
+            interpolation=_interpolation(config["interpolation"]),
+        ),
+        labels=tuple(str(name) for name in document.get("label_names") or ()),
+    )
+
+
+def _transformers_config(document: Mapping[str, Any]) -> HubConfig:
+    """Read transformers' description of a network; its default class names are left out."""
+    names = {int(index): str(name) for index, name in (document.get("id2label") or {}).items()}
+    labels = tuple(names[index] for index in sorted(names))
+    return HubConfig(
+        labels=() if all(re.fullmatch(r"LABEL_\d+", name) for name in labels) else labels,
+        same_padding=bool(document["tf_padding"]) if "tf_padding" in document else None,
+        norm_eps=float(document["layer_norm_eps"]) if "layer_norm_eps" in document else None,
+    )
 
 
 def _interpolation(name: object) -> Interpolation:

@@ -11,11 +11,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from torch import nn
+
 from mobiledeploy.checkpoints.dialects import SEQUENTIAL, implied_options, implied_preprocessing
 from mobiledeploy.checkpoints.infer import Build, find_spec
 from mobiledeploy.checkpoints.layers import layers_of, norm_eps_of
 from mobiledeploy.checkpoints.match import has_names_of
-from mobiledeploy.checkpoints.read import Checkpoint, dialect_name, open_checkpoint
+from mobiledeploy.checkpoints.open import Checkpoint, dialect_name, open_checkpoint
 from mobiledeploy.errors import WeightsError
 from mobiledeploy.models.spec import ArchitectureOptions, Family, ModelSpec
 from mobiledeploy.network import Preprocessing
@@ -66,16 +68,24 @@ def inspect_checkpoint(
         WeightsError: The file cannot be read, no network fits, or several do.
     """
     options = options or ArchitectureOptions()
-    checkpoint = open_checkpoint(path)
-    spec = find_spec(checkpoint, build, options)
-    module = build(spec)
-    by_name = has_names_of(checkpoint.layers, layers_of(module.state_dict()))
-    _refuse_ambiguous(spec, checkpoint, by_name=by_name)
+
+    def fit(checkpoint: Checkpoint) -> tuple[ModelSpec, nn.Module, bool]:
+        spec = find_spec(checkpoint, build, options)
+        module = build(spec)
+        by_name = has_names_of(checkpoint.layers, layers_of(module.state_dict()))
+        _refuse_ambiguous(spec, checkpoint, by_name=by_name)
+        return spec, module, by_name
+
+    checkpoint, (spec, module, by_name) = open_checkpoint(path, fit)
     notes = [_summary(spec)]
     architecture = spec.architecture
     if not by_name:
         implied, reasons = implied_options(
-            checkpoint.dialect, spec.family, checkpoint.layers, default_eps=norm_eps_of(module)
+            checkpoint.dialect,
+            spec.family,
+            checkpoint.layers,
+            default_eps=norm_eps_of(module),
+            config=checkpoint.config,
         )
         unsaid = {name: value for name, value in implied.items() if name not in options.changed}
         architecture = replace(architecture, **unsaid)
@@ -152,7 +162,33 @@ def _preprocessing(
     spec: ModelSpec, checkpoint: Checkpoint, notes: list[str], *, by_name: bool
 ) -> Preprocessing | None:
     """Return the preprocessing of the checkpoint's images; None if it is unknown."""
-    if checkpoint.config:
+    found = _implied_preprocessing(spec, checkpoint, notes, by_name=by_name)
+    if checkpoint.normalization is None:
+        return found
+    per_channel = {1: spec.in_channels, spec.in_channels: 1}.get(len(checkpoint.normalization.mean))
+    if per_channel is None:
+        raise WeightsError(
+            f"{checkpoint.path} normalises its input with mean {checkpoint.normalization.mean}; "
+            f"the network has {spec.in_channels} input channels.",
+            remedy="Save the network without its normalisation, and pass --mean and --std.",
+        )
+    mean, std = (
+        values * per_channel
+        for values in (checkpoint.normalization.mean, checkpoint.normalization.std)
+    )
+    notes.append(
+        f"The checkpoint normalises its input itself, with mean {mean} and std {std}: these are "
+        "taken as --mean and --std. If its images were normalised before as well, pass the values "
+        "of both steps together."
+    )
+    return replace(found or Preprocessing(), mean=mean, std=std)
+
+
+def _implied_preprocessing(
+    spec: ModelSpec, checkpoint: Checkpoint, notes: list[str], *, by_name: bool
+) -> Preprocessing | None:
+    """Return the preprocessing that the hub's description or the dialect implies."""
+    if checkpoint.config and checkpoint.config.preprocessing:
         notes.append("The preprocessing is from the config.json beside the checkpoint.")
         return checkpoint.config.preprocessing
     if spec.in_channels != 3:

@@ -15,7 +15,7 @@ from torch import nn
 
 from mobiledeploy.checkpoints.layers import Layer, layers_of, outlines
 from mobiledeploy.checkpoints.match import arrange, differences, has_names_of
-from mobiledeploy.checkpoints.read import Checkpoint
+from mobiledeploy.checkpoints.open import Checkpoint
 from mobiledeploy.errors import UsageError, WeightsError
 from mobiledeploy.models.blocks import make_divisible
 from mobiledeploy.models.mobilenet_v1 import MIN_CHANNELS
@@ -83,7 +83,15 @@ class _Candidate:
         differing = len(self.target) - self.equal_shapes
         theirs, ours = _last_output(self)
         agrees = theirs is not None and theirs.signature == ours.signature
-        return self.similarity == 1 and agrees and differing <= _NEARLY
+        return agrees and differing <= _NEARLY
+
+    @property
+    def has_same_kinds(self) -> bool:
+        """Return whether every layer has a counterpart of the same kind, whatever its channels."""
+        return self.similarity == 1 and all(
+            theirs is not None and theirs.outline == ours.outline
+            for theirs, ours in zip(self.aligned, self.target, strict=True)
+        )
 
     @property
     def is_exact(self) -> bool:
@@ -174,8 +182,12 @@ def _variants(
         base = replace(base, in_channels=stem.shape[1])
     if base.num_classes and (classifier := closest.aligned[-1]) and classifier.is_map:
         base = replace(base, num_classes=classifier.shape[0])
-    for architectures in (_published_rules(base), _other_roundings(base)):
-        for widths in (_usual_widths, _unusual_widths):
+    rules, width_choices = [_published_rules(base)], [_usual_widths]
+    if closest.has_same_kinds:  # otherwise hardly any width fits
+        rules.append(_other_roundings(base))
+        width_choices.append(_unusual_widths)
+    for architectures in rules:
+        for widths in width_choices:
             for architecture in architectures:
                 spec = replace(base, architecture=architecture)
                 for width in widths(_align(spec, checkpoint, networks)):
@@ -211,8 +223,6 @@ def _usual_widths(unscaled: _Candidate) -> list[float]:
 
 def _unusual_widths(unscaled: _Candidate) -> list[float]:
     """Return the multiples of 0.01 that give the last block the checkpoint's output channels."""
-    if unscaled.similarity < 1:
-        return []  # no width adds or removes layers
     spec = unscaled.spec
     theirs, ours = _last_output(unscaled)
     assert theirs is not None

@@ -16,8 +16,8 @@ from mobiledeploy.checkpoints.dialects import implied_options
 from mobiledeploy.checkpoints.hub import fetch
 from mobiledeploy.checkpoints.layers import COUNTER, layers_of, norm_eps_of, norms_of
 from mobiledeploy.checkpoints.match import Matched, match
+from mobiledeploy.checkpoints.open import Checkpoint, dialect_name, open_checkpoint
 from mobiledeploy.checkpoints.published import published_for
-from mobiledeploy.checkpoints.read import Checkpoint, dialect_name, open_checkpoint
 from mobiledeploy.errors import WeightsError
 from mobiledeploy.models.spec import ModelSpec
 from mobiledeploy.network import WeightsProvenance
@@ -39,8 +39,7 @@ def load_weights(module: nn.Module, spec: ModelSpec) -> WeightsProvenance:
     if spec.weights == "imagenet":
         published = published_for(spec)
         fetched = fetch(published)
-        checkpoint = open_checkpoint(fetched.path)
-        dialect, notes = _fill(module, spec, checkpoint)
+        checkpoint, dialect, notes = _fill(module, spec, fetched.path)
         return WeightsProvenance(
             source="imagenet",
             origin=published.url,
@@ -48,8 +47,7 @@ def load_weights(module: nn.Module, spec: ModelSpec) -> WeightsProvenance:
             dialect=dialect,
             notes=(*fetched.notes, *notes),
         )
-    checkpoint = open_checkpoint(Path(spec.weights))
-    dialect, notes = _fill(module, spec, checkpoint)
+    checkpoint, dialect, notes = _fill(module, spec, Path(spec.weights))
     return WeightsProvenance(
         source="file",
         origin=spec.weights,
@@ -59,17 +57,23 @@ def load_weights(module: nn.Module, spec: ModelSpec) -> WeightsProvenance:
     )
 
 
-def _fill(module: nn.Module, spec: ModelSpec, checkpoint: Checkpoint) -> tuple[str, list[str]]:
-    """Copy a checkpoint's tensors into the network; return the dialect's name and notes.
+def _fill(module: nn.Module, spec: ModelSpec, path: Path) -> tuple[Checkpoint, str, list[str]]:
+    """Copy a checkpoint's tensors into the network; return it, its dialect's name, and notes.
 
     Raises:
         WeightsError: Tensors do not fit or hold invalid values. The module is then unchanged.
     """
-    matched = match(checkpoint.layers, layers_of(module.state_dict()), checkpoint.dialect)
+    target = layers_of(module.state_dict())
+
+    def fit(checkpoint: Checkpoint) -> Matched:
+        return match(checkpoint.layers, target, checkpoint.dialect)
+
+    checkpoint, matched = open_checkpoint(path, fit)
     _refuse_bad_values(checkpoint)
     notes = [] if matched.by_name else _apply_conventions(module, spec, checkpoint)
     notes += _copy(matched)
-    return dialect_name(checkpoint.dialect, spec.family, by_name=matched.by_name), notes
+    name = dialect_name(checkpoint.dialect, spec.family, by_name=matched.by_name)
+    return checkpoint, name, notes
 
 
 def _refuse_bad_values(checkpoint: Checkpoint) -> None:
@@ -108,7 +112,11 @@ def _apply_conventions(module: nn.Module, spec: ModelSpec, checkpoint: Checkpoin
     """
     options, found = spec.architecture, norm_eps_of(module)
     implied, _ = implied_options(
-        checkpoint.dialect, spec.family, checkpoint.layers, default_eps=found
+        checkpoint.dialect,
+        spec.family,
+        checkpoint.layers,
+        default_eps=found,
+        config=checkpoint.config,
     )
     for option in ("padding", "activation"):
         wanted = implied.get(option)
@@ -142,7 +150,11 @@ def _copy(matched: Matched) -> list[str]:
             if source.dtype != tensor.dtype:
                 converted.add(str(source.dtype).removeprefix("torch."))
     total = sum(len(ours.tensors) for _, ours in matched.pairs)
-    notes = [f"{total - uncounted} of {total} tensors were loaded from the checkpoint."]
+    notes = []
+    if matched.head:
+        pairs = ", ".join(f"{theirs} as {ours}" for theirs, ours in matched.head.items())
+        notes.append(f"The classifier has other names and was assumed to be as published: {pairs}.")
+    notes.append(f"{total - uncounted} of {total} tensors were loaded from the checkpoint.")
     if uncounted:
         notes.append(
             f"The checkpoint has no {COUNTER} for {uncounted} BatchNorm layers; "

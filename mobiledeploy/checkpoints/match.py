@@ -8,8 +8,8 @@ Otherwise an error names the differences.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from mobiledeploy.checkpoints.dialects import Dialect
 from mobiledeploy.checkpoints.layers import COUNTER, Layer, outlines, signatures
@@ -25,10 +25,12 @@ class Matched:
     Attributes:
         pairs: Pairs of (checkpoint layer, network layer).
         by_name: Whether the layers were paired by name; otherwise by structure.
+        head: The network's name for each classifier layer that the checkpoint calls otherwise.
     """
 
     pairs: tuple[tuple[Layer, Layer], ...]
     by_name: bool
+    head: Mapping[str, str] = field(default_factory=dict)
 
 
 def arrange(source: Sequence[Layer], target: Sequence[Layer], dialect: Dialect) -> list[Layer]:
@@ -38,8 +40,10 @@ def arrange(source: Sequence[Layer], target: Sequence[Layer], dialect: Dialect) 
     taken: of several, the one that fits the network, or the first if none does.
     """
     if has_names_of(source, target):
+        head = _head(source, target)
+        renamed = [Layer(head.get(layer.name, layer.name), layer.tensors) for layer in source]
         position = {layer.name: index for index, layer in enumerate(target)}
-        return sorted(source, key=lambda layer: position.get(layer.name, len(position)))
+        return sorted(renamed, key=lambda layer: position.get(layer.name, len(position)))
     candidates = [order(source) for order in dialect.orders]
     wanted = outlines(target)
     return next((order for order in candidates if outlines(order) == wanted), candidates[0])
@@ -52,6 +56,21 @@ def has_names_of(source: Sequence[Layer], target: Sequence[Layer]) -> bool:
     """
     names = {layer.name for layer in target}
     return 2 * sum(layer.name in names for layer in source) > len(source)
+
+
+def _head(source: Sequence[Layer], target: Sequence[Layer]) -> dict[str, str]:
+    """Return the network's names of classifier layers that the checkpoint calls otherwise.
+
+    Only if these layers are all that is missing and left over, and agree in kind: a fine-tuned
+    network often has `head` or `classifier` where the published one has `classifier.1`.
+    """
+    theirs, ours = ({layer.name for layer in layers} for layers in (source, target))
+    missing = [layer for layer in target if layer.name not in theirs]
+    left_over = [layer for layer in source if layer.name not in ours]
+    is_head = all(layer.is_map and layer.name.startswith("classifier") for layer in missing)
+    if not is_head or outlines(missing) != outlines(left_over):
+        return {}
+    return {old.name: new.name for old, new in zip(left_over, missing, strict=True)}
 
 
 def match(source: Sequence[Layer], target: Sequence[Layer], dialect: Dialect) -> Matched:
@@ -69,7 +88,8 @@ def match(source: Sequence[Layer], target: Sequence[Layer], dialect: Dialect) ->
     ordered = arrange(source, target, dialect)
     same_names = [layer.name for layer in ordered] == [layer.name for layer in target]
     if signatures(ordered) == signatures(target) and (same_names or not by_name):
-        return Matched(tuple(zip(ordered, target, strict=True)), by_name)
+        head = _head(source, target) if by_name else {}
+        return Matched(tuple(zip(ordered, target, strict=True)), by_name, head)
     raise WeightsError(
         f"The checkpoint does not fit the network: {differences(source, target, dialect)}.",
         remedy="Check that family, width, number of classes and input channels are those of the "

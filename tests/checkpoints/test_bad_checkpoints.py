@@ -104,8 +104,8 @@ def test_defaults_contradict_nothing(saved, small):
 
 
 def test_extra_keys_are_refused_and_named(saved, small):
-    path = saved({**small[1].state_dict(), "loss.pos_weight": torch.ones(7)})
-    message = r"1 left over: loss\.pos_weight"
+    path = saved({**small[1].state_dict(), "neck.weight": torch.ones(7, 1280)})
+    message = r"1 left over: neck\.weight"
     refused_by_loading(small[0], path, message)
     refused_by_inspection(path, message)
 
@@ -158,8 +158,8 @@ def test_layers_that_were_swapped_by_name_are_not_paired_by_structure(saved, sma
 def test_structural_differences_are_named(saved, small):
     """Other names than anybody's, and one layer more than the network has."""
     state = {f"backbone_{k.replace('.', '_', 1)}": v for k, v in small[1].state_dict().items()}
-    state["aux.weight"] = torch.ones(5, 1280)
-    refused_by_loading(small[0], saved(state), r"1 left over: aux \(5, 1280, 1, 1\)")
+    state["neck.weight"] = torch.ones(5, 1280)
+    refused_by_loading(small[0], saved(state), r"1 left over: neck \(5, 1280, 1, 1\)")
 
 
 def test_long_lists_are_cut_and_counted(saved, small):

@@ -36,7 +36,7 @@ def whole(path, state):
 
 
 BAD = {
-    "truncated file": (truncated, (), "damaged or of another kind", "download it again"),
+    "truncated file": (truncated, (), "is damaged", "download it again"),
     "wrong family": (whole, ("v1",), "has family v2; requested was family v1", "Request"),
     "wrong class count": (
         whole,
@@ -45,9 +45,9 @@ BAD = {
         "Request",
     ),
     "extra keys": (
-        lambda path, state: torch.save({**state, "teacher.weight": torch.ones(2)}, path),
+        lambda path, state: torch.save({**state, "neck.weight": torch.ones(2, 2)}, path),
         (),
-        "it has 1 left over: teacher.weight.",
+        "it has 1 left over: neck.weight.",
         "Save the complete state dict of the network alone",
     ),
     "NaN weights": (
