@@ -122,6 +122,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.ci
 def test_the_python_of_the_readme_runs(photos: Path, monkeypatch: pytest.MonkeyPatch, capsys):
     [code] = [b.text for b in BLOCKS if b.page == README and b.language == "python"]
     monkeypatch.chdir(photos)
