@@ -34,7 +34,7 @@ _NORMALISATIONS = (
 _EPSILONS = (1e-5, 1e-4, 1e-3, 1e-2)
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.Hardswish, nn.SiLU)
 _RESOLUTIONS = (32, 48, 64, 96, 112, 128, 160, 192, 224, 256, 320)
-_LARGEST_GROWTH = 4  # times the resolution: more would take minutes
+_LARGEST_GROWTH = 2  # times the resolution: more would take minutes
 _STRIDED_STAGES = 3  # at most so many leading strides are removed
 
 
