@@ -60,6 +60,7 @@ def measure() -> None:
     folded = mobiledeploy.fold(model)
     calibration = mobiledeploy.load_images(model, sample / "calib")
     evaluation = mobiledeploy.load_images(model, sample / "eval")
+    assert evaluation.labels is not None
     with TemporaryDirectory() as name, quietly():
         folder = Path(name)
         ours = mobiledeploy.deploy(

@@ -6,6 +6,7 @@ Runs `mobiledeploy export` in a pseudo-terminal and writes the screen as it is a
 docs/assets/terminal.svg. It takes a minute or two.
 """
 
+import argparse
 import io
 import os
 import pty
@@ -28,6 +29,7 @@ COLUMNS, ROWS = 92, 60
 
 def main() -> None:
     """Run an export in a pseudo-terminal; draw the screen as it is at the end."""
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     screen = pyte.Screen(COLUMNS, ROWS)
     stream = pyte.ByteStream(screen)
     with TemporaryDirectory() as folder:
