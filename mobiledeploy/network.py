@@ -265,6 +265,7 @@ class CalibrationSet:
         sha256: sha256 of the ordered list of the images' own sha256, before preprocessing.
         labels: Class index per image, if the source has labels.
         names: One name per image, for reports.
+        notes: What was left aside, chosen or assumed when they were loaded, one sentence each.
     """
 
     images: NDArray[np.float32]
@@ -272,6 +273,7 @@ class CalibrationSet:
     sha256: str
     labels: tuple[int, ...] | None = None
     names: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def count(self) -> int:

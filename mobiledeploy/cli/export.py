@@ -180,11 +180,11 @@ def _calibration(
     from mobiledeploy.utils.progress import step
 
     with step("Reading calibration images"):
-        images = load_images(model, source, samples)
+        images = load_images(model, source, samples, for_calibration=True)
         warnings = () if source is None else warnings_for(model, images)
     for warning in warnings:  # now, before minutes are spent on these images
         print_warning(warning)
-    return images, warnings
+    return images, (*images.notes, *warnings)
 
 
 def _print_deployment(deployment: Deployment) -> None:

@@ -6,7 +6,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
-from mobiledeploy.cli.output import console
+from mobiledeploy.cli.output import console, print_warning
 from mobiledeploy.utils.progress import reporting_to
 
 if TYPE_CHECKING:
@@ -34,6 +34,13 @@ class RichReporter:
         self._count = 0
         self._outer = ""
         self._printed: set[str] = set()
+        self._warned: set[str] = set()
+
+    def warn(self, message: str) -> None:
+        """Print a warning, once."""
+        if message not in self._warned:
+            self._warned.add(message)
+            print_warning(message)
 
     @contextmanager
     def step(self, description: str) -> Iterator[None]:

@@ -82,7 +82,7 @@ def sensitivity(
         built = options.build_network(
             model, config=config, weights=weights, fields=fields, overrides=overrides
         )
-        calibration = load_images(built, calib_data, calib_samples)
+        calibration = load_images(built, calib_data, calib_samples, for_calibration=True)
         known = calibration if data is None else load_images(built, data)
         if samples is not None and samples > known.count:
             raise DataError(

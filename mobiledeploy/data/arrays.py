@@ -1,7 +1,8 @@
-"""Images in an `.npz`: `images`, uint8 (N, H, W, C), and optionally `labels`, integers (N,).
+"""Images and labels in an `.npz`, as this package and Keras write them.
 
-Input: a path. Output: the arrays, and float32 inputs made from them. Invariant: images are not
-cropped, because images of array data sets (CIFAR, MNIST) have no margin.
+Input: a path. Output: images, uint8 (N, H, W, C), with labels (N,), and float32 inputs made from
+them. Invariant: images are not cropped, because images of array data sets (CIFAR, MNIST) have no
+margin.
 """
 
 from __future__ import annotations
@@ -23,25 +24,46 @@ from mobiledeploy.data.preprocess import normalize
 from mobiledeploy.errors import DataError
 from mobiledeploy.network import Preprocessing
 
-_EXPECTED = "expected `images`, uint8 (N, H, W, C), and optionally `labels`, integers (N,)"
+_EXPECTED = (
+    "expected `images`, uint8 (N, H, W, C), and optionally `labels`, integers (N,), "
+    "or `x_train` and `y_train`"
+)
+_TRAINING_NAMES = (
+    *(("images", "labels"), ("x_train", "y_train"), ("x", "y"), ("data", "labels")),
+    *(("images", "targets"), ("data", "target"), ("arr_0", "arr_1")),
+)
+_TEST_NAMES = (("x_test", "y_test"), ("test_images", "test_labels"))
 _MAGIC = (b"PK", b"\x93NUMPY")  # first bytes of an .npz, which is a zip, and of an .npy
 # RuntimeError: an encrypted archive, or a compression that zipfile does not support
 _UNREADABLE = (
     *(OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, OverflowError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
 )
+_AT_ONCE = 256  # images that are resized together
 
 
 @dataclass(frozen=True, slots=True)
 class ImageArrays:
-    """Images, uint8 (N, H, W, C), and their labels (N,), or None."""
+    """Images of an `.npz`.
+
+    Attributes:
+        images: Pixels, uint8 (N, H, W, C).
+        labels: The array of labels as it is; None if there is none.
+        notes: What was chosen and rearranged, one sentence each.
+    """
 
     images: NDArray[np.uint8]
-    labels: NDArray[np.integer[Any]] | None
+    labels: NDArray[np.generic] | None
+    notes: tuple[str, ...] = ()
 
 
-def read_arrays(path: Path, in_channels: int) -> ImageArrays:
+def read_arrays(path: Path, in_channels: int, *, for_calibration: bool = False) -> ImageArrays:
     """Read and check an `.npz`.
+
+    Args:
+        path: Path of the file.
+        in_channels: Channels of the network's input.
+        for_calibration: Whether training images are preferred to test images if it holds both.
 
     Raises:
         DataError: The file cannot be read, or its arrays have the wrong names, types or shapes.
@@ -54,25 +76,59 @@ def read_arrays(path: Path, in_channels: int) -> ImageArrays:
             file = np.load(handle, allow_pickle=False)
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise DataError(f"{path} is a single array, not an .npz; {_EXPECTED}.")
-            if "images" not in file:
-                found = ", ".join(f"`{name}`" for name in file.files) or "nothing"
-                raise DataError(f"{path} holds {found}; {_EXPECTED}.")
-            images, labels = file["images"], file.get("labels")
+            chosen, notes = _names(path, file.files, for_calibration=for_calibration)
+            images = file[chosen[0]]
+            labels = file.get(chosen[1])
     except _UNREADABLE as error:
         reason = str(error) or repr(error)
         raise DataError(f"Could not read {path}: {reason}; {_EXPECTED}.") from error
-    _check_images(path, images, in_channels)
-    if labels is not None and (labels.shape != images.shape[:1] or labels.dtype.kind not in "iu"):
+    images, more = _as_nhwc(path, chosen[0], images, in_channels)
+    return ImageArrays(images, labels, (*notes, *more))
+
+
+def labels_in(
+    path: Path, arrays: ImageArrays, chosen: list[int], num_classes: int
+) -> tuple[int, ...] | None:
+    """Return the class index of the chosen images; None if the file has no labels.
+
+    Labels may be integers or whole floats, of shape (N,) or (N, 1), or one-hot rows (N, classes).
+
+    Raises:
+        DataError: The labels have another shape or type, or an index is out of range.
+    """
+    if arrays.labels is None or num_classes == 0:
+        return None
+    labels, count = arrays.labels, len(arrays.images)
+    is_number = labels.dtype.kind in "iufb"
+    if is_number and labels.shape == (count, num_classes) and _is_one_hot(labels):
+        return tuple(int(row.argmax()) for row in labels[chosen])
+    whole = is_number and bool((labels == np.floor(labels.astype(np.float64))).all())
+    if labels.size != count or labels.shape[:1] != (count,) or not whole:
         raise DataError(
             f"{path}: `labels` is {labels.dtype} {labels.shape}; expected one integer for each of "
-            f"the {len(images)} images."
+            f"the {count} images."
         )
-    return ImageArrays(images, labels)
+    indices = tuple(int(label) for label in labels.reshape(count)[chosen])
+    for image, label in zip(chosen, indices, strict=True):
+        if not 0 <= label < num_classes:
+            raise DataError(
+                f"{path}: image {image} has label {label}; "
+                f"the network has {num_classes} classes, counted from 0.",
+                remedy="Pass images of this network's classes, or leave `labels` out.",
+            )
+    return indices
+
+
+def _is_one_hot(labels: NDArray[Any]) -> bool:
+    return bool(np.isin(labels, (0, 1)).all() and (labels.sum(axis=1) == 1).all())
 
 
 def inputs_of(
-    images: NDArray[np.uint8], preprocessing: Preprocessing, resolution: int
-) -> NDArray[np.float32]:
+    images: NDArray[np.uint8],
+    preprocessing: Preprocessing,
+    resolution: int,
+    into: NDArray[np.float32],
+) -> None:
     """Normalise images and resize them to the input's size, without a crop.
 
     Networks are trained on upsampled small images in this order: torch's interpolate on the
@@ -82,27 +138,69 @@ def inputs_of(
         images: Pixels, (N, H, W, C).
         preprocessing: `interpolation` is torch's mode of that name; `crop_pct` is not used.
         resolution: Side of the square input in pixels; other aspect ratios are stretched.
-
-    Returns:
-        Inputs, (N, C, resolution, resolution), contiguous.
+        into: Receives the inputs, (N, C, resolution, resolution).
     """
-    x = torch.from_numpy(normalize(images.astype(np.float32), preprocessing)).permute(0, 3, 1, 2)
     mode = preprocessing.interpolation
     align = None if mode == "nearest" else False  # torch allows no value for nearest
-    resized = F.interpolate(x, (resolution, resolution), mode=mode, align_corners=align)
-    array: NDArray[np.float32] = resized.contiguous().numpy()
-    return array
+    for first in range(0, len(images), _AT_ONCE):
+        part = slice(first, first + _AT_ONCE)
+        x = torch.from_numpy(normalize(images[part].astype(np.float32), preprocessing))
+        resized = F.interpolate(
+            x.permute(0, 3, 1, 2), (resolution, resolution), mode=mode, align_corners=align
+        )
+        into[part] = resized.numpy()
 
 
-def _check_images(path: Path, images: NDArray[np.generic], in_channels: int) -> None:
-    """Raise DataError unless these are images with `in_channels` channels."""
-    if images.dtype != np.uint8 or images.ndim != 4:
-        raise DataError(f"{path}: `images` is {images.dtype} {images.shape}; {_EXPECTED}.")
-    if 0 in images.shape:
-        raise DataError(f"{path} has no images: `images` is {images.shape}.")
+def _names(
+    path: Path, names: list[str], *, for_calibration: bool
+) -> tuple[tuple[str, str], list[str]]:
+    """Return the names of images and labels in the file, and a note if there was a choice.
+
+    Raises:
+        DataError: There are none.
+    """
+    by_name = {name.lower(): name for name in names}
+    both = (_TRAINING_NAMES, _TEST_NAMES) if for_calibration else (_TEST_NAMES, _TRAINING_NAMES)
+    order = [("images", "labels"), *both[0], *both[1]]
+    present = [pair for pair in order if pair[0] in by_name]
+    if not present:
+        found = ", ".join(f"`{name}`" for name in names) or "nothing"
+        raise DataError(f"{path} holds {found}; {_EXPECTED}.")
+    images, labels = (by_name.get(name, name) for name in present[0])
+    others = sorted({by_name[pair[0]] for pair in present} - {images})
+    note = f"{path.name}: `{images}` was taken, {', '.join(f'`{name}`' for name in others)} not."
+    return (images, labels), [note] if others else []
+
+
+def _as_nhwc(
+    path: Path, name: str, images: NDArray[Any], in_channels: int
+) -> tuple[NDArray[np.uint8], list[str]]:
+    """Return images as uint8 (N, H, W, C), and a note if they were rearranged.
+
+    Raises:
+        DataError: They are no images with `in_channels` channels.
+    """
+    given, notes = images.shape, []
+    is_whole = images.dtype.kind in "iu" and images.size > 0 and images.ndim in (3, 4)
+    if is_whole and images.dtype != np.uint8 and images.min() >= 0 and images.max() <= 255:
+        images = images.astype(np.uint8)
+    dimensions = (3, 4) if in_channels == 1 else (4,)
+    if images.dtype != np.uint8 or images.ndim not in dimensions:
+        raise DataError(
+            f"{path}: `{name}` is {images.dtype} {given}; {_EXPECTED}.",
+            remedy="Save pixels from 0 to 255 as uint8; mean and std are subtracted later.",
+        )
+    if 0 in given:
+        raise DataError(f"{path} has no images: `{name}` is {given}.")
+    if images.ndim == 3:
+        images = images[..., None]  # grey images without a channel axis
+    if images.shape[3] != in_channels and images.shape[1] == in_channels:
+        images = np.ascontiguousarray(images.transpose(0, 2, 3, 1))
+        notes.append(f"{path.name}: `{name}` is (N, C, H, W) and was rearranged.")
     if images.shape[3] != in_channels:
         raise DataError(
-            f"{path}: `images` is {images.shape}, (N, H, W, C) with {images.shape[3]} channels; "
+            f"{path}: `{name}` is {given}, (N, H, W, C) with {images.shape[3]} channels; "
             f"the network's input has {in_channels}.",
-            remedy="Put the channels last, or build the network with as many --in-channels.",
+            remedy="Build the network with as many --in-channels, or convert the images.",
         )
+    return images, notes

@@ -1,24 +1,33 @@
 """Load images from a folder, an `.npz`, or the package.
 
 Input: a path and a network's `NetworkInfo`. Output: `CalibrationSet`. Invariant: the same files
-give the same images in the same order; the set's sha256 identifies them.
+give the same images in the same order; the set's sha256 identifies them. Memory for the inputs is
+allocated once, before anything is decoded.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from mobiledeploy.data.arrays import inputs_of, read_arrays
-from mobiledeploy.data.folder import find_images, labels_of
+from mobiledeploy.data.arrays import inputs_of, labels_in, read_arrays
+from mobiledeploy.data.folder import ImageFolder, find_images, labels_of
 from mobiledeploy.data.images import SUFFIXES, ImageFile, decode_all, is_image
 from mobiledeploy.data.preprocess import check_preprocessing
 from mobiledeploy.errors import DataError
 from mobiledeploy.network import EMBEDDED, CalibrationSet, NetworkInfo, evenly_spread
+
+# Calibration gains nothing beyond a few hundred images. Of more than these, as many are taken.
+_MOST_FOR_CALIBRATION = 1000
+_MOST_BYTES_FOR_CALIBRATION = 2 << 30
+_MEMORY_SHARE = 0.8  # of the free memory that images may fill
 
 
 def load_calibration(
@@ -26,6 +35,7 @@ def load_calibration(
     info: NetworkInfo,
     *,
     samples: int | None = None,
+    for_calibration: bool = False,
 ) -> CalibrationSet:
     """Load images for a network from a folder or an `.npz`.
 
@@ -34,14 +44,18 @@ def load_calibration(
             for labels) or an `.npz` (see `arrays`).
         info: The network; gives input size, preprocessing (an `.npz` is not cropped) and classes.
         samples: Number of images to take, evenly spread over the ordered set; None takes all.
+        for_calibration: Whether the images are for calibration, which needs no labels and not
+            thousands of images: invalid labels are left out, and of more than 1000 images 1000 are
+            taken, each with a note.
 
     Raises:
-        DataError: There are no images, fewer than `samples`, or one that cannot be read.
+        DataError: There are no images, fewer than `samples`, one that cannot be read, or more than
+            fit into memory.
         UsageError: The preprocessing does not fit the network.
     """
     check_preprocessing(info.preprocessing, info.input.channels)
     if source.is_dir():
-        return _from_folder(source, info, samples)
+        return _from_folder(source, info, samples, for_calibration=for_calibration)
     if not source.exists():
         raise DataError(
             f"There is no file or folder {source}.",
@@ -52,7 +66,7 @@ def load_calibration(
             f"{source} is neither a folder nor an .npz.",
             remedy="Pass a folder of images, or an .npz with `images`, uint8 (N, H, W, C).",
         )
-    return _from_arrays(source, info, samples)
+    return _from_arrays(source, info, samples, for_calibration=for_calibration)
 
 
 def embedded_calibration(
@@ -84,27 +98,42 @@ def embedded_calibration(
 
 
 def _from_folder(
-    source: Path,
-    info: NetworkInfo,
-    samples: int | None,
+    source: Path, info: NetworkInfo, samples: int | None, *, for_calibration: bool
 ) -> CalibrationSet:
     """Load the images below a folder."""
-    paths = find_images(source)
-    if not paths:
+    found = find_images(source)
+    if not found.paths:
         raise DataError(
-            f"There are no images in {source}: no file ends in {', '.join(SUFFIXES)}.",
-            remedy="Pass a folder of images, or an .npz with `images`.",
+            " ".join((f"There are no images in {source}.", *found.notes)),
+            remedy="Pass a folder of images, or an .npz with `images`. Image files end in "
+            f"{', '.join(SUFFIXES)}.",
         )
-    chosen = _spread(len(paths), samples, str(source))
-    names = [path.relative_to(source).as_posix() for path in paths]
-    labels = labels_of(source, names, info.classes)
-    files = [ImageFile(names[i], paths[i]) for i in chosen]
-    return _from_files(
-        files,
-        _unambiguous(source),
-        info,
-        labels=None if labels is None else tuple(labels[i] for i in chosen),
-    )
+    chosen, notes = _choose(len(found.paths), samples, source, info, for_calibration)
+    labels, about_labels = _folder_labels(found, chosen, info, for_calibration=for_calibration)
+    files = [ImageFile(found.names[i], found.paths[i]) for i in chosen]
+    loaded = _from_files(files, _unambiguous(source), info)
+    return replace(loaded, labels=labels, notes=(*found.notes, *notes, *about_labels))
+
+
+def _folder_labels(
+    found: ImageFolder, chosen: Sequence[int], info: NetworkInfo, *, for_calibration: bool
+) -> tuple[tuple[int, ...] | None, tuple[str, ...]]:
+    """Return the labels of the chosen images, and notes.
+
+    Raises:
+        DataError: The labels are invalid, and the images are not for calibration.
+    """
+    try:
+        labels, notes = labels_of(found, chosen, info.classes, info.labels)
+    except DataError as error:
+        if not for_calibration:
+            raise
+        return None, (_without_labels(error),)
+    return None if labels is None else tuple(labels), notes
+
+
+def _without_labels(error: DataError) -> str:
+    return f"Calibration goes on without labels: {error.message}"
 
 
 def _unambiguous(folder: Path) -> str:
@@ -112,50 +141,90 @@ def _unambiguous(folder: Path) -> str:
     return str(folder) if str(folder) != EMBEDDED else f"./{folder}"
 
 
-def _from_files(
-    files: Sequence[ImageFile],
-    source: str,
-    info: NetworkInfo,
-    *,
-    labels: tuple[int, ...] | None = None,
-) -> CalibrationSet:
+def _from_files(files: Sequence[ImageFile], source: str, info: NetworkInfo) -> CalibrationSet:
     """Decode image files into a set."""
-    decoded = decode_all(files, info.preprocessing, info.input.height)
+    images = _allocate(len(files), info, source)
+    hashes = decode_all(files, info.preprocessing, info.input.height, images)
     return CalibrationSet(
-        images=np.stack([image.pixels for image in decoded]),
+        images=images,
         source=source,
-        sha256=_digest([image.sha256 for image in decoded]),
-        labels=labels,
+        sha256=_digest(hashes),
         names=tuple(file.name for file in files),
     )
 
 
 def _from_arrays(
-    source: Path,
-    info: NetworkInfo,
-    samples: int | None,
+    source: Path, info: NetworkInfo, samples: int | None, *, for_calibration: bool
 ) -> CalibrationSet:
     """Load the images of an `.npz`."""
-    arrays = read_arrays(source, info.input.channels)
-    chosen = _spread(len(arrays.images), samples, str(source))
-    images = np.ascontiguousarray(arrays.images[chosen])
+    arrays = read_arrays(source, info.input.channels, for_calibration=for_calibration)
+    chosen, notes = _choose(len(arrays.images), samples, source, info, for_calibration)
     labels = None
-    if arrays.labels is not None and info.classes > 0:
-        labels = tuple(int(label) for label in arrays.labels[chosen])
-        for index, label in zip(chosen, labels, strict=True):
-            if not 0 <= label < info.classes:
-                raise DataError(
-                    f"{source}: image {index} has label {label}; "
-                    f"the network has {info.classes} classes, counted from 0.",
-                    remedy="Pass images of this network's classes, or leave `labels` out.",
-                )
+    try:
+        labels = labels_in(source, arrays, chosen, info.classes)
+    except DataError as error:
+        if not for_calibration:
+            raise
+        notes.append(_without_labels(error))
+    pixels = np.ascontiguousarray(arrays.images[chosen])
+    images = _allocate(len(chosen), info, str(source))
+    inputs_of(pixels, info.preprocessing, info.input.height, images)
     return CalibrationSet(
-        images=inputs_of(images, info.preprocessing, info.input.height),
+        images=images,
         source=str(source),
-        sha256=_digest([hashlib.sha256(image.tobytes()).hexdigest() for image in images]),
+        sha256=_digest([hashlib.sha256(image.tobytes()).hexdigest() for image in pixels]),
         labels=labels,
         names=tuple(f"{source.name}[{index}]" for index in chosen),
+        notes=(*arrays.notes, *notes),
     )
+
+
+def _choose(
+    count: int, samples: int | None, source: Path, info: NetworkInfo, for_calibration: bool
+) -> tuple[list[int], list[str]]:
+    """Return the indices of the images to take, and a note if not all were asked for by number."""
+    most = min(_MOST_FOR_CALIBRATION, _MOST_BYTES_FOR_CALIBRATION // _bytes_per_image(info))
+    if samples is None and for_calibration and count > most:
+        note = (
+            f"{source} has {count} images: {most} of them were taken, evenly spread. 200 are "
+            "plenty for calibration; --calib-samples sets the number."
+        )
+        return _spread(count, most, str(source)), [note]
+    return _spread(count, samples, str(source)), []
+
+
+def _bytes_per_image(info: NetworkInfo) -> int:
+    return 4 * math.prod(info.input.shape)
+
+
+def _allocate(count: int, info: NetworkInfo, source: str) -> NDArray[np.float32]:
+    """Return memory for so many inputs, (N, C, H, W).
+
+    Raises:
+        DataError: There is not enough.
+    """
+    needed, free = count * _bytes_per_image(info), _free_bytes()
+    have = "" if free is None else f"; {free / 1e9:.1f} GB are free"
+    refusal = DataError(
+        f"{count} images of {source} take {needed / 1e9:.1f} GB of memory{have}.",
+        remedy="Take fewer of them, evenly spread: --samples 1000, or --calib-samples 200.",
+    )
+    if free is not None and needed > _MEMORY_SHARE * free:
+        raise refusal
+    try:
+        return np.empty((count, *info.input.shape[1:]), np.float32)
+    except MemoryError as error:
+        raise refusal from error
+
+
+def _free_bytes() -> int | None:
+    """Return the memory that can be used without swapping, in bytes; None if unknown."""
+    try:
+        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+        (kilobytes,) = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
+    except (OSError, ValueError):  # no Linux
+        return None
+    return 1024 * int(kilobytes)
 
 
 def _spread(count: int, samples: int | None, source: str) -> list[int]:

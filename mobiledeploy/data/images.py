@@ -1,7 +1,9 @@
 """Read and decode image files.
 
-Input: files of a folder or of the package. Output: float32 inputs and the sha256 of every file, in
-order. Invariant: the bytes that were hashed are the bytes that were decoded.
+Input: files of a folder or of the package. Output: float32 inputs, (N, C, H, W), and the sha256 of
+every file, in order. Invariant: the bytes that were hashed are the bytes that were decoded. A
+photograph is taken as its pixels lie in the file: the EXIF orientation is ignored, as torchvision
+and TensorFlow ignore it in training.
 """
 
 from __future__ import annotations
@@ -12,6 +14,8 @@ import struct
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -24,7 +28,12 @@ from mobiledeploy.network import Preprocessing
 from mobiledeploy.utils import progress
 from mobiledeploy.utils.quiet import quietly
 
-SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+SUFFIXES = (
+    *(".apng", ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".pbm"),
+    *(".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+)
+# Formats with a magic number, by which files with another suffix are recognised.
+_FORMATS = ("AVIF", "BMP", "GIF", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
 _WORKERS = 2  # PIL decodes and resizes outside the interpreter lock
 
 # PIL has no common exception: SyntaxError for a broken PNG, NotImplementedError for DDS, and a bomb
@@ -50,49 +59,80 @@ class ImageFile:
     file: Readable
 
 
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """One preprocessed image, (C, H, W), and its file's sha256."""
-
-    pixels: NDArray[np.float32]
-    sha256: str
-
-
 def is_image(name: str) -> bool:
-    """Return whether a file name has an image's suffix and is not hidden."""
-    return name.lower().endswith(SUFFIXES) and not name.startswith(".")
+    """Return whether a file name has an image's suffix and is not hidden.
+
+    Only suffixes of formats that this Pillow reads count; AVIF depends on how it was built.
+    """
+    return name.lower().endswith(_readable_suffixes()) and not name.startswith(".")
+
+
+@cache
+def _readable_suffixes() -> tuple[str, ...]:
+    formats = Image.registered_extensions()
+    return tuple(suffix for suffix in SUFFIXES if formats.get(suffix) in Image.OPEN)
+
+
+@cache
+def _readable_formats() -> tuple[str, ...]:
+    Image.init()
+    return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def looks_like_image(path: Path) -> bool:
+    """Return whether Pillow recognises the content of a file, whatever its suffix."""
+    try:
+        with quietly(), Image.open(path, formats=_readable_formats()):
+            return True
+    except _UNREADABLE:
+        return False
 
 
 def decode_all(
-    files: Sequence[ImageFile], preprocessing: Preprocessing, resolution: int
-) -> list[Decoded]:
+    files: Sequence[ImageFile],
+    preprocessing: Preprocessing,
+    resolution: int,
+    into: NDArray[np.float32],
+) -> list[str]:
     """Read, hash, decode and preprocess image files, in order.
+
+    Args:
+        files: The image files.
+        preprocessing: How an image becomes an input.
+        resolution: Side of the square input in pixels.
+        into: Receives the inputs, (N, C, resolution, resolution).
+
+    Returns:
+        The sha256 of every file.
 
     Raises:
         DataError: An image cannot be read; the text names the first.
     """
 
-    def decode(file: ImageFile) -> Decoded:
-        return _decode(file, preprocessing, resolution)
+    def decode(index: int) -> str:
+        into[index], digest = _decode(files[index], preprocessing, resolution)
+        return digest
 
     pool = ThreadPoolExecutor(_WORKERS)
     try:
         with quietly():  # PIL warns about metadata that does not affect the pixels
-            results = pool.map(decode, files)
+            results = pool.map(decode, range(len(files)))
             return list(progress.track(results, "Reading images", total=len(files)))
     finally:
         pool.shutdown(cancel_futures=True)  # after an error, do not decode the remaining images
 
 
-def _decode(source: ImageFile, preprocessing: Preprocessing, resolution: int) -> Decoded:
-    """Decode and preprocess one image.
+def _decode(
+    source: ImageFile, preprocessing: Preprocessing, resolution: int
+) -> tuple[NDArray[np.float32], str]:
+    """Decode and preprocess one image; return it, (C, H, W), and its file's sha256.
 
     Raises:
         DataError: The image cannot be read, or its pixel type is not supported.
     """
     try:
         content = source.file.read_bytes()
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content)) as image:  # of an animation, the first frame
             pixels = preprocess(image, preprocessing, resolution)
     except _UNREADABLE as error:
         unknown = isinstance(error, UnidentifiedImageError)
@@ -103,4 +143,4 @@ def _decode(source: ImageFile, preprocessing: Preprocessing, resolution: int) ->
         ) from error
     except DataError as error:
         raise DataError(f"{source.name}: {error.message}", remedy=error.remedy) from error
-    return Decoded(pixels, hashlib.sha256(content).hexdigest())
+    return pixels, hashlib.sha256(content).hexdigest()

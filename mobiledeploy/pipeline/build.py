@@ -24,7 +24,7 @@ from mobiledeploy.network import (
     Preprocessing,
     QuantizedModel,
 )
-from mobiledeploy.utils.progress import step
+from mobiledeploy.utils.progress import step, warn
 from mobiledeploy.utils.threads import on_one_thread
 
 if TYPE_CHECKING:
@@ -130,6 +130,8 @@ def load_images(
     model: FloatModel | FoldedModel | QuantizedModel | Manifest,
     source: Path | None,
     samples: int | None = None,
+    *,
+    for_calibration: bool = False,
 ) -> CalibrationSet:
     """Load images and preprocess them for a network.
 
@@ -137,10 +139,14 @@ def load_images(
         model: The network, or a manifest of it.
         source: A folder, an `.npz` or a list of files; None for the bundled images.
         samples: Number of images; None for all.
+        for_calibration: Whether they are for calibration; see `load_calibration`.
 
     Raises:
-        DataError: there are no images, too few, or one cannot be read.
+        DataError: there are no images, too few, too many for the memory, or one cannot be read.
     """
     if source is None:
         return embedded_calibration(model.info, samples)
-    return load_calibration(source, model.info, samples=samples)
+    images = load_calibration(source, model.info, samples=samples, for_calibration=for_calibration)
+    for note in images.notes:
+        warn(note)
+    return images

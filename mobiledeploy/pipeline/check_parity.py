@@ -86,7 +86,7 @@ def check_parity(
         require_comparable(baseline, network=first.info.name, precision=first.precision)
     given = None if source is None else load_images(first, source, samples)
     stages = rebuild(first, weights=weights, calib_data=calib_data)
-    images = given or load_images(first, _calibration_path(stages), samples)
+    images = given or load_images(first, _calibration_path(stages), samples, for_calibration=True)
     with step("Comparing with the training statistics"):
         check_training(stages.original, images, allow_mismatch=allow_mismatch)
     report = run_ladder(

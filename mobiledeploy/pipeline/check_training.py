@@ -43,7 +43,7 @@ def check_training(
         size = replace(model.info.input, height=resolution, width=resolution)
         resized = replace(model, info=replace(model.info, input=size))
         source = None if images.source == EMBEDDED else Path(images.source)
-        return load_images(resized, source, count).images
+        return load_images(resized, source, count, for_calibration=True).images
 
     match = compare_with_training(
         model, images, published=lambda: _as_published(model), images_at=images_at

@@ -218,4 +218,4 @@ def find_calibration(manifest: Manifest, given: Path | None = None) -> Calibrati
 def _load(manifest: Manifest, source: Path | None, count: int) -> CalibrationSet:
     if source is None:
         return embedded_calibration(manifest.info, count)
-    return load_calibration(source, manifest.info, samples=count)
+    return load_calibration(source, manifest.info, samples=count, for_calibration=True)

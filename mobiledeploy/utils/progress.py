@@ -1,7 +1,7 @@
 """Progress of the stages, independent of how it is displayed.
 
-Stages report what they do with `step` and `track`. The caller (the command line, a notebook)
-installs a `Reporter` with `reporting_to`. Without a reporter both do nothing.
+Stages report what they do with `step`, `track` and `warn`. The caller (the command line, a
+notebook) installs a `Reporter` with `reporting_to`. Without a reporter they do nothing.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,6 +20,9 @@ class Reporter(Protocol):
 
     def track(self, items: Iterable[T], description: str, total: int) -> Iterator[T]:
         """Yield `items`, displaying how many of `total` are done."""
+
+    def warn(self, message: str) -> None:
+        """Display a warning."""
 
 
 _reporter: ContextVar[Reporter | None] = ContextVar("reporter", default=None)
@@ -45,3 +48,9 @@ def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     """Yield `items`, reporting how many of `total` are done."""
     reporter = _reporter.get()
     return reporter.track(items, description, total) if reporter else iter(items)
+
+
+def warn(message: str) -> None:
+    """Report a warning."""
+    if reporter := _reporter.get():
+        reporter.warn(message)

@@ -1,6 +1,7 @@
 import hashlib
 import io
 import os
+import tracemalloc
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from mobiledeploy.data import calibration
+from mobiledeploy.data import arrays, calibration
 from mobiledeploy.data.calibration import embedded_calibration, load_calibration
 from mobiledeploy.data.preprocess import default_preprocessing, preprocess
 from mobiledeploy.errors import DataError, UsageError
@@ -314,15 +315,19 @@ def test_arrays_for_a_feature_extractor_have_no_labels(tmp_path, info):
 
 
 @pytest.mark.parametrize(
-    ("arrays", "message"),
+    ("content", "message"),
     [
-        ({"x": np.zeros(3)}, "holds `x`; expected `images`"),
+        ({"z": np.zeros(3)}, "holds `z`; expected `images`"),
         ({"images": images().astype(np.float32)}, "float32 .*expected `images`, uint8"),
         ({"images": images()[0]}, r"uint8 \(16, 16, 3\); expected"),
         ({"images": images(count=0)}, "has no images"),
-        ({"images": images().transpose(0, 3, 1, 2)}, "16 channels; the network's input has 3"),
+        ({"images": images(channels=4)}, "4 channels; the network's input has 3"),
+        ({"images": images()[..., 0]}, r"uint8 \(10, 16, 16\); expected"),
+        ({"images": images().astype(int) + 1}, "int64 .*expected `images`, uint8"),
         ({"images": images(), "labels": np.zeros(9, int)}, "one integer for each of the 10"),
-        ({"images": images(), "labels": np.zeros(10)}, "labels` is float64"),
+        ({"images": images(), "labels": np.full(10, 0.5)}, "labels` is float64"),
+        ({"images": images(), "labels": np.zeros((10, 2))}, r"labels` is float64 \(10, 2\)"),
+        ({"images": images(), "labels": np.full(10, "cat")}, "labels` is <U3"),
         ({"images": images(), "labels": np.full(10, 10)}, "image 0 has label 10; .* 10 classes"),
         ({"images": images(), "labels": np.full(10, -1)}, "image 0 has label -1"),
         (
@@ -332,9 +337,166 @@ def test_arrays_for_a_feature_extractor_have_no_labels(tmp_path, info):
         ({"images": np.array([{}], dtype=object)}, "Could not read .*a.npz"),
     ],
 )
-def test_invalid_arrays_are_refused(tmp_path, info, arrays, message):
+def test_invalid_arrays_are_refused(tmp_path, info, content, message):
     with pytest.raises(DataError, match=message):
-        load(write_npz(tmp_path / "a.npz", **arrays), info)
+        load(write_npz(tmp_path / "a.npz", **content), info)
+
+
+def test_the_arrays_of_keras_are_taken_with_a_note(tmp_path, info):
+    """As `mnist.npz` and `cifar10.load_data` have them, with labels (N, 1)."""
+    train, test = images(), images(count=4)[::-1]
+    path = write_npz(
+        tmp_path / "a.npz",
+        x_train=train, y_train=np.arange(10, dtype=np.uint8)[:, None],
+        x_test=test, y_test=np.arange(4)[:, None],
+    )  # fmt: skip
+    evaluation = load(path, info)
+    assert evaluation.labels == (0, 1, 2, 3)
+    assert evaluation.sha256 == digest_of([image.tobytes() for image in test])
+    assert evaluation.notes == ("a.npz: `x_test` was taken, `x_train` not.",)
+    calibration_set = load(path, info, for_calibration=True)
+    assert calibration_set.labels == tuple(range(10))
+    assert calibration_set.notes == ("a.npz: `x_train` was taken, `x_test` not.",)
+
+
+@pytest.mark.parametrize("names", [("X", "y"), ("data", "labels"), ("arr_0", "arr_1")])
+def test_other_usual_names_are_understood(tmp_path, info, names):
+    path = write_npz(tmp_path / "a.npz", **dict(zip(names, (images(), np.arange(10)), strict=True)))
+    found = load(path, info)
+    assert found.labels == tuple(range(10))
+    assert found.notes == ()
+
+
+def test_channels_first_are_rearranged_with_a_note(tmp_path, info):
+    expected = load(write_npz(tmp_path / "a.npz", images=images()), info)
+    path = write_npz(tmp_path / "b.npz", images=images().transpose(0, 3, 1, 2))
+    found = load(path, info)
+    np.testing.assert_array_equal(found.images, expected.images)
+    assert any("(N, C, H, W)" in note for note in found.notes)
+
+
+def test_grey_images_need_no_channel_axis(tmp_path, info):
+    one_channel = replace(info.input, channels=1, preprocessing=default_preprocessing(1))
+    grey = replace(info, input=one_channel)
+    flat = load(write_npz(tmp_path / "a.npz", images=images()[..., 0]), grey)
+    with_axis = load(write_npz(tmp_path / "b.npz", images=images()[..., :1]), grey)
+    np.testing.assert_array_equal(flat.images, with_axis.images)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        np.arange(10)[:, None],
+        np.arange(10.0),
+        np.eye(10, dtype=np.float32),
+        np.eye(10, dtype=bool),
+    ],
+    ids=["column", "floats", "one-hot", "one-hot bools"],
+)
+def test_labels_of_keras_shapes_are_read(tmp_path, info, labels):
+    path = write_npz(tmp_path / "a.npz", images=images(), labels=labels)
+    assert load(path, info).labels == tuple(range(10))
+
+
+def test_pixels_of_another_integer_type_are_the_same_pixels(tmp_path, info):
+    wide = load(write_npz(tmp_path / "a.npz", images=images().astype(np.int64)), info)
+    narrow = load(write_npz(tmp_path / "b.npz", images=images()), info)
+    np.testing.assert_array_equal(wide.images, narrow.images)
+    assert wide.sha256 == narrow.sha256
+
+
+def test_images_that_are_resized_in_parts_equal_those_of_one_batch(tmp_path, info, monkeypatch):
+    path = write_npz(tmp_path / "a.npz", images=images())
+    whole = load(path, info).images
+    monkeypatch.setattr(arrays, "_AT_ONCE", 3)
+    np.testing.assert_array_equal(load(path, info).images, whole)
+
+
+# --- calibration ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        "file,class_index\n0.png,1\n",
+        "file,class_index\n" + "".join(f"{i}.png,99\n" for i in range(10)),
+        "name,weight\n0.png,1\n",
+        b"\xff\xfe\x00",
+    ],
+)
+def test_invalid_labels_of_a_folder_do_not_stop_a_calibration(folder, info, table):
+    (folder / "labels.csv").write_bytes(table if isinstance(table, bytes) else table.encode())
+    with pytest.raises(DataError):
+        load(folder, info)
+    found = load(folder, info, for_calibration=True)
+    assert (found.count, found.labels) == (10, None)
+    assert any("Calibration goes on without labels" in note for note in found.notes)
+
+
+@pytest.mark.parametrize("labels", [np.full(10, 99), np.zeros(9, int), np.full(10, "cat")])
+def test_invalid_labels_of_arrays_do_not_stop_a_calibration(tmp_path, info, labels):
+    path = write_npz(tmp_path / "a.npz", images=images(), labels=labels)
+    with pytest.raises(DataError):
+        load(path, info)
+    found = load(path, info, for_calibration=True)
+    assert (found.count, found.labels) == (10, None)
+    assert any("Calibration goes on without labels" in note for note in found.notes)
+
+
+def test_labels_are_needed_of_the_chosen_images_only(folder, info):
+    (folder / "labels.csv").write_text("file,class_index\n0.png,3\n5.png,4\n")
+    assert load(folder, info, samples=2).labels == (3, 4)
+
+
+@pytest.mark.parametrize("kind", ["folder", "npz"])
+def test_of_thousands_of_images_a_calibration_takes_a_spread_sample(
+    kind, folder, tmp_path, info, monkeypatch
+):
+    monkeypatch.setattr(calibration, "_MOST_FOR_CALIBRATION", 4)
+    source = folder if kind == "folder" else write_npz(tmp_path / "a.npz", images=images())
+    found = load(source, info, for_calibration=True)
+    assert found.names == load(source, info, samples=4).names
+    assert found.sha256 == load(source, info, samples=4).sha256
+    assert any("has 10 images: 4 of them were taken" in note for note in found.notes)
+    assert load(source, info, samples=6, for_calibration=True).count == 6
+    assert load(source, info).count == 10
+
+
+def test_large_inputs_lower_the_number_of_images(folder, info, monkeypatch):
+    monkeypatch.setattr(calibration, "_MOST_BYTES_FOR_CALIBRATION", 3 * 4 * 3 * 32 * 32)
+    assert load(folder, info, for_calibration=True).count == 3
+
+
+def test_only_the_chosen_images_are_decoded(folder, info):
+    (folder / "1.png").write_bytes(b"not an image")
+    assert load(folder, info, samples=2).names == ("0.png", "5.png")
+
+
+@pytest.mark.parametrize("free", [10_000, None])
+def test_more_images_than_fit_into_memory_are_refused(folder, info, monkeypatch, free):
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(calibration, "_free_bytes", lambda: free)
+    if free is None:  # not known beforehand: the allocation fails
+        monkeypatch.setattr(calibration.np, "empty", full)
+    message = "10 images of .* take 0.0 GB of memory" + ("; 0.0 GB are free" if free else r"\.")
+    with pytest.raises(DataError, match=message) as error:
+        load(folder, info)
+    assert "--samples" in error.value.remedy
+
+
+def test_images_are_held_once(tmp_path, info, make_image):
+    """Decoding them into a list and stacking it would hold them twice."""
+    for i in range(40):
+        make_image(tmp_path / f"{i:03}.png", seed=i)
+    large = replace(info, input=replace(info.input, height=224, width=224))
+    load(tmp_path, large, samples=2)  # what is loaded once
+    tracemalloc.start()
+    found = load(tmp_path, large)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1.3 * found.images.nbytes
 
 
 @pytest.mark.parametrize("at", [60, 3000])

@@ -2,7 +2,7 @@
 
 from contextlib import contextmanager
 
-from mobiledeploy.utils.progress import reporting_to, step, track
+from mobiledeploy.utils.progress import reporting_to, step, track, warn
 
 
 class Recorder:
@@ -22,6 +22,9 @@ class Recorder:
             yield item
             self.events.append(f"{description} {number}/{total}")
 
+    def warn(self, message):
+        self.events.append(f"warning: {message}")
+
 
 def test_steps_reach_the_reporter():
     recorder = Recorder()
@@ -29,7 +32,10 @@ def test_steps_reach_the_reporter():
         with step("Folding"):
             pass
         assert list(track("ab", "Reading", 2)) == ["a", "b"]
-    assert recorder.events == ["Folding begins", "Folding ends", "Reading 1/2", "Reading 2/2"]
+        warn("few")
+    assert recorder.events == [
+        *("Folding begins", "Folding ends", "Reading 1/2", "Reading 2/2", "warning: few")
+    ]
 
 
 def test_without_a_reporter_nothing_is_reported():
@@ -39,4 +45,5 @@ def test_without_a_reporter_nothing_is_reported():
     with step("Folding"):
         pass
     assert list(track("ab", "Reading", 2)) == ["a", "b"]
+    warn("few")
     assert recorder.events == []
