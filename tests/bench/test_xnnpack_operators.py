@@ -20,6 +20,7 @@ from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.utils.quiet import quietly
 
 
+@pytest.mark.ci
 def test_running_all_operators_in_order_gives_the_network_s_output(exported_to):
     """This needs the right weights, encodings, flags and order."""
     artifact = exported_to("pte", "v3-small", 64)

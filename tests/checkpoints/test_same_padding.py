@@ -25,6 +25,7 @@ def model(tmp_path_factory):
     return build("v1", weights=str(path), resolution=64)
 
 
+@pytest.mark.ci
 def test_a_checkpoint_ported_from_tensorflow_is_exported_with_its_padding(model, tmp_path):
     """At stride 2 on even sides it is asymmetric, which no convolution's `padding` expresses."""
     assert model.info.source["architecture"]["padding"] == "same"

@@ -126,10 +126,18 @@ PRUNED = ("features.3.block.1.0", -10.0)
 @pytest.mark.parametrize(
     ("layers", "bias", "extension"),
     [
-        pytest.param(("fc1", "fc2"), -20.0, "onnx", id="closed gates with equal biases"),
+        pytest.param(
+            *(("fc1", "fc2"), -20.0, "onnx"),
+            id="closed gates with equal biases",
+            marks=pytest.mark.ci,
+        ),
         pytest.param(*PRUNED, "onnx", id="pruned block"),
         pytest.param(*PRUNED, "pte", id="pruned block in ExecuTorch", marks=pytest.mark.ci),
-        pytest.param("features.4.0", -10.0, "onnx", id="constant input of the classifier"),
+        pytest.param(
+            *("features.4.0", -10.0, "onnx"),
+            id="constant input of the classifier",
+            marks=pytest.mark.ci,
+        ),
     ],
 )
 def test_constant_layers_are_exact(layers, bias, extension, tmp_path):

@@ -187,6 +187,7 @@ def test_executorch_is_restored_afterwards():
     assert replaced() == before
 
 
+@pytest.mark.ci
 def test_an_exported_pte_has_the_stem(exported_to):
     (group,) = inspect_artifact(exported_to("pte", "v3-small", 64).path).groups
     counts = {(o.name, o.datatype): o.count for o in group.operators}

@@ -13,6 +13,7 @@ EXPORTERS = {"onnx": export_onnx, "pte": export_executorch}
 BOTH_FORMATS = pytest.mark.parametrize("format_", ["onnx", "pte"])
 
 
+@pytest.mark.ci
 @BOTH_FORMATS
 def test_the_same_network_gives_the_same_bytes(exported_to, tmp_path, format_):
     first = exported_to(format_, "v2")

@@ -35,7 +35,7 @@ def test_int8_networks_of_other_tools_are_counted(artifact, request):
     assert coverage.int8_elements > 0.9 * coverage.elements
 
 
-@pytest.mark.parametrize("format_", ["onnx", "pte"])
+@pytest.mark.parametrize("format_", ["onnx", pytest.param("pte", marks=pytest.mark.ci)])
 def test_v3_computes_entirely_in_int8(exported_to, format_):
     artifact = exported_to(format_, "v3-small", 64)
     coverage = artifact.coverage

@@ -178,6 +178,7 @@ def xnnpack_codes(graph, index, source, target):
     return found.numpy().ravel().astype(int)
 
 
+@pytest.mark.ci
 def test_xnnpack_computes_the_reference_for_every_encoding(lowered):
     (delegate,) = read_pte(lowered).delegates
     graph = bytes(split_xnnpack_payload(lowered, delegate.payload).graph)

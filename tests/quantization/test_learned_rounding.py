@@ -67,6 +67,7 @@ def test_the_best_epoch_is_returned_not_the_last(monkeypatch):
     assert of_result == pytest.approx(min(of_epochs), rel=1e-5)  # float32, in other batches
 
 
+@pytest.mark.ci
 def test_many_images_move_weights_to_their_other_integer(monkeypatch):
     moved = {}
 

@@ -62,6 +62,7 @@ def test_the_input_of_a_hardswish_starts_at_minus_three_exactly(family):
         assert np.float32(3 / steps) == np.float32(scale), node.name
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("family", ["v1", "v2", "v3-small"])
 def test_no_mean_of_a_pool_is_a_rounding_tie(family):
     nodes = calls(networks.quantized(family, 64), aten.adaptive_avg_pool2d.default)
@@ -151,6 +152,7 @@ def with_a_dead_channel(weight_size):
     return replace(model, module=module)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("weight_size", [1e-6, 1e-12, 0.0])
 def test_a_dead_channel_overflows_no_bias_and_stays_exact(weight_size, tmp_path):
     model = quantize(with_a_dead_channel(weight_size), networks.calibration(32))

@@ -188,6 +188,7 @@ WRONG = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.shared
 @pytest.mark.parametrize("cause", WRONG)
 @pytest.mark.parametrize("family", CHECKPOINTS)
