@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mobiledeploy.errors import GateError
 from mobiledeploy.models.build import create_on_meta
 from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
-from mobiledeploy.network import EMBEDDED
+from mobiledeploy.network import EMBEDDED, describe_images
 from mobiledeploy.pipeline.build import load_images
 from mobiledeploy.training_check.verdict import compare_with_training
 
@@ -36,8 +36,11 @@ def check_training(
         The figure for the manifest; None if the statistics or the images tell nothing.
 
     Raises:
-        GateError: the network is plainly not the trained one, or its images are of another kind.
+        GateError: the network is plainly not the trained one, its images are of another kind, or
+            they are all copies of one.
     """
+    if not allow_mismatch and not model.info.has_random_weights:
+        _require_different_images(images)
 
     def images_at(resolution: int, count: int) -> NDArray[np.float32]:
         size = replace(model.info.input, height=resolution, width=resolution)
@@ -51,6 +54,16 @@ def check_training(
     if match is not None and match.is_mismatch and not allow_mismatch:
         raise GateError(match.explanation(), remedy=match.remedy())
     return match
+
+
+def _require_different_images(images: CalibrationSet) -> None:
+    """Raise GateError if all images are copies of one: whatever they show says nothing."""
+    if images.count > 1 and (images.images == images.images[0]).all():
+        raise GateError(
+            f"All {describe_images(images.count, images.source)} are copies of one image:"
+            " neither ranges nor accuracy can be judged on them.",
+            remedy="Give different images, or pass --allow-mismatch.",
+        )
 
 
 def _as_published(model: FloatModel) -> nn.Module:

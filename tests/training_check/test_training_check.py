@@ -162,6 +162,15 @@ def test_nothing_is_judged_without_training_or_with_few_images(trained, images):
     assert not has_statistics(folded)
 
 
+def test_copies_of_one_image_are_refused(trained, images):
+    copies = as_calibration(np.repeat(images[:1], 40, axis=0))
+    with pytest.raises(GateError, match="All 40 images from photos are copies of one image"):
+        check_training(trained, copies)
+    random = WeightsProvenance(source="random", origin="seed 0")
+    untrained = replace(trained, info=replace(trained.info, provenance=random))
+    assert check_training(untrained, copies) is None
+
+
 def test_dead_channels_do_not_count(trained, images):
     norm = next(layer for layer in trained.module.modules() if isinstance(layer, nn.BatchNorm2d))
     kept = norm.running_var.clone()
