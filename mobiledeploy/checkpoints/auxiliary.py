@@ -22,12 +22,17 @@ _OBSERVER = re.compile(
 # First component of the names of modules that only training has: losses, metrics, teachers,
 # auxiliary classifiers.
 _TRAINING = re.compile(
-    r"(criterion\w*|\w*loss|loss_\w+|\w*metrics?|(train|val|valid|test)_\w+|teacher\w*|aux\w*"
-    r"|class_weights?|pos_weight|discriminator|confusion_matrix|confmat|accuracy|acc|auroc|f1)"
+    r"(crit|criteri(on|a)\w*|\w*loss(es)?|loss_?(fn|func|function|weights?|\w+)|objective|cost\w*"
+    r"|b?ce|cross_entropy|focal\w*|\w*metrics?|\w*meters?|(train|val|valid|test)_\w+|teacher\w*"
+    r"|aux\w*|discriminator|confusion_matrix|conf_?mat|\w*accuracy|acc\d*|\w+_acc\d*|top\d+"
+    r"|auroc|auc|f1\w*|\w+_f1|precision|recall|m?iou)"
 )
-_NORMALIZATIONS = (
-    *(("mean", "std"), ("pixel_mean", "pixel_std"), ("image_mean", "image_std")),
-    *(("norm_mean", "norm_std"), ("input_mean", "input_std"), ("_mean", "_std")),
+# Last component of the names of a loss's weights and of torchmetrics' states.
+_TRAINING_STATE = frozenset(
+    {
+        *("pos_weight", "class_weight", "class_weights", "loss_weight", "loss_weights", "centers"),
+        *("tp", "fp", "tn", "fn", "correct", "total", "confmat"),
+    }
 )
 _FUSED_NORM = re.compile(r"^(?P<path>.*\.)(?P<number>\d+)\.bn\.(?P<local>\w+)$")
 _QUANTIZED = re.compile(r"(^|\.)_packed_params(\.|$)|(^|\.)\w*weight_scale$")
@@ -83,8 +88,8 @@ def with_masks_applied(
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Multiply pruned weights by their masks, and return a note on it.
 
-    Known forms: torch.nn.utils.prune (``weight_orig``, ``weight_mask``), masks beside the weight or
-    around it (``weight``, ``weight_mask``; ``module.weight``), and parametrizations with a mask
+    Known forms: torch.nn.utils.prune (``weight_orig``, ``weight_mask``), masks beside the weight
+    (``weight``, ``weight_mask``), and parametrizations with a mask
     (``parametrizations.weight.original``, ``parametrizations.weight.0.mask``).
     """
     result: dict[str, torch.Tensor] = {}
@@ -95,7 +100,7 @@ def with_masks_applied(
             masks.add(mask)
             result[plain] = tensor * tensors[mask].to(tensor.dtype)
         else:
-            result[name if mask else plain] = tensor
+            result[name] = tensor
     for mask in masks:
         result.pop(mask, None)
     note = f"{len(masks)} pruned tensors were multiplied by their masks."
@@ -114,9 +119,6 @@ def _pruned(name: str, tensors: Mapping[str, torch.Tensor]) -> tuple[str, str | 
         owner, _, parameter = path.rpartition(".")
         plain = f"{owner.removesuffix('parametrizations')}{parameter}"
         mask = f"{path}.0.mask"
-    elif (outer := start.removesuffix("module.")) != start and f"{outer}weight_mask" in tensors:
-        plain, mask = f"{outer}{local}", f"{outer}{local}_mask"
-        return plain, mask if mask in tensors else None
     return (plain, mask) if mask in tensors else (name, None)
 
 
@@ -129,15 +131,12 @@ def input_normalization(
     """
     modules = {layer.name for layer in layers_of(tensors) if layer.is_map or layer.is_norm}
     for name, mean in tensors.items():
-        path, _, local = name.rpartition(".")
-        start = f"{path}." if path else ""
-        for mean_name, std_name in _NORMALIZATIONS:
-            std = f"{start}{std_name}"
-            if local == mean_name and std in tensors and path not in modules:
-                found = _normalization(mean, tensors[std])
-                if found is not None:
-                    kept = {k: v for k, v in tensors.items() if k not in (name, std)}
-                    return kept, found
+        std = f"{name.removesuffix('mean')}std"  # mean and std, pixel_mean and pixel_std, ...
+        if std == f"{name}std" or std not in tensors or name.rpartition(".")[0] in modules:
+            continue
+        found = _normalization(mean, tensors[std])
+        if found is not None:
+            return {k: v for k, v in tensors.items() if k not in (name, std)}, found
     return tensors, None
 
 
@@ -165,25 +164,38 @@ def without_training_state(
         beside: Whether they lie beside the module that holds the network. Then every tensor that is
             no layer's is left out, and the name may show at any depth what it is.
     """
-    layers = layers_of(tensors)
-    of_layers = {layer.name for layer in layers if layer.is_map or layer.is_norm}
+    layers = [layer for layer in layers_of(tensors) if layer.is_map or layer.is_norm]
+    of_layers = {layer.name for layer in layers}
     roots = {name.partition(".")[0] for name in of_layers}
+    classes = next((layer.shape[0] for layer in reversed(layers) if layer.is_map), 0)
     left_out = []
     for name, tensor in tensors.items():
         path, _, local = name.rpartition(".")
         parts = name.split(".") if beside else [name.partition(".")[0]]
         is_training = any(_TRAINING.fullmatch(part) for part in parts)
         is_loose = path not in of_layers and local != COUNTER
-        is_count = not tensor.is_floating_point() and parts[0] not in roots
-        if is_training or (is_loose and (beside or is_count)):
+        is_elsewhere = beside or parts[0] not in roots
+        is_state = (
+            local in _TRAINING_STATE
+            or not tensor.is_floating_point()
+            or (local == "weight" and tensor.shape == (classes,))  # a loss's, one per class
+        )
+        if is_training or (is_loose and is_elsewhere and (beside or is_state)):
             left_out.append(name)
     return _left_out(tensors, left_out, "tensors that inference does not use")
 
 
-def quantized_names(tensors: Mapping[str, torch.Tensor], others: Iterable[str]) -> list[str]:
-    """Return the names that show that a state dict is quantized."""
+def quantized_names(tensors: Mapping[str, torch.Tensor], others: Mapping[str, str]) -> list[str]:
+    """Return the names that show that a state dict is quantized.
+
+    Args:
+        tensors: Tensors by name.
+        others: Class names of the other entries, by name.
+    """
     weights = [name for name, tensor in tensors.items() if tensor.is_quantized]
-    return [*weights, *(name for name in (*tensors, *others) if _QUANTIZED.search(name))]
+    objects = [name for name, kind in others.items() if "quant" in kind.lower() and "." in name]
+    names = [name for name in (*tensors, *others) if _QUANTIZED.search(name)]
+    return list(dict.fromkeys([*weights, *objects, *names]))
 
 
 def reparameterization(tensors: Iterable[str]) -> tuple[str, str, str] | None:

@@ -228,7 +228,7 @@ def _of_timm(family: Family, architecture: str) -> Preprocessing:
     return Preprocessing(interpolation="bicubic")
 
 
-_HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,7 +260,7 @@ def read_hub_config(checkpoint: Path) -> HubConfig | None:
         WeightsError: The file is damaged, or one of its values is invalid.
     """
     path = checkpoint.with_name("config.json")
-    if checkpoint.name not in _HUB_FILES or not path.is_file():
+    if checkpoint.name not in HUB_FILES or not path.is_file():
         return None
     try:
         document = json.loads(path.read_text(encoding="utf-8"))

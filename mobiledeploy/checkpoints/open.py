@@ -20,7 +20,13 @@ from mobiledeploy.checkpoints.auxiliary import (
     reparameterization,
     without_training_state,
 )
-from mobiledeploy.checkpoints.dialects import Dialect, HubConfig, read_hub_config, recognize
+from mobiledeploy.checkpoints.dialects import (
+    HUB_FILES,
+    Dialect,
+    HubConfig,
+    read_hub_config,
+    recognize,
+)
 from mobiledeploy.checkpoints.layers import Layer, layers_of
 from mobiledeploy.checkpoints.read import FileContent, needs_code, read_checkpoint
 from mobiledeploy.checkpoints.unpickle import StandIn
@@ -45,7 +51,7 @@ class Checkpoint:
         layers: Every tensor that may belong to the network.
         left_over: Names of layers beside the network that nothing explains.
         dialect: The naming scheme.
-        architecture: Names of the network that the file or its folder give, for example its name.
+        architecture: Names of the network by the file, its folder, or the training script.
         config: The hub's description beside the file, if there is one.
         normalization: Normalisation that the network applies to its input itself.
         notes: What was taken and what was left out, one sentence each.
@@ -117,6 +123,7 @@ def _template(path: Path, content: FileContent) -> Checkpoint:
     names = [config.architecture if config and config.architecture else path.name]
     if not config:
         names += _names_in(content.content)
+        names += _hub_folders(path)
     skipped = [name for name in content.stand_ins if not name.startswith(("numpy.", "builtins."))]
     rest = f" and {len(skipped) - _SHOWN} more" if len(skipped) > _SHOWN else ""
     note = f"Objects of other libraries were skipped: {', '.join(skipped[:_SHOWN])}{rest}."
@@ -139,6 +146,16 @@ def _names_in(content: object) -> Iterator[str]:
         for source in (content, *arguments):
             entries = _entries(source)
             yield from (str(entries[k]) for k in _NAME_KEYS if isinstance(entries.get(k), str))
+
+
+def _hub_folders(path: Path) -> Iterator[str]:
+    """Yield the folders that name the network of a file which only a hub's cache names."""
+    if path.name in HUB_FILES:
+        yield from (folder.name for folder in path.absolute().parents if _is_network(folder.name))
+
+
+def _is_network(name: str) -> bool:
+    return "mobilenet" in name.lower()
 
 
 def _entries(value: object) -> Mapping[str, object]:

@@ -35,7 +35,8 @@ _OTHER = _HERE + 1  # rank of other keys
 _MAX_DEPTH = 5  # of containers in containers; a file may even contain itself
 _MAX_LIST = 100
 
-# Components that wrappers insert into names: torch.compile, FSDP, checkpointing, DeepSpeed.
+# Components that wrappers insert into names: torch.compile, FSDP, checkpointing, DeepSpeed. So does
+# "module", of DataParallel and of wrappers that prune; in front of every name it is a prefix.
 _WRAPPERS = frozenset(
     {
         *("_orig_mod", "_fsdp_wrapped_module", "_fpw_module", "_checkpoint_wrapped_module"),
@@ -62,7 +63,7 @@ class StateDict:
         key: Path of the mapping within the file, for example "ema.state_dict"; often empty.
         prefix: Prefix that was removed from the names, with its dot; often empty.
         beside: Tensors of the same mapping without the prefix, by their full names.
-        others: Names of the mapping's entries that are not tensors.
+        others: Class names of the mapping's entries that are not tensors, by name.
         order: All names of `tensors` and `beside` in the order of the file.
         notes: What was removed or computed, one sentence each.
     """
@@ -71,7 +72,7 @@ class StateDict:
     key: str = ""
     prefix: str = ""
     beside: Mapping[str, torch.Tensor] = field(default_factory=dict)
-    others: tuple[str, ...] = ()
+    others: Mapping[str, str] = field(default_factory=dict)
     order: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
@@ -155,7 +156,7 @@ def _is_tensor(value: object) -> bool:
 def _networks(key: str, mapping: Mapping[str, object]) -> Iterator[StateDict]:
     """Yield the networks of one mapping: one for each prefix of a known first tensor."""
     tensors, notes = _tensors(mapping)
-    others = tuple(name for name, value in mapping.items() if not _is_tensor(value))
+    others = {name: _kind(value) for name, value in mapping.items() if not _is_tensor(value)}
     for rule in (without_counters, with_masks_applied, without_observers):
         tensors, more = rule(tensors)
         notes += more
@@ -180,6 +181,10 @@ def _networks(key: str, mapping: Mapping[str, object]) -> Iterator[StateDict]:
         )
 
 
+def _kind(value: object) -> str:
+    return value.origin if isinstance(value, StandIn) else type(value).__name__
+
+
 def _tensors(mapping: Mapping[str, object]) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Return the tensors of a mapping without the wrappers' components in their names."""
     tensors: dict[str, torch.Tensor] = {}
@@ -191,11 +196,13 @@ def _tensors(mapping: Mapping[str, object]) -> tuple[dict[str, torch.Tensor], li
             tensor = value.detach()
         else:
             continue
-        parts = name.split(".")
-        bare = ".".join(part for part in parts if part not in _WRAPPERS)
+        first, *rest = name.split(".")
+        inserted = {part for part in rest if part == "module"} | ({first, *rest} & _WRAPPERS)
+        parts = [first, *(part for part in rest if part not in inserted)]
+        bare = ".".join(parts[1:] if first in inserted else parts)
         if bare in tensors or not bare:
             bare = name
-        wrappers |= set(parts) & _WRAPPERS
+        wrappers |= inserted
         tensors[bare] = tensor
     note = f"The components {', '.join(sorted(wrappers))} were removed from the names."
     return tensors, [note] if wrappers else []

@@ -185,6 +185,12 @@ def _as_nhwc(
     if is_whole and images.dtype != np.uint8 and images.min() >= 0 and images.max() <= 255:
         images = images.astype(np.uint8)
     dimensions = (3, 4) if in_channels == 1 else (4,)
+    if images.dtype == np.uint8 and images.ndim == 3 and given[2] > 4 and in_channels > 1:
+        raise DataError(
+            f"{path}: `{name}` is {given}, grey images; the network's input has {in_channels} "
+            "channels.",
+            remedy="Repeat the grey channel, or build the network with --in-channels 1.",
+        )
     if images.dtype != np.uint8 or images.ndim not in dimensions:
         raise DataError(
             f"{path}: `{name}` is {images.dtype} {given}; {_EXPECTED}.",

@@ -30,6 +30,7 @@ _TARGET_FOLDERS = frozenset(
         *("targets", "target"),
     }
 )
+_SYSTEM_FOLDERS = frozenset({"@eadir", "__macosx", "$recycle.bin"})  # thumbnails and leftovers
 _NEVER_COUNTED = frozenset({LABELS_FILE, "thumbs.db", "desktop.ini"})
 _SHOWN = 6  # suffixes that a note lists
 
@@ -89,7 +90,7 @@ def _images_below(
     here = folder.resolve()
     if here in above:
         return
-    entries = [path for path in folder.iterdir() if not path.name.startswith(".")]
+    entries = [path for path in folder.iterdir() if not _is_hidden(path.name)]
     folders = [path for path in entries if path.is_dir()]
     has_images = any(path.name.lower() in _IMAGE_FOLDERS for path in folders)
     for path in entries:
@@ -106,6 +107,10 @@ def _images_below(
                 yield path
             elif path.name.lower() not in _NEVER_COUNTED:
                 left_aside.append(path)
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
 def _counted(paths: Sequence[Path]) -> str:

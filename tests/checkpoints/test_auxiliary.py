@@ -46,6 +46,10 @@ BESIDE = {
     "positive weights": {"loss_fn.pos_weight": ONE},
     "weights of a loss by class": {"ce_loss.weight": ONE},
     "buffer of the module": {"class_weights": ONE},
+    "weights by class of an unknown module": {"thing.weight": ONE},
+    "weights of a loss by another name": {"objective.alpha": torch.ones(1)},
+    "centers of a loss": {"whatever.centers": torch.ones(7, 1280)},
+    "metric by another name": {"best.correct": torch.tensor(3.0)},
     "metric": {"val_acc.tp": torch.zeros(7, dtype=torch.int64), "val_acc.fp": ONE},
     "metrics": {"train_metrics.Accuracy.correct": torch.tensor(3.0)},
     "confusion matrix": {"confmat.confmat": torch.zeros(7, 7, dtype=torch.int64)},
@@ -75,6 +79,8 @@ def test_the_state_of_training_is_left_out_with_a_note(kind, prefix, tensors, sa
         ({"features.0.2.weight": torch.ones(8)}, r"features\.0\.2"),  # PReLU's slopes
         ({"prelu.weight": torch.ones(1)}, r"prelu"),
         ({"temperature": torch.ones(1)}, r"temperature"),
+        ({"logit_bias": torch.ones(7)}, r"logit_bias"),
+        ({"features.9.index": torch.arange(8)}, r"features\.9"),
         ({"neck.weight": torch.ones(5, 1280)}, r"neck"),
     ],
 )
@@ -225,6 +231,16 @@ def test_a_quantized_state_dict_is_named_as_one(small, saved):
     assert "float checkpoint" in error.value.remedy
 
 
+class QuantizedWeight:
+    """As torchao's tensor subclasses appear where they are not installed."""
+
+
+def test_objects_in_place_of_quantized_weights_are_named_as_such(tensors, saved):
+    state = {**tensors, "classifier.1.weight": QuantizedWeight()}
+    with pytest.raises(WeightsError, match=r"is a quantized state dict .*classifier\.1\.weight"):
+        load(saved(state))
+
+
 def test_quantized_tensors_are_named_as_such(tensors, saved):
     weight = torch.quantize_per_tensor(tensors["features.0.0.weight"], 0.1, 0, torch.qint8)
     message = r"is a quantized state dict \(1 quantized tensors, for example features\.0\.0\.weight"
@@ -245,6 +261,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
         (("normalize.mean", "normalize.std"), "net."),
         (("pixel_mean", "pixel_std"), "backbone."),
         (("data_preprocessor.mean", "data_preprocessor.std"), "model."),
+        (("imagenet_mean", "imagenet_std"), ""),
     ],
 )
 @pytest.mark.parametrize(("scale", "shape"), [(1, (3,)), (255, (3, 1, 1)), (1, (1, 3, 1, 1))])

@@ -272,6 +272,19 @@ def test_the_name_that_a_training_script_saved_tells_the_port_from_tensorflow(me
     assert info.preprocessing.mean == HALF
 
 
+def test_the_folder_of_a_hubs_cache_tells_the_port_from_tensorflow(tmp_path):
+    document = golden("timm-mobilenetv3_small_075")
+    state = golden_state({key: tuple(shape) for key, shape in document["shapes"].items()}, 7)
+    folder = tmp_path / "models--timm--tf_mobilenetv3_small_075.in1k/snapshots/0123abc"
+    folder.mkdir(parents=True)
+    safetensors.torch.save_file(state, folder / "model.safetensors")
+    assert (
+        inspect_checkpoint(folder / "model.safetensors", create_on_meta).preprocessing.mean == HALF
+    )
+    other = (folder / "model.safetensors").rename(folder / "net.safetensors")
+    assert inspect_checkpoint(other, create_on_meta).preprocessing.mean != HALF
+
+
 @pytest.mark.parametrize(
     ("config", "padding", "eps", "labels"),
     [

@@ -111,10 +111,11 @@ def test_the_prefix_of_a_transformers_model_is_kept():
 
 
 @pytest.mark.parametrize(
-    "wrapper", ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"]
+    "wrapper", ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "module"]
 )
 def test_wrappers_are_removed_anywhere_in_a_name(wrapper):
-    names = [f"{wrapper}.features.{wrapper}.0.0.weight", f"features.0.{wrapper}.1.weight"]
+    start = "" if wrapper == "module" else f"{wrapper}."  # a prefix, see above
+    names = [f"{start}features.{wrapper}.0.0.weight", f"features.0.{wrapper}.1.weight"]
     (found,) = state_dicts({name: torch.ones(2, 2, 1, 1) for name in names})
     assert list(found.tensors) == ["features.0.0.weight", "features.0.1.weight"]
     assert any(wrapper in note for note in found.notes)

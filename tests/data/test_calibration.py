@@ -322,7 +322,7 @@ def test_arrays_for_a_feature_extractor_have_no_labels(tmp_path, info):
         ({"images": images()[0]}, r"uint8 \(16, 16, 3\); expected"),
         ({"images": images(count=0)}, "has no images"),
         ({"images": images(channels=4)}, "4 channels; the network's input has 3"),
-        ({"images": images()[..., 0]}, r"uint8 \(10, 16, 16\); expected"),
+        ({"x_train": images()[..., 0]}, r"`x_train` is \(10, 16, 16\), grey images; .* 3 channels"),
         ({"images": images().astype(int) + 1}, "int64 .*expected `images`, uint8"),
         ({"images": images(), "labels": np.zeros(9, int)}, "one integer for each of the 10"),
         ({"images": images(), "labels": np.full(10, 0.5)}, "labels` is float64"),

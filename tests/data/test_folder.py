@@ -84,6 +84,15 @@ def test_a_format_that_this_pillow_lacks_is_left_aside(tmp_path, info, monkeypat
     assert "1 .avif" in found.notes[0]
 
 
+@pytest.mark.parametrize("name", ["@eaDir", "__MACOSX", ".thumbs"])
+def test_thumbnails_of_systems_are_no_images(name, tmp_path, info):
+    save(tmp_path / "a.png")
+    save(tmp_path / name / "a.png")
+    found = load_calibration(tmp_path, info)
+    assert found.names == ("a.png",)
+    assert found.notes == ()
+
+
 def test_a_broken_image_is_still_an_error(tmp_path, info):
     save(tmp_path / "a.png")
     (tmp_path / "b.tif").write_bytes(b"II*\0 and nothing else")
