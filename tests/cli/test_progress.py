@@ -19,7 +19,10 @@ SECONDS = r"\d+\.\d s"
 
 @pytest.fixture(params=[False, True], ids=["pipe", "terminal"])
 def lines(request, monkeypatch):
-    """A function that returns the lines printed so far, as to a pipe and as to a terminal."""
+    """A function that returns the lines printed so far, without the seconds at their end.
+
+    They are printed once as to a pipe and once as to a terminal.
+    """
     text = io.StringIO()
     console = Console(
         file=text,
@@ -33,7 +36,8 @@ def lines(request, monkeypatch):
 
     def printed() -> list[str]:
         plain = [Text.from_ansi(line).plain for line in text.getvalue().splitlines()]
-        return [line for line in plain if re.search(f"{SECONDS}$", line)]
+        matches = [re.fullmatch(f"(.+) {SECONDS}", line) for line in plain]
+        return [match[1] for match in matches if match]
 
     return printed
 
@@ -44,7 +48,7 @@ def test_a_step_leaves_a_line_with_its_name_and_seconds(lines, name):
     with reporter.step(f"Counting {name}"):
         pass
     assert list(reporter.track([1, 2], f"Timing {name}", 2)) == [1, 2]
-    assert lines() == [f"  Counting {name} 0.0 s", f"  Timing {name} 0.0 s"]
+    assert lines() == [f"  Counting {name}", f"  Timing {name}"]
 
 
 def test_outer_steps_are_numbered(lines):
@@ -53,8 +57,8 @@ def test_outer_steps_are_numbered(lines):
         with reporter.step("Folding"):
             pass
     assert list(reporter.track([1], "Timing", 1)) == [1]
-    assert lines()[0] == "   1/10 Folding 0.0 s"
-    assert lines()[-1] == "  10/10 Timing 0.0 s"
+    assert lines()[0] == "   1/10 Folding"
+    assert lines()[-1] == "  10/10 Timing"
 
 
 def test_a_step_within_a_step_leaves_a_line_only_if_it_takes_long(lines, monkeypatch):
@@ -66,9 +70,9 @@ def test_a_step_within_a_step_leaves_a_line_only_if_it_takes_long(lines, monkeyp
             with reporter.step("Rounding"):
                 pass
     assert lines() == [
-        "  1/1 Quantizing: choosing ranges 0.0 s",
-        "  1/1 Quantizing: rounding 0.0 s",
-        "  1/1 Quantizing 0.0 s",
+        "  1/1 Quantizing: choosing ranges",
+        "  1/1 Quantizing: rounding",
+        "  1/1 Quantizing",
     ]
 
 
@@ -80,7 +84,7 @@ def test_no_step_is_named_twice(lines, monkeypatch):
             for _ in range(2):
                 with reporter.step("Choosing ranges"):
                     pass
-    assert [re.sub(f" {SECONDS}$", "", line) for line in lines()] == [
+    assert lines() == [
         "  1/2 Learning: choosing ranges",
         "  1/2 Learning",
         "  2/2 Quantizing: choosing ranges",
@@ -94,7 +98,7 @@ def test_a_step_that_fails_leaves_no_line(lines):
         _ = 1 / 0
     with reporter.step("Adding"):
         pass
-    assert lines() == ["  Adding 0.0 s"]
+    assert lines() == ["  Adding"]
 
 
 def test_a_terminal_shows_the_running_steps_with_the_elapsed_time():

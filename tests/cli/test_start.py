@@ -145,7 +145,10 @@ def test_an_unknown_model_is_an_error_before_pytorch_is_loaded(mobiledeploy, tmp
     assert "Loading PyTorch" not in done.stderr
 
 
-@pytest.mark.parametrize("arguments", [["models", "v1", "--json"], ["--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [pytest.param(["models", "v1", "--json"], marks=pytest.mark.ci), ["--help"], ["--version"]],
+)
 @pytest.mark.parametrize(
     ("stdout", "code", "said"),
     [

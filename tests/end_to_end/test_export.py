@@ -72,6 +72,7 @@ def test_the_same_command_twice_gives_the_same_bytes(export, pair, workplace: Pa
         assert again.read_bytes() == artifact.read_bytes()
 
 
+@pytest.mark.ci
 def test_the_table_of_a_float_export_fits_in_80_columns(mobiledeploy, workplace: Path):
     done = mobiledeploy(
         *("export", "v2", *NETWORK, "--format", "onnx", "--out", "float"), cwd=workplace

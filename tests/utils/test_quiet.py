@@ -45,6 +45,7 @@ def test_verbose_mutes_nothing(monkeypatch, caplog):
     assert caplog.records
 
 
+@pytest.mark.ci
 def test_the_api_writes_nothing_to_stderr(tmp_path):
     code = """
 from pathlib import Path
