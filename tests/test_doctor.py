@@ -45,6 +45,7 @@ def libraries(monkeypatch):
     return use
 
 
+@pytest.mark.ci
 def test_this_machine_can_export():
     checks = doctor.examine()
     assert [c.name for c in checks if c.fatal] == []

@@ -62,6 +62,7 @@ def test_it_passes_parity(artifact):
 
 
 @same_tools
+@pytest.mark.ci
 def test_it_reproduces_byte_for_byte(artifact):
     found = reproduce(artifact)
     assert found.reasons == ()

@@ -103,6 +103,7 @@ def test_a_failed_gate_keeps_the_earlier_artifact(network, tmp_path, monkeypatch
         done.require_passed()
 
 
+@pytest.mark.ci
 def test_the_failed_artifact_has_a_manifest_of_its_own(network, tmp_path):
     done = export(network, tmp_path, min_int8_coverage=1.1)
     (artifact,) = done.artifacts

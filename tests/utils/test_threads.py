@@ -68,6 +68,7 @@ def test_batches_hold_equally_many_pixels_at_any_resolution(side, count, size, e
     assert [float(image[0, 0, 0]) for batch in batches for image in batch] == list(range(count))
 
 
+@pytest.mark.ci
 def test_the_int8_network_does_not_depend_on_the_number_of_threads(set_threads):
     images = networks.calibration(128)
     digests = set()
