@@ -135,10 +135,3 @@ def to_markdown(rows: Sequence[Row]) -> str:
     """Return the table as Markdown."""
     lines = [HEADINGS, ("---",) * len(HEADINGS), *(row.cells for row in rows)]
     return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
-
-
-def to_html(rows: Sequence[Row]) -> str:
-    """Return one page: the fastest artifacts, charts, and the table."""
-    from mobiledeploy.bench import compare_page  # noqa: PLC0415 - it loads matplotlib
-
-    return compare_page.to_html(rows, HEADINGS)

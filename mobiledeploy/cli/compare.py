@@ -32,7 +32,7 @@ def compare(
     ] = False,
 ) -> None:
     """Compare results of `bench`: latency, size, accuracy."""
-    from mobiledeploy.bench.compare import CompareDocument, rows_of, to_html, to_markdown
+    from mobiledeploy.bench.compare import HEADINGS, CompareDocument, rows_of, to_markdown
     from mobiledeploy.bench.json_report import TimesResult, read_result
     from mobiledeploy.utils.files import STDOUT, require_writable_files, write_text
 
@@ -40,9 +40,12 @@ def compare(
     require_writable_files(*documents, read=results)
     reserve_stdout(*documents)
     rows = rows_of([read_result(path, TimesResult) for path in results])
-    for path, to_text in ((markdown, to_markdown), (html, to_html)):
-        if path is not None:
-            write_text(path, to_text(rows))
+    if markdown is not None:
+        write_text(markdown, to_markdown(rows))
+    if html is not None:
+        from mobiledeploy.bench.compare_page import to_html  # loads matplotlib
+
+        write_text(html, to_html(rows, HEADINGS))
     if as_json:
         print_json(CompareDocument(rows=rows).model_dump(mode="json"))
         return

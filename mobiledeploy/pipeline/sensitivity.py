@@ -8,7 +8,7 @@ from mobiledeploy.graph.fold_batch_norm import fold
 from mobiledeploy.network import QuantRecipe
 from mobiledeploy.pipeline.check_training import check_training
 from mobiledeploy.pipeline.stages import equalize_as
-from mobiledeploy.quantization.plan import make_plan
+from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.round_layers import round_layers
 from mobiledeploy.quantization.sensitivity import SensitivityReport, measure_layers
 from mobiledeploy.utils.progress import step

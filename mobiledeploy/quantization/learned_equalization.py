@@ -35,7 +35,7 @@ from mobiledeploy.quantization.distillation import (
     split_hold_out,
 )
 from mobiledeploy.quantization.fake_quantize import FloatWeightNetwork, fake_quantize
-from mobiledeploy.quantization.plan import make_plan
+from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.ranges import learnable_encodings
 from mobiledeploy.utils.progress import track
 from mobiledeploy.utils.threads import on_one_thread

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from mobiledeploy.graph.aten_graph import FusedOp
     from mobiledeploy.network import Encoding
-    from mobiledeploy.quantization.plan import PlanBuilder
+    from mobiledeploy.quantization.plan_builder import PlanBuilder
     from mobiledeploy.quantization.ranges import Ranges
 
     Encodings = Mapping[str, Encoding]

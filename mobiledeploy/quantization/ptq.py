@@ -18,8 +18,8 @@ from mobiledeploy.errors import UsageError
 from mobiledeploy.graph.aten_graph import module_of, weight_and_bias
 from mobiledeploy.network import Encoding, QuantizedModel, QuantRecipe
 from mobiledeploy.quantization.float_layers import require_layers
+from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.mixed_precision import choose_float_layers
-from mobiledeploy.quantization.plan import make_plan
 from mobiledeploy.quantization.pt2e import convert
 from mobiledeploy.quantization.ranges import require_requantizable
 from mobiledeploy.quantization.round_layers import round_layers

@@ -9,7 +9,8 @@ import manifests
 import pytest
 from bench_results import HOST, measurement, timed
 
-from mobiledeploy.bench.compare import CompareDocument, rows_of, to_html, to_markdown
+from mobiledeploy.bench.compare import HEADINGS, CompareDocument, rows_of, to_markdown
+from mobiledeploy.bench.compare_page import to_html
 from mobiledeploy.cli import _run
 from mobiledeploy.utils.json_model import schema_text
 
@@ -128,7 +129,7 @@ def test_the_command_writes_the_requested_files(documents, tmp_path, capsys):
     captured = capsys.readouterr()
     assert len(json.loads(captured.out)["rows"]) == 4
     assert markdown.read_text() == to_markdown(rows_of(documents))
-    assert page.read_text() == to_html(rows_of(documents))
+    assert page.read_text() == to_html(rows_of(documents), HEADINGS)
 
 
 def test_the_table_fits_80_columns_and_names_have_their_own_lines(documents, tmp_path, capsys):

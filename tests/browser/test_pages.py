@@ -8,8 +8,8 @@ import pytest
 from parity_reports import make_failing, make_report, with_
 from PIL import Image
 
-from mobiledeploy.bench.compare import Row
-from mobiledeploy.bench.compare import to_html as compare_page
+from mobiledeploy.bench.compare import HEADINGS, Row
+from mobiledeploy.bench.compare_page import to_html as compare_page
 from mobiledeploy.parity.report.html import to_html as parity_page
 from mobiledeploy.parity.types import LayerNoise, Prediction, WorstImage
 from mobiledeploy.quantization.sensitivity import LayerSensitivity, SensitivityReport
@@ -126,9 +126,9 @@ PAGES = {
     "parity, minimal": lambda: parity_page(
         with_(make_report(), layers=(), worst_images=(), float_bytes=0), None
     ),
-    "compare, one device": lambda: compare_page(ONE_DEVICE),
-    "compare, two devices": lambda: compare_page(TWO_DEVICES),
-    "compare, one artifact": lambda: compare_page(ONE_DEVICE[:1]),
+    "compare, one device": lambda: compare_page(ONE_DEVICE, HEADINGS),
+    "compare, two devices": lambda: compare_page(TWO_DEVICES, HEADINGS),
+    "compare, one artifact": lambda: compare_page(ONE_DEVICE[:1], HEADINGS),
 }
 
 
@@ -152,7 +152,7 @@ def test_the_page_follows_the_colour_scheme(browser, tmp_path, page, scheme):
 
 @pytest.mark.parametrize(("width", "shown"), [(1280, "wide-only"), (390, "narrow-only")])
 def test_one_of_the_two_charts_is_shown(browser, tmp_path, width, shown):
-    browser.show(compare_page(ONE_DEVICE), tmp_path, width=width, scheme="light")
+    browser.show(compare_page(ONE_DEVICE, HEADINGS), tmp_path, width=width, scheme="light")
     visible = browser.evaluate(
         "return [...document.querySelectorAll('.chart')].filter(e => e.offsetHeight > 0)"
         ".map(e => e.className)"

@@ -12,7 +12,7 @@ from mobiledeploy.quantization import bias_correction
 from mobiledeploy.quantization.bias_correction import round_with_bias_correction
 from mobiledeploy.quantization.encodings import encode
 from mobiledeploy.quantization.fake_quantize import FakeQuantizedNetwork, LayerWeights
-from mobiledeploy.quantization.plan import PlanBuilder
+from mobiledeploy.quantization.plan_builder import PlanBuilder
 from mobiledeploy.quantization.ranges import narrow
 from mobiledeploy.quantization.weight_rounding import round_to_nearest
 

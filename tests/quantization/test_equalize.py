@@ -22,7 +22,7 @@ from mobiledeploy.models.spec import FAMILIES
 from mobiledeploy.network import QuantRecipe
 from mobiledeploy.quantization.equalize import equalize
 from mobiledeploy.quantization.learned_equalization import learn_equalization
-from mobiledeploy.quantization.plan import make_plan
+from mobiledeploy.quantization.make_plan import make_plan
 
 FIRST = "features.1.block.0.0"
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)

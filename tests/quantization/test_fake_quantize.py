@@ -10,7 +10,7 @@ from mobiledeploy.models.spec import FAMILIES
 from mobiledeploy.network import Encoding, QuantRecipe
 from mobiledeploy.quantization.fake_quantize import FakeQuantizedNetwork, fake_quantize
 from mobiledeploy.quantization.integer_reference import IntegerReference
-from mobiledeploy.quantization.plan import make_plan
+from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.ptq import quantize
 from mobiledeploy.quantization.round_layers import round_layers
 

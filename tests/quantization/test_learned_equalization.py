@@ -18,7 +18,7 @@ from mobiledeploy.quantization.distillation import distillation_loss, float_logi
 from mobiledeploy.quantization.encodings import encode
 from mobiledeploy.quantization.fake_quantize import FloatWeightNetwork
 from mobiledeploy.quantization.learned_equalization import learn_equalization
-from mobiledeploy.quantization.plan import make_plan
+from mobiledeploy.quantization.make_plan import make_plan
 
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 SHORT = {"v1", "v2", "v3-small"}

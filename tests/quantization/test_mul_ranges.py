@@ -12,8 +12,9 @@ from torch.nn import functional as F
 from mobiledeploy.graph.aten_graph import find_fused_ops, trace
 from mobiledeploy.network import CalibrationSet, Encoding, QuantRecipe
 from mobiledeploy.quantization.hutchinson import Probe
+from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.mul_ranges import WIDTHS, MulProbes, probe_muls
-from mobiledeploy.quantization.plan import PlanBuilder, make_plan
+from mobiledeploy.quantization.plan_builder import PlanBuilder
 
 SIDE, CHANNELS = 32, 4
 IMAGES = networks.pixels(SIDE, count=12)

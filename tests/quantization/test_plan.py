@@ -7,9 +7,9 @@ import networks
 import pytest
 
 from mobiledeploy.network import QuantRecipe
-from mobiledeploy.quantization import plan as plan_module
+from mobiledeploy.quantization import make_plan as plan_module
 from mobiledeploy.quantization.learned_equalization import learn_equalization
-from mobiledeploy.quantization.plan import make_plan
+from mobiledeploy.quantization.make_plan import make_plan
 
 MINMAX = QuantRecipe(range_rule="minmax")
 

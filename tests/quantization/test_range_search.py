@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mobiledeploy.network import CalibrationSet, Encoding
-from mobiledeploy.quantization.plan import PlanBuilder
+from mobiledeploy.quantization.plan_builder import PlanBuilder
 from mobiledeploy.quantization.range_search import _error, search_factors
 
 SIDE = 32

@@ -10,7 +10,8 @@ from mobiledeploy.graph.observers import observe
 from mobiledeploy.models.spec import FAMILIES
 from mobiledeploy.network import QuantRecipe
 from mobiledeploy.quantization.encodings import encode
-from mobiledeploy.quantization.plan import PlanBuilder, make_plan
+from mobiledeploy.quantization.make_plan import make_plan
+from mobiledeploy.quantization.plan_builder import PlanBuilder
 from mobiledeploy.quantization.ranges import learnable_encodings, narrow, widest_ranges
 
 

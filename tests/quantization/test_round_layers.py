@@ -8,7 +8,7 @@ import pytest
 
 from mobiledeploy.network import QuantRecipe
 from mobiledeploy.quantization import round_layers as round_layers_module
-from mobiledeploy.quantization.plan import make_plan
+from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.round_layers import round_layers
 
 MINMAX = QuantRecipe(range_rule="minmax")
