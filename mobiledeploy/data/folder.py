@@ -118,10 +118,8 @@ def _counted(paths: Sequence[Path]) -> str:
     suffixes = Counter(path.suffix.lower() or "no suffix" for path in paths).most_common()
     shown = ", ".join(f"{count} {suffix}" for suffix, count in suffixes[:_SHOWN])
     rest = " and others" if len(suffixes) > _SHOWN else ""
-    were = "files were left aside: they are no images that Pillow reads"
-    if len(paths) == 1:
-        were = "file was left aside: it is no image that Pillow reads"
-    return f"{len(paths)} {were} ({shown}{rest})."
+    were = "file was" if len(paths) == 1 else "files were"
+    return f"{len(paths)} {were} left aside, because Pillow does not read them ({shown}{rest})."
 
 
 def labels_of(

@@ -59,9 +59,7 @@ def test_what_is_left_aside_is_counted_by_suffix(tmp_path, info):
     for name in ("README", "notes.txt", "labels.csv", "Thumbs.db", ".DS_Store"):
         (tmp_path / name).write_text("file,class_index\na.png,0\n")
     (note,) = load_calibration(tmp_path, info).notes
-    assert note.startswith(
-        "36 files were left aside: they are no images that Pillow reads (34 .heic"
-    )
+    assert note.startswith("36 files were left aside, because Pillow does not read them (34 .heic")
     assert "1 .txt" in note
     assert "csv" not in note
 
