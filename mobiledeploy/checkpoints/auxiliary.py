@@ -22,10 +22,10 @@ _OBSERVER = re.compile(
 # First component of the names of modules that only training has: losses, metrics, teachers,
 # auxiliary classifiers.
 _TRAINING = re.compile(
-    r"(crit|criteri(on|a)\w*|\w*loss(es)?|loss_?(fn|func|function|weights?|\w+)|objective|cost\w*"
-    r"|b?ce|cross_entropy|focal\w*|\w*metrics?|\w*meters?|(train|val|valid|test)_\w+|teacher\w*"
-    r"|aux\w*|discriminator|confusion_matrix|conf_?mat|\w*accuracy|acc\d*|\w+_acc\d*|top\d+"
-    r"|auroc|auc|f1\w*|\w+_f1|precision|recall|m?iou)"
+    r"(crit|criteri(on|a)\w*|\w*loss\w*|objective|cost\w*|b?ce|cross_entropy|focal\w*|\w*metrics?"
+    r"|\w*meters?|(train|val|valid|test)_\w+|teacher\w*|aux\w*|discriminator|confusion_matrix"
+    r"|conf_?mat|\w*accuracy|acc\d*|\w+_acc\d*|top\d+|auroc|auc|f1\w*|\w+_f1|precision|recall"
+    r"|m?iou|best_\w+|ema_\w+|queue\w*|lr|learning_rate|epochs?|\w*steps?|iterations?)"
 )
 # Last component of the names of a loss's weights and of torchmetrics' states.
 _TRAINING_STATE = frozenset(
@@ -34,6 +34,7 @@ _TRAINING_STATE = frozenset(
         *("tp", "fp", "tn", "fn", "correct", "total", "confmat"),
     }
 )
+_SCALE = re.compile(r"temp|tau|scale|gamma|beta|bias|shift|alpha|weight")
 _FUSED_NORM = re.compile(r"^(?P<path>.*\.)(?P<number>\d+)\.bn\.(?P<local>\w+)$")
 _QUANTIZED = re.compile(r"(^|\.)_packed_params(\.|$)|(^|\.)\w*weight_scale$")
 _REPARAMETERIZED = {  # name behind the module's: what it belongs to, and how to remove it
@@ -155,19 +156,21 @@ def _normalization(mean: torch.Tensor, std: torch.Tensor) -> InputNormalization 
 
 
 def without_training_state(
-    tensors: dict[str, torch.Tensor], *, beside: bool
+    tensors: dict[str, torch.Tensor], *, beside: bool, classes: int | None = None
 ) -> tuple[dict[str, torch.Tensor], list[str]]:
     """Leave out the state of losses, metrics and teachers, and return a note on it.
 
     Args:
         tensors: Tensors by name.
-        beside: Whether they lie beside the module that holds the network. Then every tensor that is
-            no layer's is left out, and the name may show at any depth what it is.
+        beside: Whether they lie beside the module that holds the network. Then the name may show at
+            any depth what a tensor is, and single numbers are left out if they scale no logits.
+        classes: Number of classes of the network; None is that of the last layer.
     """
     layers = [layer for layer in layers_of(tensors) if layer.is_map or layer.is_norm]
     of_layers = {layer.name for layer in layers}
     roots = {name.partition(".")[0] for name in of_layers}
-    classes = next((layer.shape[0] for layer in reversed(layers) if layer.is_map), 0)
+    if classes is None:
+        classes = next((layer.shape[0] for layer in reversed(layers) if layer.is_map), 0)
     left_out = []
     for name, tensor in tensors.items():
         path, _, local = name.rpartition(".")
@@ -179,8 +182,9 @@ def without_training_state(
             local in _TRAINING_STATE
             or not tensor.is_floating_point()
             or (local == "weight" and tensor.shape == (classes,))  # a loss's, one per class
+            or (beside and tensor.numel() == 1 and not _SCALE.search(local))
         )
-        if is_training or (is_loose and is_elsewhere and (beside or is_state)):
+        if is_training or (is_loose and is_elsewhere and is_state):
             left_out.append(name)
     return _left_out(tensors, left_out, "tensors that inference does not use")
 

@@ -98,6 +98,7 @@ def open_checkpoint(path: Path, fit: Callable[[Checkpoint], T]) -> tuple[Checkpo
         most = max(len(state.tensors) for state, _ in failed)
         raise next(error for state, error in failed if 2 * len(state.tensors) >= most)
     chosen, result = fitting[0]
+    _refuse_separate_head(chosen, [state for state, _ in failed])
     notes = [*_choice(path, [each.state for each, _ in fitting]), *_passed_over(chosen, failed)]
     return replace(chosen, notes=(*notes, *chosen.notes)), result
 
@@ -183,9 +184,9 @@ def _first_that_fits(
         result = fit(alone)
     if alone.left_over:
         raise WeightsError(
-            f"{template.path} has a network at {state.place!r} and {len(alone.left_over)} layers "
+            f"{template.path} has a network at {state.place!r} and {len(alone.left_over)} modules "
             f"beside it that may belong to it: {', '.join(alone.left_over[:_SHOWN])}.",
-            remedy="Save the state dict of the network alone, without these layers, if inference "
+            remedy="Save the state dict of the network alone, without these tensors, if inference "
             "does not need them. Otherwise the network is not supported.",
         )
     return alone, result
@@ -196,7 +197,9 @@ def _variants(state: StateDict, template: Checkpoint) -> tuple[Checkpoint, Check
     inside, normalization = input_normalization(dict(state.tensors))
     inside, notes = without_training_state(inside, beside=False)
     outside, other_normalization = input_normalization(dict(state.beside))
-    outside, more = without_training_state(outside, beside=True)
+    maps = [layer for layer in layers_of(inside) if layer.is_map]
+    classes = maps[-1].shape[0] if maps else 0
+    outside, more = without_training_state(outside, beside=True, classes=classes)
     notes = [*template.notes, *state.notes, *notes, *more]
 
     def checkpoint(tensors: Mapping[str, torch.Tensor], left_over: tuple[str, ...]) -> Checkpoint:
@@ -261,6 +264,23 @@ def _choice(path: Path, fitting: list[StateDict]) -> list[str]:
         places = ", ".join(repr(state.place) for state in others)
         notes.append(f"The file holds other weights that fit and were not taken: {places}.")
     return notes
+
+
+def _refuse_separate_head(chosen: Checkpoint, others: list[StateDict]) -> None:
+    """Raise WeightsError for a network whose classifier seems to be another entry of the file."""
+    *_, last = (layer for layer in chosen.layers if layer.is_map)
+    if last.tensors["weight"].ndim == 2:
+        return
+    for state in others:
+        for layer in layers_of(state.tensors):
+            weight = layer.tensors.get("weight")
+            if layer.is_map and weight is not None and weight.shape[1:] == last.shape[:1]:
+                raise WeightsError(
+                    f"{chosen.path} holds a network without classifier at {chosen.state.place!r} "
+                    f"and what may be its classifier at {state.place!r}.",
+                    remedy="Save both in one state dict, or the network alone if it is to give "
+                    "features.",
+                )
 
 
 def _passed_over(chosen: Checkpoint, failed: list[tuple[StateDict, WeightsError]]) -> list[str]:

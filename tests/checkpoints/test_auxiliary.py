@@ -94,9 +94,30 @@ def test_layers_beside_the_network_are_refused(position, tensors, saved):
     """A convolution in front of the network, as for grey images, or another head behind it."""
     beside = {"0.weight": torch.ones(3, 1, 1, 1)} if position == "before" else {}
     beside |= {"2.weight": torch.ones(4, 7)} if position == "behind" else {}
-    with pytest.raises(WeightsError, match="has a network at '1' and 1 layers beside it") as error:
+    with pytest.raises(WeightsError, match="has a network at '1' and 1 modules beside it") as error:
         load(saved({**prefixed("1.", tensors), **beside}))
     assert "Save the state dict of the network alone" in error.value.remedy
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"0.weight": torch.ones(3), "0.bias": torch.ones(3)},  # InstanceNorm with affine=True
+        {"temperature": torch.ones(1)},
+        {"head.scale": torch.ones(1)},
+        {"logits.bias": torch.ones(7)},
+    ],
+)
+def test_what_may_be_part_of_inference_is_refused_beside_the_network(beside, tensors, saved):
+    with pytest.raises(WeightsError, match="beside it that may belong to it"):
+        load(saved({**beside, **prefixed("net.", tensors)}))
+
+
+@pytest.mark.parametrize("name", ["current", "state.value", "ema_loss", "queue_ptr", "best_score"])
+def test_single_numbers_beside_the_network_are_left_out(name, tensors, saved):
+    _, module, notes = load(saved({**prefixed("net.", tensors), name: torch.tensor(0.5)}))
+    assert_loaded(module, tensors)
+    assert any(name in note for note in notes)
 
 
 def test_names_of_losses_do_not_remove_layers_of_the_network(tensors, saved):

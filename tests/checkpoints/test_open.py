@@ -330,5 +330,16 @@ def test_a_backbone_without_its_head_is_refused(tensors, saved):
     """Two linear layers that are no published head: leaving them out would give features."""
     state = {f"backbone.{n}": t for n, t in tensors.items() if not n.startswith("classifier")}
     head = {"head.0.weight": torch.ones(64, 1280), "head.2.weight": torch.ones(7, 64)}
-    with pytest.raises(WeightsError, match=r"2 layers beside it .*: head\.0, head\.2"):
+    with pytest.raises(WeightsError, match=r"2 modules beside it .*: head\.0, head\.2"):
         load(saved({**state, **head}))
+
+
+def test_a_head_in_another_entry_is_refused(tensors, saved):
+    """Taking the backbone alone would give features in place of classes."""
+    backbone = {n: t for n, t in tensors.items() if not n.startswith("classifier")}
+    head = {"weight": torch.ones(7, 1280), "bias": torch.ones(7)}
+    with pytest.raises(WeightsError, match=r"without classifier at 'backbone' .* at 'head'"):
+        load(saved({"backbone": backbone, "head": head}))
+    info, module, _ = load(saved({"backbone": backbone, "epoch": 3}))
+    assert info.num_classes == 0
+    assert_loaded(module, backbone)
