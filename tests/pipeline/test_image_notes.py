@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 from mobiledeploy.cli import main
+from mobiledeploy.cli.output import reserve_stdout
 from mobiledeploy.pipeline.build import build, load_images
 from mobiledeploy.utils.progress import reporting_to
 
@@ -45,6 +46,7 @@ def test_export_prints_and_records_the_notes(folder, tmp_path, capsys):
     arguments += ["--no-parity", "--calib-data", str(folder), "--out", str(tmp_path / "out")]
     with pytest.raises(SystemExit) as end:
         main([*arguments, "--json"])
+    reserve_stdout()  # as the next command does when it starts
     said = capsys.readouterr()
     assert end.value.code == 0
     text = " ".join(said.err.split())
