@@ -113,7 +113,7 @@ def write_json(path: Path, document: object, *, indent: int = 2) -> None:
 
 
 def explain(error: MobileDeployError) -> None:
-    """Print an error: what failed, then how to mend it."""
+    """Print an error: what failed, then how to fix it."""
     from rich.text import Text
 
     console().print(Text("Error:", "bold red"), error.message, soft_wrap=True)

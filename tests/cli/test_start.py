@@ -150,7 +150,7 @@ def test_an_unknown_model_is_an_error_before_pytorch_is_loaded(mobiledeploy, tmp
     [pytest.param(["models", "v1", "--json"], marks=pytest.mark.ci), ["--help"], ["--version"]],
 )
 @pytest.mark.parametrize(
-    ("stdout", "code", "said"),
+    ("stdout", "code", "message"),
     [
         (">/dev/full", 4, "Error: Could not write to standard output: No space left on device."),
         (">&-", 4, "Error: Could not write to standard output: it is closed."),
@@ -158,14 +158,14 @@ def test_an_unknown_model_is_an_error_before_pytorch_is_loaded(mobiledeploy, tmp
     ],
     ids=["full", "closed", "unread"],
 )
-def test_output_that_cannot_be_written_is_an_error(tmp_path, arguments, stdout, code, said):
+def test_output_that_cannot_be_written_is_an_error(tmp_path, arguments, stdout, code, message):
     """The exit code is neither that of a bug nor that of a failed gate."""
     command = f"set -o pipefail; {sys.executable} -m mobiledeploy {' '.join(arguments)} {stdout}"
     done = subprocess.run(
         ["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False
     )
     assert done.returncode == code, done.stderr
-    assert said in done.stderr
+    assert message in done.stderr
     assert "bug" not in done.stderr
     assert "Exception ignored" not in done.stderr
 

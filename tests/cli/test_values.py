@@ -16,7 +16,7 @@ EXPORT = ("export", "v2", "--int8", "--weights", "random")
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         ((*BENCH, "--min-sqnr", "nan"), "nan is not a number"),
         ((*PARITY, "--min-sqnr", "nan"), "nan is not a number"),
@@ -30,9 +30,9 @@ EXPORT = ("export", "v2", "--int8", "--weights", "random")
         (("models", "v2", "--resolution", "99999999"), "at most 4096"),
     ],
 )
-def test_a_value_that_makes_no_sense_is_a_usage_error(words, said, capsys):
+def test_a_value_that_makes_no_sense_is_a_usage_error(words, message, capsys):
     assert _run(words) == 2
-    assert said in " ".join(capsys.readouterr().err.split())
+    assert message in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_infinite_duration_is_a_usage_error(capsys, tmp_path):

@@ -87,9 +87,9 @@ def test_the_command_reports_what_it_found_and_a_remedy(
     make(tmp_path / "net.pth", state)
     with pytest.raises(SystemExit) as end:
         main(["export", *(arguments or ("v2",)), "--weights", "net.pth", "--int8", "--json"])
-    said = capsys.readouterr()
-    assert (end.value.code, said.out) == (3, "")
-    message, _, hint = " ".join(said.err.split()).rpartition("Error: ")[2].partition(" Try: ")
+    printed = capsys.readouterr()
+    assert (end.value.code, printed.out) == (3, "")
+    message, _, hint = " ".join(printed.err.split()).rpartition("Error: ")[2].partition(" Try: ")
     assert message.startswith("net.pth")
     assert found in message
     assert remedy in hint

@@ -6,7 +6,7 @@ from mobiledeploy.utils.progress import reporting_to, step, track, warn
 
 
 class Recorder:
-    """A reporter that remembers what it was told."""
+    """A reporter that records its calls."""
 
     def __init__(self):
         self.events = []
