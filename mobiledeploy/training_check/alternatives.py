@@ -180,7 +180,8 @@ def _other_strides(
             _with_strides(module, {0: (2, 2)}),
             images,
         )
-    if published is not None:
+    # of another row table the layers do not correspond, and strides would not fit its shortcuts
+    if published is not None and _shapes(published) == _shapes(module):
         original = {i: conv.stride for i, conv in enumerate(_convolutions(published))}
         if [conv.stride for conv in convolutions] != list(original.values()):
             yield Alternative(
@@ -251,6 +252,11 @@ def _copied(module: nn.Module) -> nn.Module:
 def _convolutions(module: nn.Module) -> list[nn.Conv2d]:
     """Return the convolutions in the order of definition."""
     return [layer for layer in module.modules() if isinstance(layer, nn.Conv2d)]
+
+
+def _shapes(module: nn.Module) -> list[tuple[int, ...]]:
+    """Return the shapes of the convolutions' weights."""
+    return [tuple(conv.weight.shape) for conv in _convolutions(module)]
 
 
 def _with_strides(module: nn.Module, strides: dict[int, tuple[int, ...]]) -> nn.Module:

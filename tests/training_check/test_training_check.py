@@ -153,6 +153,12 @@ def test_the_papers_strides_and_activations_are_tried(trained, images):
     )
 
 
+def test_the_papers_strides_are_not_tried_on_another_row_table(trained, images):
+    other = create(ModelSpec(family="v2", width=0.25, resolution=SIDE, num_classes=10))
+    found = alternatives(trained.module, images, trained.info.preprocessing, published=other)
+    assert "the paper's strides" not in [alternative.description for alternative in found]
+
+
 def test_nothing_is_judged_without_training_or_with_few_images(trained, images):
     random = WeightsProvenance(source="random", origin="seed 0")
     untrained = replace(trained, info=replace(trained.info, provenance=random))
