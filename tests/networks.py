@@ -24,12 +24,21 @@ from mobiledeploy.quantization.equalize import equalize
 from mobiledeploy.quantization.ptq import quantize
 
 CLASSES = 10
+# One V4 stands for the three, which have the same blocks.
+FAMILIES = ("v1", "v2", "v3-large", "v3-small", "v4-conv-small")
 LABELS = (*(f"class {i}" for i in range(CLASSES - 1)), "öre")
 
 # Every operator of each family, in so few rows that lowering takes seconds instead of a minute.
 SHORT_ROWS = {
     "v1": ((64, 2), (128, 2)),
     "v2": ((1, 16, 1, 2), (6, 24, 2, 2)),
+    "v4-conv-small": (
+        ("Conv", 3, 0, 0, 32, 2),
+        ("FusedIB", 3, 0, 64, 32, 1),
+        ("UIB", 3, 5, 64, 48, 2),
+        ("UIB", 3, 0, 96, 48, 1),
+        ("UIB", 0, 0, 96, 48, 1),
+    ),
     "v3-small": (
         (3, 16, 16, True, "RE", 1),
         (3, 72, 24, False, "HS", 2),

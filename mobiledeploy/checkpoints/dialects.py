@@ -206,13 +206,15 @@ def implied_preprocessing(
         family: Family of its network.
         architecture: Name of the network or the file: training recipes differ in their
             preprocessing, and only this name tells which one was used.
-        by_name: Whether the names are the network's own, which are torchvision's.
+        by_name: Whether the names are the network's own: torchvision's, or timm's for V4.
     """
-    if by_name:
+    if by_name and not family.startswith("v4"):
         later = _LATER_TORCHVISION.search(architecture)
         return Preprocessing(crop_pct=224 / 232) if later else None
     if dialect is SEQUENTIAL:
         return None
+    if family.startswith("v4"):
+        return _of_timm_v4(architecture)
     if dialect in (TIMM_TF, TRANSFORMERS):
         return Preprocessing(mean=_HALF, std=_HALF)
     return _of_timm(family, architecture)
@@ -226,6 +228,18 @@ def _of_timm(family: Family, architecture: str) -> Preprocessing:
         crop_pct = 0.95 if family == "v3-large" else 0.9 if "v1_125" in architecture else 0.875
         return Preprocessing(mean=_HALF, std=_HALF, crop_pct=crop_pct, interpolation="bicubic")
     return Preprocessing(interpolation="bicubic")
+
+
+def _of_timm_v4(architecture: str) -> Preprocessing | None:
+    """Return the preprocessing of timm's V4 weights; None without the name of their training."""
+    recipe = re.search(r"v4_conv_(small|medium|large)\w*\.e\d+_(ad_)?r(\d+)_(\w+)", architecture)
+    if recipe is None:
+        return None
+    size, _, resolution, data = recipe.groups()
+    half = ".e3000_" in architecture or ".e3600_" in architecture
+    crop_pct = 0.875 if (size, resolution) == ("small", "224") else 1.0 if data == "in12k" else 0.95
+    normalization = {"mean": _HALF, "std": _HALF} if half else {}
+    return Preprocessing(**normalization, crop_pct=crop_pct, interpolation="bicubic")
 
 
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")

@@ -7,6 +7,7 @@ says so.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -51,6 +52,9 @@ class CheckpointInfo:
     preprocessing: Preprocessing | None
     labels: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+
+_ANTI_ALIASED = re.compile(r"v4_conv_(aa|blur)_")
 
 
 def inspect_checkpoint(
@@ -135,6 +139,12 @@ def complete_spec(info: CheckpointInfo, spec: ModelSpec, given: Collection[str])
 
 def _refuse_ambiguous(spec: ModelSpec, checkpoint: Checkpoint, *, by_name: bool) -> None:
     """Raise WeightsError if the tensors belong to different networks."""
+    if spec.family.startswith("v4") and _ANTI_ALIASED.search(checkpoint.architecture):
+        raise WeightsError(
+            f"{checkpoint.path} is by its name a MobileNetV4 with anti-aliasing, which is not "
+            "supported: its strides are average pools or blurs.",
+            remedy="Pass a checkpoint of a mobilenetv4_conv_small, _medium or _large.",
+        )
     if by_name or checkpoint.dialect is not SEQUENTIAL or not spec.family.startswith("v3"):
         return
     raise WeightsError(
@@ -196,6 +206,12 @@ def _implied_preprocessing(
     implied = implied_preprocessing(
         checkpoint.dialect, spec.family, checkpoint.architecture, by_name=by_name
     )
+    if spec.family.startswith("v4") and not implied:
+        notes.append(
+            "The preprocessing is assumed: timm's V4 weights differ in mean, std and crop, and "
+            "only their full name tells. Keep config.json beside model.safetensors, or pass "
+            "--mean, --std and --crop-pct."
+        )
     if implied:
         notes.append(
             f"The preprocessing is the convention of such weights: mean {implied.mean}, "

@@ -7,6 +7,7 @@ network of the specification has exactly the checkpoint's layers.
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +25,7 @@ from mobiledeploy.models.validate import MAX_WIDTH
 
 Build = Callable[[ModelSpec], nn.Module]
 
+_ATTENTION = re.compile(r"blocks\.\d+\.\d+\.attn\b")  # of timm's hybrid V4
 _MIN_SIMILARITY = 0.8  # share of common layers from which a checkpoint counts as a MobileNet
 
 _USUAL_WIDTHS = (1.0, 0.75, 0.5, 0.25, 0.35, 1.4, 1.25, 1.3, 1.5, 2.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8)
@@ -110,6 +112,7 @@ def find_spec(checkpoint: Checkpoint, build: Build, options: ArchitectureOptions
     Raises:
         WeightsError: No network has these layers; the text compares them with the closest one.
     """
+    _refuse_attention(checkpoint)
     networks = _Networks(build)
     closest = _closest_family(checkpoint, networks, options)
     if closest.similarity < _MIN_SIMILARITY:
@@ -117,7 +120,7 @@ def find_spec(checkpoint: Checkpoint, build: Build, options: ArchitectureOptions
             f"{checkpoint.path} is not a MobileNet: of its {len(checkpoint.layers)} layers and the "
             f"{len(closest.target)} of the closest family, {closest.spec.family}, only "
             f"{closest.similarity:.0%} correspond.",
-            remedy="Pass a checkpoint of MobileNet V1, V2 or V3. For a custom row table, pass "
+            remedy="Pass a checkpoint of MobileNet V1, V2, V3 or V4. For a custom row table, pass "
             "also the --config FILE that it was trained with.",
         )
     best = closest
@@ -136,6 +139,17 @@ def find_spec(checkpoint: Checkpoint, build: Build, options: ArchitectureOptions
         remedy="Save the complete state dict of the network alone: every tensor has to be used. "
         "For a custom row table, pass the --config FILE that it was trained with.",
     )
+
+
+def _refuse_attention(checkpoint: Checkpoint) -> None:
+    """Raise WeightsError for a hybrid V4."""
+    attention = [layer.name for layer in checkpoint.layers if _ATTENTION.match(layer.name)]
+    if attention:
+        raise WeightsError(
+            f"{checkpoint.path} is a MobileNetV4 hybrid: {attention[0]} belongs to an attention "
+            "layer. Attention is not supported.",
+            remedy="Pass a checkpoint of a mobilenetv4_conv_small, _medium or _large.",
+        )
 
 
 def _closest_family(

@@ -22,6 +22,7 @@ from mobiledeploy.checkpoints.auxiliary import (
 )
 from mobiledeploy.checkpoints.dialects import (
     HUB_FILES,
+    TIMM,
     Dialect,
     HubConfig,
     read_hub_config,
@@ -106,10 +107,12 @@ def open_checkpoint(path: Path, fit: Callable[[Checkpoint], T]) -> tuple[Checkpo
 def dialect_name(dialect: Dialect, family: Family, *, by_name: bool) -> str:
     """Return the name of a dialect for the provenance.
 
-    If the names are the network's own, it is torchvision for V2 and V3, which torchvision has.
+    The network's own names are torchvision's for V2 and V3, which it has, and timm's for V4.
     """
     if not by_name:
         return dialect.name
+    if family.startswith("v4"):
+        return TIMM.name
     return "mobiledeploy" if family == "v1" else "torchvision"
 
 

@@ -87,8 +87,16 @@ def published_for(spec: ModelSpec) -> Published:
     """Return the file of ImageNet weights for a network.
 
     Raises:
-        UsageError: No weights are published for this variant of the family.
+        UsageError: No weights are published for this variant of the family, or none that a digest
+            pins.
     """
+    if spec.family not in PUBLISHED:
+        raise UsageError(
+            f"mobiledeploy downloads no ImageNet weights for {spec.family}.",
+            remedy="Download model.safetensors and config.json of a"
+            f" timm/mobilenet{spec.family.replace('-', '_')} from the Hugging Face Hub, and pass"
+            " --weights PATH; or pass --weights random if only latency matters.",
+        )
     wanted = {
         "width": (spec.width, 1.0),
         "num_classes": (spec.num_classes, 1000),

@@ -50,11 +50,12 @@ def doctor(
 def _storage() -> tuple[Check, ...]:
     """Check the cache and the weights in it; needs torch, which their package imports."""
     from mobiledeploy.checkpoints.hub import cache_folder, cached
+    from mobiledeploy.checkpoints.published import PUBLISHED
     from mobiledeploy.doctor import examine_storage
-    from mobiledeploy.models.spec import FAMILIES, ModelSpec
+    from mobiledeploy.models.spec import ModelSpec
 
     weights: dict[str, Path | None] = {
-        family: cached(ModelSpec(family=family)) for family in FAMILIES
+        family: cached(ModelSpec(family=family)) for family in PUBLISHED
     }
     return examine_storage(cache_folder(), weights)
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 MODEL = typer.Argument(
     metavar="MODEL",
-    help="v1, v2, v3-large (or v3), v3-small. Not needed with --config.",
+    help="v1, v2, v3-large (or v3), v3-small, v4-conv-small, v4-conv-medium, v4-conv-large."
+    " Not needed with --config.",
     autocompletion=model_names,
     show_default=False,
 )

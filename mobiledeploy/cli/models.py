@@ -26,7 +26,8 @@ def models(
         str | None,
         typer.Argument(
             metavar="MODEL",
-            help="v1, v2, v3-large (or v3), v3-small. [default: all]",
+            help="v1, v2, v3-large (or v3), v3-small, v4-conv-small, v4-conv-medium,"
+            " v4-conv-large. [default: all]",
             autocompletion=model_names,
             show_default=False,
         ),

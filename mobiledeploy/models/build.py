@@ -12,19 +12,22 @@ from typing import Any
 import torch
 from torch import nn
 
-from mobiledeploy.models import mobilenet_v1, mobilenet_v2, mobilenet_v3
+from mobiledeploy.models import mobilenet_v1, mobilenet_v2, mobilenet_v3, mobilenet_v4
 from mobiledeploy.models.blocks import Layers, SamePaddingConv2d
 from mobiledeploy.models.initialize import initialize
 from mobiledeploy.models.spec import Family, ModelSpec
 from mobiledeploy.models.validate import validate
 
 # BatchNorm's epsilon and momentum of the published weights: torchvision's V3 has TensorFlow's
-# values, V1 and V2 have PyTorch's.
+# values, the others have PyTorch's.
 _NORM: dict[Family, tuple[float, float]] = {
     "v1": (1e-5, 0.1),
     "v2": (1e-5, 0.1),
     "v3-large": (1e-3, 0.01),
     "v3-small": (1e-3, 0.01),
+    "v4-conv-small": (1e-5, 0.1),
+    "v4-conv-medium": (1e-5, 0.1),
+    "v4-conv-large": (1e-5, 0.1),
 }
 
 
@@ -56,7 +59,7 @@ def _assemble(spec: ModelSpec) -> nn.Module:
     """Call the family's class with the specification's values."""
     options = spec.architecture
     rows = options.rows or ()
-    common: dict[str, Any] = {  # arguments of all three classes
+    common: dict[str, Any] = {  # arguments of all classes
         "width": spec.width,
         "stem_width": options.stem_width,
         "stem_stride": options.stem_stride,
@@ -90,6 +93,13 @@ def _assemble(spec: ModelSpec) -> nn.Module:
                 dilated=options.dilated,
                 reduced_tail=options.reduced_tail,
                 se_gate=options.se_gate,
+                **common,
+            )
+        case "v4-conv-small" | "v4-conv-medium" | "v4-conv-large":
+            return mobilenet_v4.MobileNetV4(
+                tuple(map(mobilenet_v4.Row._make, rows)) or mobilenet_v4.TABLES[spec.family],
+                stem=mobilenet_v4.STEM[spec.family],
+                head_width=options.head_width,
                 **common,
             )
 

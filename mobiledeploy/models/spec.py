@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from mobiledeploy.errors import UsageError
 from mobiledeploy.network import (
@@ -16,29 +17,41 @@ from mobiledeploy.network import (
     WeightsProvenance,
 )
 
-Family = Literal["v1", "v2", "v3-large", "v3-small"]
+Family = Literal[
+    "v1", "v2", "v3-large", "v3-small", "v4-conv-small", "v4-conv-medium", "v4-conv-large"
+]
 TableRow = tuple[int | bool | str, ...]
 
-FAMILIES: tuple[Family, ...] = ("v1", "v2", "v3-large", "v3-small")
+FAMILIES: tuple[Family, ...] = get_args(Family)
 FAMILY_ALIASES: Mapping[str, Family] = {"v3": "v3-large"}
-# Below the int8 SQNR of trained networks of the family, above that of broken ones.
+# Below the int8 SQNR of trained networks of the family, above that of broken ones. V4 was measured
+# with random weights only and has the lowest limit of the others.
 _EXPECTED_SQNR_DB: Mapping[Family, float] = {
     "v1": 15.0,
     "v2": 13.0,
     "v3-large": 15.0,
     "v3-small": 12.0,
+    "v4-conv-small": 12.0,
+    "v4-conv-medium": 12.0,
+    "v4-conv-large": 12.0,
 }
+_HYBRID = re.compile(r"(mobilenet_?)?v4[-_]hybrid.*")
 
 
 def family_named(name: str) -> Family:
     """Return the family with this name or alias.
 
     Raises:
-        UsageError: There is no such family.
+        UsageError: There is no such family, or it is one of V4's hybrids.
     """
     for family in FAMILIES:
         if family in (name, FAMILY_ALIASES.get(name)):
             return family
+    if _HYBRID.fullmatch(name):
+        raise UsageError(
+            f"{name} has attention layers, which are not supported.",
+            remedy="Choose a convolutional V4: v4-conv-small, v4-conv-medium or v4-conv-large.",
+        )
     raise UsageError(
         f"There is no model {name!r}.",
         remedy=f"Choose one of {', '.join((*FAMILIES, *FAMILY_ALIASES))}.",
@@ -53,7 +66,8 @@ class ArchitectureOptions:
 
     Attributes:
         rows: A row table that replaces the paper's, in its column order: V1 (c, s); V2 (t, c, n,
-            s); V3 (k, exp, out, SE, NL, s) with NL "RE" or "HS".
+            s); V3 (k, exp, out, SE, NL, s) with NL "RE" or "HS"; V4 (block, k1, k2, exp, out, s)
+            with block "Conv", "FusedIB" or "UIB".
         activation: V1: "relu6", as in every trained release, or "relu", as in the paper.
         kernels_per_layer: V1: depthwise filters per input channel.
         round_nearest: V2: channel counts are multiples of this.
@@ -62,8 +76,8 @@ class ArchitectureOptions:
             from the rounded input width and never narrows the head.
         stem_width: Channels of the first convolution; None scales the paper's by the width.
         stem_stride: Stride of the first convolution: 2, or 1 as in networks for small images.
-        head_width: V2 and V3: channels before the classifier (V3: at width 1, then scaled by the
-            width rule); None is the paper's, 1024 for V3-Small.
+        head_width: V2, V3 and V4: channels before the classifier (V3: at width 1, then scaled by
+            the width rule); None is the paper's, 1024 for V3-Small.
         hidden_width: V3: channels before the classifier, not scaled; None scales `head_width`.
         dilated: V3: the last three blocks have dilation 2 instead of a stride (segmentation).
         reduced_tail: V3: the last three blocks and the head have half the width (segmentation).

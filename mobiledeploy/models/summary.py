@@ -135,6 +135,9 @@ _PUBLISHED_WIDTHS: dict[Family, tuple[float, ...]] = {
     "v2": (1.4, 1.3, 1.0, 0.75, 0.5, 0.35),
     "v3-large": (1.0, 0.75),
     "v3-small": (1.0, 0.75),
+    "v4-conv-small": (1.0, 0.5, 0.35),
+    "v4-conv-medium": (1.0,),
+    "v4-conv-large": (1.0,),
 }
 _SLIM = ArchitectureOptions(width_rule="slim")
 _HEAD_1280 = ArchitectureOptions(head_width=1280)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import get_args, get_type_hints
 
 from mobiledeploy.errors import UsageError
-from mobiledeploy.models import mobilenet_v1, mobilenet_v2, mobilenet_v3
+from mobiledeploy.models import mobilenet_v1, mobilenet_v2, mobilenet_v3, mobilenet_v4
 from mobiledeploy.models.spec import FAMILIES, ArchitectureOptions, Family, ModelSpec
 
 MIN_RESOLUTION = 32  # five halvings leave one pixel in the last stage
@@ -18,11 +18,15 @@ _COMMON = frozenset({"rows", "stem_width", "stem_stride", "norm_eps", "padding"}
 _V3 = _COMMON | {
     *("head_width", "hidden_width", "width_rule", "dilated", "reduced_tail", "se_gate"),
 }
+_V4 = _COMMON | {"head_width"}
 _OPTIONS: dict[Family, frozenset[str]] = {
     "v1": _COMMON | {"activation", "kernels_per_layer"},
     "v2": _COMMON | {"head_width", "round_nearest"},
     "v3-large": _V3,
     "v3-small": _V3,
+    "v4-conv-small": _V4,
+    "v4-conv-medium": _V4,
+    "v4-conv-large": _V4,
 }
 
 COLUMNS: dict[Family, tuple[str, ...]] = {
@@ -30,6 +34,9 @@ COLUMNS: dict[Family, tuple[str, ...]] = {
     "v2": mobilenet_v2.Row._fields,
     "v3-large": mobilenet_v3.Row._fields,
     "v3-small": mobilenet_v3.Row._fields,
+    "v4-conv-small": mobilenet_v4.Row._fields,
+    "v4-conv-medium": mobilenet_v4.Row._fields,
+    "v4-conv-large": mobilenet_v4.Row._fields,
 }
 
 
@@ -110,6 +117,8 @@ def _validate_rows(rows: object, columns: Sequence[str]) -> None:
         )
         for column, value in zip(columns, row, strict=True):
             _validate_cell(f"rows, row {number}, column {column}", column, value)
+        if "block" in columns:
+            _validate_v4_row(f"rows, row {number}", mobilenet_v4.Row._make(row))
 
 
 def _validate_cell(where: str, column: str, value: object) -> None:
@@ -119,12 +128,32 @@ def _validate_cell(where: str, column: str, value: object) -> None:
             _require(isinstance(value, bool), where, value, "true or false")
         case "NL":
             _require(value in ("RE", "HS"), where, value, "RE or HS")
+        case "block":
+            _require(value in ("Conv", "FusedIB", "UIB"), where, value, "Conv, FusedIB or UIB")
+        case "k1" | "k2":
+            _require(value in (0, 1, 3, 5, 7), where, value, "0, 1, 3, 5 or 7")
         case "k":
             _require(value in (3, 5, 7), where, value, "3, 5 or 7")
         case "s":
             _require(value in (1, 2) and value is not True, where, value, "1 or 2")
+        case "exp":
+            _require_integer(where, value, at_least=0)
         case _:
             _require_integer(where, value, at_least=1)
+
+
+def _validate_v4_row(where: str, row: mobilenet_v4.Row) -> None:
+    """Check that the columns of a row go together."""
+    if row.block == "UIB":
+        strided = row.s == 1 or row.k1 or row.k2
+        _require(bool(strided), f"{where}, column s", row.s, "1 where k1 and k2 are 0")
+    else:
+        _require(row.k1 > 0, f"{where}, column k1", row.k1, f"1, 3, 5 or 7 in a {row.block}")
+        _require(row.k2 == 0, f"{where}, column k2", row.k2, f"0 in a {row.block}")
+    if row.block == "Conv":
+        _require(row.exp == 0, f"{where}, column exp", row.exp, "0 in a Conv")
+    else:
+        _require(row.exp > 0, f"{where}, column exp", row.exp, f"at least 1 in a {row.block}")
 
 
 def _is_number(value: object) -> bool:

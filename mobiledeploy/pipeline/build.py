@@ -46,8 +46,8 @@ def build(
     """Build a network and load its weights.
 
     Args:
-        model: "v1", "v2", "v3-large" (or "v3") or "v3-small"; optional if `config` names the
-            family.
+        model: "v1", "v2", "v3-large" (or "v3"), "v3-small", "v4-conv-small", "v4-conv-medium" or
+            "v4-conv-large"; optional if `config` names the family.
         config: A YAML file with fields of `ModelSpec`.
         weights: "imagenet" (the default), "random", or the path of a checkpoint. Width and number
             of classes are read from the checkpoint's tensors.

@@ -222,12 +222,56 @@ def timm_checkpoint(reference: str, path: Path) -> Path:
             "tf_mobilenetv3_large_100-427764d5.pth",
             Preprocessing(mean=HALF, std=HALF),
         ),
+        (
+            "mobilenetv4_conv_small",
+            "mobilenetv4_conv_small.e2400_r224_in1k/model.safetensors",
+            Preprocessing(interpolation="bicubic"),
+        ),
+        (
+            "mobilenetv4_conv_small_050",
+            "mobilenetv4_conv_small_050.e3000_r224_in1k.pth",
+            Preprocessing(mean=HALF, std=HALF, interpolation="bicubic"),
+        ),
+        (
+            "mobilenetv4_conv_medium",
+            "mobilenetv4_conv_medium.e180_ad_r384_in12k.pth",
+            Preprocessing(interpolation="bicubic", crop_pct=1.0),
+        ),
+        (
+            "mobilenetv4_conv_large",
+            "mobilenetv4_conv_large.e500_r256_in1k.pth",
+            Preprocessing(interpolation="bicubic", crop_pct=0.95),
+        ),
     ],
 )
 def test_preprocessing_follows_the_dialect_and_the_name(reference, file, expected, tmp_path):
     info = inspect_checkpoint(timm_checkpoint(reference, tmp_path / file), create_on_meta)
     assert info.preprocessing == expected
     assert any("preprocessing" in note for note in info.notes)
+
+
+def test_v4_without_the_name_of_its_recipe_says_that_preprocessing_is_assumed(tmp_path):
+    info = inspect_checkpoint(
+        timm_checkpoint("mobilenetv4_conv_small", tmp_path / "net.pth"), create_on_meta
+    )
+    assert (info.family, info.width, info.dialect) == ("v4-conv-small", 1.0, "timm")
+    assert info.preprocessing is None
+    assert any("preprocessing is assumed" in note for note in info.notes)
+
+
+def test_a_v4_hybrid_is_refused_by_its_attention_layer(tmp_path):
+    path = timm_checkpoint("mobilenetv4_conv_medium", tmp_path / "net.pth")
+    state = torch.load(path)
+    state["blocks.2.8.attn.query.proj.weight"] = torch.zeros(256, 160, 1, 1)
+    torch.save(state, path)
+    with pytest.raises(WeightsError, match=r"hybrid: blocks\.2\.8\.attn\.query\.proj"):
+        inspect_checkpoint(path, create_on_meta)
+
+
+def test_a_v4_with_anti_aliasing_is_refused_by_its_name(tmp_path):
+    path = tmp_path / "mobilenetv4_conv_aa_medium.pth"
+    with pytest.raises(WeightsError, match="anti-aliasing"):
+        inspect_checkpoint(timm_checkpoint("mobilenetv4_conv_medium", path), create_on_meta)
 
 
 def test_preprocessing_for_rgb_is_not_implied_for_grey(tmp_path):

@@ -12,7 +12,7 @@ from mobiledeploy.checkpoints import hub
 from mobiledeploy.checkpoints.hub import cache_folder, cached, fetch
 from mobiledeploy.checkpoints.published import PUBLISHED, Published, RegistryCopy, published_for
 from mobiledeploy.errors import RuntimeFailedError, UsageError, WeightsError
-from mobiledeploy.models.spec import FAMILIES, ArchitectureOptions, ModelSpec
+from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
 from mobiledeploy.utils import progress
 
 CONTENT = bytes(range(256)) * 3000  # three chunks
@@ -261,13 +261,13 @@ def test_a_source_distribution_is_never_built(monkeypatch):
 # --- what is published ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", PUBLISHED)
 def test_every_file_is_pinned_by_a_full_sha256_that_its_name_agrees_with(family):
     published = PUBLISHED[family]
     assert re.fullmatch(r"[0-9a-f]{64}", published.sha256)
     assert published.sha256[:8] in published.filename
     assert published.url.startswith("https://")
-    assert len({each.filename for each in PUBLISHED.values()}) == len(FAMILIES)
+    assert len({each.filename for each in PUBLISHED.values()}) == len(PUBLISHED)
 
 
 @pytest.mark.parametrize(
@@ -284,6 +284,12 @@ def test_variants_without_published_weights_are_refused(change, named):
     with pytest.raises(UsageError, match=f"no ImageNet weights for v2 with {named}") as refused:
         published_for(ModelSpec(family="v2", **change))
     assert "--weights random" in refused.value.remedy
+
+
+def test_v4_names_where_its_weights_are():
+    with pytest.raises(UsageError, match="no ImageNet weights for v4-conv-small") as refused:
+        published_for(ModelSpec(family="v4-conv-small"))
+    assert "timm/mobilenetv4_conv_small" in refused.value.remedy
 
 
 def test_cached_returns_intact_files_only(published, cache, monkeypatch):

@@ -34,6 +34,7 @@ def reference_logits(model, images):
         pytest.param("v3-small", 64, False, marks=pytest.mark.ci),
         ("v1", 64, True),
         ("v2", 64, True),
+        ("v4-conv-small", 64, True),
     ],
 )
 def test_onnx_runtime_equals_the_integer_reference_in_any_batch(
@@ -54,6 +55,7 @@ def test_onnx_runtime_equals_the_integer_reference_in_any_batch(
         pytest.param("v1", 56, id="v1-pool-7x7", marks=pytest.mark.ci),
         pytest.param("v2", 56, id="v2-pool-7x7", marks=pytest.mark.ci),
         pytest.param("v2", 32, id="v2-pool-4x4"),
+        pytest.param("v4-conv-small", 32, id="v4"),
     ],
 )
 def test_onnx_and_pte_equal_the_reference(exported_to, family, resolution):

@@ -3,6 +3,7 @@
 import networks
 import pytest
 import torch
+from networks import FAMILIES
 from torch import nn
 
 from mobiledeploy.errors import ExportError
@@ -13,7 +14,6 @@ from mobiledeploy.graph.aten_graph import (
     trace,
     weight_and_bias,
 )
-from mobiledeploy.models.spec import FAMILIES
 
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 

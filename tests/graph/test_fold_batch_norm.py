@@ -4,13 +4,14 @@ import copy
 
 import pytest
 import torch
+from networks import FAMILIES
 from torch import nn
 
 from mobiledeploy.errors import UsageError
 from mobiledeploy.graph.fold_batch_norm import fold
 from mobiledeploy.models.build import create
 from mobiledeploy.models.initialize import randomize_batch_norm
-from mobiledeploy.models.spec import FAMILIES, ArchitectureOptions, ModelSpec
+from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
 from mobiledeploy.network import FloatModel, Preprocessing, WeightsProvenance
 
 EXACT = 1e-9

@@ -74,6 +74,10 @@ TIMM = {
         "width": 0.75,
         "architecture": {**_SLIM, **_TF},
     },
+    "mobilenetv4_conv_small_050": {"family": "v4-conv-small", "width": 0.5},
+    "mobilenetv4_conv_small": {"family": "v4-conv-small"},
+    "mobilenetv4_conv_medium": {"family": "v4-conv-medium"},
+    "mobilenetv4_conv_large": {"family": "v4-conv-large"},
 }
 
 

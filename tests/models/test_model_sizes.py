@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mobiledeploy.models.build import create
-from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
+from mobiledeploy.models.spec import FAMILIES, ArchitectureOptions, ModelSpec
 from mobiledeploy.models.summary import published, summarize
 
 VARIANTS = {
@@ -53,7 +53,7 @@ def test_every_row_of_the_published_sizes_is_reproduced(shared):
         assert f"{summary.macs / 1e6:.2f}" == row["macs_millions"], row
 
 
-@pytest.mark.parametrize("family", ["v1", "v2", "v3-large", "v3-small"])
+@pytest.mark.parametrize("family", FAMILIES)
 def test_the_counted_layers_hold_every_parameter(family):
     spec = ModelSpec(family=family, width=0.5, resolution=96)
     module = create(spec)
@@ -101,5 +101,5 @@ def test_sizes_count_weights_biases_and_scales_of_the_folded_network():
 
 def test_the_published_networks_are_all_different():
     specs = published()
-    assert len(specs) == 17
-    assert len({spec.name for spec in specs}) == 17
+    assert len(specs) == 22
+    assert len({spec.name for spec in specs}) == 22

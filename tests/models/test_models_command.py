@@ -6,6 +6,7 @@ import pytest
 
 from mobiledeploy.cli import main
 from mobiledeploy.cli.output import console
+from mobiledeploy.models.spec import FAMILIES
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_width_and_resolution_apply_to_every_family(run):
     code, out, _ = run("--width", "0.25", "--resolution", "64", "--json")
     assert code == 0
     specs = [entry["spec"] for entry in json.loads(out)]
-    assert {spec["family"] for spec in specs} == {"v1", "v2", "v3-large", "v3-small"}
+    assert {spec["family"] for spec in specs} == set(FAMILIES)
     assert {(spec["width"], spec["resolution"]) for spec in specs} == {(0.25, 64)}
     names = [entry["name"] for entry in json.loads(out)]
     assert len(set(names)) == len(names)

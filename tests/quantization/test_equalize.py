@@ -7,6 +7,7 @@ import networks
 import numpy as np
 import pytest
 import torch
+from networks import FAMILIES
 
 from mobiledeploy.errors import DataError
 from mobiledeploy.graph import observers
@@ -18,7 +19,6 @@ from mobiledeploy.graph.aten_graph import (
 )
 from mobiledeploy.graph.channel_groups import find_groups
 from mobiledeploy.graph.observers import observe
-from mobiledeploy.models.spec import FAMILIES
 from mobiledeploy.network import QuantRecipe
 from mobiledeploy.quantization.equalize import equalize
 from mobiledeploy.quantization.learned_equalization import learn_equalization

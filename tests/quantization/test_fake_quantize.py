@@ -4,9 +4,9 @@ import networks
 import numpy as np
 import pytest
 import torch
+from networks import FAMILIES
 
 from mobiledeploy.metrics import sqnr_db
-from mobiledeploy.models.spec import FAMILIES
 from mobiledeploy.network import Encoding, QuantRecipe
 from mobiledeploy.quantization.fake_quantize import FakeQuantizedNetwork, fake_quantize
 from mobiledeploy.quantization.integer_reference import IntegerReference

@@ -6,12 +6,12 @@ import networks
 import numpy as np
 import pytest
 import torch
+from networks import FAMILIES
 
 from mobiledeploy.errors import DataError
 from mobiledeploy.graph.aten_graph import find_fused_ops, find_shared_encodings, trace
 from mobiledeploy.graph.channel_groups import find_groups, rescale
 from mobiledeploy.graph.observers import observe
-from mobiledeploy.models.spec import FAMILIES
 from mobiledeploy.network import QuantRecipe
 from mobiledeploy.quantization import learned_equalization
 from mobiledeploy.quantization.distillation import distillation_loss, float_logits

@@ -9,11 +9,11 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from networks import FAMILIES
 from onnx import numpy_helper
 
 from mobiledeploy.errors import UsageError
 from mobiledeploy.export.write import export_onnx
-from mobiledeploy.models.spec import FAMILIES
 from mobiledeploy.network import CalibrationSet, Encoding, QuantRecipe
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.quantization.learned_equalization import learn_equalization

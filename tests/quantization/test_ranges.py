@@ -3,11 +3,11 @@
 import networks
 import pytest
 import torch
+from networks import FAMILIES
 from torch import nn
 
 from mobiledeploy.graph.aten_graph import find_fused_ops, find_shared_encodings, trace
 from mobiledeploy.graph.observers import observe
-from mobiledeploy.models.spec import FAMILIES
 from mobiledeploy.network import QuantRecipe
 from mobiledeploy.quantization.encodings import encode
 from mobiledeploy.quantization.make_plan import make_plan
