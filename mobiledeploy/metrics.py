@@ -5,10 +5,10 @@ comparison, unlike shapes, and NaN or infinite logits raise an error: they never
 a gate could take for a good one.
 
     name                                          perfect   better
-    sqnr_db                                       inf       higher
+    sqnr_db, output_sqnr_db                       inf       higher
     top1_agreement, topk_agreement                1         higher
     top1_accuracy                                 1         higher
-    cosine_similarity                             1         higher
+    cosine_similarity, mean_cosine_similarity     1         higher
     differing_logits                              0         lower
     max_steps_apart, mean_steps_apart             0         lower
     max_abs_difference, mean_abs_difference       0         lower
@@ -41,11 +41,44 @@ if TYPE_CHECKING:
 def sqnr_db(reference: Logits, candidate: Logits) -> float:
     """Return the signal-to-quantization-noise ratio in dB; higher is better, inf when equal.
 
-    10 log10(sum(reference^2) / sum((reference - candidate)^2)), over all logits of all samples.
+    10 log10(sum((reference - mean)^2) / sum((reference - candidate)^2)), over all logits of all
+    samples. `mean` is that of each output over the samples: a bias says nothing about an image, so
+    it is no signal. The noise is the whole error.
+
+    Raises:
+        DataError: the reference is the same for all samples, or there is only one.
     """
     reference, candidate = _checked(reference, candidate)
-    noise = float(np.square(reference - candidate).sum())
-    return power_ratio_db(float(np.square(reference).sum()), noise)
+    if not varies(reference):
+        raise DataError(
+            f"The reference is the same for all {len(reference)} samples: it has no signal.",
+            remedy="Compare on two or more different images.",
+        )
+    return power_ratio_db(signal_power(reference), float(np.square(reference - candidate).sum()))
+
+
+def signal_power(reference: Logits) -> float:
+    """Return the sum of squares of what depends on the image: logits less each output's mean."""
+    reference = reference.astype(np.float64)
+    return float(np.square(reference - reference.mean(axis=0)).sum())
+
+
+def varies(reference: Logits) -> bool:
+    """Return whether any output differs between samples; without, there is no SQNR."""
+    return bool((reference != reference[:1]).any())
+
+
+def output_sqnr_db(reference: Logits, candidate: Logits) -> NDArray[np.float64]:
+    """Return the SQNR of each output by itself, in dB; NaN for outputs that do not vary.
+
+    Outputs with units of their own can hide one another in `sqnr_db`.
+
+    Returns:
+        (outputs,).
+    """
+    reference, candidate = _checked(reference, candidate)
+    columns = zip(reference.T[:, :, None], candidate.T[:, :, None], strict=True)
+    return np.array([sqnr_db(r, c) if varies(r) else math.nan for r, c in columns])
 
 
 def power_ratio_db(signal: float, noise: float) -> float:
@@ -66,8 +99,11 @@ def top1_agreement(reference: Logits, candidate: Logits) -> float:
     """Return the share of samples with the same top-1 class; higher is better.
 
     Among equal logits the lowest class index is the top-1, on both sides.
+
+    Raises:
+        DataError: there is one output, which is the largest whatever it is.
     """
-    reference, candidate = _checked(reference, candidate)
+    reference, candidate = _classes(reference, candidate)
     return float(np.mean(reference.argmax(axis=1) == candidate.argmax(axis=1)))
 
 
@@ -83,9 +119,9 @@ def topk_shares(reference: Logits, candidate: Logits, k: int = 5) -> NDArray[np.
     """Return the share of kept top-k classes of each sample, (N,); its mean is `topk_agreement`.
 
     Raises:
-        DataError: k is below 1 or above the number of classes.
+        DataError: there is one output, or k is below 1 or above the number of classes.
     """
-    reference, candidate = _checked(reference, candidate)
+    reference, candidate = _classes(reference, candidate)
     if not 1 <= k <= reference.shape[1]:
         raise DataError(
             f"top {k} is undefined for {reference.shape[1]} classes; expected k from 1 to"
@@ -106,9 +142,9 @@ def top1_accuracy(logits: Logits, labels: Sequence[int]) -> float:
         labels: One class index per sample.
 
     Raises:
-        DataError: no samples, not one label per sample, or a label outside the classes.
+        DataError: no samples, one output, not one label per sample, or a label outside the classes.
     """
-    logits, _ = _checked(logits, logits)
+    logits, _ = _classes(logits, logits)
     truth = np.asarray(labels)
     if truth.shape != (len(logits),):
         raise DataError(f"Expected {len(logits)} labels, one per sample; found {truth.shape}.")
@@ -171,6 +207,19 @@ def cosine_similarity(reference: Logits, candidate: Logits) -> float:
     if lengths == 0:
         raise DataError("All logits are zero: their cosine similarity is undefined.")
     return float(np.vdot(reference, candidate)) / lengths
+
+
+def mean_cosine_similarity(reference: Logits, candidate: Logits) -> float:
+    """Return the mean over samples of the cosine between the two vectors; higher is better.
+
+    Raises:
+        DataError: a vector is zero; the angle is undefined.
+    """
+    reference, candidate = _checked(reference, candidate)
+    lengths = np.linalg.norm(reference, axis=1) * np.linalg.norm(candidate, axis=1)
+    if not lengths.all():
+        raise DataError("A vector is zero: its cosine similarity is undefined.")
+    return float(((reference * candidate).sum(axis=1) / lengths).mean())
 
 
 def kl_divergence(reference: Logits, candidate: Logits) -> float:
@@ -355,6 +404,16 @@ def _checked(
         if bad:
             raise GateError(f"{bad} of {logits.size} logits of the {name} are NaN or infinite.")
     return reference.astype(np.float64), candidate.astype(np.float64)
+
+
+def _classes(
+    reference: Logits, candidate: Logits
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return both in float64, like `_checked`; also raise DataError for a single output."""
+    checked = _checked(reference, candidate)
+    if reference.shape[1] == 1:
+        raise DataError("One output has no classes: it is the largest whatever it is.")
+    return checked
 
 
 def _top(logits: NDArray[np.float64], k: int) -> NDArray[np.intp]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
 Equalization = Literal["none", "cross-layer", "learned"]
 """How channels were rescaled: not at all, by cross-layer equalization, or by learned scales."""
+Task = Literal["classes", "regression", "embedding"]
+"""What outputs mean: scores of classes, numbers in units of their own, or a vector of features."""
 
 EMBEDDED = "embedded"
 """`CalibrationSet.source` of the images that are bundled with the package."""
@@ -117,11 +119,13 @@ class OutputSpec:
     Attributes:
         size: Values per image: the classes of a classifier, the features of a headless network.
         labels: Class names; empty if unknown.
+        task: What the values mean. Only those of classes have a largest one that counts.
         name: Name of the graph's output.
     """
 
     size: int
     labels: tuple[str, ...] = ()
+    task: Task = "classes"
     name: str = OUTPUT_NAME
 
 
@@ -159,9 +163,19 @@ class NetworkInfo:
         return self.outputs[0].size
 
     @property
+    def label_count(self) -> int:
+        """Return how many classes images can be labelled with; 0 if the outputs are no classes."""
+        return self.classes if self.task == "classes" else 0
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Return the class names of the first output; empty if unknown."""
         return self.outputs[0].labels
+
+    @property
+    def task(self) -> Task:
+        """Return what the first output means."""
+        return self.outputs[0].task
 
     def with_labels(self, labels: tuple[str, ...]) -> NetworkInfo:
         """Return a copy with these class names for the first output."""

@@ -19,6 +19,8 @@ COMPARISONS = [
     metrics.max_abs_difference,
     metrics.mean_abs_difference,
     metrics.cosine_similarity,
+    metrics.mean_cosine_similarity,
+    metrics.output_sqnr_db,
     metrics.kl_divergence,
     metrics.flip_margins,
     metrics.worst_flip_margin,
@@ -65,23 +67,66 @@ def test_one_nan_or_infinity_on_either_side_raises_and_names_the_side(compare, p
 
 
 def test_sqnr_of_a_tenth_of_noise_is_twenty_db():
-    assert metrics.sqnr_db(logits([3, 4]), logits([3.3, 4.4])) == pytest.approx(20, abs=1e-4)
+    reference, candidate = logits([3, 4], [-3, -4]), logits([3.3, 4.4], [-3.3, -4.4])
+    assert metrics.sqnr_db(reference, candidate) == pytest.approx(20, abs=1e-4)
 
 
 def test_sqnr_takes_the_signal_from_the_reference():
-    assert metrics.sqnr_db(logits([1, 0]), logits([2, 0])) == 0
-    assert metrics.sqnr_db(logits([2, 0]), logits([1, 0])) == pytest.approx(20 * math.log10(2))
+    small, large = logits([1, 0], [-1, 0]), logits([2, 0], [-2, 0])
+    assert metrics.sqnr_db(small, large) == 0
+    assert metrics.sqnr_db(large, small) == pytest.approx(20 * math.log10(2))
 
 
-def test_sqnr_is_infinite_when_equal_and_minus_infinite_for_a_silent_reference():
+def test_sqnr_does_not_count_a_constant_as_signal_but_as_error():
+    reference, candidate = random_logits(), random_logits(seed=1)
+    bias = np.linspace(50, 100, 10, dtype=np.float32)
+    expected = metrics.sqnr_db(reference, candidate)
+    assert metrics.sqnr_db(reference + bias, candidate + bias) == pytest.approx(expected, abs=1e-3)
+    assert metrics.sqnr_db(reference, candidate + bias) < expected - 20
+
+
+def test_sqnr_is_infinite_when_equal():
     same = random_logits()
     assert metrics.sqnr_db(same, same) == math.inf
-    assert metrics.sqnr_db(logits([0, 0]), logits([0, 1])) == -math.inf
+
+
+@pytest.mark.parametrize("reference", [logits([3, 4]), logits([3, 4], [3, 4]), logits([0], [0])])
+def test_there_is_no_sqnr_without_images_that_differ(reference):
+    for candidate in (reference, reference + 1):
+        with pytest.raises(DataError, match="no signal"):
+            metrics.sqnr_db(reference, candidate)
+
+
+def test_the_sqnr_of_each_output_does_not_hide_in_that_of_all():
+    reference = logits([100, 0.1, 7], [-100, -0.1, 7])
+    candidate = logits([99, 0.2, 7], [-99, -0.2, 7])
+    found = metrics.output_sqnr_db(reference, candidate)
+    np.testing.assert_allclose(found, [40, 0, np.nan], atol=1e-4)
+    assert metrics.sqnr_db(reference, candidate) > 39
+
+
+def test_one_output_has_no_classes_to_agree_on():
+    one = random_logits(classes=1)
+    for compare in (
+        metrics.top1_agreement,
+        lambda r, c: metrics.topk_agreement(r, c, k=1),
+        lambda r, _: metrics.top1_accuracy(r, [0] * len(r)),
+    ):
+        with pytest.raises(DataError, match="One output has no classes"):
+            compare(one, one)
+
+
+def test_the_mean_cosine_weighs_every_image_alike():
+    reference, candidate = logits([100, 0], [0, 1]), logits([100, 0], [1, 0])
+    assert metrics.mean_cosine_similarity(reference, candidate) == pytest.approx(0.5)
+    assert metrics.cosine_similarity(reference, candidate) > 0.99
+    with pytest.raises(DataError, match="zero"):
+        metrics.mean_cosine_similarity(logits([0, 0]), logits([1, 0]))
 
 
 def test_differences_are_taken_in_float64():
-    reference = logits([1e8, 0])
-    candidate = np.array([[1e8, 1e-4]], np.float32)
+    reference = logits([1e8, 0], [-1e8, 0])
+    candidate = np.array([[1e8, 1e-4], [-1e8, 1e-4]], np.float32)
     assert metrics.sqnr_db(reference, candidate) == pytest.approx(240, abs=0.01)
 
 

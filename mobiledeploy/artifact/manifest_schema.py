@@ -25,6 +25,7 @@ from mobiledeploy.utils.json_model import JsonFloat, JsonModel
 
 SCHEMA = 2
 READABLE_SCHEMAS = (1, SCHEMA)
+_SQNR_OF_VARIATION = 4  # schema of parity reports
 
 # Names of schema 1 for values of `recipe`.
 _SCHEMA_1_VALUES = {"even": "cross-layer", "given": "none", "cancelling": "gptq"}
@@ -141,16 +142,22 @@ class ParityRecord(_Record):
 
     model_config = ConfigDict(extra="allow", allow_inf_nan=True)
 
+    schema_version: int = Field(3, alias="schema")  # reports had no number in summaries before 4
     passed: bool
     data: ParityImagesRecord | None = None
     rungs: list[ParityRungRecord] = Field(default_factory=list)
 
     def against_float(self, artifact: str) -> dict[str, float]:
-        """Return the metrics of an artifact against float; empty if it was not compared."""
+        """Return the metrics of an artifact against float; empty if it was not compared.
+
+        Before schema 4 of parity reports, `sqnr_db` counted biases as signal. Such a figure cannot
+        be compared with today's and is left out.
+        """
         for rung in self.rungs:
             for comparison in rung.comparisons:
                 if rung.artifact == artifact and comparison.reference == "float":
-                    return comparison.metrics
+                    old = {"sqnr_db"} if self.schema_version < _SQNR_OF_VARIATION else set()
+                    return {k: v for k, v in comparison.metrics.items() if k not in old}
         return {}
 
 

@@ -38,7 +38,8 @@ class Row(JsonModel):
         ratio: Median latency as a multiple of the first artifact's in the same result.
         size_bytes: Size of the file; None if the measured file is not there any more.
         sqnr_db: SQNR against float, as measured by the export; None without a manifest.
-        agreement: Top-1 agreement with float, on the same images; None without a manifest.
+        agreement: Top-1 agreement with float, on the same images; None without a manifest, and if
+            the outputs are no classes.
     """
 
     artifact: str
@@ -126,9 +127,8 @@ def _accuracy(path: Path, sha256: str) -> Mapping[str, float]:
     if manifest.artifact.sha256 != sha256 or manifest.parity is None:
         return {}
     metrics = manifest.parity.against_float(path.name)
-    if not {"sqnr_db", "top1_agreement"} <= metrics.keys():
-        return {}
-    return {"sqnr_db": metrics["sqnr_db"], "agreement": metrics["top1_agreement"]}
+    names = {"sqnr_db": "sqnr_db", "top1_agreement": "agreement"}
+    return {names[name]: value for name, value in metrics.items() if name in names}
 
 
 def to_markdown(rows: Sequence[Row]) -> str:

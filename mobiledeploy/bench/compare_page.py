@@ -114,9 +114,14 @@ def _cards(row: Row) -> Iterator[Card]:
         yield Card("speed", times, "as fast as the first artifact")
     if row.size_bytes is not None:
         yield Card("size", f"{row.size_bytes / 1e6:.2f} MB", row.runtime)
-    if row.agreement is not None and row.sqnr_db is not None:
-        sqnr = "equal logits" if row.sqnr_db == math.inf else f"SQNR {row.sqnr_db:.1f} dB"
-        yield Card("agreement with float", f"{row.agreement:.1%}", f"{sqnr}, measured by export")
+    if row.sqnr_db is not None:
+        sqnr = "equal logits" if row.sqnr_db == math.inf else f"{row.sqnr_db:.1f} dB"
+        measured = "measured by export"
+        if row.agreement is None:
+            yield Card("SQNR against float", sqnr, measured)
+        else:
+            shown = sqnr if row.sqnr_db == math.inf else f"SQNR {sqnr}"
+            yield Card("agreement with float", f"{row.agreement:.1%}", f"{shown}, {measured}")
 
 
 def _chart(rows: Sequence[Row], marked: set[int]) -> Markup:

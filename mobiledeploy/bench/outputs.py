@@ -11,7 +11,7 @@ import numpy as np
 
 from mobiledeploy.bench.results import OutputCheck
 from mobiledeploy.errors import GateError, RuntimeFailedError
-from mobiledeploy.metrics import power_ratio_db
+from mobiledeploy.metrics import power_ratio_db, signal_power
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,7 +43,7 @@ def check_outputs(
         )
     differences = [array.astype(np.float64) - expected for array in found]
     noise = sum(float(np.sum(d**2)) for d in differences)
-    signal = len(found) * float(np.sum(expected.astype(np.float64) ** 2))
+    signal = len(found) * signal_power(expected)
     return OutputCheck(
         values=len(found) * expected.size,
         differing=sum(int(np.count_nonzero(array != expected)) for array in found),

@@ -6,7 +6,7 @@ import os
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -26,7 +26,7 @@ from mobiledeploy.errors import UsageError
 from mobiledeploy.utils.files import STDOUT
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from mobiledeploy.artifact.artifact import Artifact
     from mobiledeploy.network import CalibrationSet, FloatModel, QuantRecipe
@@ -56,6 +56,7 @@ def export(
     labels: Annotated[
         Path | None, typer.Option(metavar="PATH", help="Text file with one class name per line.")
     ] = None,
+    task: Annotated[options.Task | None, options.TASK] = None,
     calib_data: Annotated[Path | None, options.CALIB_DATA] = None,
     calib_samples: Annotated[int | None, options.CALIB_SAMPLES] = None,
     ptq: Annotated[options.Ptq | None, options.PTQ] = None,
@@ -120,6 +121,7 @@ def export(
         "num_classes": num_classes,
         "in_channels": in_channels,
         "seed": seed,
+        "task": task.value if task else None,
     }
     reserve_stdout(STDOUT if as_json else None)
     recipe = RECIPES[(ptq or options.Ptq.BALANCED).value]
@@ -194,13 +196,16 @@ def _print_deployment(deployment: Deployment) -> None:
     from rich.text import Text
 
     from mobiledeploy.network import describe_images
+    from mobiledeploy.parity.report.rows import loss
 
     first = deployment.artifacts[0].path
     # the artifacts' names differ in the suffix only: the stem has its own line, so the table fits
     print_result(Text(first.stem, "bold"))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("artifact")
-    for heading in ("size", "logits differing", "SQNR vs float", "agreement", "int8"):
+    what = {"classes": "agreement", "regression": "mean error", "embedding": "mean cosine"}
+    last = what[deployment.model.info.task]
+    for heading in ("size", "logits differing", "SQNR vs float", last, "int8"):
         table.add_column(heading, justify="right")
     for artifact in deployment.artifacts:
         table.add_row(
@@ -215,6 +220,8 @@ def _print_deployment(deployment: Deployment) -> None:
     else:
         images = describe_images(report.data.count, report.data.source)
         print_result(f"Parity {'holds' if report.passed else 'FAILED'} on {images}.")
+        if report.task != "classes" and (text := loss(report)):
+            print_result(text)
     kept = getattr(getattr(deployment.model, "recipe", None), "float_layers", ())
     if kept:
         print_result(
@@ -240,17 +247,28 @@ def _print_next_command(deployment: Deployment) -> None:
 
 
 def _figures(deployment: Deployment, artifact: Artifact) -> tuple[str, str, str, str]:
-    """Return the cells of an artifact: differing logits, SQNR, agreement, int8 coverage."""
+    """Return the cells of an artifact: differing logits, SQNR, agreement, int8 coverage.
+
+    For outputs that are no classes, the mean error or the mean cosine replaces agreement.
+    """
     rungs = deployment.parity.rungs if deployment.parity else ()
     rung = next((rung for rung in rungs if rung.artifact == artifact.path.name), None)
     exact = rung.against("integers") if rung else None
     loss = rung.against("float") if rung else None
+    found = loss.metrics if loss else {}
+    closeness = {
+        "classes": ("top1_agreement", ".3f"),
+        "regression": ("mean_abs_difference", ".3g"),
+        "embedding": ("mean_cosine_similarity", ".4f"),
+    }
+    name, form = closeness[deployment.model.info.task]
+    values = cast("Mapping[str, float]", found)
     return (
         f"{exact.metrics['differing_logits']:.0f} of {exact.metrics['logits']:.0f}"
         if exact and exact.metrics
         else "-",
-        f"{loss.metrics['sqnr_db']:.1f} dB" if loss and loss.metrics else "-",
-        f"{loss.metrics['top1_agreement']:.3f}" if loss and loss.metrics else "-",
+        f"{found['sqnr_db']:.1f} dB" if "sqnr_db" in found else "-",
+        format(values[name], form) if name in values else "-",
         _coverage(artifact),
     )
 

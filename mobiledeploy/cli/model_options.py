@@ -60,6 +60,11 @@ ALLOW_MISMATCH = typer.Option(
     "--allow-mismatch",
     help="Go on if the BatchNorm statistics say that this is not the network that was trained.",
 )
+TASK = typer.Option(
+    metavar="classes|regression|embedding",
+    help="What the outputs mean. Agreement is judged for classes only."
+    " [default: regression for one output, embedding without a classifier, else classes]",
+)
 SEED = typer.Option(metavar="N", help="Seed of random weights. [default: 0]")
 
 
@@ -69,6 +74,14 @@ class Interpolation(StrEnum):
     BILINEAR = "bilinear"
     BICUBIC = "bicubic"
     NEAREST = "nearest"
+
+
+class Task(StrEnum):
+    """Values of `--task`."""
+
+    CLASSES = "classes"
+    REGRESSION = "regression"
+    EMBEDDING = "embedding"
 
 
 class Ptq(StrEnum):

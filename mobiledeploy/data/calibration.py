@@ -124,7 +124,7 @@ def _folder_labels(
         DataError: The labels are invalid, and the images are not for calibration.
     """
     try:
-        labels, notes = labels_of(found, chosen, info.classes, info.labels)
+        labels, notes = labels_of(found, chosen, info.label_count, info.labels)
     except DataError as error:
         if not for_calibration:
             raise
@@ -161,7 +161,7 @@ def _from_arrays(
     chosen, notes = _choose(len(arrays.images), samples, source, info, for_calibration)
     labels = None
     try:
-        labels = labels_in(source, arrays, chosen, info.classes)
+        labels = labels_in(source, arrays, chosen, info.label_count)
     except DataError as error:
         if not for_calibration:
             raise

@@ -6,6 +6,7 @@ with the preprocessing of its own manifest, and is compared with its own float n
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ import numpy as np
 from mobiledeploy.data.calibration import load_calibration
 from mobiledeploy.diff.types import Flip, FloatComparison, OutputsDiff, PairedComparison
 from mobiledeploy.errors import ArtifactError, LoadError
-from mobiledeploy.metrics import sign_test, sqnr_db, top1_agreement
+from mobiledeploy.metrics import sign_test
 from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME
 from mobiledeploy.parity.compare import compare_logits
 from mobiledeploy.runtimes.open import open_runner
@@ -65,15 +66,18 @@ def compare_outputs(
     metrics: Metrics = {}
     flips: tuple[Flip, ...] = ()
     if logits[0].shape == logits[1].shape:
-        metrics = compare_logits(logits[0], logits[1])
-        flips = _flips(logits, images[0], (a.manifest.labels, b.manifest.labels))
+        task = a.manifest.info.task
+        metrics = compare_logits(logits[0], logits[1], task=task)
+        if task == "classes":
+            flips = _flips(logits, images[0], (a.manifest.labels, b.manifest.labels))
     else:
         classes = " and ".join(str(each.shape[1]) for each in logits)
         notes.append(f"The networks have {classes} classes: their logits were not compared.")
     against_float = [
-        _against_float(*each) for each in zip(float_logits, logits, images, strict=True)
+        _against_float(*each) for each in zip(pair, float_logits, logits, images, strict=True)
     ]
-    correct, both_correct = _correct(logits, images)
+    judged = all(each.manifest.info.task == "classes" for each in pair)
+    correct, both_correct = _correct(logits, images) if judged else (None, None)
     return OutputsDiff(
         count=images[0].count,
         source=str(source),
@@ -151,13 +155,14 @@ def _calibration_notes(pair: Sequence[OpenArtifact], source: Path) -> list[str]:
 
 
 def _against_float(
-    reference: Logits | None, candidate: Logits, images: CalibrationSet
+    artifact: OpenArtifact, reference: Logits | None, candidate: Logits, images: CalibrationSet
 ) -> FloatComparison | None:
     if reference is None:
         return None
+    found = compare_logits(reference, candidate, task=artifact.manifest.info.task)
     return FloatComparison(
-        sqnr_db=sqnr_db(reference, candidate),
-        top1_agreement=top1_agreement(reference, candidate),
+        sqnr_db=found.get("sqnr_db", math.nan),
+        top1_agreement=found.get("top1_agreement"),
         images=images.count,
         source=images.source,
     )

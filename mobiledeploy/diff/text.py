@@ -179,23 +179,33 @@ def describe_outputs(outputs: OutputsDiff) -> str:
         return f"Outputs on {images}: not compared with each other."
     if metrics["differing_logits"] == 0:
         return f"Outputs on {images}: 0 of {metrics['logits']:.0f} logits differ."
-    return (
+    text = (
         f"Outputs on {images}: {metrics['differing_logits']:.0f} of {metrics['logits']:.0f} logits"
-        f" differ; B against A {decibels(metrics['sqnr_db'])}, top-1 agreement"
-        f" {metrics['top1_agreement']:.3f} ({metrics['top1_agreement_low']:.3f} to"
-        f" {metrics['top1_agreement_high']:.3f})."
+        f" differ; B against A {decibels(metrics.get('sqnr_db', math.nan))}"
+    )
+    if "top1_agreement" not in metrics:
+        return (
+            f"{text}, error {metrics['mean_abs_difference']:.3g} on average and"
+            f" {metrics['max_abs_difference']:.3g} at most."
+        )
+    return (
+        f"{text}, top-1 agreement {metrics['top1_agreement']:.3f}"
+        f" ({metrics['top1_agreement_low']:.3f} to {metrics['top1_agreement_high']:.3f})."
     )
 
 
 def describe_float_comparison(comparison: FloatComparison | None) -> str:
-    """Return SQNR and top-1 agreement with float."""
+    """Return SQNR and, for classes, top-1 agreement with float."""
     if comparison is None:
         return "not measured"
-    return f"{decibels(comparison.sqnr_db)}, {comparison.top1_agreement:.3f}"
+    agreement = comparison.top1_agreement
+    return decibels(comparison.sqnr_db) + ("" if agreement is None else f", {agreement:.3f}")
 
 
 def decibels(value: float) -> str:
-    """Return an SQNR with its unit; "equal" if it is infinite."""
+    """Return an SQNR with its unit; "equal" if it is infinite, "no SQNR" if it is NaN."""
+    if math.isnan(value):
+        return "no SQNR"
     return "equal" if math.isinf(value) and value > 0 else f"{value:.1f} dB"
 
 

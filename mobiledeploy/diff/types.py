@@ -138,14 +138,14 @@ class FloatComparison(JsonModel):
     """An artifact against its float network.
 
     Attributes:
-        sqnr_db: SQNR of the logits in dB; infinite if they are equal.
-        top1_agreement: Share of images with float's top class.
+        sqnr_db: SQNR of the logits in dB; infinite if they are equal, NaN if it is undefined.
+        top1_agreement: Share of images with float's top class; None if the outputs are no classes.
         images: Number of images.
         source: Where the images came from.
     """
 
     sqnr_db: JsonFloat
-    top1_agreement: float
+    top1_agreement: float | None
     images: int
     source: str
 

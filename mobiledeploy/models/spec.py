@@ -14,6 +14,7 @@ from mobiledeploy.network import (
     NetworkInfo,
     OutputSpec,
     Preprocessing,
+    Task,
     WeightsProvenance,
 )
 
@@ -146,6 +147,7 @@ class ModelSpec:
         weights: "imagenet", "random", or the path of a checkpoint.
         seed: Seed of the initialisation; identifies the network if its weights are random.
         dropout: Dropout probability before the classifier; without effect in inference.
+        task: What the outputs mean; None is `default_task`.
         architecture: Differences from the published architecture.
     """
 
@@ -157,6 +159,7 @@ class ModelSpec:
     weights: str = "imagenet"
     seed: int = 0
     dropout: float = 0.2
+    task: Task | None = None
     architecture: ArchitectureOptions = ArchitectureOptions()
 
     @classmethod
@@ -224,11 +227,28 @@ class ModelSpec:
                 width=self.resolution,
                 preprocessing=preprocessing,
             ),
-            outputs=(OutputSpec(size=self.num_classes, labels=labels),),
+            outputs=(
+                OutputSpec(
+                    size=self.num_classes,
+                    labels=labels,
+                    task=self.task or default_task(self.num_classes),
+                ),
+            ),
             provenance=provenance,
             source=asdict(self),
             expected_sqnr_db=_EXPECTED_SQNR_DB[self.family],
         )
+
+
+def default_task(num_classes: int) -> Task:
+    """Return what outputs mean where nothing is said about it.
+
+    One number is no choice between classes, and the features of a network without a classifier are
+    an embedding.
+    """
+    if num_classes == 0:
+        return "embedding"
+    return "regression" if num_classes == 1 else "classes"
 
 
 def _refuse_unknown(values: Mapping[str, object], owner: type[Any], prefix: str) -> None:

@@ -9,10 +9,12 @@ from typing import get_args, get_type_hints
 from mobiledeploy.errors import UsageError
 from mobiledeploy.models import mobilenet_v1, mobilenet_v2, mobilenet_v3, mobilenet_v4
 from mobiledeploy.models.spec import FAMILIES, ArchitectureOptions, Family, ModelSpec
+from mobiledeploy.network import Task
 
 MIN_RESOLUTION = 32  # five halvings leave one pixel in the last stage
 MAX_RESOLUTION = 4096
 MAX_WIDTH = 10.0
+_MIN_CLASSES = 2
 
 _COMMON = frozenset({"rows", "stem_width", "stem_stride", "norm_eps", "padding"})
 _V3 = _COMMON | {
@@ -72,6 +74,14 @@ def validate(spec: ModelSpec) -> None:
         spec.dropout,
         "a probability from 0 to below 1",
     )
+    tasks = get_args(Task)
+    _require(spec.task in (None, *tasks), "task", spec.task, f"one of {', '.join(tasks)}")
+    if spec.task == "classes" and spec.num_classes < _MIN_CLASSES:
+        raise UsageError(
+            f"task is 'classes'; the network has {spec.num_classes} outputs, and the largest of"
+            f" fewer than {_MIN_CLASSES} decides nothing.",
+            remedy="Choose regression or embedding.",
+        )
     _validate_options(spec.family, spec.architecture)
 
 

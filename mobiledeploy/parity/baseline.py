@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from mobiledeploy.errors import DataError
 from mobiledeploy.parity.types import SCHEMA, ParityReport
 from mobiledeploy.utils.json_model import explain_invalid
+from mobiledeploy.utils.progress import warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -34,6 +35,7 @@ _ROUNDING_DB = 60.0
 _EXACT = "max_differing_logits"
 
 _KIND = "mobiledeploy.parity"
+_OLD_SCHEMAS = (2, 3)  # counted biases as signal: their `sqnr_db` is another figure
 _SCHEMA_2 = 2  # used these names
 _RENAMED = {
     "first_bad_layer": "first_noisy_layer",
@@ -48,7 +50,9 @@ _REMEDY = "Write a new one with `mobiledeploy parity --json PATH`."
 
 
 def read_baseline(path: Path) -> ParityReport:
-    """Read a report that `mobiledeploy parity --json` wrote, also with schema 2.
+    """Read a report that `mobiledeploy parity --json` wrote, also with schema 2 or 3.
+
+    Their SQNR counts what does not depend on the image. It is left out, with a warning.
 
     Raises:
         DataError: the file cannot be read, or holds something else.
@@ -60,8 +64,13 @@ def read_baseline(path: Path) -> ParityReport:
     found = document if isinstance(document, dict) else {}
     if found.get("kind") != _KIND:
         raise _other("kind", found.get("kind"), _KIND)
-    if found.get("schema") == _SCHEMA_2:
-        found = _renamed(found) | {"schema": SCHEMA}
+    if found.get("schema") in _OLD_SCHEMAS:
+        found = _renamed(found) if found["schema"] == _SCHEMA_2 else found
+        found = _without_sqnr(found) | {"schema": SCHEMA}
+        warn(
+            f"The baseline {path} is of an older version, whose SQNR counted biases as signal: SQNR"
+            " is not compared with it. Write a new baseline with `mobiledeploy parity --json PATH`."
+        )
     if found.get("schema") != SCHEMA:
         raise _other("schema", found.get("schema"), SCHEMA)
     try:
@@ -184,6 +193,18 @@ def _renamed(value: Any) -> Any:
     if isinstance(value, list):
         return [_renamed(inner) for inner in value]
     return _RENAMED["onnx-as-written"] if value == "onnx-as-written" else value
+
+
+def _without_sqnr(value: Any) -> Any:
+    """Return a part of a document without the SQNR of logits; that of layers stays."""
+    if isinstance(value, dict):
+        return {
+            key: {k: v for k, v in inner.items() if k != "sqnr_db"}
+            if key == "metrics"
+            else _without_sqnr(inner)
+            for key, inner in value.items()
+        }
+    return [_without_sqnr(inner) for inner in value] if isinstance(value, list) else value
 
 
 def _other(key: str, found: object, expected: object) -> DataError:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from mobiledeploy.network import Task
     from mobiledeploy.parity.types import Metrics, ParityReport, RungName
 
     Logits = NDArray[np.float32]
@@ -91,14 +92,18 @@ class Ladder:
     Args:
         labels: Class index of each image; None where unknown.
         step: Scale of the int8 logits; None for a float network.
+        task: What the outputs mean.
 
     Attributes:
         rungs: The rungs so far.
     """
 
-    def __init__(self, *, labels: Sequence[int] | None, step: float | None) -> None:
+    def __init__(
+        self, *, labels: Sequence[int] | None, step: float | None, task: Task = "classes"
+    ) -> None:
         self._labels = labels
         self._step = step
+        self._task = task
         self._logits: dict[tuple[RungName, str], Logits] = {}
         self.rungs: list[Rung] = []
 
@@ -169,12 +174,30 @@ class Ladder:
             missing = f"{TITLES[check.rung]} has no logits to compare with."
             return Comparison(reference=check.rung, metrics={}, limits={}, failures=(missing,))
         limits = {} if note else check.limits
-        return _comparison(check.rung, reference, logits, limits, self._step)
+        return self._comparison(check.rung, reference, logits, limits)
 
     def _compare_on_calibration(self, check: CalibrationCheck) -> Comparison:
-        found = _comparison(check.rung, check.reference, check.candidate, check.limits, self._step)
+        found = self._comparison(check.rung, check.reference, check.candidate, check.limits)
         failures = tuple(f"On calibration images: {text}" for text in found.failures)
         return found.model_copy(update={"images": "calibration", "failures": failures})
+
+    def _comparison(
+        self,
+        rung: RungName,
+        reference: Logits,
+        candidate: Logits,
+        limits: Mapping[str, float],
+    ) -> Comparison:
+        try:
+            found = compare_logits(reference, candidate, self._step, self._task)
+        except (GateError, DataError) as error:
+            return Comparison(reference=rung, metrics={}, limits=limits, failures=(error.message,))
+        if limits == EXACT:
+            failures = _differences(rung, found)
+        else:
+            missed = missed_limits(found, limits)
+            failures = tuple(f"Against {TITLES[rung]}: {text}" for text in missed)
+        return Comparison(reference=rung, metrics=found, limits=limits, failures=failures)
 
     def _accuracy(self, logits: Logits) -> float | None:
         return None if self._labels is None else metrics.top1_accuracy(logits, self._labels)
@@ -212,25 +235,6 @@ def _problem(logits: Logits) -> str:
         return f"Nothing was compared: logits of shape {logits.shape}."
     bad = int(np.count_nonzero(~np.isfinite(logits)))
     return f"{bad} of {logits.size} logits are NaN or infinite." if bad else ""
-
-
-def _comparison(
-    rung: RungName,
-    reference: Logits,
-    candidate: Logits,
-    limits: Mapping[str, float],
-    step: float | None,
-) -> Comparison:
-    try:
-        found = compare_logits(reference, candidate, step)
-    except (GateError, DataError) as error:
-        return Comparison(reference=rung, metrics={}, limits=limits, failures=(error.message,))
-    if limits == EXACT:
-        failures = _differences(rung, found)
-    else:
-        missed = missed_limits(found, limits)
-        failures = tuple(f"Against {TITLES[rung]}: {text}" for text in missed)
-    return Comparison(reference=rung, metrics=found, limits=limits, failures=failures)
 
 
 def _differences(rung: RungName, found: Metrics) -> tuple[str, ...]:

@@ -8,7 +8,9 @@ output, int8 the integer reference's (dequantized), and exact the float layer on
     own sqnr  = sum exact^2 / sum (exact - int8)^2      the noise of this layer alone
     sqnr drop = sqnr of its noisiest input - sqnr       in dB
 
-Both networks see the same images. Sums run over all images before a ratio is formed.
+Both networks see the same images. Sums run over all images before a ratio is formed. Of the logits
+only what varies between the images is signal (`metrics.sqnr_db`); of other layers everything is,
+because the next layer reads it.
 """
 
 from __future__ import annotations
@@ -17,10 +19,11 @@ import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
+import numpy as np
 import torch
 
 from mobiledeploy.graph.aten_graph import find_fused_ops, trace
-from mobiledeploy.metrics import power_ratio_db
+from mobiledeploy.metrics import power_ratio_db, signal_power, varies
 from mobiledeploy.parity.layer_codes import LAYER_IMAGES, in_batches
 from mobiledeploy.parity.types import LayerNoise
 from mobiledeploy.utils.progress import track
@@ -28,7 +31,6 @@ from mobiledeploy.utils.progress import track
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
     from torch.fx import GraphModule, Node
 
@@ -80,26 +82,42 @@ def first_noisy(layers: Sequence[LayerNoise]) -> str:
 
 @dataclass(slots=True)
 class _Sums:
-    """Sums of squares of one tensor, over all batches."""
+    """Sums of squares of one tensor, over all batches.
+
+    Attributes:
+        logits: Of the logits, float_ and exact of every batch.
+    """
 
     signal: float = 0.0
     noise: float = 0.0
     own_signal: float = 0.0
     own_noise: float = 0.0
+    logits: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
 
-    def add(self, float_: torch.Tensor, exact: torch.Tensor, int8: torch.Tensor) -> None:
+    def add(
+        self, float_: torch.Tensor, exact: torch.Tensor, int8: torch.Tensor, *, are_logits: bool
+    ) -> None:
         self.signal += float(float_.double().square().sum())
         self.noise += float((float_.double() - int8).square().sum())
         self.own_signal += float(exact.double().square().sum())
         self.own_noise += float((exact.double() - int8).square().sum())
+        if are_logits:
+            self.logits.append((float_, exact))
 
     @property
     def sqnr_db(self) -> float:
-        return power_ratio_db(self.signal, self.noise)
+        return self._ratio(0, self.signal, self.noise)
 
     @property
     def own_sqnr_db(self) -> float:
-        return power_ratio_db(self.own_signal, self.own_noise)
+        return self._ratio(1, self.own_signal, self.own_noise)
+
+    def _ratio(self, side: int, signal: float, noise: float) -> float:
+        """Return an SQNR; NaN for logits that do not vary."""
+        if not self.logits:
+            return power_ratio_db(signal, noise)
+        values = np.concatenate([batch[side].numpy() for batch in self.logits])
+        return power_ratio_db(signal_power(values), noise) if varies(values) else math.nan
 
 
 @dataclass(slots=True)
@@ -154,6 +172,7 @@ class _FloatAndInt8(torch.fx.Interpreter):
         self._noise = noise
         self._int8 = int8
         self._operators = {op.output: op.operator.name for op in noise.ops}
+        self._last = noise.ops[-1].operator.name
 
     def run_node(self, n: Node) -> Any:
         if n.op == "placeholder":
@@ -171,7 +190,8 @@ class _FloatAndInt8(torch.fx.Interpreter):
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Add the noise of one tensor; return what the next operators read."""
         int8 = torch.from_numpy(self._int8[name]).reshape(float_.shape)
-        self._noise.sums.setdefault(name, _Sums()).add(float_, exact, int8)
+        sums = self._noise.sums.setdefault(name, _Sums())
+        sums.add(float_, exact, int8, are_logits=name == self._last)
         return float_, int8
 
     def _arguments(self, n: Node, side: int) -> list[Any]:

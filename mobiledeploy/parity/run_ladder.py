@@ -14,6 +14,7 @@ import numpy as np
 from mobiledeploy.artifact.artifact import Format
 from mobiledeploy.data.preprocess import channels_reversed, pixels_reversed
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError
+from mobiledeploy.metrics import varies
 from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME, QuantizedModel, Stages, evenly_spread
 from mobiledeploy.parity.channel_order import reversed_channels
 from mobiledeploy.parity.ladder import EXACT, CalibrationCheck, Check, Ladder
@@ -92,6 +93,7 @@ def run_ladder(
     return ParityReport(
         network=networks.deployed.info.name,
         precision="int8" if runner.reference else "fp32",
+        task=networks.original.info.task,
         float_bytes=sum(t.nbytes for t in networks.folded.module.state_dict().values()),
         data=_data_used(images, networks.calibration),
         artifacts=tuple(runner.artifacts),
@@ -133,13 +135,15 @@ class LadderRunner:
         self._inputs: Images = images.images
         self._limits = tolerances or default_tolerances(networks.original.info)
         self._random = networks.original.info.has_random_weights
-        self._labels = None if self._random else images.labels
+        self._task = networks.original.info.task
+        self._has_classes = self._task == "classes" and not self._random
+        self._labels = images.labels if self._has_classes else None
         deployed = networks.deployed
         self.reference = (
             IntegerReference(deployed) if isinstance(deployed, QuantizedModel) else None
         )
         step = self.reference.logit_step if self.reference else None
-        self.ladder = Ladder(labels=self._labels, step=step)
+        self.ladder = Ladder(labels=self._labels, step=step, task=self._task)
         self.artifacts: list[ComparedArtifact] = []
 
     def add_stages(self, *, quick: bool) -> None:
@@ -164,8 +168,8 @@ class LadderRunner:
         started = time.perf_counter()
         run = EagerRunner(self._networks.original.module).run
         logits = _run(run, self._inputs, "Running PyTorch")
-        failures = []
-        if check_channels and self._inputs.shape[1] == 3 and not self._random:
+        failures = [] if self._random else _constant(logits)
+        if check_channels and self._inputs.shape[1] == 3 and self._has_classes:
             chosen = evenly_spread(len(self._inputs), _CHANNEL_IMAGES)
             preprocessing = self._networks.original.info.preprocessing
             bgr = pixels_reversed(self._inputs[chosen], preprocessing)
@@ -266,11 +270,16 @@ class LadderRunner:
         return measure_layer_noise(self.reference, self._networks.equalized, self._inputs)
 
     def worst_images(self, images: CalibrationSet, count: int) -> tuple[WorstImage, ...]:
-        """Return the `count` images on which the last rung with logits is farthest from float."""
+        """Return the `count` images on which the last rung with logits is farthest from float.
+
+        None are returned if the outputs are no classes.
+        """
         exact = self.ladder.logits("float")
         reached = [self.ladder.logits(rung.name, rung.artifact) for rung in self.ladder.rungs]
         last = next((logits for logits in reversed(reached) if logits is not None), None)
         if exact is None or last is None or exact.shape != last.shape or count == 0:
+            return ()
+        if self._task != "classes":
             return ()
         info = self._networks.original.info
         return worst_images(
@@ -364,6 +373,14 @@ class LadderRunner:
             return "", error.message
         differing = next((layer.name for layer in layers if layer.unexplained), "")
         return differing, explain(layers)
+
+
+def _constant(logits: Logits) -> list[str]:
+    """Return a sentence if a network gives the same outputs for all images."""
+    if len(logits) < 2 or varies(logits):
+        return []
+    images = f"all {len(logits)} images"
+    return [f"The outputs are the same for {images}: they do not depend on the image at all."]
 
 
 def _rung_of(path: Path) -> RungName:

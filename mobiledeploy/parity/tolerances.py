@@ -26,7 +26,7 @@ class Tolerances:
         min_equalized_sqnr_db: Equalization on other images. It scales ReLU6 channels up, and these
             may then reach 6 where they did not on the calibration images.
         min_sqnr_db: int8 against float.
-        min_top1_agreement: int8 against float.
+        min_top1_agreement: int8 against float; None if the outputs are no classes.
         min_float_sqnr_db: A float artifact against the folded network: float rounding again.
         min_mixed_sqnr_db: An artifact with layers in float against the integer reference. Runtimes
             round float sums differently; now and then a code behind them is one off, and the int8
@@ -42,7 +42,7 @@ class Tolerances:
     min_rewrite_sqnr_db: float = 80.0
     min_equalized_sqnr_db: float = 35.0
     min_sqnr_db: float = 12.0
-    min_top1_agreement: float = 0.85
+    min_top1_agreement: float | None = 0.85
     min_float_sqnr_db: float = 80.0
     min_mixed_sqnr_db: float = 18.0
     max_half_way: float = 0.001
@@ -50,9 +50,13 @@ class Tolerances:
 
     def of_quantization(self) -> dict[str, float]:
         """Return the limits of int8 against float, by their names in a report."""
-        return {"min_sqnr_db": self.min_sqnr_db, "min_top1_agreement": self.min_top1_agreement}
+        limits = {"min_sqnr_db": self.min_sqnr_db}
+        if self.min_top1_agreement is not None:
+            limits["min_top1_agreement"] = self.min_top1_agreement
+        return limits
 
 
 def default_tolerances(info: NetworkInfo) -> Tolerances:
     """Return the limits of a network, with the SQNR that its family is expected to reach."""
-    return replace(Tolerances(), min_sqnr_db=info.expected_sqnr_db)
+    limits = replace(Tolerances(), min_sqnr_db=info.expected_sqnr_db)
+    return limits if info.task == "classes" else replace(limits, min_top1_agreement=None)

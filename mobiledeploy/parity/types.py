@@ -17,9 +17,10 @@ from pydantic import ConfigDict, Field, PlainSerializer, computed_field, with_co
 from typing_extensions import TypedDict
 
 from mobiledeploy.artifact.artifact import Precision
+from mobiledeploy.network import Task
 from mobiledeploy.utils.json_model import JsonFloat, JsonModel
 
-SCHEMA: Literal[3] = 3
+SCHEMA: Literal[4] = 4
 
 RungName = Literal[
     "float", "fold", "equalize", "integers", "onnx-unoptimized", "onnx", "pte", "device"
@@ -50,7 +51,12 @@ class Metrics(TypedDict, total=False):
 
     `logits` counts the compared logits. `_low` and `_high` are the ends of 95% confidence
     intervals. `flips` counts images whose top-1 class changed. Steps are those of int8 logits.
-    `cosine_similarity` is absent for logits that are all zero, the steps for float logits.
+    `constant_outputs` counts outputs that are the same for all images; `lowest_output` is the index
+    of the one with the lowest SQNR by itself.
+
+    Absent are `sqnr_db` if nothing varies between the images, what belongs to classes if the
+    outputs are none, what belongs to single outputs unless they are a regression, cosines of zero
+    vectors, and steps of float logits.
     """
 
     differing_logits: NonNegative
@@ -69,6 +75,10 @@ class Metrics(TypedDict, total=False):
     max_abs_difference: NonNegative
     mean_abs_difference: NonNegative
     cosine_similarity: float
+    mean_cosine_similarity: float
+    constant_outputs: NonNegative
+    lowest_output: NonNegative
+    lowest_output_sqnr_db: JsonFloat
     max_steps_apart: NonNegative
     mean_steps_apart: NonNegative
 
@@ -223,6 +233,7 @@ class ParityReport(_Model):
     Attributes:
         network: Its name, for example "mobilenet_v2_1.0_224".
         precision: What the artifacts compute in.
+        task: What the outputs mean.
         float_bytes: Size of the network's float32 weights, BatchNorm folded; 0 where unknown.
         data: The images.
         device: Where the rungs "device" ran; empty where there are none.
@@ -231,13 +242,15 @@ class ParityReport(_Model):
         regressions: What is worse than in the baseline; None where no baseline was given.
         layers: In topological order; empty where they were not measured.
         first_noisy_layer: The first layer whose own noise is too high; empty where none is.
-        worst_images: The worst first; empty where they were not requested.
+        worst_images: The worst first; empty where they were not requested, or the outputs are no
+            classes.
     """
 
-    schema_version: Annotated[Literal[3], Field(alias="schema")] = SCHEMA
+    schema_version: Annotated[Literal[4], Field(alias="schema")] = SCHEMA
     kind: Literal["mobiledeploy.parity"] = "mobiledeploy.parity"
     network: Text
     precision: Precision
+    task: Task = "classes"
     float_bytes: Annotated[int, Field(ge=0)] = 0
     data: DataUsed
     device: str = ""

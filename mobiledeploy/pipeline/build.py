@@ -15,7 +15,7 @@ from mobiledeploy.errors import UsageError
 from mobiledeploy.models.build import create, create_on_meta
 from mobiledeploy.models.config import read_config
 from mobiledeploy.models.initialize import randomize_batch_norm
-from mobiledeploy.models.spec import FAMILIES, ModelSpec, family_named
+from mobiledeploy.models.spec import FAMILIES, ModelSpec, default_task, family_named
 from mobiledeploy.models.validate import validate
 from mobiledeploy.network import (
     CalibrationSet,
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mobiledeploy.artifact.manifest import Manifest
+
+
+_ARTICLES = {"regression": "a regression", "embedding": "an embedding"}
 
 
 @on_one_thread
@@ -77,6 +80,7 @@ def build(
             randomize_batch_norm(module, resolved.spec.seed)
         provenance = load_weights(module, resolved.spec)
     names, notes = _class_names(resolved, labels)
+    notes += _about_task(resolved.spec)
     return FloatModel(
         info=resolved.spec.network_info(
             replace(provenance, notes=(*notes, *provenance.notes)), complete, names
@@ -100,6 +104,15 @@ def _class_names(
     if file is not None or (resolved.spec.weights != "random" and not names):
         names = load_labels(file, classes)
     return names, notes
+
+
+def _about_task(spec: ModelSpec) -> tuple[str, ...]:
+    """Return a note if the number of outputs decides what they mean, and they are no classes."""
+    task = default_task(spec.num_classes)
+    if spec.task is not None or task == "classes":
+        return ()
+    found = "one output" if spec.num_classes else "no classifier"
+    return (f"The network has {found}: it is judged as {_ARTICLES[task]} (--task).",)
 
 
 def _explicit_fields(model: str | None, config: Path | None) -> dict[str, Any]:

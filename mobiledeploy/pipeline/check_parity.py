@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mobiledeploy.artifact.manifest import read_manifest
 from mobiledeploy.devices.open import run_artifact
-from mobiledeploy.errors import ArtifactError
+from mobiledeploy.errors import ArtifactError, UsageError
 from mobiledeploy.network import EMBEDDED
 from mobiledeploy.parity.baseline import regressions, require_comparable
 from mobiledeploy.parity.run_ladder import run_ladder
@@ -66,6 +66,7 @@ def check_parity(
 
     Raises:
         GateError: the network is plainly not the one that was trained.
+        UsageError: an agreement is asked for of outputs that are no classes.
         ArtifactError: an artifact or manifest is missing or damaged, the artifacts are of different
             networks, or the network cannot be built again.
         DataError: there are no images, or the baseline is of another network or other images.
@@ -77,6 +78,7 @@ def check_parity(
         for path, manifest in zip(artifacts, manifests, strict=True):
             require_matching_metadata(path, manifest)
     first = manifests[0]
+    tolerances = _tolerances(first, min_sqnr_db, min_top1_agreement)
     # Device, baseline and images are checked before the network is built, which takes minutes.
     place = ""
     if device is not None:
@@ -93,7 +95,7 @@ def check_parity(
         stages,
         artifacts,
         images,
-        tolerances=_tolerances(first, min_sqnr_db, min_top1_agreement),
+        tolerances=tolerances,
         layers=layers,
         worst=worst,
         on_device=None if device is None else partial(run_artifact, device),
@@ -109,6 +111,13 @@ def _tolerances(
     manifest: Manifest, min_sqnr_db: float | None, min_top1_agreement: float | None
 ) -> Tolerances:
     """Return the default tolerances of a network with the user's limits."""
+    task = manifest.info.task
+    if min_top1_agreement is not None and task != "classes":
+        raise UsageError(
+            f"The outputs of {manifest.info.name} are no classes ({task}): there is no top class to"
+            " agree on.",
+            remedy="Leave --min-agreement out, and use --min-sqnr.",
+        )
     limits = {"min_sqnr_db": min_sqnr_db, "min_top1_agreement": min_top1_agreement}
     demanded = {name: limit for name, limit in limits.items() if limit is not None}
     return replace(default_tolerances(manifest.info), demanded=demanded, **demanded)

@@ -1,8 +1,9 @@
 """Sensitivity: the noise that each layer adds in int8, and what it gains if kept in float.
 
 Input: a `Plan`, rounded weights and images. Output: the layers' sensitivity, the noisiest first.
-Maths: SQNR = |f(x)|^2 / |f_q(x) - f(x)|^2 over all logits of all images, in dB, of the
-fake-quantized network with one layer alone in int8, and with all layers but one in int8.
+Maths: SQNR = |f(x) - mean f|^2 / |f_q(x) - f(x)|^2 over all logits of all images, in dB, of the
+fake-quantized network with one layer alone in int8, and with all layers but one in int8. `mean f`
+is that of each output over the images (`metrics.sqnr_db`).
 Invariant: squares are summed over all images before the ratio is formed.
 """
 
@@ -12,10 +13,12 @@ import math
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, cast
 
+import numpy as np
 import torch
 
+from mobiledeploy.errors import DataError
 from mobiledeploy.graph.aten_graph import groups_of, parameter
-from mobiledeploy.metrics import power_ratio_db
+from mobiledeploy.metrics import power_ratio_db, signal_power, varies
 from mobiledeploy.quantization.fake_quantize import FakeQuantizedNetwork
 from mobiledeploy.utils.progress import track
 from mobiledeploy.utils.threads import batch_slices, channels_last, parallel_map
@@ -23,7 +26,6 @@ from mobiledeploy.utils.threads import batch_slices, channels_last, parallel_map
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
     from torch.fx import Node
 
@@ -149,18 +151,29 @@ def measure_sqnr(
         images: Images to measure on, (N, C, H, W).
         choices: Names of the operators that compute in float, per choice.
         label: Label of the progress bar; None shows none.
+
+    Raises:
+        DataError: the logits are the same for all images, or there is only one.
     """
 
-    def powers(batch: slice) -> list[float]:
+    def powers(batch: slice) -> tuple[NDArray[np.float64], list[float]]:
         noise = LogitNoise(plan, rounded, channels_last(images[batch]))
-        return [noise.signal, *(noise.power(float_ops) for float_ops in choices)]
+        return noise.exact.numpy(), [noise.power(float_ops) for float_ops in choices]
 
     batches = batch_slices(images, size=1)  # small, because every activation is kept
     found = parallel_map(powers, batches)
     if label is not None:
         found = track(found, label, len(batches))
-    signal, *noises = (sum(values) for values in zip(*found, strict=True))
-    return [power_ratio_db(signal, noise) for noise in noises]
+    logits, noises = zip(*found, strict=True)
+    exact = np.concatenate(logits)
+    if not varies(exact):
+        raise DataError(
+            f"The float logits are the same for all {len(exact)} images: noise has no signal to be"
+            " compared with.",
+            remedy="Measure on two or more different images.",
+        )
+    signal = signal_power(exact)
+    return [power_ratio_db(signal, sum(noise)) for noise in zip(*noises, strict=True)]
 
 
 def _all_but_each_layer(plan: Plan) -> list[frozenset[str]]:
@@ -180,7 +193,7 @@ class LogitNoise:
         images: The batch, (N, C, H, W).
 
     Attributes:
-        signal: Sum of the squared float logits.
+        exact: Float logits, (N, classes).
     """
 
     def __init__(
@@ -195,8 +208,7 @@ class LogitNoise:
             float_ops: self._network(float_ops).values(images)
             for float_ops in (frozenset[str](), everything)
         }
-        self._exact = self._known[everything][self._logits].double()
-        self.signal = float(self._exact.square().sum())
+        self.exact = self._known[everything][self._logits].double()
 
     def power(self, float_ops: frozenset[str]) -> float:
         """Return the sum of the squared errors of the logits with these operators in float."""
@@ -205,7 +217,7 @@ class LogitNoise:
         stale = _descendants(changed)
         known = {n: value for n, value in self._known[base].items() if n not in stale}
         values = self._network(float_ops).values(self._images, known)
-        return float((values[self._logits].double() - self._exact).square().sum())
+        return float((values[self._logits].double() - self.exact).square().sum())
 
     def _network(self, float_ops: frozenset[str]) -> FakeQuantizedNetwork:
         plan = replace(self._plan, float_ops=float_ops)

@@ -50,6 +50,7 @@ def documents(tmp_path):
     manifest = manifests.document(
         artifact={"sha256": hashlib.sha256(BYTES["int8.onnx"]).hexdigest()},
         parity={
+            "schema": 4,
             "passed": True,
             "rungs": [
                 rung("", {"float": (1.0, 0.1)}),
@@ -82,6 +83,16 @@ def test_a_manifest_of_another_artifact_is_ignored(documents, tmp_path):
     manifest["artifact"]["sha256"] = "cd" * 32
     path.write_text(json.dumps(manifest))
     assert {row.sqnr_db for row in rows_of(documents)} == {None}
+
+
+def test_an_sqnr_that_counts_biases_is_left_out(documents, tmp_path):
+    """Before schema 4, `sqnr_db` of a parity report was another figure."""
+    path = tmp_path / "int8.onnx.json"
+    manifest = json.loads(path.read_text())
+    del manifest["parity"]["schema"]
+    path.write_text(json.dumps(manifest))
+    row = rows_of(documents)[1]
+    assert (row.sqnr_db, row.agreement) == (None, 0.97)
 
 
 def test_a_file_that_has_changed_has_no_size(documents, tmp_path):

@@ -27,7 +27,8 @@ def test_a_difference_in_one_session_is_counted():
     other[0, 0] += 1
     found = check_outputs(ROW, [ROW, other])
     assert (found.values, found.differing) == (20, 1)
-    assert found.sqnr_db == pytest.approx(10 * math.log10(2 * 385 / 1))
+    varying = 2 * 5 * 2.5**2  # of each session; the rows differ by 5
+    assert found.sqnr_db == pytest.approx(10 * math.log10(2 * varying / 1))
 
 
 @pytest.mark.parametrize("found", [[], [ROW[:1]], [ROW, ROW[:, :1]]])

@@ -228,7 +228,7 @@ def test_a_report_that_was_written_is_read_back(tmp_path):
         ("{", "Could not read"),
         ([], "kind None, expected 'mobiledeploy.parity'"),
         ({"kind": "mobiledeploy.bench"}, "kind 'mobiledeploy.bench'"),
-        (to_document(make_report()) | {"schema": 1}, "schema 1, expected 3"),
+        (to_document(make_report()) | {"schema": 1}, "schema 1, expected 4"),
         (to_document(make_report()) | {"data": None}, "damaged: `data` is null"),
         (to_document(make_report()) | {"rungs": [{"name": "fold"}]}, "`rungs.0.title` is missing"),
     ],
@@ -241,6 +241,22 @@ def test_what_is_not_a_report_is_refused(tmp_path, document, text):
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(DataError, match="Could not read"):
         read_baseline(tmp_path / "nowhere.json")
+
+
+def test_the_sqnr_of_older_baselines_is_not_compared(tmp_path, monkeypatch):
+    """It counted biases as signal; a lower figure today is no loss."""
+    document = to_document(make_report())
+    for rung in document["rungs"]:
+        for comparison in rung["comparisons"]:
+            comparison["metrics"]["sqnr_db"] = 99.0
+    today = read_baseline(written(tmp_path, document))
+    assert any("sqnr_db" in text for text in regressions(today, make_report()))
+    warned = []
+    monkeypatch.setattr("mobiledeploy.parity.baseline.warn", warned.append)
+    old = read_baseline(written(tmp_path, document | {"schema": 3}))
+    assert regressions(old, make_report()) == ()
+    assert "SQNR is not compared" in warned[0]
+    assert old.layers == make_report().layers
 
 
 def test_a_baseline_of_schema_2_is_still_read():

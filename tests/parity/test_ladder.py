@@ -25,7 +25,8 @@ def on_grid(samples=20, classes=10, seed=0):
 
 def with_noise_of(decibels, logits):
     noise = np.random.default_rng(1).normal(size=logits.shape)
-    noise *= np.sqrt(np.square(logits).sum() / np.square(noise).sum()) * 10 ** (-decibels / 20)
+    power = np.square(logits - logits.mean(0)).sum() / np.square(noise).sum()
+    noise *= np.sqrt(power) * 10 ** (-decibels / 20)
     return (logits + noise).astype(np.float32)
 
 

@@ -9,13 +9,16 @@ import safetensors.torch
 import torch
 from golden_state import golden_state
 
+from mobiledeploy.artifact.manifest import read_manifest
 from mobiledeploy.cli import main
 from mobiledeploy.errors import UsageError, WeightsError
 from mobiledeploy.models.build import create
 from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
 from mobiledeploy.network import Preprocessing
 from mobiledeploy.pipeline.build import build
+from mobiledeploy.pipeline.check_parity import check_parity
 from mobiledeploy.pipeline.deploy import deploy
+from mobiledeploy.pipeline.rebuild import rebuild_float
 from mobiledeploy.runtimes.open import open_runner
 
 ROWS = ((1, 16, 1, 2), (6, 24, 2, 2))
@@ -92,6 +95,54 @@ def test_export_takes_a_configuration_file(config, tmp_path, capsys):
     (artifact,) = json.loads(capsys.readouterr().out)["artifacts"]
     assert artifact["spec"]["architecture"]["rows"] == [list(row) for row in ROWS]
     assert (artifact["spec"]["num_classes"], artifact["spec"]["resolution"]) == (5, 32)
+
+
+TINY = {"weights": "random", "resolution": 32, "architecture": OPTIONS}
+
+
+@pytest.mark.parametrize(
+    ("classes", "asked", "task", "note"),
+    [
+        (1, None, "regression", "one output: it is judged as a regression"),
+        (1, "embedding", "embedding", ""),
+        (2, None, "classes", ""),
+        (2, "regression", "regression", ""),
+        (0, None, "embedding", "no classifier: it is judged as an embedding"),
+    ],
+)
+def test_the_number_of_outputs_says_what_they_mean_unless_it_is_said(classes, asked, task, note):
+    info = build("v2", num_classes=classes, task=asked, **TINY).info
+    assert info.task == task
+    assert note in " ".join(info.provenance.notes)
+    assert bool(note) == ("--task" in " ".join(info.provenance.notes))
+
+
+@pytest.mark.parametrize("classes", [0, 1])
+def test_fewer_than_two_outputs_are_never_classes(classes):
+    with pytest.raises(UsageError, match=f"the network has {classes} outputs"):
+        build("v2", num_classes=classes, task="classes", **TINY)
+    with pytest.raises(UsageError, match="task is 'landmarks'; expected one of classes, regress"):
+        build("v2", task="landmarks", **TINY)
+
+
+def test_export_keeps_the_task_in_the_manifest_and_shows_no_agreement(config, tmp_path, capsys):
+    command = ["export", "--config", str(config), "--weights", "random", "--num-classes", "5"]
+    command += ["--task", "regression", "--format", "onnx", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as end:
+        main(command)
+    assert end.value.code == 0
+    shown = capsys.readouterr().out
+    assert "mean error" in shown
+    assert "in the units of the outputs" in shown
+    assert "agreement" not in shown
+    (manifest,) = tmp_path.glob("*.onnx.json")
+    document = json.loads(manifest.read_text())
+    assert document["spec"]["task"] == document["parity"]["task"] == "regression"
+    artifact = read_manifest(manifest.with_suffix(""))
+    assert artifact.info.task == "regression"
+    assert rebuild_float(artifact, None).info.task == "regression"
+    with pytest.raises(UsageError, match=r"are no classes \(regression\)"):
+        check_parity([manifest.with_suffix("")], min_top1_agreement=0.5)
 
 
 @pytest.fixture

@@ -6,10 +6,12 @@ from dataclasses import replace
 import networks
 import planted
 import pytest
+import torch
+from torch import nn
 
 from mobiledeploy.artifact.manifest import read_manifest
 from mobiledeploy.errors import DataError, GateError, UsageError
-from mobiledeploy.network import QuantRecipe
+from mobiledeploy.network import QuantRecipe, WeightsProvenance
 from mobiledeploy.pipeline import deploy as _deploy
 from mobiledeploy.pipeline.build import build
 from mobiledeploy.pipeline.deploy import _parity_images, deploy
@@ -48,6 +50,58 @@ def test_without_parity_it_is_exported(two_channel_network, tmp_path):
     )
     assert done.artifacts[0].path.is_file()
     done.require_passed()
+
+
+def with_head(classes, weight, bias, task=None):
+    """Return a network with a classifier that is known, as if it had been trained."""
+    model = build("v1", weights="random", width=0.25, resolution=32, num_classes=classes, task=task)
+    head = [layer for layer in model.module.modules() if isinstance(layer, nn.Linear)][-1]
+    with torch.no_grad():
+        head.weight.mul_(weight)
+        head.bias.copy_(torch.as_tensor(bias, dtype=torch.float32).expand(classes))
+    trained = WeightsProvenance(source="file", origin="age.pth")
+    return replace(model, info=replace(model.info, provenance=trained))
+
+
+@pytest.fixture
+def deployed(tmp_path, monkeypatch):
+    """A function that deploys a network whose BatchNorms do not remember these images."""
+    monkeypatch.setattr(_deploy, "_training_match", lambda *_, **__: None)
+    images = networks.calibration(32, 40)
+    return lambda model: deploy(
+        model, formats=["onnx"], calibration=images, recipe=FAST, out=tmp_path
+    )
+
+
+@pytest.mark.parametrize(("weight", "bias"), [(0, 40), (0, 0)])
+@pytest.mark.parametrize("classes", [1, 3])
+def test_outputs_that_ignore_the_image_fail(deployed, weight, bias, classes):
+    """They agree with anything: int8 computes a constant to within its rounding."""
+    done = deployed(with_head(classes, weight, bias))
+    with pytest.raises(GateError, match="outputs are the same for all 32 images"):
+        done.require_passed()
+    assert not any(
+        "sqnr_db" in comparison.metrics for r in done.parity.rungs for comparison in r.comparisons
+    )
+
+
+def test_a_bias_that_dwarfs_what_varies_does_not_pass_for_signal(deployed):
+    """Where outputs vary by less than a step of the int8 logits, all of it is lost."""
+    done = deployed(with_head(3, 1e-3, [1000, 2000, 3000], "regression"))
+    with pytest.raises(GateError, match="sqnr_db is -"):
+        done.require_passed()
+
+
+def test_a_regression_is_judged_by_its_sqnr_alone(deployed):
+    """A random network loses more than it may; nothing else is held against it."""
+    done = deployed(with_head(1, 1, 40))
+    (failed,) = [rung for rung in done.parity.rungs if not rung.passed]
+    assert [text.split(":")[1][:11] for text in failed.failures] == [" sqnr_db is"]
+    (onnx,) = [rung for rung in done.parity.rungs if rung.name == "onnx"]
+    (integers,) = [rung for rung in done.parity.rungs if rung.name == "integers"]
+    assert set(integers.against("float").limits) == {"min_sqnr_db"}
+    assert onnx.against("integers").metrics["differing_logits"] == 0
+    assert "top1_agreement" not in onnx.against("float").metrics
 
 
 def test_an_empty_name_of_weights_is_refused():

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from mobiledeploy.errors import DataError
 from mobiledeploy.metrics import sqnr_db
 from mobiledeploy.models.summary import summarize
 from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME, QuantRecipe
@@ -67,6 +68,12 @@ def test_reusing_values_does_not_change_the_noise(kept):
     np.testing.assert_allclose(found, expected, rtol=1e-3)
 
 
+def test_one_image_and_copies_of_one_have_no_sqnr():
+    for images in (IMAGES[:1], np.repeat(IMAGES[:1], 3, axis=0)):
+        with pytest.raises(DataError, match="same for all"):
+            measure_sqnr(plan(), rounded(), images, [frozenset()])
+
+
 def test_every_image_of_every_batch_counts():
     images = networks.pixels(32, 60, seed=5)
     assert len(batch_slices(images, size=1)) == 2
@@ -109,7 +116,7 @@ def test_a_layer_alone_is_measured_with_weights_that_are_rounded_alone():
 
 def test_macs_and_kinds_are_those_of_the_network():
     model = networks.folded("v2", short=True)
-    _, layers = measure_layers(plan(), rounded(), rounded(), IMAGES[:1])
+    _, layers = measure_layers(plan(), rounded(), rounded(), IMAGES[:2])
     assert sum(layer.macs for layer in layers) == summarize(networks.spec_of(model)).macs
     assert math.isclose(sum(layer.macs_share for layer in layers), 1)
     kinds = {layer.name: layer.kind for layer in layers}

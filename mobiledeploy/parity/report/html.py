@@ -98,13 +98,17 @@ def _closeness(last: Rung) -> Iterator[Fact]:
     versus_float = last.against("float")
     if versus_float is not None and versus_float.metrics:
         found = versus_float.metrics
-        low, high = found["top1_agreement_low"], found["top1_agreement_high"]
-        sqnr = decibels(found["sqnr_db"])
-        yield Fact(
-            "top-1 agreement with float",
-            f"{found['top1_agreement']:.1%}",
-            f"95% interval {low:.1%} to {high:.1%}; SQNR {sqnr}",
-        )
+        sqnr = decibels(found["sqnr_db"]) if "sqnr_db" in found else "undefined"
+        if "top1_agreement" in found:
+            low, high = found["top1_agreement_low"], found["top1_agreement_high"]
+            yield Fact(
+                "top-1 agreement with float",
+                f"{found['top1_agreement']:.1%}",
+                f"95% interval {low:.1%} to {high:.1%}; SQNR {sqnr}",
+            )
+        else:
+            error = f"mean error {found['mean_abs_difference']:.3g}, in the units of the outputs"
+            yield Fact("SQNR against float", sqnr, error)
     integers = last.against("integers")
     if integers is not None and integers.metrics:
         found = integers.metrics
@@ -123,6 +127,8 @@ def _share(name: str) -> Callable[[Values], str]:
     """Return a function that shows a share with its interval."""
     return lambda found: (
         f"{found[name]:.3f} ({found[f'{name}_low']:.3f} to {found[f'{name}_high']:.3f})"
+        if name in found
+        else ""
     )
 
 
@@ -131,7 +137,7 @@ def _number(name: str, form: str) -> Callable[[Values], str]:
 
 
 _METRICS: Mapping[str, Callable[[Values], str]] = {
-    "SQNR": lambda found: decibels(found["sqnr_db"]),
+    "SQNR": lambda found: decibels(found["sqnr_db"]) if "sqnr_db" in found else "",
     "top-1 agreement (95%)": _share("top1_agreement"),
     "top-5 agreement (95%)": _share("top5_agreement"),
     "changed classes": _number("flips", ".0f"),
@@ -139,6 +145,11 @@ _METRICS: Mapping[str, Callable[[Values], str]] = {
     "mean regret": _number("margin_weighted_flips", ".4f"),
     "KL, nats": _number("kl_divergence", ".4f"),
     "cosine": _number("cosine_similarity", ".5f"),
+    "mean cosine": _number("mean_cosine_similarity", ".5f"),
+    "lowest SQNR of an output": lambda found: (
+        decibels(found["lowest_output_sqnr_db"]) if "lowest_output_sqnr_db" in found else ""
+    ),
+    "constant outputs": _number("constant_outputs", ".0f"),
     "largest difference": _number("max_abs_difference", ".3g"),
     "in steps": _number("max_steps_apart", ".1f"),
     "mean difference": _number("mean_abs_difference", ".3g"),

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from mobiledeploy.parity.types import ParityReport
 
 _FIRST = ("schema", "kind", "passed", "first_failure")
-_IN_SUMMARY = {"passed", "first_failure", "network", "precision", "data", "artifacts", "rungs"}
+_IN_SUMMARY = {
+    *("schema_version", "passed", "first_failure", "network", "precision", "task", "data"),
+    *("artifacts", "rungs"),
+}
 
 
 def to_document(report: ParityReport) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 from mobiledeploy.network import describe_images
 
 if TYPE_CHECKING:
+    from mobiledeploy.network import Task
     from mobiledeploy.parity.types import Comparison, Metrics, ParityReport, Rung
 
 Verdict = Literal["passed", "FAILED", "not checked", "info"]
@@ -22,7 +23,8 @@ class Row:
         rung: Its name, with the artifact if several artifacts have such a rung.
         against: The rung that it is compared with.
         metrics: Of that comparison.
-        versus_float: SQNR and top-1 agreement against float.
+        versus_float: SQNR against float, and what counts besides for the network's task: top-1
+            agreement, the mean error, or the mean cosine.
         accuracy: Top-1 accuracy; empty without labels.
         verdict: "info" if the rung has no limits, "not checked" if they do not apply.
     """
@@ -59,6 +61,10 @@ def loss(report: ParityReport) -> str:
     rung, found = next(((r, c.metrics) for r, c in compared if c and c.metrics), (None, None))
     if rung is None or found is None:
         return ""
+    if report.task != "classes":
+        return _loss_of_values(rung.title, found, report)
+    if "flips" not in found:
+        return ""
     count, flips = report.data.count, int(found["flips"])
     kept = (
         f"{rung.title} keeps float's top-1 class on {count - flips} of {count} images"
@@ -68,6 +74,24 @@ def loss(report: ParityReport) -> str:
     if not flips:
         return f"{kept}."
     return f"{kept}; the largest margin of a changed class is {found['worst_flip_margin']:.2f}."
+
+
+def _loss_of_values(title: str, found: Metrics, report: ParityReport) -> str:
+    """Return how far outputs that are no classes are from float's, in one line."""
+    text = (
+        f"{title} is off by {found['mean_abs_difference']:.3g} on average and by at most"
+        f" {found['max_abs_difference']:.3g}, in the units of the outputs"
+    )
+    if report.task == "embedding" and "mean_cosine_similarity" in found:
+        text += f"; the mean cosine is {found['mean_cosine_similarity']:.5f}"
+    if "lowest_output" in found and found["logits"] > report.data.count:
+        text += (
+            f"; output {found['lowest_output']:.0f} has the lowest SQNR,"
+            f" {decibels(found['lowest_output_sqnr_db'])}"
+        )
+    if constant := found.get("constant_outputs"):
+        text += f"; outputs that are the same for all images: {constant:.0f}"
+    return f"{text}."
 
 
 def images_used(report: ParityReport) -> str:
@@ -101,8 +125,8 @@ def _row(rung: Rung, report: ParityReport) -> Row:
     return Row(
         rung=title(rung, report),
         against=main.reference if main else "",
-        metrics=_metrics(main.metrics) if main else "",
-        versus_float=_loss(versus_float.metrics) if versus_float else "",
+        metrics=_metrics(main.metrics, report.task) if main else "",
+        versus_float=_loss(versus_float.metrics, report.task) if versus_float else "",
         accuracy="" if rung.accuracy is None else f"{rung.accuracy:.3f}",
         verdict=_verdict(rung, main),
     )
@@ -114,18 +138,25 @@ def _main_comparison(rung: Rung) -> Comparison | None:
     return next(iter([*limited, *rung.comparisons]), None)
 
 
-def _metrics(metrics: Metrics) -> str:
+def _metrics(metrics: Metrics, task: Task) -> str:
     if not metrics:
         return "not compared"
     if metrics["differing_logits"] == 0:
         return f"0 of {metrics['logits']:.0f} differ"
-    return _loss(metrics)
+    return _loss(metrics, task)
 
 
-def _loss(metrics: Metrics) -> str:
+def _loss(metrics: Metrics, task: Task) -> str:
     if not metrics:
         return ""
-    return f"{decibels(metrics['sqnr_db'])}, {metrics['top1_agreement']:.3f}"
+    parts = [decibels(metrics["sqnr_db"])] if "sqnr_db" in metrics else ["no SQNR"]
+    if "top1_agreement" in metrics:
+        parts.append(f"{metrics['top1_agreement']:.3f}")
+    elif task == "embedding" and "mean_cosine_similarity" in metrics:
+        parts.append(f"cosine {metrics['mean_cosine_similarity']:.4f}")
+    else:
+        parts.append(f"error {metrics['mean_abs_difference']:.3g}")
+    return ", ".join(parts)
 
 
 def _verdict(rung: Rung, main: Comparison | None) -> Verdict:

@@ -103,6 +103,7 @@ def test_a_summary_has_neither_times_nor_pictures(report):
     slower = tuple(rung.model_copy(update={"seconds": 9.0}) for rung in report.rungs)
     assert summary(report.model_copy(update={"rungs": slower})) == summary(report)
     assert list(summary(report)) == [
-        "passed", "first_failure", "network", "precision", "data", "artifacts", "rungs",
+        "schema", "passed", "first_failure", "network", "precision", "task", "data", "artifacts",
+        "rungs",
     ]  # fmt: skip
     assert "thumbnail" not in json.dumps(to_document(report))
