@@ -33,6 +33,8 @@ Task = Literal["classes", "regression", "embedding"]
 
 EMBEDDED = "embedded"
 """`CalibrationSet.source` of the images that are bundled with the package."""
+CUSTOM = "custom"
+"""`NetworkInfo.architecture` of a network that is none of the families."""
 INPUT_NAME = "input"
 OUTPUT_NAME = "logits"
 
@@ -69,14 +71,15 @@ class WeightsProvenance:
     """Where the weights came from.
 
     Attributes:
-        source: "imagenet", "random" or "file".
-        origin: URL, package or path that the weights were read from; the seed of random weights.
-        sha256: sha256 of the checkpoint file; None for random weights.
+        source: "imagenet", "random", "file", or "code" for those that the user's code returned.
+        origin: URL, package, path or code that the weights come from; the seed of random weights.
+        sha256: sha256 of the checkpoint file, or of the tensors that the code returned; None for
+            random weights.
         dialect: Naming scheme of the checkpoint's parameters, for example "torchvision".
         notes: What was inferred from the tensors, one sentence each.
     """
 
-    source: Literal["imagenet", "random", "file"]
+    source: Literal["imagenet", "random", "file", "code"]
     origin: str
     sha256: str | None = None
     dialect: str = ""
@@ -371,6 +374,19 @@ RECIPES: Mapping[str, QuantRecipe] = {
 """The presets of `--ptq`. They take seconds, tens of seconds, minutes (V2, 224 pixels, 2 cores)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Margin:
+    """The smallest distance from half-way between two codes of one layer's results.
+
+    Attributes:
+        layer: The layer's name; "input" for the network's input.
+        steps: The distance, in steps of the output's scale; 0.5 at most.
+    """
+
+    layer: str
+    steps: float
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuantizedModel:
     """The int8 network; ONNX and `.pte` artifacts are two encodings of `program`.
@@ -384,6 +400,7 @@ class QuantizedModel:
         calibration_source: Where the calibration images came from.
         calibration_count: Number of calibration images.
         encodings_digest: sha256 over all activation encodings, quantized weights and biases.
+        margin: The layer whose results come nearest to half-way between two codes.
         layers: Module of each operator that `encodings` names; "" for the input.
     """
 
@@ -395,6 +412,7 @@ class QuantizedModel:
     calibration_source: str
     calibration_count: int
     encodings_digest: str
+    margin: Margin
     layers: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -1,6 +1,7 @@
 """The parity ladder: rungs from the float network to the device, each compared with those below.
 
-    float ─▶ fold ─▶ equalize ─▶ integers ─▶ onnx-unoptimized ─▶ onnx ─▶ pte ─▶ device
+    float ─▶ fold ─▶ equalize ─▶ integers ─▶ any-rounding
+          ─▶ onnx-unoptimized ─▶ onnx ─▶ pte ─▶ device
 
 Input: the logits of each stage on the same images, from float upwards. Output: `Rung`s. A rung is
 compared with the rung below (what did this step change?), with the rung that it must equal or stay
@@ -10,10 +11,14 @@ close to, and with float (what is left in total?). The lowest rung that fails is
   may differ.
 - integers: the integer reference. Its loss against float is the cost of int8; it has to stay within
   limits.
-- onnx-unoptimized: ONNX Runtime without graph optimizations computes in float around the same
-  codes, so it cannot match in every bit. It is checked layer by layer (`layer_codes`); its logits
-  are shown for information.
+- any-rounding: the same network in other rounding modes, and in float around the codes. No result
+  lies near half-way between two codes (`quantization.tie_free`), so nothing may differ.
+- onnx-unoptimized: ONNX Runtime without graph optimizations computes in float around the codes. It
+  is also checked layer by layer (`layer_codes`), which finds faults that change no logit.
 - onnx, pte, device: must equal the integer reference in every bit of every logit.
+
+A network with layers in float (`--keep-float`) has no rung any-rounding, and its artifacts have to
+stay close instead of equal.
 
 NaN or infinite logits, another shape and an empty set of images fail their rung. Comparing nothing
 never passes.
@@ -46,6 +51,7 @@ TITLES: Mapping[RungName, str] = {
     "fold": "BatchNorm folded",
     "equalize": "equalized",
     "integers": "integer reference",
+    "any-rounding": "any rounding",
     "onnx-unoptimized": "ONNX Runtime, unoptimized",
     "onnx": "ONNX Runtime",
     "pte": "ExecuTorch",

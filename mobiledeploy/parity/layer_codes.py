@@ -1,11 +1,9 @@
 """Compare the int8 codes of each layer of an `.onnx` with the integer reference's.
 
-Each layer gets the reference's own inputs, so a difference shows in the layer that causes it. A
-runtime that computes in integers must give equal codes. One that computes the same layer in float
-rounds sums that are exact in the reference. A code may then be one higher or lower where the exact
-number lies next to half-way between two codes, and nowhere else. Measured over all families, that
-distance stays below 1e-4 steps; a weight that is one code off moves thousands of sums a hundred
-times as far.
+Each layer gets the reference's own inputs, so a difference shows in the layer that causes it. Codes
+must be equal: no result of an int8 layer is near half-way between two codes. Only behind a layer
+that is kept in float can it be. There a code may be one higher or lower where the exact number lies
+next to half-way, and nowhere else.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from mobiledeploy.parity.tolerances import default_tolerances
 from mobiledeploy.parity.types import ComparedArtifact, DataUsed, ParityReport
 from mobiledeploy.parity.worst_images import worst_images
 from mobiledeploy.quantization.integer_reference import IntegerReference
+from mobiledeploy.quantization.rounding_modes import rounding_differences
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.runtimes.pytorch import EagerRunner
 from mobiledeploy.utils.files import sha256_of
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from mobiledeploy.network import CalibrationSet, FoldedModel
     from mobiledeploy.parity.tolerances import Tolerances
     from mobiledeploy.parity.types import LayerNoise, RungName, WorstImage
+    from mobiledeploy.quantization.rounding_modes import RoundingDifference
     from mobiledeploy.runtimes.runner import Runner
 
     Images = NDArray[np.float32]
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
     RunOnDevice = Callable[[Path, Images], Logits]
 
 _CHANNEL_IMAGES = 200
+_ROUNDING = "Trying other rounding modes"
 _RANDOM_WEIGHTS = "random weights have no accuracy to lose"
 
 
@@ -150,8 +153,8 @@ class LadderRunner:
         """Add the rungs before export: float, fold, equalize, integers.
 
         Args:
-            quick: Leave out `fold` and `equalize` of an int8 network, and the check of the
-                channels' order.
+            quick: Leave out `fold`, `equalize` and `any-rounding` of an int8 network, and the
+                check of the channels' order.
         """
         self._add_float(check_channels=not quick)
         note = _RANDOM_WEIGHTS if self._random else ""
@@ -163,6 +166,8 @@ class LadderRunner:
             self._add_equalized(self._networks.equalized, self._networks.calibration, note)
         if self.reference is not None:
             self._add_integers(self.reference, note)
+            if self.reference.exact and not quick:
+                self._add_any_rounding(self.reference)
 
     def _add_float(self, *, check_channels: bool) -> None:
         started = time.perf_counter()
@@ -216,20 +221,38 @@ class LadderRunner:
         checks = [Check("equalize"), Check("float", self._limits.of_quantization())]
         self.ladder.add("integers", logits, checks, note=note, seconds=_since(started))
 
+    def _add_any_rounding(self, reference: IntegerReference) -> None:
+        """Add the rung of the same network in float, and of the integers in other roundings."""
+        started = time.perf_counter()
+        logits = _run(reference.run_in_float, self._inputs, "Running the network in float QDQ")
+        batches = in_batches(self._inputs)
+
+        def differences(batch: Images) -> list[RoundingDifference]:
+            return rounding_differences(reference.roundings(batch))
+
+        results = track(parallel_map(differences, batches), _ROUNDING, len(batches))
+        found = [difference for differing in results for difference in differing]
+        self.ladder.add(
+            "any-rounding",
+            logits,
+            [Check("integers", EXACT)],
+            failures=_rounding_failures(reference, found),
+            seconds=_since(started),
+        )
+
     def add_unoptimized_onnx(self, path: Path) -> None:
         """Add the rung of an `.onnx` without graph optimizations."""
         started = time.perf_counter()
         with open_runner(path, optimize=False) as runner:
             logits, failures = self._logits_of(runner, path, f"Running {path.name} unoptimized")
-            contract = self._contract(runner)
             layer = ""
-            if self.reference is not None:  # its logits may differ: check layer by layer instead
-                layer, problem = self._first_differing_layer(path, runner)
+            if self.reference is not None:  # finds faults that change no logit, too
+                layer, problem = self._first_differing_layer(path, optimize=False)
                 failures += [problem] if problem else []
         self.ladder.add(
             "onnx-unoptimized",
             logits,
-            [contract, Check("float")],
+            [self._contract(), Check("float")],
             artifact=path.name,
             failures=failures,
             first_differing_layer=layer,
@@ -242,12 +265,11 @@ class LadderRunner:
         with open_runner(path) as runner:
             self.artifacts.append(_describe(path, runner))
             logits, failures = self._logits_of(runner, path, f"Running {path.name}")
-            contract = self._contract(runner)
             layer = self._explain_difference(path, runner, logits, failures)
         self.ladder.add(
             _rung_of(path),
             logits,
-            [self._rung_below(path), contract, self._against_float()],
+            [self._rung_below(path), self._contract(), self._against_float()],
             artifact=path.name,
             failures=failures,
             first_differing_layer=layer,
@@ -293,16 +315,10 @@ class LadderRunner:
             preprocessing=info.preprocessing,
         )
 
-    def _contract(self, runner: Runner | None = None) -> Check:
-        """Return which rung an artifact must equal or stay close to.
-
-        Args:
-            runner: What runs it; None for a runtime that promises exactness.
-        """
+    def _contract(self) -> Check:
+        """Return which rung an artifact must equal or stay close to."""
         if self.reference is None:
             return Check("fold", {"min_sqnr_db": self._limits.min_float_sqnr_db})
-        if runner is not None and not runner.exact:
-            return Check("integers")
         if self.reference.exact:
             return Check("integers", EXACT)
         return Check("integers", {"min_sqnr_db": self._limits.min_mixed_sqnr_db})
@@ -355,24 +371,45 @@ class LadderRunner:
                 failures.append("With reversed channels its logits are equal: it takes BGR.")
         if Format.of(path) is not Format.ONNX:
             return ""
-        layer, problem = self._first_differing_layer(path, runner)
+        layer, problem = self._first_differing_layer(path, optimize=True)
         failures += [problem] if problem else []
         return layer
 
-    def _first_differing_layer(self, path: Path, runner: Runner) -> tuple[str, str]:
-        """Return the first layer of an `.onnx` that differs, and a sentence about it."""
+    def _first_differing_layer(self, path: Path, *, optimize: bool) -> tuple[str, str]:
+        """Return the first layer of an `.onnx` that differs, and a sentence about it.
+
+        Args:
+            path: The artifact.
+            optimize: Whether ONNX Runtime may fuse the layers into integer operators.
+        """
         assert self.reference is not None
-        exact = runner.exact and self.reference.exact
-        max_half_way = None if exact else self._limits.max_half_way
+        max_half_way = None if self.reference.exact else self._limits.max_half_way
         try:
             with step(f"Comparing the layers of {path.name}"):
                 layers = compare_layers(
-                    path, self.reference, self._inputs, max_half_way, optimize=runner.exact
+                    path, self.reference, self._inputs, max_half_way, optimize=optimize
                 )
         except (ArtifactError, RuntimeFailedError) as error:
             return "", error.message
         differing = next((layer.name for layer in layers if layer.unexplained), "")
         return differing, explain(layers)
+
+
+def _rounding_failures(
+    reference: IntegerReference, found: Sequence[RoundingDifference]
+) -> list[str]:
+    """Return a sentence about the first layer that depends on the rounding mode, for each mode."""
+    sentences = []
+    for mode in dict.fromkeys(difference.mode for difference in found):
+        of_mode = [difference for difference in found if difference.mode == mode]
+        layers = list(dict.fromkeys(difference.quantize for difference in of_mode))
+        codes = sum(d.differing for d in of_mode if d.quantize == layers[0])
+        first = reference.operators[layers[0]].title
+        sentences.append(
+            f"Rounded by {mode}, {codes} codes of {first} differ from the integer reference, given"
+            f" the same inputs ({len(layers)} layers differ)."
+        )
+    return sentences
 
 
 def _constant(logits: Logits) -> list[str]:

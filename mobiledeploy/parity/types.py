@@ -23,7 +23,15 @@ from mobiledeploy.utils.json_model import JsonFloat, JsonModel
 SCHEMA: Literal[4] = 4
 
 RungName = Literal[
-    "float", "fold", "equalize", "integers", "onnx-unoptimized", "onnx", "pte", "device"
+    "float",
+    "fold",
+    "equalize",
+    "integers",
+    "any-rounding",
+    "onnx-unoptimized",
+    "onnx",
+    "pte",
+    "device",
 ]
 Text = Annotated[str, Field(min_length=1)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING
 
 from mobiledeploy.data.calibration import embedded_calibration, load_calibration
 from mobiledeploy.errors import ArtifactError, DataError, OtherInputsError, UsageError, WeightsError
+from mobiledeploy.models.code_spec import CodeSpec
+from mobiledeploy.models.run_code import is_file, source_file, source_of
 from mobiledeploy.network import EMBEDDED, QuantizedModel
 from mobiledeploy.pipeline.build import build
+from mobiledeploy.pipeline.build_code import build_code
 from mobiledeploy.pipeline.stages import run_stages
 from mobiledeploy.utils.files import sha256_of
 
@@ -67,6 +70,10 @@ def rebuild_float(manifest: Manifest, checkpoint: Path | None) -> FloatModel:
         WeightsError: the weights cannot be downloaded or read.
     """
     spec, recorded = manifest.spec, manifest.weights
+    if isinstance(spec, CodeSpec):
+        model = _rebuild_code(manifest, spec, checkpoint)
+        _require_weights(manifest, model)
+        return replace(model, info=model.info.with_labels(manifest.labels))
     fields = {
         name: getattr(spec, name)
         for name in spec.__dataclass_fields__
@@ -82,15 +89,55 @@ def rebuild_float(manifest: Manifest, checkpoint: Path | None) -> FloatModel:
     except UsageError as error:
         raise _invalid_network(manifest, error) from error
     info = model.info
-    if info.provenance.sha256 != recorded.sha256:
-        raise OtherInputsError(
-            f"The weights of {info.provenance.origin} are not those of the artifact.",
-            remedy=_WEIGHTS_REMEDY,
-        )
+    _require_weights(manifest, model)
     if recorded.source != "file":  # published weights read from a file have the same sha256
         provenance = replace(info.provenance, source=recorded.source, origin=recorded.origin)
         info = replace(info, name=spec.name, source=asdict(spec), provenance=provenance)
     return replace(model, info=info.with_labels(manifest.labels))
+
+
+def _require_weights(manifest: Manifest, model: FloatModel) -> None:
+    """Raise OtherInputsError unless the weights have the sha256 of the manifest."""
+    if model.info.provenance.sha256 != manifest.weights.sha256:
+        raise OtherInputsError(
+            f"The weights of {model.info.provenance.origin} are not those of the artifact.",
+            remedy=_WEIGHTS_REMEDY,
+        )
+
+
+def _rebuild_code(manifest: Manifest, spec: CodeSpec, checkpoint: Path | None) -> FloatModel:
+    """Build the network of the user's code again, if the source is still the same.
+
+    Raises:
+        ArtifactError: the network was given as a module in Python.
+        LoadError: the source cannot be found.
+        OtherInputsError: the source has changed.
+    """
+    if not spec.code:
+        raise ArtifactError(
+            f"{manifest.path}: the network was given as a module in Python, so it cannot be built"
+            " again.",
+            remedy="Export it from code: mobiledeploy export net.py:create.",
+        )
+    place, name = source_of(spec.code)
+    moved = manifest.code_paths()
+    found = next((path for path in moved if path.is_file()), None) if is_file(place) else None
+    path = found or source_file(place)
+    if sha256_of(path) != spec.code_sha256:
+        raise OtherInputsError(
+            f"{path} is not the source that the artifact was exported from: its sha256 is"
+            f" {sha256_of(path)[:12]}..., expected {spec.code_sha256[:12]}...",
+            remedy="Restore the file, or export the artifact again.",
+        )
+    return build_code(
+        f"{path}:{name}" if is_file(place) else spec.code,
+        arguments=spec.arguments,
+        weights=str(checkpoint) if checkpoint else spec.weights or None,
+        preprocessing=manifest.preprocessing,
+        resolution=spec.resolution,
+        in_channels=spec.in_channels,
+        seed=spec.seed,
+    )
 
 
 def _invalid_network(manifest: Manifest, error: UsageError) -> ArtifactError:
@@ -114,7 +161,8 @@ def _require_same_network(manifest: Manifest, found: QuantizedModel) -> None:
         else "all activation encodings agree, but weights were rounded differently"
     )
     tools = manifest.tool_versions
-    versions = ", ".join(f"{name} {tools[name]}" for name in ("torch", "torchao") if name in tools)
+    names = ("mobiledeploy", "torch", "torchao")
+    versions = ", ".join(f"{name} {tools[name]}" for name in names if name in tools)
     raise ArtifactError(
         f"The network could not be rebuilt from the manifest {manifest.path}: {difference}.",
         remedy=f"Rebuild it with the versions that made it ({versions}), or export the artifact"

@@ -19,6 +19,7 @@ import numpy as np
 
 from mobiledeploy.errors import ExportError
 from mobiledeploy.network import Encoding
+from mobiledeploy.quantization.tie_free import TOLERANCE, tie_free_ratios
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,10 +28,7 @@ if TYPE_CHECKING:
 
     from mobiledeploy.network import Preprocessing
 
-# Distances from a rounding tie, in steps: the first for single values, the second for what float32
-# computes from integers below 2**16 (three roundings of a float32 below 256).
-_TIE_MARGIN = 1e-3
-_FLOAT32_TIE_MARGIN = 4e-5
+_TIE_MARGIN = 1e-3  # distance of single values from a rounding tie, in steps
 _LEAST_SCALE = 1e-6 / 255
 # XNNPACK refuses to multiply by 256 or more when it requantizes; ranges are chosen for half of it.
 REFUSED_REQUANTIZATION = 256.0
@@ -66,10 +64,15 @@ def encode_input(preprocessing: Preprocessing) -> Encoding:
     of a float, which matters near a rounding tie. There are only 256 values per channel, so a scale
     can be found at which none of them is near a tie.
     """
-    pixels = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)
-    mean = np.array(preprocessing.mean, np.float32)
-    values = ((pixels - mean) / np.array(preprocessing.std, np.float32)).astype(np.float32)
+    values = pixel_values(preprocessing)
     return _away_from_ties(encode(float(values.min()), float(values.max())), values)
+
+
+def pixel_values(preprocessing: Preprocessing) -> NDArray[np.float32]:
+    """Return what the 256 values of a pixel become in each channel, (256, channels)."""
+    pixels = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)
+    mean, std = (np.array(each, np.float32) for each in (preprocessing.mean, preprocessing.std))
+    return ((pixels - mean) / std).astype(np.float32)
 
 
 def encode_hardswish(source: Encoding, span: tuple[float, float] | None = None) -> Encoding:
@@ -82,18 +85,23 @@ def encode_hardswish(source: Encoding, span: tuple[float, float] | None = None) 
         source: Encoding of the input; values outside of it are already clipped.
         span: Range (low, high) to encode; by default that of the 256 results.
     """
-    codes: NDArray[np.float64] = np.arange(-128, 128, dtype=np.float64)
-    x = (codes - source.zero_point) * source.scale
-    results = x * np.clip(x + 3, 0, 6) / 6
+    results = hardswish_values(source)
     low, high = span or (float(results.min()), float(results.max()))
     return _away_from_ties(encode(low, high), results)
+
+
+def hardswish_values(source: Encoding) -> NDArray[np.float64]:
+    """Return the hard-swish of each of the 256 codes of a tensor."""
+    codes: NDArray[np.float64] = np.arange(-128, 128, dtype=np.float64)
+    x = (codes - source.zero_point) * source.scale
+    values: NDArray[np.float64] = x * np.clip(x + 3, 0, 6) / 6
+    return values
 
 
 def encode_product(low: float, high: float, a: Encoding, b: Encoding) -> Encoding:
     """Return the encoding of the product of two tensors, for example of a signal and its SE gate.
 
-    Runtimes multiply the integers, and the result by a float that differs in the last bit. The
-    scale is one at which no product of two codes is near a rounding tie.
+    Runtimes multiply the integers, and the result by a ratio of scales, which is tie-free.
 
     Args:
         low: Lower end of the range.
@@ -101,28 +109,24 @@ def encode_product(low: float, high: float, a: Encoding, b: Encoding) -> Encodin
         a: Encoding of the first tensor.
         b: Encoding of the second tensor.
     """
-    codes: NDArray[np.float64] = np.arange(-128, 128, dtype=np.float64)
-    products = np.unique(np.outer(codes - a.zero_point, codes - b.zero_point))
     step = a.scale * b.scale
     wanted = encode(low, high, step / LARGEST_REQUANTIZATION)
-    return _away_from_ties(wanted, products * step, _FLOAT32_TIE_MARGIN)
+    (ratio,) = tie_free_ratios(np.array([step / wanted.scale]))
+    return replace(wanted, scale=float(np.float32(step / ratio)))
 
 
-def _away_from_ties(
-    encoding: Encoding, values: NDArray[np.floating[Any]], margin: float = _TIE_MARGIN
-) -> Encoding:
-    """Widen a scale in steps of 1e-4 until no value is within the margin of a rounding tie.
+def _away_from_ties(encoding: Encoding, values: NDArray[np.floating[Any]]) -> Encoding:
+    """Widen a scale in steps of 1e-4 until no value is within a margin of a rounding tie.
 
     If no scale within 2 % achieves that, take the one with the largest distance.
     """
     best, largest = encoding.scale, -1.0
     for i in range(200):
         scale = float(np.float32(encoding.scale * (1 + i * 1e-4)))
-        steps = values / scale
-        distance = float(_tie_distance(steps[np.abs(steps) < 257]).min())
+        distance = tie_distance(values / scale)
         if distance > largest:
             best, largest = scale, distance
-        if largest > margin:
+        if largest > _TIE_MARGIN:
             break
     return Encoding(scale=best, zero_point=encoding.zero_point)
 
@@ -160,14 +164,17 @@ def encode_before_hardswish(high: float) -> Encoding:
     return Encoding(scale=float(np.float32(3 / steps_to_zero)), zero_point=steps_to_zero - 128)
 
 
-def _tie_distance(values: NDArray[np.floating[Any]]) -> NDArray[np.floating[Any]]:
-    """Return the distance of each value from the nearest k + 1/2, in [0, 1/2]."""
-    distance: NDArray[np.floating[Any]] = np.abs(values - np.floor(values) - np.float32(0.5))
-    return distance
+def tie_distance(steps: NDArray[np.floating[Any]]) -> float:
+    """Return the smallest distance from half-way between two codes, of all that do not saturate."""
+    inside = steps[np.abs(steps) < 257]
+    return float(np.abs(inside - np.floor(inside) - np.float32(0.5)).min())
 
 
 def scale_of_mean(wanted: float, source: float, count: int) -> float:
-    """Return the least scale at which no mean of codes is near a rounding tie.
+    """Return a scale, just above a wanted one, at which no mean of codes is near a rounding tie.
+
+    Of the scales within `tie_free.TOLERANCE` it is the one that keeps means farthest from ties; if
+    there is none, it is the least scale at which the runtimes' formulas agree.
 
     Args:
         wanted: Scale that the range of the mean asks for; the result is not below it.
@@ -190,7 +197,9 @@ def scale_of_mean(wanted: float, source: float, count: int) -> float:
             " codes.",
             remedy="Choose a smaller --resolution.",
         )
-    return float(scales[exact[0]])
+    near = exact[factors[exact] >= (1 - TOLERANCE) * ratio / count]
+    chosen = near[denominators[near].argmin()] if len(near) else exact[0]
+    return float(scales[chosen])
 
 
 def _error_bounds(

@@ -67,6 +67,24 @@ class Scaled:
 
 
 @dataclass(frozen=True, slots=True)
+class Rounding:
+    """What one `quantize` node rounded.
+
+    Attributes:
+        name: Name of the node.
+        value: The integers before rounding; real numbers for the network's input and behind layers
+            in float.
+        result: The rounded codes, as q - zero_point.
+        zero_point: Zero-point of the codes.
+    """
+
+    name: str
+    value: Scaled | torch.Tensor
+    result: Scaled
+    zero_point: int
+
+
+@dataclass(frozen=True, slots=True)
 class Codes:
     """The quantized output of one layer: real = (codes - zero_point) * scale.
 
@@ -135,13 +153,32 @@ class IntegerReference:
             logits = _Interpreter(self._module).run(torch.from_numpy(inputs[INPUT_NAME]))
         return {OUTPUT_NAME: _real(logits).float().numpy()}
 
+    def run_in_float(
+        self, inputs: Mapping[str, NDArray[np.float32]]
+    ) -> dict[str, NDArray[np.float32]]:
+        """Return the logits of PyTorch, which computes in float between quantize and dequantize.
+
+        Clients that do not fuse these operators compute like this.
+        """
+        with torch.no_grad():
+            # an exported program itself insists on the batch that it was traced with
+            logits = torch.fx.Interpreter(self._module).run(torch.from_numpy(inputs[INPUT_NAME]))
+        return {OUTPUT_NAME: logits.numpy()}
+
     def layers(self, images: NDArray[np.float32]) -> dict[str, Codes]:
         """Return the output of every `quantize` node for (N, C, H, W), in topological order."""
+        layers: dict[str, Codes] = {}
+        for rounding in self.roundings(images):
+            layers[rounding.name] = _as_codes(rounding)
+        return layers
+
+    def roundings(self, images: NDArray[np.float32]) -> list[Rounding]:
+        """Return what every `quantize` node rounded for (N, C, H, W), in topological order."""
         interpreter = _Interpreter(self._module)
-        interpreter.layers = {}
+        interpreter.roundings = []
         with torch.no_grad():
             interpreter.run(torch.from_numpy(images))
-        return interpreter.layers
+        return interpreter.roundings
 
 
 def _operators(graph: Graph) -> dict[str, LayerOperator]:
@@ -159,16 +196,16 @@ class _Interpreter(torch.fx.Interpreter):
     """Runs the graph's operators in integers.
 
     Attributes:
-        layers: Outputs of the `quantize` nodes so far; None records none.
+        roundings: What the `quantize` nodes rounded so far; None records nothing.
     """
 
-    layers: dict[str, Codes] | None = None
+    roundings: list[Rounding] | None = None
 
     def run_node(self, n: Node) -> object:
         result = super().run_node(n)
-        if self.layers is not None and n.target is _QUANTIZE:
+        if self.roundings is not None and n.target is _QUANTIZE:
             (value, _, zero_point, *_), _ = self.fetch_args_kwargs_from_env(n)
-            self.layers[n.name] = _as_codes(result, value, int(zero_point))
+            self.roundings.append(Rounding(n.name, value, result, int(zero_point)))
         return result
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
@@ -205,24 +242,25 @@ def quantize(value: Scaled | torch.Tensor, scale: float, zero_point: int, *_: ob
     float32.
     """
     step = torch.tensor(scale, dtype=torch.float32)
-    steps = _unrounded(value, step)
+    steps = unrounded(value, step)
     return Scaled(steps.round().clamp(-128 - zero_point, 127 - zero_point), step)
 
 
-def _unrounded(value: Scaled | torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+def unrounded(value: Scaled | torch.Tensor, step: torch.Tensor) -> torch.Tensor:
     """Return the number that `quantize` rounds, in steps."""
     if isinstance(value, Scaled):
         return value.values.float() * (value.scale / step)
     return value.float() / step
 
 
-def _as_codes(result: Scaled, value: Scaled | torch.Tensor, zero_point: int) -> Codes:
-    """Return the codes of `result`, which `quantize` made from `value`."""
-    steps = _unrounded(value, result.scale)
+def _as_codes(rounding: Rounding) -> Codes:
+    """Return the codes that `quantize` made."""
+    result = rounding.result
+    steps = unrounded(rounding.value, result.scale)
     return Codes(
-        codes=(result.values + zero_point).to(torch.int8).numpy(),
+        codes=(result.values + rounding.zero_point).to(torch.int8).numpy(),
         scale=float(result.scale),
-        zero_point=zero_point,
+        zero_point=rounding.zero_point,
         half_way=(steps - steps.floor() - 0.5).abs().numpy(),
     )
 

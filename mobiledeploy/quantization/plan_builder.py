@@ -112,7 +112,9 @@ class PlanBuilder:
         }
         scales = {
             op.name: weight_scales(
-                *weight_and_bias(self.traced, op), encodings[op.activations[0].name].scale
+                *weight_and_bias(self.traced, op),
+                encodings[op.activations[0].name].scale,
+                encodings[op.output.name].scale,
             )
             for op in self.ops
             if op.has_weight

@@ -19,6 +19,7 @@ from mobiledeploy.graph.aten_graph import module_of, weight_and_bias
 from mobiledeploy.network import Encoding, QuantizedModel, QuantRecipe
 from mobiledeploy.quantization.float_layers import require_layers
 from mobiledeploy.quantization.make_plan import make_plan
+from mobiledeploy.quantization.margin import smallest_margin
 from mobiledeploy.quantization.mixed_precision import choose_float_layers
 from mobiledeploy.quantization.pt2e import convert
 from mobiledeploy.quantization.ranges import require_requantizable
@@ -68,6 +69,7 @@ def quantize(
     require_layers(plan.ops, recipe)
     plan = plan.with_float_layers(recipe.float_layers)
     require_requantizable(plan)
+    margin = smallest_margin(plan, model.info.preprocessing)
     rounded = round_layers(plan, recipe, calibration.images)
     encodings = {shared.name: plan.encodings[shared.name] for shared in plan.shared_encodings}
     modules = {
@@ -85,6 +87,7 @@ def quantize(
         calibration_source=calibration.source,
         calibration_count=calibration.count,
         encodings_digest=_digest(program, plan.encodings),
+        margin=margin,
         layers=modules,
     )
 

@@ -16,25 +16,35 @@ from __future__ import annotations
 
 import torch
 
+from mobiledeploy.quantization.tie_free import tie_free_ratios
+
 _PLANNED_BIAS = 2.0**21
 _LARGEST_BIAS = 2.0**22
 _SMALLEST_SCALE = 2.0**-40
 
 
-def weight_scales(weight: torch.Tensor, bias: torch.Tensor, input_scale: float) -> torch.Tensor:
+def weight_scales(
+    weight: torch.Tensor, bias: torch.Tensor, input_scale: float, output_scale: float
+) -> torch.Tensor:
     """Return the scale per output channel: max |w| / 127, but large enough for the bias.
+
+    It is moved by a few parts in a thousand to where no result is half-way between two codes (see
+    `tie_free`).
 
     Args:
         weight: (out, ...).
         bias: (out,).
         input_scale: Scale of the activation that the weights multiply.
+        output_scale: Scale of the layer's output.
 
     Returns:
         (out,), float32.
     """
     largest = weight.flatten(1).abs().amax(1).double()
     floor = bias.double().abs() / (_PLANNED_BIAS * input_scale)
-    return torch.maximum(largest / 127, floor).clamp(min=_SMALLEST_SCALE).float()
+    wanted = torch.maximum(largest / 127, floor).clamp(min=_SMALLEST_SCALE)
+    ratios = tie_free_ratios((wanted * input_scale / output_scale).numpy())
+    return torch.from_numpy(ratios * output_scale / input_scale).float()
 
 
 def round_to_nearest(

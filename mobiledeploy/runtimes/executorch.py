@@ -59,7 +59,6 @@ class ExecuTorchRunner:
 
     runtime = "executorch"
     version = version("executorch")
-    exact = True
     thread_safe = False  # a method writes into memory of its own
 
     def __init__(self, path: Path, *, threads: int = 1, optimize: bool = True) -> None:

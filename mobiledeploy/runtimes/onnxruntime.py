@@ -65,7 +65,6 @@ class OnnxRuntimeRunner:
     def __init__(self, path: Path, *, threads: int = 1, optimize: bool = True) -> None:
         self.path = path
         self.threads = threads
-        self.exact = optimize
         self._session = load(path, session_options(threads=threads, optimize=optimize))
         self.input_shape, self.batch_size = self._signature()
         properties = self._session.get_modelmeta().custom_metadata_map

@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 class EagerRunner:
     """A module or an exported program, run by PyTorch.
 
-    It is no reference for exactness: in a quantized graph PyTorch adds float biases and rounds
-    float convolutions.
-
     Args:
         model: In eval mode. An `ExportedProgram` runs with the batch that it was exported with.
         threads: Size of PyTorch's thread pool during a run. The pool belongs to the whole process;
@@ -37,7 +34,6 @@ class EagerRunner:
 
     runtime = "torch"
     version = str(torch.__version__)
-    exact = False
     thread_safe = True
     metadata: Mapping[str, object] = {}
     labels: tuple[str, ...] = ()

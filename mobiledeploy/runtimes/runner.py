@@ -38,10 +38,6 @@ class Runner(Protocol):
         """Return the number of threads that compute one inference."""
 
     @property
-    def exact(self) -> bool:
-        """Return whether int8 logits equal those of the integer reference bit for bit."""
-
-    @property
     def thread_safe(self) -> bool:
         """Return whether several threads may call `run` at the same time."""
 

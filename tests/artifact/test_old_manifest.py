@@ -7,12 +7,12 @@
 
 import json
 import shutil
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
 from mobiledeploy.artifact.manifest import parse_manifest, read_manifest
+from mobiledeploy.errors import ArtifactError
 from mobiledeploy.network import QuantRecipe
 from mobiledeploy.pipeline.check_parity import check_parity
 from mobiledeploy.pipeline.reproduce import reproduce
@@ -20,14 +20,6 @@ from mobiledeploy.pipeline.reproduce import reproduce
 FOLDER = Path(__file__).with_name("schema1")
 NAME = "mobilenet_v2_0.25_32-rowsd2a361d9-10classes-random-int8.onnx"
 DOCUMENT = json.loads((FOLDER / f"{NAME}.json").read_text())
-
-# The bytes of an artifact depend on these. mobiledeploy itself is not one of them.
-CHANGED = {
-    tool: (made_with, version(tool))
-    for tool, made_with in DOCUMENT["tool_versions"].items()
-    if tool != "mobiledeploy" and version(tool) != made_with
-}
-same_tools = pytest.mark.skipif(bool(CHANGED), reason=f"made with other tools: {CHANGED}")
 
 
 @pytest.fixture
@@ -55,21 +47,18 @@ def test_it_is_read_in_the_current_names(artifact):
     assert "sqnr_db" not in found  # it counted biases as signal
 
 
-@same_tools
-def test_it_passes_parity(artifact):
-    report = check_parity([artifact])
-    assert report.passed
-    (rung,) = [rung for rung in report.rungs if rung.name == "onnx"]
-    assert rung.against("integers").metrics["differing_logits"] == 0
+def test_its_network_is_not_taken_for_that_of_today(artifact):
+    """Since 0.2.0 scales are tie-free, so the same images and weights give other integers."""
+    with pytest.raises(ArtifactError, match="could not be rebuilt") as caught:
+        check_parity([artifact])
+    assert "with the versions that made it (mobiledeploy 0.1.0, torch" in caught.value.remedy
+    assert "export the artifact again" in caught.value.remedy
 
 
-@same_tools
-@pytest.mark.ci
-def test_it_reproduces_byte_for_byte(artifact):
+def test_reproduce_says_what_differs(artifact):
     found = reproduce(artifact)
-    assert found.reasons == ()
-    assert found.same
-    assert found.found_sha256 == DOCUMENT["artifact"]["sha256"]
+    assert not found.same
+    assert any("mobiledeploy" in reason for reason in found.reasons), found.reasons
 
 
 @pytest.mark.parametrize(

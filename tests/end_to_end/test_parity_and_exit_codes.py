@@ -19,7 +19,8 @@ def test_parity_of_the_exported_pair_holds(mobiledeploy, pair, workplace: Path):
     assert report["data"]["count"] == 8
     assert report["device"].startswith(device)
     assert report["data"]["calibration"] is True
-    names = ["float", "fold", "equalize", "integers", "onnx-unoptimized", "onnx", "pte"]
+    names = ["float", "fold", "equalize", "integers", "any-rounding"]
+    names += ["onnx-unoptimized", "onnx", "pte"]
     assert [rung["name"] for rung in report["rungs"]] == [*names, "device", "device"]
     for rung in report["rungs"][5:]:
         exact = next(c for c in rung["comparisons"] if c["reference"] == "integers")

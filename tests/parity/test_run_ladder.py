@@ -17,6 +17,7 @@ from mobiledeploy.errors import RuntimeFailedError
 from mobiledeploy.network import CalibrationSet, FloatModel, Stages, WeightsProvenance
 from mobiledeploy.parity.run_ladder import run_ladder
 from mobiledeploy.parity.tolerances import default_tolerances
+from mobiledeploy.quantization.integer_reference import unrounded
 from mobiledeploy.utils.quiet import quietly
 
 RANDOM = WeightsProvenance(source="random", origin="seed 0")
@@ -65,16 +66,33 @@ def test_the_whole_ladder_passes_rung_by_rung(exported_to, onnx_path):
     artifacts = [exported_to("pte", "v2").path, onnx_path]
     report = run_ladder(stages(), artifacts, images(), tolerances=LOOSE)
     assert report.passed, [rung.failures for rung in report.rungs]
-    names = ["float", "fold", "equalize", "integers", "onnx-unoptimized", "onnx", "pte"]
+    names = [
+        *("float", "fold", "equalize", "integers", "any-rounding"),
+        *("onnx-unoptimized", "onnx", "pte"),
+    ]
     assert [rung.name for rung in report.rungs] == names
-    for name, below in zip(names[1:], names, strict=False):
-        assert rung(report, name).against(below), f"{name} is not compared with {below}"
-    for name in ("onnx", "pte"):
+    below = dict(zip(names[1:], names, strict=False)) | {"onnx-unoptimized": "integers"}
+    for name in names[1:]:
+        assert rung(report, name).against(below[name]), f"{name} is not compared"
+    for name in names[4:]:
         metrics = rung(report, name).against("integers").metrics
         assert (metrics["differing_logits"], metrics["logits"]) == (0, 60)
     assert report.data.count == 6
     assert not report.data.calibration
     assert all(rung.seconds > 0 for rung in report.rungs)
+
+
+def test_a_network_with_ties_fails_at_any_rounding(monkeypatch, onnx_path):
+    """The integers of a network without ties are found to differ from a planted mode."""
+    monkeypatch.setattr(
+        "mobiledeploy.quantization.rounding_modes.MODES",
+        {"down": lambda value, step: unrounded(value, step).double().floor()},
+    )
+    report = run_ladder(stages(), [onnx_path], images(), tolerances=LOOSE)
+    assert failed(report) == ["any-rounding"]
+    (failure,) = rung(report, "any-rounding").failures
+    assert failure.startswith("Rounded by down, ")
+    assert failure.endswith(" layers differ).")
 
 
 def test_the_quick_ladder_leaves_out_rungs_that_only_locate_a_loss(onnx_path):

@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from mobiledeploy.export.onnx_passes import int32_biases
+from mobiledeploy.quantization.tie_free import FLOAT32_ERROR, TOLERANCE, margin_of
 from mobiledeploy.quantization.weight_rounding import (
     largest_bias,
     round_bias,
@@ -30,7 +31,18 @@ def test_a_rounded_bias_determines_its_integer_in_float32():
 
 def test_weights_use_127_codes_unless_the_bias_needs_a_larger_scale():
     weight = torch.tensor([[0.5, -1.27], [0.0, 1e-9]])
-    scales = weight_scales(weight, torch.tensor([0.0, 1.0]), input_scale=0.5)
-    torch.testing.assert_close(scales, torch.tensor([0.01, 2.0**-20]))
+    scales = weight_scales(weight, torch.tensor([0.0, 1.0]), input_scale=0.5, output_scale=1e-4)
+    torch.testing.assert_close(scales, torch.tensor([0.01, 2.0**-20]), rtol=TOLERANCE, atol=0)
     rounded = round_to_nearest(None, weight, scales, None)
-    torch.testing.assert_close(rounded, torch.tensor([[0.5, -1.27], [0.0, 0.0]]))
+    expected = torch.tensor([[50.0, -127.0], [0.0, 0.0]]) * scales[:, None]
+    torch.testing.assert_close(rounded, expected)
+
+
+def test_requantization_ratios_have_an_odd_denominator():
+    """With one of them at 1 / 2, every second result would be half-way between two codes."""
+    weight = torch.tensor([[1.27], [0.0635]])
+    scales = weight_scales(weight, torch.zeros(2), input_scale=0.5, output_scale=0.01)
+    ratios = scales.double().numpy() * 0.5 / 0.01
+    assert np.abs(ratios / [0.5, 0.025] - 1).max() <= TOLERANCE
+    assert margin_of(ratios) > FLOAT32_ERROR
+    assert margin_of(np.array([0.5])) == 0

@@ -1,0 +1,98 @@
+"""How runtimes round, and whether an int8 network's codes depend on it.
+
+Input: what an `IntegerReference` rounded on some images. Output: the codes that another rounding
+mode gives. Every layer gets the reference's own inputs; if no layer differs, no mode changes a
+logit.
+Sources: ONNX Runtime's and XNNPACK's kernels round half to even in float32, ONNX Runtime's on ARM64
+in fixed point; XNNPACK's `rndnu` and TFLite with single rounding multiply by 31 bits and round
+half up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from mobiledeploy.quantization.integer_reference import Scaled, unrounded
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from mobiledeploy.quantization.integer_reference import Rounding
+
+    Mode = Callable[[Scaled | torch.Tensor, torch.Tensor], torch.Tensor]
+
+_BITS = 31
+
+
+@dataclass(frozen=True, slots=True)
+class RoundingDifference:
+    """Codes of one layer that another rounding mode changes.
+
+    Attributes:
+        quantize: Name of the `quantize` node.
+        mode: The rounding mode, a key of `MODES`.
+        differing: Number of codes that differ.
+        codes: Number of codes.
+    """
+
+    quantize: str
+    mode: str
+    differing: int
+    codes: int
+
+
+def rounding_differences(roundings: Iterable[Rounding]) -> list[RoundingDifference]:
+    """Return the layers and modes whose codes are not the reference's, in the graph's order."""
+    found = []
+    for rounding in roundings:
+        low, high = -128 - rounding.zero_point, 127 - rounding.zero_point
+        expected = rounding.result.values.double()
+        for name, mode in MODES.items():
+            codes = mode(rounding.value, rounding.result.scale).clamp(low, high)
+            differing = int(torch.count_nonzero(codes != expected))
+            if differing:
+                found.append(RoundingDifference(rounding.name, name, differing, codes.numel()))
+    return found
+
+
+def half_away_from_zero(value: Scaled | torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    """Round half away from zero, as C's `round` does."""
+    steps = unrounded(value, step).double()
+    return (steps.abs() + 0.5).floor().copysign(steps)
+
+
+def half_up(value: Scaled | torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    """Round half towards positive infinity, floor(x + 1/2)."""
+    return (unrounded(value, step).double() + 0.5).floor()
+
+
+def by_reciprocal(value: Scaled | torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    """Multiply dequantized numbers by 1 / step in float32, where the reference divides."""
+    real = value.real if isinstance(value, Scaled) else value
+    return (real * step.reciprocal()).double().round()
+
+
+def fixed_point(value: Scaled | torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    """Multiply integers by a 31-bit mantissa and a power of two; round once, half up.
+
+    Real numbers have no fixed-point form; they are rounded as in the reference.
+    """
+    if not isinstance(value, Scaled):
+        return unrounded(value, step).double().round()
+    mantissa, exponent = torch.frexp(value.scale.double() / step.double())
+    multiplier = (mantissa * 2.0**_BITS).round().long()
+    shift = _BITS - exponent.long()
+    products = value.values.long() * multiplier
+    return ((products + (torch.ones_like(shift) << (shift - 1))) >> shift).double()
+
+
+MODES: Mapping[str, Mode] = {
+    "half away from zero": half_away_from_zero,
+    "half up": half_up,
+    "reciprocal of the scale": by_reciprocal,
+    "31-bit fixed point": fixed_point,
+}
+"""The modes other than the reference's own, which is half to even in float32."""

@@ -1,0 +1,84 @@
+"""A network without ties has the same codes in every rounding mode; one with ties has not."""
+
+import networks
+import numpy as np
+import pytest
+import torch
+
+from mobiledeploy.network import QuantRecipe
+from mobiledeploy.quantization import weight_rounding
+from mobiledeploy.quantization.integer_reference import IntegerReference, Rounding, Scaled
+from mobiledeploy.quantization.ptq import quantize
+from mobiledeploy.quantization.rounding_modes import MODES, rounding_differences
+
+STEP = torch.tensor(1.0)
+
+
+def tied(zero_point=0):
+    """Return a rounding of n / 2, where every odd n is half-way between two codes."""
+    value = Scaled(torch.arange(-9.0, 10), torch.tensor(0.5))
+    steps = value.values * 0.5
+    return Rounding("quantize", value, Scaled(steps.round(), STEP), zero_point)
+
+
+def test_each_mode_rounds_ties_its_own_way():
+    value = Scaled(torch.tensor([-3.0, -1.0, 1.0, 3.0, 5.0]), torch.tensor(0.5))
+    found = {name: mode(value, STEP).tolist() for name, mode in MODES.items()}
+    assert found == {
+        "half away from zero": [-2, -1, 1, 2, 3],
+        "half up": [-1, 0, 1, 2, 3],
+        "reciprocal of the scale": [-2, 0, 0, 2, 2],
+        "31-bit fixed point": [-1, 0, 1, 2, 3],
+    }
+
+
+def test_fixed_point_multiplies_by_31_bits():
+    ratio = torch.tensor(0.0123456789)
+    values = torch.arange(-200_000.0, 200_000.0, 37)
+    found = MODES["31-bit fixed point"](Scaled(values, ratio), STEP)
+    exact = values.double() * float(ratio)
+    away = (exact - exact.floor() - 0.5).abs() > 1e-5
+    torch.testing.assert_close(found[away], exact.round()[away], rtol=0, atol=0)
+
+
+def test_ties_are_found_and_counted():
+    found = {each.mode: each.differing for each in rounding_differences([tied()])}
+    # of the ten ties, half to even differs from half up at five
+    assert found == {"half away from zero": 6, "half up": 5, "31-bit fixed point": 5}
+
+
+def test_saturated_codes_do_not_differ():
+    value = Scaled(torch.tensor([509.0, 513.0]), torch.tensor(0.5))
+    rounding = Rounding("quantize", value, Scaled(torch.tensor([127.0, 127.0]), STEP), 0)
+    assert rounding_differences([rounding]) == []
+
+
+@pytest.mark.parametrize(("family", "resolution"), [("v1", 32), ("v2", 32), ("v3-small", 64)])
+def test_no_code_of_a_quantized_network_depends_on_the_mode(family, resolution):
+    reference = IntegerReference(networks.quantized(family, resolution, short=True))
+    images = networks.pixels(resolution, count=4, seed=3)
+    roundings = reference.roundings(images)
+    assert len(roundings) > 8
+    assert rounding_differences(roundings) == []
+    exact = reference.run({"input": images})["logits"]
+    np.testing.assert_array_equal(reference.run_in_float({"input": images})["logits"], exact)
+
+
+def with_ties(monkeypatch, family="v2"):
+    """Return a network whose requantization ratios are powers of two."""
+
+    def powers_of_two(ratios):
+        return 2.0 ** np.rint(np.log2(ratios))
+
+    monkeypatch.setattr(weight_rounding, "tie_free_ratios", powers_of_two)
+    monkeypatch.setattr("mobiledeploy.quantization.margin.FLOAT32_ERROR", -1.0)
+    recipe = QuantRecipe(equalization="cross-layer", rounding="nearest")
+    return quantize(networks.equalized(family, short=True), networks.calibration(32), recipe)
+
+
+def test_planted_ties_are_found(monkeypatch):
+    model = with_ties(monkeypatch)
+    assert model.margin.steps == 0
+    reference = IntegerReference(model)
+    found = rounding_differences(reference.roundings(networks.pixels(32, count=4, seed=3)))
+    assert {each.mode for each in found} >= {"half away from zero", "half up"}
