@@ -5,6 +5,8 @@ ONNX has it in `metadata_props`, `.pte` in constant methods that return UTF-8 by
     mobiledeploy.metadata / mobiledeploy_metadata    one JSON document, see `describe`
     mobiledeploy.labels   / mobiledeploy_labels      class names, one per line, if known; in `.pte`
                                                      compressed with zlib
+    mobiledeploy.versions                            ONNX only: opset, IR version, and the oldest
+                                                     ONNX Runtime known to load them, as JSON
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import zlib
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from mobiledeploy.artifact.onnx_versions import oldest_onnxruntime
 from mobiledeploy.errors import ArtifactError
 from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME, FoldedModel, QuantizedModel
 
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 SCHEMA = 1
 METADATA = "metadata"
 LABELS = "labels"
+VERSIONS = "versions"
 
 
 def describe(model: QuantizedModel | FoldedModel) -> dict[str, object]:
@@ -56,9 +60,19 @@ def describe(model: QuantizedModel | FoldedModel) -> dict[str, object]:
     return document | ({"float_layers": list(kept)} if kept else {})
 
 
-def for_onnx(model: QuantizedModel | FoldedModel) -> Mapping[str, str]:
-    """Return the entries of `metadata_props`."""
-    entries = {f"mobiledeploy.{METADATA}": json.dumps(describe(model))}
+def for_onnx(
+    model: QuantizedModel | FoldedModel, opsets: Mapping[str, int], ir_version: int
+) -> Mapping[str, str]:
+    """Return the entries of `metadata_props`, with the versions that a runtime has to know."""
+    versions = {
+        "opset": opsets[""],
+        "ir_version": ir_version,
+        "oldest_onnxruntime": oldest_onnxruntime(opsets, ir_version),
+    }
+    entries = {
+        f"mobiledeploy.{METADATA}": json.dumps(describe(model)),
+        f"mobiledeploy.{VERSIONS}": json.dumps(versions),
+    }
     if model.info.labels:
         entries[f"mobiledeploy.{LABELS}"] = "\n".join(model.info.labels)
     return entries

@@ -66,7 +66,9 @@ def _lines(summary: ArtifactSummary) -> Iterator[str]:
         yield f"memory    {summary.planned_memory_bytes:,} bytes planned outside delegates"
     if summary.opsets:
         opsets = (f"{name or 'ai.onnx'} {number}" for name, number in summary.opsets.items())
-        yield "opsets    " + ", ".join(opsets)
+        yield f"opsets    {', '.join(opsets)}; IR version {summary.ir_version}"
+        oldest = summary.oldest_onnxruntime
+        yield f"runtimes  ONNX Runtime {oldest} and newer" if oldest else "runtimes  not known"
     for method in summary.constant_methods:
         yield f"constant  {method.name}: {method.datatype} {list(method.shape)}"
     for key, value in (*summary.metadata.items(), *summary.other_metadata.items()):

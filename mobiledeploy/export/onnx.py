@@ -1,11 +1,12 @@
 """Export to ONNX: a QDQ graph that ONNX Runtime fuses into integer operators.
 
-In: a `QuantizedModel` or a `FoldedModel`. Out: the bytes of one file, opset 20, without external
-data. Invariant: the same network gives the same bytes.
+In: a `QuantizedModel` or a `FoldedModel`. Out: the bytes of one file, without external data, with
+the lowest opset that its operators allow. Invariant: the same network gives the same bytes.
 """
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import TYPE_CHECKING, cast
 
 import onnx
@@ -23,12 +24,13 @@ from mobiledeploy.export.onnx_passes.fold_pads import FoldPads
 from mobiledeploy.export.onnx_passes.global_average_pool import UseGlobalAveragePool
 from mobiledeploy.export.onnx_passes.int32_biases import Int32Biases
 from mobiledeploy.export.onnx_passes.integer_hardswish import IntegerHardSwish
+from mobiledeploy.export.onnx_passes.lowest_opset import LowestOpset
+from mobiledeploy.export.onnx_passes.name_layers import NameConstants, NameLayers
 from mobiledeploy.export.onnx_passes.pad_channels import PadDepthwiseChannels, PadStemChannels
 from mobiledeploy.export.onnx_passes.quantized_clip import QuantizedClip
 from mobiledeploy.export.onnx_passes.quantized_flatten import QuantizedFlatten
 from mobiledeploy.export.onnx_passes.symbolic_batch import SymbolicBatch
 from mobiledeploy.export.onnx_passes.uint8_activations import Uint8Activations
-from mobiledeploy.export.onnx_passes.unshare_zero_points import UnshareZeroPoints
 from mobiledeploy.export.program import precision_of, program_of
 from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME, FoldedModel, QuantizedModel
 from mobiledeploy.utils.progress import step
@@ -37,10 +39,8 @@ from mobiledeploy.utils.quiet import quietly
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
-OPSET = 20
-"""The newest opset that ONNX Runtime 1.27, the oldest supported one, and mobile builds all run."""
-
-_CLEAN_UP = (ClearMetadataAndDocStringPass(), UseGlobalAveragePool())
+_OPSET = 18  # the lowest one that torch.onnx writes
+_CLEAN_UP = (NameLayers(), ClearMetadataAndDocStringPass(), UseGlobalAveragePool())
 _INTEGER = (
     FoldPads(),
     Uint8Activations(),
@@ -50,9 +50,14 @@ _INTEGER = (
     IntegerHardSwish(),
     PadStemChannels(),
     PadDepthwiseChannels(),
-    UnshareZeroPoints(),
 )
-_ANY_BATCH = (QuantizedFlatten(), SymbolicBatch(), RemoveUnusedNodesPass())
+_FINISH = (
+    QuantizedFlatten(),
+    RemoveUnusedNodesPass(),
+    NameConstants(),
+    SymbolicBatch(),
+    LowestOpset(),
+)
 
 
 def encode_model(model: QuantizedModel | FoldedModel) -> bytes:
@@ -63,14 +68,12 @@ def encode_model(model: QuantizedModel | FoldedModel) -> bytes:
     """
     with step("Translating the graph to ONNX"):
         exported = _translate(program_of(model))
-    passes = (*_CLEAN_UP, *(_INTEGER if precision_of(model) == "int8" else ()), *_ANY_BATCH)
+    passes = (*_CLEAN_UP, *(_INTEGER if precision_of(model) == "int8" else ()), *_FINISH)
     try:
         ir.passes.Sequential(*passes)(exported)
     except ir.passes.PassError as error:
         raise ExportError(f"An ONNX pass failed: {error.__cause__ or error}") from error
-    exported.producer_name = "mobiledeploy"
-    exported.producer_version = None
-    exported.metadata_props.update(for_onnx(model))
+    _describe(exported, model)
     proto = ir.to_proto(exported)
     try:
         with quietly():
@@ -78,6 +81,19 @@ def encode_model(model: QuantizedModel | FoldedModel) -> bytes:
     except onnx.checker.ValidationError as error:
         raise ExportError(f"The ONNX graph is not valid: {error}") from error
     return cast("bytes", proto.SerializeToString(deterministic=True))
+
+
+def _describe(exported: ir.Model, model: QuantizedModel | FoldedModel) -> None:
+    """Write who made the file, what it is, and what it needs."""
+    exported.graph.name = model.info.name
+    exported.producer_name = "mobiledeploy"
+    exported.producer_version = version("mobiledeploy")
+    exported.doc_string = (
+        f"{model.info.name}, {precision_of(model)}. Input: float32, NCHW. Preprocessing:"
+        f" mobiledeploy.metadata in metadata_props."
+    )
+    properties = for_onnx(model, exported.opset_imports, exported.ir_version)
+    exported.metadata_props.update(properties)
 
 
 def _translate(program: ExportedProgram) -> ir.Model:
@@ -89,7 +105,7 @@ def _translate(program: ExportedProgram) -> ir.Model:
                 dynamo=True,
                 input_names=[INPUT_NAME],
                 output_names=[OUTPUT_NAME],
-                opset_version=OPSET,
+                opset_version=_OPSET,
                 external_data=False,
                 verbose=False,
             )

@@ -57,7 +57,7 @@ def export(model: QuantizedModel | FoldedModel, file_format: Format, path: Path)
 
 
 def export_onnx(model: QuantizedModel | FoldedModel, path: Path) -> Artifact:
-    """Write the network as ONNX: opset 20, one file, any batch size.
+    """Write the network as ONNX: one file, any batch size, opset 14 where its operators allow it.
 
     Raises:
         ExportError: the exporter refused the network.

@@ -14,6 +14,7 @@ from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from mobiledeploy.artifact.artifact import Format
+from mobiledeploy.artifact.onnx_versions import oldest_onnxruntime
 from mobiledeploy.errors import ArtifactError
 from mobiledeploy.inspect.coverage import OperatorWork, coverage_of
 from mobiledeploy.inspect.summary import (
@@ -82,6 +83,7 @@ def inspect_onnx(path: Path) -> ArtifactSummary:
     properties = {prop.key: prop.value for prop in model.metadata_props}
     metadata, labels = read_metadata(path, properties)
     ours = (METADATA_KEY, LABELS_KEY)
+    opsets = {opset.domain: opset.version for opset in model.opset_import}
     initializers = {tensor.name: tensor for tensor in model.graph.initializer}
     inputs = [value for value in model.graph.input if value.name not in initializers]
     return ArtifactSummary(
@@ -104,7 +106,9 @@ def inspect_onnx(path: Path) -> ArtifactSummary:
         metadata=metadata,
         labels=labels,
         coverage=coverage,
-        opsets={opset.domain: opset.version for opset in model.opset_import},
+        opsets=opsets,
+        ir_version=model.ir_version,
+        oldest_onnxruntime=oldest_onnxruntime(opsets, model.ir_version),
         other_metadata={key: value for key, value in properties.items() if key not in ours},
     )
 

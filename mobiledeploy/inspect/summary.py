@@ -121,6 +121,9 @@ class ArtifactSummary:
         coverage: How much computes in int8; None if it cannot be counted, because a delegate is not
             XNNPACK's or the image size is not fixed.
         opsets: ONNX: domain ("" is ONNX's own) to version.
+        ir_version: ONNX: version of the file's structure.
+        oldest_onnxruntime: ONNX: the oldest release of ONNX Runtime known to load these versions;
+            None if none was tried.
         other_metadata: ONNX: `metadata_props` of other tools.
         backends: `.pte`: the backend of each delegate.
         constant_methods: `.pte`: the constant methods except for metadata and labels.
@@ -140,6 +143,8 @@ class ArtifactSummary:
     labels: tuple[str, ...]
     coverage: Coverage | None = None
     opsets: Mapping[str, int] = field(default_factory=dict)
+    ir_version: int | None = None
+    oldest_onnxruntime: str | None = None
     other_metadata: Mapping[str, str] = field(default_factory=dict)
     backends: tuple[str, ...] = ()
     constant_methods: tuple[ConstantMethod, ...] = ()

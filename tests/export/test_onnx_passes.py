@@ -3,15 +3,23 @@
 `test_exactness` compares the result of all passes with the integer reference.
 """
 
+import json
+import subprocess
+import sys
+from importlib.metadata import version
+
 import networks
 import numpy as np
 import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+import torch
 
 from mobiledeploy.errors import ExportError
 from mobiledeploy.export.onnx_passes.fold_pads import FoldPads
+from mobiledeploy.export.onnx_passes.lowest_opset import LowestOpset
+from mobiledeploy.export.onnx_passes.name_layers import NameConstants, NameLayers
 from mobiledeploy.export.onnx_passes.pad_channels import PadDepthwiseChannels
 from mobiledeploy.export.write import export_onnx
 from mobiledeploy.quantization.integer_reference import IntegerReference
@@ -124,6 +132,22 @@ def test_channels_of_inputs_and_outputs_are_not_padded():
     assert convolution.attributes["group"].as_int() == 24
 
 
+SHARED = """
+<ir_version: 8, opset_import: ["": 14]>
+twice (float[1,1,2,2] x) => (float[1,1,2,2] y)
+<float s = {0.5}, uint8 z = {3}, float[1] val_0 = {0.25}, int8[1] val_1 = {0},
+ int8[1,1,1,1] p = {7}>
+{
+    q = QuantizeLinear(x, s, z)
+    d = DequantizeLinear(q, s, z)
+    w = DequantizeLinear<axis=0>(p, val_0, val_1)
+    c = Conv(d, w)
+    w2 = DequantizeLinear<axis=0>(p, val_0, val_1)
+    y = Conv(c, w2)
+}
+"""
+
+
 def test_weights_do_not_share_zero_points(tmp_path):
     """ONNX Runtime would refuse the graph when it uses uint8 weights: x86 without VNNI."""
     model = networks.quantized("v2", short=True)
@@ -134,8 +158,9 @@ def test_weights_do_not_share_zero_points(tmp_path):
     of_weights = [
         node.input[2]
         for node in graph.node
-        if node.op_type == "DequantizeLinear" and node.input[0] in constants and len(node.input) > 2
+        if node.op_type == "DequantizeLinear" and node.input[0].endswith(".weight")
     ]
+    assert set(of_weights) < constants
     assert of_weights
     assert all(read.count(name) == 1 for name in of_weights)
     options = onnxruntime.SessionOptions()
@@ -144,3 +169,114 @@ def test_weights_do_not_share_zero_points(tmp_path):
     images = networks.pixels(32, seed=1)
     expected = IntegerReference(model).run({"input": images})["logits"]
     assert np.array_equal(session.run(None, {"input": images})[0], expected)
+
+
+OPERATORS = """
+<ir_version: 8, opset_import: ["": 18]>
+network (float[1,4,6,6] x) => (float[N,C,H,W] y)
+<int64[8] amounts = {{0,0,1,1,0,0,1,1}}, float zero = {{0}}, int64[2] axes = {{2,3}},
+ float[4] gamma = {{1,1,1,1}}, float[4,4,1,1] w = {{1,1,1,1,1,1,1,1,1,1,1,1,1,1,1,1}}>
+{{
+    y = {operator}
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("operator", "opset", "ir_version"),
+    [
+        ("Conv(x, w)", 14, 7),  # since 11: the lowest opset of int8 networks is enough
+        ("Add(x, x)", 14, 7),
+        ("HardSwish(x)", 14, 7),
+        ("Pad(x, amounts)", 14, 7),  # 18 adds an input
+        ("Pad(x, amounts, zero, axes)", 18, 8),  # which this one has
+        ("ReduceMean(x, axes)", 18, 8),  # axes became an input in 18
+        ("LayerNormalization(x, gamma)", 17, 8),  # did not exist before
+    ],
+)
+def test_the_opset_is_the_lowest_in_which_every_operator_means_the_same(
+    operator, opset, ir_version
+):
+    model = ir.from_proto(onnx.parser.parse_model(OPERATORS.format(operator=operator)))
+    LowestOpset()(model)
+    assert model.opset_imports[""] == opset
+    assert model.ir_version == ir_version
+    onnx.checker.check_model(ir.to_proto(model))
+
+
+def test_operators_of_other_domains_are_refused():
+    model = ir.from_proto(onnx.parser.parse_model(OPERATORS.format(operator="Relu(x)")))
+    model.graph[0].domain = "com.microsoft"
+    with pytest.raises(ExportError, match="not an operator of ONNX's own domain"):
+        LowestOpset()(model)
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_constants_are_named_after_their_layers(precision, exported_to):
+    graph = onnx.load(exported_to("onnx", "v3-small", 32, precision=precision).path).graph
+    network = networks.folded("v3-small", 32, short=True).module
+    layers = {
+        name
+        for name, module in network.named_modules()
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Linear)
+    }
+    assert {n.name for n in graph.node if n.op_type in ("Conv", "Gemm")} == layers
+    constants = {tensor.name for tensor in graph.initializer}
+    assert {f"{layer}.weight" for layer in layers} <= constants
+    biases = {name for name in constants if name.endswith(".bias")}
+    assert biases <= {f"{layer}.bias" for layer in layers}  # without those that are zero
+    assert len(biases) > 5
+    assert not any(name.startswith("_frozen_param") for name in constants)
+    if precision == "int8":
+        assert {f"{layer}.weight.scale" for layer in layers} <= constants
+
+
+def test_equal_weights_stay_apart():
+    """The exporter stores equal constants once; ONNX Runtime changes them in place."""
+    model = ir.from_proto(onnx.parser.parse_model(SHARED))
+    for index, node in enumerate(node for node in model.graph if node.op_type == "Conv"):
+        node.metadata_props["pkg.torch.onnx.name_scopes"] = f"['', 'features.{index}', 'conv']"
+    NameLayers()(model)
+    NameConstants()(model)
+    assert set(model.graph.initializers) == {
+        *("s", "z", "features.0.weight", "features.0.weight.scale", "features.0.weight.zero_point"),
+        *("features.1.weight", "features.1.weight.scale", "features.1.weight.zero_point"),
+    }
+    before, after = (
+        onnxruntime.InferenceSession(proto.SerializeToString()).run(
+            None, {"x": np.ones((1, 1, 2, 2), np.float32)}
+        )[0]
+        for proto in (onnx.parser.parse_model(SHARED), ir.to_proto(model))
+    )
+    np.testing.assert_array_equal(after, before)
+
+
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_the_file_says_who_made_it_and_what_it_needs(precision, exported_to):
+    model = onnx.load(exported_to("onnx", "v2", 32, precision=precision).path)
+    assert model.producer_name == "mobiledeploy"
+    assert model.producer_version == version("mobiledeploy")
+    assert model.doc_string.startswith(model.graph.name)
+    assert precision in model.doc_string
+    assert (model.ir_version, model.opset_import[0].version) == (7, 14)
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(metadata["mobiledeploy.versions"]) == {
+        "opset": 14,
+        "ir_version": 7,
+        "oldest_onnxruntime": "1.8",
+    }
+    assert not model.graph.value_info
+
+
+@pytest.mark.parametrize("style", ["Fixed", "Runtime"])
+def test_the_file_converts_to_the_ort_format(style, exported_to, tmp_path):
+    artifact = exported_to("onnx", "v3-small", 32)
+    command = [sys.executable, "-m", "onnxruntime.tools.convert_onnx_models_to_ort"]
+    options = ["--output_dir", tmp_path, "--optimization_style", style]
+    subprocess.run([*command, artifact.path, *options], check=True)
+    ending = ".with_runtime_opt.ort" if style == "Runtime" else ".ort"
+    (converted,) = tmp_path.glob(f"{artifact.path.stem}{ending}")
+    images = networks.pixels(32, seed=1)
+    reference = IntegerReference(networks.quantized("v3-small", 32, short=True))
+    (found,) = onnxruntime.InferenceSession(converted).run(None, {"input": images})
+    assert np.array_equal(found, reference.run({"input": images})["logits"])

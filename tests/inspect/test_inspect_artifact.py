@@ -45,7 +45,8 @@ def test_a_float_onnx(float_onnx, small_module):
     assert not [name for name, _ in operators(optimized) if "Relu" in name]
     assert {datatype for _, datatype in operators(optimized)} == {"float32"}
     assert summary.weights_bytes == {"float32": parameters_bytes(small_module, ("weight", "bias"))}
-    assert summary.opsets == {"": 21}
+    assert (summary.opsets, summary.ir_version) == ({"": 21}, 10)
+    assert summary.oldest_onnxruntime is None  # nothing was measured for this opset
     assert (summary.metadata, summary.labels) == (METADATA, LABELS)
     assert summary.other_metadata == {}
     (image,), (logits,) = summary.inputs, summary.outputs

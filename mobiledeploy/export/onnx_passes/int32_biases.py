@@ -1,5 +1,8 @@
 """Store float biases as int32 with scale s_x * s_w[c], which ONNX Runtime's integer kernels need.
 
+Their zero-point is zero. It is written out, because ONNX Runtime's converter to the ORT format
+takes no DequantizeLinear without one; biases of one length share it.
+
 The float biases are already on that grid (see `quantization.weight_rounding`), so the division is
 exact and gives the integers that every other runtime recovers.
 """
@@ -61,6 +64,7 @@ def _dequantized(
         [
             add_constant(graph, f"{name}.int32", codes.astype(np.int32)),
             add_constant(graph, f"{name}.scale", scale),
+            zero_points_of_biases(graph, codes.size),
         ],
         attributes={"axis": 0},
         name=f"{name}.dequantize",
@@ -68,3 +72,8 @@ def _dequantized(
     node.outputs[0].name = f"{name}.dequantized"
     graph.insert_before(before, node)
     return node.outputs[0]
+
+
+def zero_points_of_biases(graph: ir.Graph, length: int) -> ir.Value:
+    """Return the zero-points, all zero, of a bias of this length."""
+    return add_constant(graph, f"bias_zero_points_{length}", np.zeros(length, np.int32))

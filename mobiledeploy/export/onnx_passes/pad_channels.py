@@ -1,10 +1,11 @@
 """Pad channel counts to what ONNX Runtime's direct integer convolutions accept.
 
-    stem        3 input channels -> 4 (a zero plane and zero weights)
+    stem        3 input channels -> 4 (zero codes and zero weights)
     depthwise   C channels -> the next multiple of 16 (zero weights and biases)
 
 The real channels are unchanged. An added channel has zero weights, so it holds its zero-point all
-the way to the convolutions that read it, and those multiply it by zero.
+the way to the convolutions that read it, and those multiply it by zero. The stem multiplies its
+added channel by zero too, so the codes there are plain zeros, which every client can pad with.
 
 Why: on x86-64 ONNX Runtime has a direct convolution (indirection instead of im2col, requantization
 inside the kernel) for dense convolutions whose input channels are a multiple of 4 and for depthwise
@@ -28,6 +29,7 @@ from mobiledeploy.export.onnx_passes.common import (
     nodes_of,
     producer,
 )
+from mobiledeploy.export.onnx_passes.int32_biases import zero_points_of_biases
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,7 +60,7 @@ class PadStemChannels(ir.passes.InPlacePass):
         if not missing or any(reader.op_type != "Conv" for reader in readers):
             return ir.passes.PassResult(model, modified=False)
         pads = add_constant(model.graph, "stem.pads", np.array([0, 0, 0, 0, 0, missing, 0, 0]))
-        pad = ir.node("Pad", [codes, pads, quantize.inputs[2]], name="stem.pad")
+        pad = ir.node("Pad", [codes, pads], name="stem.pad")
         pad.outputs[0].name = "stem.padded"
         pad.outputs[0].dtype = ir.DataType.UINT8
         for reading in readings:
@@ -159,6 +161,8 @@ def _pad_outputs(graph: ir.Graph, convolution: ir.Node, missing: int) -> None:
         _pad_input(graph, bias, 0, missing, fill=0)
         # ONNX Runtime fuses a convolution if its bias has the scale s_x s_w; here s_w is 1.
         _pad_input(graph, bias, 1, missing, fill=source_scale.item())
+        length = constant(bias.inputs[0]).size
+        bias.replace_input_with(2, zero_points_of_biases(graph, length))
     if _groups(convolution) > 1:
         convolution.attributes["group"] = ir.AttrInt64("group", _groups(convolution) + missing)
 

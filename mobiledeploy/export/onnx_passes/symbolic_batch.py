@@ -1,4 +1,8 @@
-"""Make the batch size symbolic; no operator in these graphs depends on it."""
+"""Make the batch size symbolic; no operator in these graphs depends on it.
+
+The types and shapes that the exporter inferred are dropped. They are those of another graph, before
+the passes, and every client infers its own.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from mobiledeploy.export.onnx_passes.common import nodes_of
 
 
 class SymbolicBatch(ir.passes.InPlacePass):
-    """Name the first axis of the input and the output; drop the inferred shapes in between."""
+    """Name the first axis of the input and the output; drop what was inferred in between."""
 
     def requires(self, model: ir.Model) -> None:
         if any(nodes_of(model, "Reshape")):
@@ -22,8 +26,8 @@ class SymbolicBatch(ir.passes.InPlacePass):
         for value in ends:
             assert value.shape is not None
             value.shape = ir.Shape(["batch", *value.shape[1:]])
-        for node in model.graph:
-            for value in node.outputs:
-                if value not in ends:
-                    value.shape = None
+        between = [value for node in model.graph for value in node.outputs if value not in ends]
+        for value in (*between, *model.graph.initializers.values()):
+            value.shape, value.type = None, None
+            value.metadata_props.clear()
         return ir.passes.PassResult(model, modified=True)
