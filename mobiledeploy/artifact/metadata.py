@@ -14,6 +14,7 @@ from __future__ import annotations
 import json
 import zlib
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from mobiledeploy.artifact.onnx_versions import oldest_onnxruntime
@@ -57,6 +58,8 @@ def describe(model: QuantizedModel | FoldedModel) -> dict[str, object]:
         },
         "encodings_sha256": model.encodings_digest if isinstance(model, QuantizedModel) else "",
     }
+    if isinstance(model, QuantizedModel):
+        document["margin"] = asdict(model.margin)
     return document | ({"float_layers": list(kept)} if kept else {})
 
 

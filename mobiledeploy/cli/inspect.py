@@ -71,7 +71,12 @@ def _lines(summary: ArtifactSummary) -> Iterator[str]:
         yield f"runtimes  ONNX Runtime {oldest} and newer" if oldest else "runtimes  not known"
     for method in summary.constant_methods:
         yield f"constant  {method.name}: {method.datatype} {list(method.shape)}"
-    for key, value in (*summary.metadata.items(), *summary.other_metadata.items()):
+    margin = summary.metadata.get("margin")
+    if isinstance(margin, dict) and isinstance(margin.get("steps"), float):
+        steps = f"{margin['steps']:.2g} steps from half-way between two codes"
+        yield f"margin    {steps}, at {margin.get('layer')}"
+    metadata = {key: value for key, value in summary.metadata.items() if key != "margin"}
+    for key, value in (*metadata.items(), *summary.other_metadata.items()):
         yield f"metadata  {key}: {value}"
     if summary.labels:
         yield f"labels    {len(summary.labels)}: {', '.join(summary.labels[:3])}, ..."

@@ -5,6 +5,7 @@ import struct
 import subprocess
 import sys
 
+import networks
 import numpy as np
 import onnx
 import pytest
@@ -13,6 +14,7 @@ from onnx import helper, numpy_helper
 
 from mobiledeploy.artifact import flatbuffer
 from mobiledeploy.cli import _run
+from mobiledeploy.cli import inspect as cli_inspect
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError
 from mobiledeploy.inspect.inspect_artifact import inspect_artifact
 
@@ -341,3 +343,12 @@ def test_inspecting_a_pte_does_not_import_executorch(float_pte):
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("format_", ["onnx", "pte"])
+def test_an_int8_artifact_states_its_margin(exported_to, format_):
+    summary = inspect_artifact(exported_to(format_, "v2").path)
+    margin = networks.quantized("v2", short=True).margin
+    assert summary.metadata["margin"] == {"layer": margin.layer, "steps": margin.steps}
+    (line,) = [line for line in cli_inspect._lines(summary) if line.startswith("margin")]
+    assert line.endswith(f"steps from half-way between two codes, at {margin.layer}")
