@@ -255,6 +255,7 @@ class HubConfig:
         labels: Class names; empty if there are none.
         same_padding: Whether the network pads as TensorFlow does; None if it does not say.
         norm_eps: BatchNorm's epsilon; None if it does not say.
+        resolution: Side of the images in pixels; None if it does not say.
     """
 
     architecture: str = ""
@@ -262,6 +263,12 @@ class HubConfig:
     labels: tuple[str, ...] = ()
     same_padding: bool | None = None
     norm_eps: float | None = None
+    resolution: int | None = None
+
+    @property
+    def is_imagenet(self) -> bool:
+        """Return whether the weights' own name says that they classify ImageNet-1k."""
+        return self.architecture.endswith("in1k")
 
 
 def read_hub_config(checkpoint: Path) -> HubConfig | None:
@@ -304,6 +311,7 @@ def _timm_config(document: Mapping[str, Any]) -> HubConfig:
             interpolation=_interpolation(config["interpolation"]),
         ),
         labels=tuple(str(name) for name in document.get("label_names") or ()),
+        resolution=int(config["input_size"][-1]) if config.get("input_size") else None,
     )
 
 

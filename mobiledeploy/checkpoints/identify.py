@@ -19,6 +19,7 @@ from mobiledeploy.checkpoints.infer import Build, find_spec
 from mobiledeploy.checkpoints.layers import layers_of, norm_eps_of
 from mobiledeploy.checkpoints.match import has_names_of
 from mobiledeploy.checkpoints.open import Checkpoint, dialect_name, open_checkpoint
+from mobiledeploy.checkpoints.published import RESOLUTION, is_published
 from mobiledeploy.errors import WeightsError
 from mobiledeploy.models.spec import ArchitectureOptions, Family, ModelSpec
 from mobiledeploy.network import Preprocessing
@@ -38,6 +39,8 @@ class CheckpointInfo:
         dialect: Name of the naming scheme.
         preprocessing: Preprocessing of its images; None if neither names nor files tell.
         labels: Class names, if they came with the checkpoint.
+        is_imagenet: Whether the file is known to classify ImageNet-1k.
+        trained_at: Side of the images of its training in pixels; None if it is unknown.
         notes: What was inferred or assumed, one sentence each. The provenance of the weights has
             further notes on how the file was read.
     """
@@ -51,6 +54,8 @@ class CheckpointInfo:
     dialect: str
     preprocessing: Preprocessing | None
     labels: tuple[str, ...] = ()
+    is_imagenet: bool = False
+    trained_at: int | None = None
     notes: tuple[str, ...] = ()
 
 
@@ -104,8 +109,17 @@ def inspect_checkpoint(
         dialect=dialect_name(checkpoint.dialect, spec.family, by_name=by_name),
         preprocessing=_preprocessing(spec, checkpoint, notes, by_name=by_name),
         labels=checkpoint.config.labels if checkpoint.config else (),
+        is_imagenet=is_published(checkpoint.sha256)
+        or (checkpoint.config is not None and checkpoint.config.is_imagenet),
+        trained_at=_trained_at(checkpoint),
         notes=tuple(notes),
     )
+
+
+def _trained_at(checkpoint: Checkpoint) -> int | None:
+    if is_published(checkpoint.sha256):
+        return RESOLUTION
+    return None if checkpoint.config is None else checkpoint.config.resolution
 
 
 def complete_spec(info: CheckpointInfo, spec: ModelSpec, given: Collection[str]) -> ModelSpec:

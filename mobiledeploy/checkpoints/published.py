@@ -83,6 +83,19 @@ PUBLISHED: Mapping[Family, Published] = {
 }
 
 
+# The digits of the sha256 in the names of all ImageNet checkpoints of these families that
+# torchvision published, some of which are not downloaded here.
+_TORCHVISION = ("b0353104", "7ebf99e0", "8738ca79", "5c1a4163", "047dcff4")
+RESOLUTION = 224
+"""Side of the images, in pixels, that all published weights were trained for."""
+
+
+def is_published(sha256: str) -> bool:
+    """Return whether a file with this digest is a published ImageNet checkpoint."""
+    pinned = {published.sha256 for published in PUBLISHED.values()}
+    return sha256 in pinned or sha256.startswith(_TORCHVISION)
+
+
 def published_for(spec: ModelSpec) -> Published:
     """Return the file of ImageNet weights for a network.
 

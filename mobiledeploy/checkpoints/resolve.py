@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mobiledeploy.checkpoints.identify import complete_spec, inspect_checkpoint
 from mobiledeploy.checkpoints.infer import Build
-from mobiledeploy.checkpoints.published import published_for
+from mobiledeploy.checkpoints.published import RESOLUTION, published_for
 from mobiledeploy.errors import UsageError
 from mobiledeploy.models.spec import ModelSpec
 from mobiledeploy.network import Preprocessing
@@ -22,12 +22,14 @@ class Resolution:
         spec: The specification, completed from the checkpoint's tensors.
         preprocessing: Preprocessing that the weights imply; None if they imply none.
         labels: Class names that came with the checkpoint; often empty.
+        is_imagenet: Whether the weights are known to classify ImageNet-1k.
         notes: What was inferred or assumed, one sentence each.
     """
 
     spec: ModelSpec
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] = ()
+    is_imagenet: bool = False
     notes: tuple[str, ...] = ()
 
 
@@ -53,11 +55,28 @@ def resolve(spec: ModelSpec, given: Collection[str], build: Build) -> Resolution
     if spec.weights == "random":
         return Resolution(spec=spec)
     if spec.weights == "imagenet":
-        return Resolution(spec=spec, preprocessing=published_for(spec).preprocessing)
+        return Resolution(
+            spec=spec,
+            preprocessing=published_for(spec).preprocessing,
+            is_imagenet=True,
+            notes=_other_resolution(RESOLUTION, spec.resolution),
+        )
     info = inspect_checkpoint(Path(spec.weights), build, spec.architecture)
     return Resolution(
         spec=complete_spec(info, spec, given),
         preprocessing=info.preprocessing,
         labels=info.labels,
-        notes=info.notes,
+        is_imagenet=info.is_imagenet,
+        notes=(*info.notes, *_other_resolution(info.trained_at, spec.resolution)),
     )
+
+
+def _other_resolution(trained_at: int | None, used: int) -> tuple[str, ...]:
+    """Return a note if weights run at another resolution than theirs."""
+    if trained_at in (None, used):
+        return ()
+    note = (
+        f"The weights were published for images of {trained_at}x{trained_at} pixels; this network"
+        f" takes {used}x{used}, which changes its accuracy."
+    )
+    return (note,)

@@ -54,7 +54,12 @@ def export(
     in_channels: Annotated[int | None, options.IN_CHANNELS] = None,
     config: Annotated[Path | None, options.CONFIG] = None,
     labels: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Text file with one class name per line.")
+        Path | None,
+        typer.Option(
+            metavar="PATH|imagenet",
+            help="Text file with one class name per line, or the names of ImageNet's classes."
+            " [default: those of the weights, if they are known]",
+        ),
     ] = None,
     task: Annotated[options.Task | None, options.TASK] = None,
     calib_data: Annotated[Path | None, options.CALIB_DATA] = None,

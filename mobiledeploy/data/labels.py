@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from mobiledeploy.errors import DataError
 
-IMAGENET_CLASSES = 1000
+IMAGENET = "imagenet"
+"""Stands for the names of ImageNet-1k's classes, unless a file has this name."""
 
 
-def load_labels(path: Path | None, num_classes: int) -> tuple[str, ...]:
+def load_labels(path: Path, num_classes: int) -> tuple[str, ...]:
     """Return one name per class.
 
     Args:
-        path: A text file (UTF-8) with one name per line. None returns ImageNet's names for 1000
-            classes, and no names for any other number.
+        path: A text file (UTF-8) with one name per line, or `IMAGENET`.
         num_classes: Number of classes of the network.
 
     Raises:
         DataError: The file cannot be read, or has another number of names.
     """
-    if path is None:
-        return _imagenet() if num_classes == IMAGENET_CLASSES else ()
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = (_imagenet() if _is_imagenet(path) else path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"Could not read the labels {path}: {error}",
-            remedy="Pass a text file in UTF-8 with one name per line.",
+            remedy=f"Pass a text file in UTF-8 with one name per line, or {IMAGENET}.",
         ) from error
     labels = tuple(line.strip() for line in text.rstrip().splitlines())
     if "" in labels:
@@ -44,7 +43,10 @@ def load_labels(path: Path | None, num_classes: int) -> tuple[str, ...]:
     return labels
 
 
-def _imagenet() -> tuple[str, ...]:
-    """Return the names of ImageNet-1k's classes."""
-    file = resources.files("mobiledeploy.data") / "imagenet" / "labels.txt"
-    return tuple(file.read_text(encoding="utf-8").splitlines())
+def _is_imagenet(path: Path) -> bool:
+    return str(path) == IMAGENET and not path.exists()
+
+
+def _imagenet() -> Traversable:
+    """Return the file of the names of ImageNet-1k's classes."""
+    return resources.files("mobiledeploy.data") / "imagenet" / "labels.txt"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from mobiledeploy.checkpoints.load import load_weights
 from mobiledeploy.checkpoints.resolve import Resolution, resolve
 from mobiledeploy.data.calibration import embedded_calibration, load_calibration
-from mobiledeploy.data.labels import load_labels
+from mobiledeploy.data.labels import IMAGENET, load_labels
 from mobiledeploy.data.preprocess import check_preprocessing, default_preprocessing
 from mobiledeploy.errors import UsageError
 from mobiledeploy.models.build import create, create_on_meta
@@ -33,6 +33,11 @@ if TYPE_CHECKING:
     from mobiledeploy.artifact.manifest import Manifest
 
 
+_IMAGENET_CLASSES = 1000
+_NAMES_UNKNOWN = (
+    "The class names are unknown: 1000 outputs need not be ImageNet's classes. If they are, pass"
+    f" --labels {IMAGENET}."
+)
 _ARTICLES = {"regression": "a regression", "embedding": "an embedding"}
 
 
@@ -43,7 +48,7 @@ def build(
     config: Path | None = None,
     weights: str | None = None,
     preprocessing: Preprocessing | Mapping[str, Any] | None = None,
-    labels: Path | None = None,
+    labels: Path | Literal["imagenet"] | None = None,
     **fields: Any,
 ) -> FloatModel:
     """Build a network and load its weights.
@@ -56,8 +61,8 @@ def build(
             of classes are read from the checkpoint's tensors.
         preprocessing: Replaces the preprocessing that the weights imply. A mapping replaces only
             the fields that it names.
-        labels: A text file with one class name per line. Trained networks with 1000 classes get
-            ImageNet's names by default.
+        labels: A text file with one class name per line, or "imagenet" for the names of
+            ImageNet-1k. Weights that are known to be ImageNet's have these by default.
         **fields: Other fields of `ModelSpec`. They override those of `config`. No explicit field
             may contradict the weights.
 
@@ -79,7 +84,7 @@ def build(
         if resolved.spec.weights == "random":
             randomize_batch_norm(module, resolved.spec.seed)
         provenance = load_weights(module, resolved.spec)
-    names, notes = _class_names(resolved, labels)
+    names, notes = _class_names(resolved, None if labels is None else Path(labels))
     notes += _about_task(resolved.spec)
     return FloatModel(
         info=resolved.spec.network_info(
@@ -94,15 +99,22 @@ def _class_names(
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the class names and the notes about them.
 
-    Names in the user's file come first, then those of the checkpoint, then ImageNet's.
+    Names in the user's file come first, then those of the checkpoint, then ImageNet's if the
+    weights are known to be ImageNet's: that there are 1000 outputs does not say so.
     """
     names, notes = resolved.labels, resolved.notes
     classes = resolved.spec.num_classes
     if len(names) not in (0, classes):
         notes += (f"The checkpoint has {len(names)} labels for {classes} classes: ignored.",)
         names = ()
-    if file is not None or (resolved.spec.weights != "random" and not names):
-        names = load_labels(file, classes)
+    if file is not None:
+        return load_labels(file, classes), notes
+    if names or classes != _IMAGENET_CLASSES or resolved.spec.weights == "random":
+        return names, notes
+    if resolved.is_imagenet:
+        return load_labels(Path(IMAGENET), classes), notes
+    if resolved.spec.task in (None, "classes"):
+        notes += (_NAMES_UNKNOWN,)
     return names, notes
 
 

@@ -1,13 +1,17 @@
 import re
+from pathlib import Path
 
 import pytest
 
+from mobiledeploy.data import labels as module
 from mobiledeploy.data.labels import load_labels
 from mobiledeploy.errors import DataError
 
+IMAGENET = Path(module.IMAGENET)
 
-def test_a_network_of_1000_classes_has_imagenets_names():
-    labels = load_labels(None, 1000)
+
+def test_imagenets_names_can_be_asked_for():
+    labels = load_labels(IMAGENET, 1000)
     assert len(labels) == len(set(labels)) == 1000
     assert [labels[i] for i in (0, 1, 207, 281, 999)] == [
         "tench",
@@ -21,7 +25,7 @@ def test_a_network_of_1000_classes_has_imagenets_names():
 @pytest.mark.shared
 def test_imagenets_names_are_in_the_order_of_the_classes(shared):
     """The image files are named `{index}_{synset}_{name}` independently of this package."""
-    labels = load_labels(None, 1000)
+    labels = load_labels(IMAGENET, 1000)
 
     def words(name: str) -> set[str]:
         return set(re.findall(r"[a-z]+", name.lower()))
@@ -35,9 +39,15 @@ def test_imagenets_names_are_in_the_order_of_the_classes(shared):
     assert all(shared_words)
 
 
-def test_other_networks_have_no_names_unless_given():
-    assert load_labels(None, 10) == ()
-    assert load_labels(None, 0) == ()
+def test_imagenets_names_need_as_many_classes():
+    with pytest.raises(DataError, match="1000 names; the network has 1001 classes"):
+        load_labels(IMAGENET, 1001)
+
+
+def test_a_file_of_that_name_comes_first(tmp_path, monkeypatch):
+    (tmp_path / "imagenet").write_text("ant\nbee\n")
+    monkeypatch.chdir(tmp_path)
+    assert load_labels(IMAGENET, 2) == ("ant", "bee")
 
 
 def test_names_come_from_a_file(tmp_path):

@@ -10,6 +10,7 @@ import torch
 from golden_state import golden_state
 
 from mobiledeploy.artifact.manifest import read_manifest
+from mobiledeploy.checkpoints.published import PUBLISHED
 from mobiledeploy.cli import main
 from mobiledeploy.errors import UsageError, WeightsError
 from mobiledeploy.models.build import create
@@ -213,10 +214,61 @@ def test_invalid_preprocessing_is_refused_before_anything_is_written(
     assert not out.exists()
 
 
-@pytest.mark.parametrize(("classes", "first"), [(1000, "tench"), (999, None)])
-def test_a_thousand_classes_get_imagenets_labels(tmp_path, classes, first):
-    spec = ModelSpec(family="v1", width=0.25, num_classes=classes)
+@pytest.fixture
+def thousand(tmp_path):
+    """A checkpoint of a network with 1000 outputs, which nothing says anything about."""
+    spec = ModelSpec(family="v1", width=0.25, num_classes=1000)
     torch.save(create(spec).state_dict(), tmp_path / "net.pth")
-    built = build("v1", weights=str(tmp_path / "net.pth"))
-    assert built.info.labels[:1] == ((first,) if first else ())
+    return tmp_path / "net.pth"
+
+
+def test_a_thousand_outputs_do_not_get_imagenets_names(thousand):
+    built = build("v1", weights=str(thousand))
+    assert built.info.labels == ()
+    assert "pass --labels imagenet" in " ".join(built.info.provenance.notes)
     assert built.info.preprocessing == Preprocessing()
+
+
+def test_a_thousand_outputs_get_the_names_that_are_asked_for(thousand):
+    built = build("v1", weights=str(thousand), labels="imagenet")
+    assert built.info.labels[0] == "tench"
+    assert "--labels" not in " ".join(built.info.provenance.notes)
+
+
+def test_a_thousand_outputs_that_are_no_classes_have_no_names_to_ask_for(thousand):
+    built = build("v1", weights=str(thousand), task="embedding")
+    assert "--labels" not in " ".join(built.info.provenance.notes)
+
+
+@pytest.mark.parametrize("digest", [PUBLISHED["v1"].sha256, "7ebf99e0" + 56 * "0"])
+def test_published_weights_in_a_file_have_imagenets_names(thousand, monkeypatch, digest):
+    monkeypatch.setattr("mobiledeploy.checkpoints.open.sha256_of", lambda _: digest)
+    assert build("v1", weights=str(thousand)).info.labels[0] == "tench"
+
+
+def test_published_weights_at_another_resolution_say_so(thousand, monkeypatch):
+    def notes(resolution):
+        built = build("v1", weights=str(thousand), resolution=resolution)
+        return " ".join(built.info.provenance.notes)
+
+    assert "published for" not in notes(96)
+    digest = PUBLISHED["v1"].sha256
+    monkeypatch.setattr("mobiledeploy.checkpoints.open.sha256_of", lambda _: digest)
+    assert "published for images of 224x224 pixels; this network takes 96x96" in notes(96)
+    assert "published for" not in notes(224)
+
+
+@pytest.mark.parametrize(("tag", "first"), [("lamb_in1k", "tench"), ("mine", None)])
+def test_a_hubs_config_says_whether_weights_are_imagenets(tmp_path, tag, first):
+    spec = ModelSpec(family="v3-small", width=0.5, num_classes=1000)
+    path = tmp_path / "model.safetensors"
+    safetensors.torch.save_file(create(spec).state_dict(), path)
+    pretrained = {"mean": [0.5] * 3, "std": [0.5] * 3, "crop_pct": 0.875, "tag": tag}
+    config = {
+        "architecture": "mobilenetv3_small_050",
+        "pretrained_cfg": pretrained | {"interpolation": "bicubic", "input_size": [3, 192, 192]},
+    }
+    path.with_name("config.json").write_text(json.dumps(config))
+    info = build("v3-small", weights=str(path)).info
+    assert info.labels[:1] == ((first,) if first else ())
+    assert "published for images of 192x192" in " ".join(info.provenance.notes)
