@@ -62,7 +62,7 @@ class _Reached(Exception):  # noqa: N818 - not an error: it skips the layers aft
 
 def warnings_for(model: FloatModel, images: CalibrationSet) -> tuple[str, ...]:
     """Return warnings about calibration images, one sentence each."""
-    found = (_too_few(images), _duplicates(images), _other_statistics(model, images))
+    found = (_too_few(images), _duplicates(model, images), _other_statistics(model, images))
     return tuple(text for text in found if text is not None)
 
 
@@ -72,39 +72,29 @@ def _too_few(images: CalibrationSet) -> str | None:
     return f"{images.count} calibration images are few: use {_MIN_IMAGES} or more, ideally 100."
 
 
-def _duplicates(images: CalibrationSet) -> str | None:
+def _duplicates(model: FloatModel, images: CalibrationSet) -> str | None:
     unlike = {hashlib.sha256(image.tobytes()).digest() for image in images.images}
     copies = images.count - len(unlike)
-    if not copies:
-        return None
+    if not copies or (len(unlike) == 1 and not model.info.has_random_weights):
+        return None  # nothing but copies is an error of the pipeline
     return f"{copies} of {images.count} calibration images are copies of others in the set."
 
 
 def _other_statistics(model: FloatModel, images: CalibrationSet) -> str | None:
-    """Return the first deviation from the BatchNorm statistics: it may cause the others."""
+    """Return a deviation from the BatchNorm statistics.
+
+    Images that are unlike those of the training already behind the first convolution are left to
+    the training match, which names the cause.
+    """
     norms = [module for module in model.module.modules() if isinstance(module, nn.BatchNorm2d)]
     if model.info.has_random_weights or not norms:
         return None  # random weights have no trained statistics
     few = images.spread(_MAX_FIRST_IMAGES).images
     shift, spread = shift_and_spread(model.module, norms[0], few)
-    return (
-        _unlike_training(shift, spread, len(few))
-        or _few_classes(model, norms[-1], images)
-        or _swapped_channels(model, norms[0], few, shift)
-    )
-
-
-def _unlike_training(shift: float, spread: float, count: int) -> str | None:
-    limit = _MAX_SHIFT * max(1.0, (_MIN_IMAGES / count) ** 0.5)
-    if shift <= limit and abs(spread) <= _MAX_SPREAD:
+    limit = _MAX_SHIFT * max(1.0, (_MIN_IMAGES / len(few)) ** 0.5)
+    if shift > limit or abs(spread) > _MAX_SPREAD:
         return None
-    return (
-        "The calibration images are unlike those that the network was trained on: behind the"
-        f" first convolution their mean is off by {shift:.2f} standard deviations (expected: at"
-        f" most {limit:.2f}) and their variance {np.exp(spread):.2g} times as large (expected:"
-        f" {np.exp(-_MAX_SPREAD):.2g} to {np.exp(_MAX_SPREAD):.2g}). Usually the"
-        " preprocessing differs from the training's: check --mean and --std."
-    )
+    return _few_classes(model, norms[-1], images) or _swapped_channels(model, norms[0], few, shift)
 
 
 def _few_classes(model: FloatModel, last: nn.BatchNorm2d, images: CalibrationSet) -> str | None:

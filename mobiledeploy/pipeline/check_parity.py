@@ -15,7 +15,7 @@ from mobiledeploy.parity.baseline import regressions, require_comparable
 from mobiledeploy.parity.run_ladder import run_ladder
 from mobiledeploy.parity.tolerances import default_tolerances
 from mobiledeploy.pipeline.build import load_images
-from mobiledeploy.pipeline.check_training import check_training
+from mobiledeploy.pipeline.check_training_match import check_training_match
 from mobiledeploy.pipeline.rebuild import rebuild
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.utils.progress import step
@@ -90,7 +90,7 @@ def check_parity(
     stages = rebuild(first, weights=weights, calib_data=calib_data)
     images = given or load_images(first, _calibration_path(stages), samples, for_calibration=True)
     with step("Comparing with the training statistics"):
-        check_training(stages.original, images, allow_mismatch=allow_mismatch)
+        check_training_match(stages.original, images, allow_mismatch=allow_mismatch)
     report = run_ladder(
         stages,
         artifacts,

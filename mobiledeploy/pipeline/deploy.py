@@ -16,7 +16,7 @@ from mobiledeploy.parity.ladder import require_passed
 from mobiledeploy.parity.report.json_report import summary
 from mobiledeploy.parity.run_ladder import run_ladder
 from mobiledeploy.parity.tolerances import default_tolerances
-from mobiledeploy.pipeline.check_training import check_training
+from mobiledeploy.pipeline.check_training_match import check_training_match
 from mobiledeploy.pipeline.stages import run_stages
 from mobiledeploy.utils.files import moved_when_done, require_artifact_folder
 from mobiledeploy.utils.progress import step
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     )
     from mobiledeploy.parity.types import ParityReport
     from mobiledeploy.quantization.mixed_precision import MixedPrecision
-    from mobiledeploy.training_check.verdict import TrainingMatch
+    from mobiledeploy.training_match.verdict import TrainingMatch
 
 _PARITY_IMAGES = 32
 
@@ -150,7 +150,7 @@ def _training_match(
     if images is None:
         return None
     with step("Comparing with the training statistics"):
-        return check_training(model, images, allow_mismatch=allow_mismatch)
+        return check_training_match(model, images, allow_mismatch=allow_mismatch)
 
 
 def _format(name: str) -> Format:

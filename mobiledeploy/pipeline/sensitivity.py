@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mobiledeploy.graph.fold_batch_norm import fold
 from mobiledeploy.network import QuantRecipe
-from mobiledeploy.pipeline.check_training import check_training
+from mobiledeploy.pipeline.check_training_match import check_training_match
 from mobiledeploy.pipeline.stages import equalize_as
 from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.round_layers import round_layers
@@ -42,7 +42,7 @@ def measure_sensitivity(
     """
     recipe = recipe or QuantRecipe()
     with step("Comparing with the training statistics"):
-        check_training(model, calibration, allow_mismatch=allow_mismatch)
+        check_training_match(model, calibration, allow_mismatch=allow_mismatch)
     with step("Folding BatchNorm"):
         folded = fold(model)
     plan = make_plan(equalize_as(recipe, folded, calibration), calibration, recipe)

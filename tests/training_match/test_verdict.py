@@ -15,10 +15,10 @@ from mobiledeploy.models.initialize import randomize_batch_norm
 from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
 from mobiledeploy.network import CalibrationSet, FloatModel, Preprocessing, WeightsProvenance
 from mobiledeploy.pipeline.build import build, load_images
-from mobiledeploy.pipeline.check_training import check_training
-from mobiledeploy.training_check.alternatives import alternatives
-from mobiledeploy.training_check.distance import batch_norm_distance, has_statistics
-from mobiledeploy.training_check.verdict import compare_with_training
+from mobiledeploy.pipeline.check_training_match import check_training_match
+from mobiledeploy.training_match.alternatives import BuiltNetwork, alternatives
+from mobiledeploy.training_match.distance import batch_norm_distance, has_statistics
+from mobiledeploy.training_match.verdict import Cause, TrainingMatch, compare_with_training
 
 SIDE, COUNT = 64, 48
 TRAINED = WeightsProvenance(source="file", origin="own.pth", sha256="abc")
@@ -72,6 +72,15 @@ def changed(model, change):
     return replace(model, module=other)
 
 
+def built(model, published=None):
+    return BuiltNetwork(
+        module=model.module,
+        preprocessing=model.info.preprocessing,
+        resolution=model.info.input.height,
+        published=published,
+    )
+
+
 def set_eps(layer):
     if isinstance(layer, nn.BatchNorm2d):
         layer.eps = 1e-1
@@ -118,17 +127,17 @@ def test_an_epsilon_that_no_alternative_has_is_a_mismatch_or_close(trained, imag
 
 def test_every_alternative_shares_the_weights_and_leaves_the_network_alone(trained, images):
     before = batch_norm_distance(trained.module, images).mean
-    for other in alternatives(trained.module, images, trained.info.preprocessing):
+    for other in alternatives(built(trained)):
         theirs = dict(other.module.named_parameters())
         for name, parameter in trained.module.named_parameters():
             assert theirs[name] is parameter
-        batch_norm_distance(other.module, other.images[:2])
+        batch_norm_distance(other.module, other.inputs(images[:2]))
     assert batch_norm_distance(trained.module, images).mean == before
 
 
 def test_padding_as_tensorflow_has_it_is_undone_by_an_alternative(trained, images):
     wrong = changed(trained, set_padding)
-    others = alternatives(wrong.module, images, trained.info.preprocessing)
+    others = alternatives(built(wrong))
     padded = next(other for other in others if other.cause == "the padding")
     assert "symmetric" in padded.remedy
     assert (
@@ -143,9 +152,7 @@ def test_the_papers_strides_and_activations_are_tried(trained, images):
             layer.stride = (1, 1)
 
     wrong = changed(trained, flatten_strides)
-    others = list(
-        alternatives(wrong.module, images, trained.info.preprocessing, published=trained.module)
-    )
+    others = list(alternatives(built(wrong, published=lambda: trained.module)))
     original = next(other for other in others if other.description == "the paper's strides")
     assert (
         batch_norm_distance(original.module, images).mean
@@ -153,10 +160,75 @@ def test_the_papers_strides_and_activations_are_tried(trained, images):
     )
 
 
-def test_the_papers_strides_are_not_tried_on_another_row_table(trained, images):
+def test_the_papers_strides_are_not_tried_on_another_row_table(trained):
     other = create(ModelSpec(family="v2", width=0.25, resolution=SIDE, num_classes=10))
-    found = alternatives(trained.module, images, trained.info.preprocessing, published=other)
+    found = alternatives(built(trained, published=lambda: other))
     assert "the paper's strides" not in [alternative.description for alternative in found]
+
+
+def test_each_alternative_is_made_once(trained, images, monkeypatch):
+    """Making one takes a copy of the network, and its confirmation needs no other."""
+    made = []
+
+    def counted(network):
+        for other in alternatives(network):
+            made.append(other.description)
+            yield other
+
+    monkeypatch.setattr("mobiledeploy.training_match.verdict.alternatives", counted)
+    wrong = images / np.float32(255)
+    assert compare_with_training(trained, as_calibration(wrong)).distance > 1
+    assert len(made) == len(set(made)) > 10
+
+
+def match(distance, *causes, first=0.4):
+    found = [Cause(name, "", "pass --that", 0.1) for name in causes]
+    return TrainingMatch(
+        distance=distance,
+        first_layer=first,
+        last_layer=distance,
+        images=32,
+        source="photos",
+        causes=tuple(found),
+    )
+
+
+@pytest.mark.parametrize(
+    ("found", "mismatch", "doubtful"),
+    [
+        (match(0.4), False, False),  # odd images
+        (match(0.7), False, True),
+        (match(0.3, first=0.7), False, True),
+        (match(1.1), True, False),
+        (match(0.4, "the padding"), True, False),
+        (match(0.4, "the resolution"), False, True),  # a choice
+        (match(0.4, "the resolution", "the strides"), True, False),
+        (match(0.7, "the resolution"), True, False),
+    ],
+)
+def test_what_is_refused_and_what_is_only_said(found, mismatch, doubtful):
+    assert (found.is_mismatch, found.is_doubtful) == (mismatch, doubtful)
+
+
+def test_what_is_no_mismatch_is_a_warning(trained, images, monkeypatch):
+    warned = []
+    monkeypatch.setattr("mobiledeploy.pipeline.check_training_match.warn", warned.append)
+    monkeypatch.setattr(
+        "mobiledeploy.pipeline.check_training_match.compare_with_training",
+        lambda *_, **__: match(0.4, "the resolution"),
+    )
+    assert check_training_match(trained, as_calibration(images)) is not None
+    assert "Probably the resolution differs" in warned[0]
+    assert warned[0].endswith("Pass --that.")
+
+
+@pytest.mark.ci
+@pytest.mark.shared
+@pytest.mark.parametrize("resolution", [96, 112, 128])
+def test_published_weights_at_another_resolution_are_not_refused(shared, resolution):
+    model = build("v2", resolution=resolution)
+    images = load_images(model, shared / "data/imagenet-sample/calib", 32)
+    assert check_training_match(model, images).causes[0].name == "the resolution"
 
 
 def test_nothing_is_judged_without_training_or_with_few_images(trained, images):
@@ -171,10 +243,10 @@ def test_nothing_is_judged_without_training_or_with_few_images(trained, images):
 def test_copies_of_one_image_are_refused(trained, images):
     copies = as_calibration(np.repeat(images[:1], 40, axis=0))
     with pytest.raises(GateError, match="All 40 images from photos are copies of one image"):
-        check_training(trained, copies)
+        check_training_match(trained, copies)
     random = WeightsProvenance(source="random", origin="seed 0")
     untrained = replace(trained, info=replace(trained.info, provenance=random))
-    assert check_training(untrained, copies) is None
+    assert check_training_match(untrained, copies) is None
 
 
 def test_dead_channels_do_not_count(trained, images):
@@ -233,6 +305,37 @@ def test_mistakes_with_trained_networks_are_caught_and_named(shared, family, cau
     assert cause in [found.name for found in match.causes]
 
 
+def normalized(pixels):
+    mean, std = (np.array(v)[:, None, None] for v in (Preprocessing().mean, Preprocessing().std))
+    return (pixels - mean) / std
+
+
+UNLIKE = {
+    "mean and std of 0.5": lambda x: (x - 0.5) / 0.5,
+    "not normalised": lambda x: x,
+    "not even scaled": lambda x: x * 255,
+    "mean not taken off": lambda x: normalized(x) - normalized(np.zeros_like(x)),
+    "normalised twice": lambda x: normalized(normalized(x)),
+    "black": lambda x: normalized(0 * x),
+}
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("family", CHECKPOINTS)
+@pytest.mark.parametrize("mistake", UNLIKE)
+def test_images_that_are_preprocessed_elsewhere_and_wrongly_are_reported(shared, family, mistake):
+    weights = str(shared / f"checkpoints/{CHECKPOINTS[family]}.safetensors")
+    model = build(family, weights=weights, resolution=64)
+    images = load_images(model, shared / "data/cifar10/calib.npz", 64)
+    usual = Preprocessing()
+    pixels = images.images * np.array(usual.std)[:, None, None]
+    pixels += np.array(usual.mean)[:, None, None]
+    given = UNLIKE[mistake](pixels).astype(np.float32)
+    found = compare_with_training(model, replace(images, images=given))
+    assert found.is_mismatch or found.is_doubtful
+    assert "preprocessing" in found.explanation() or "normalis" in found.explanation()
+
+
 @pytest.mark.shared
 @pytest.mark.parametrize("family", CHECKPOINTS)
 def test_another_resolution_is_caught_and_named(shared, family):
@@ -241,9 +344,9 @@ def test_another_resolution_is_caught_and_named(shared, family):
     model = build(family, weights=weights, resolution=32)
     images = load_images(model, shared / "data/cifar10/calib.npz")
     with pytest.raises(GateError, match="images of 64x64 pixels") as refused:
-        check_training(model, images)
-    assert "pass --resolution 64" in refused.value.remedy
-    assert check_training(model, images, allow_mismatch=True).is_mismatch
+        check_training_match(model, images)
+    assert "Pass --resolution 64" in refused.value.remedy
+    assert check_training_match(model, images, allow_mismatch=True).is_mismatch
 
 
 @pytest.mark.shared

@@ -1,7 +1,7 @@
 """What may differ from training although every tensor fits: one changed network or input each.
 
-Input: the built network and images. Output: `Alternative`s, each with one assumption replaced by
-another that is common: the normalisation, the resolution, epsilon, the padding, strides, the
+Input: a `BuiltNetwork`. Output: `Alternative`s, each with one assumption replaced by another that
+is common: the normalisation, the resolution, epsilon, the padding, strides, the
 activation. The network that was trained is among them if one assumption was wrong.
 """
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mobiledeploy.network import Preprocessing
 
     Images = NDArray[np.float32]
+    Values = tuple[float, ...]
 
 _NORMALISATIONS = (
     ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), "ImageNet's mean and std"),
@@ -38,6 +39,31 @@ _LARGEST_GROWTH = 2  # times the resolution: more would take minutes
 _STRIDED_STAGES = 3  # at most so many leading strides are removed
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BuiltNetwork:
+    """A network as built, and what its alternatives are made from.
+
+    Attributes:
+        module: The network.
+        preprocessing: How its images are preprocessed.
+        resolution: Side of its images in pixels.
+        published: Returns the architecture with the strides and activations of its paper, layer by
+            layer like `module`, on any device; None leaves these alternatives out.
+        images_at: Maps a resolution and a count to that many of its images, evenly spread, as
+            preprocessed for this resolution; None leaves the resolutions out.
+    """
+
+    module: nn.Module
+    preprocessing: Preprocessing
+    resolution: int
+    published: Callable[[], nn.Module] | None = None
+    images_at: Callable[[int, int], Images] | None = None
+
+
+def _unchanged(images: Images) -> Images:
+    return images
+
+
 @dataclass(frozen=True, slots=True)
 class Alternative:
     """The network, or its input, with one assumption replaced.
@@ -47,50 +73,40 @@ class Alternative:
         description: What is assumed instead, for example "pixels in [0, 1]".
         remedy: How a user tries it.
         module: The network that is assumed.
-        images: Its input, (N, C, H, W).
+        inputs: Returns its input for images of the built network, both (N, C, H, W).
     """
 
     cause: str
     description: str
     remedy: str
     module: nn.Module
-    images: Images
+    inputs: Callable[[Images], Images] = _unchanged
 
 
-def alternatives(
-    module: nn.Module,
-    images: Images,
-    preprocessing: Preprocessing,
-    *,
-    published: nn.Module | None = None,
-    images_at: Callable[[int], Images] | None = None,
-) -> Iterator[Alternative]:
-    """Yield every alternative.
-
-    Args:
-        module: The network as built.
-        images: Its input as preprocessed, (N, C, H, W).
-        preprocessing: How the images were preprocessed.
-        published: The architecture with the strides and activations of its paper, layer by layer
-            like `module`; None leaves these alternatives out.
-        images_at: Returns the same images preprocessed to another resolution; None leaves the
-            resolutions out.
-    """
-    yield from _other_inputs(module, images, preprocessing)
-    yield from _other_epsilons(module, images)
-    yield _other_padding(module, images)
-    yield from _other_strides(module, images, published)
-    yield from _other_activations(module, images, published)
-    if images_at is not None:
-        yield from _other_resolutions(module, images, images_at)
+def alternatives(built: BuiltNetwork) -> Iterator[Alternative]:
+    """Yield every alternative."""
+    published = None if built.published is None else built.published()
+    yield from _other_inputs(built.module, built.preprocessing)
+    yield from _other_epsilons(built.module)
+    yield _other_padding(built.module)
+    yield from _other_strides(built.module, published)
+    yield from _other_activations(built.module, published)
+    if built.images_at is not None:
+        yield from _other_resolutions(built.module, built.resolution, built.images_at)
 
 
-def _other_inputs(
-    module: nn.Module, images: Images, preprocessing: Preprocessing
-) -> Iterator[Alternative]:
+def _other_inputs(module: nn.Module, preprocessing: Preprocessing) -> Iterator[Alternative]:
     mean, std = (_per_channel(values) for values in (preprocessing.mean, preprocessing.std))
-    pixels = images * std + mean
-    channels = images.shape[1]
+    channels = len(preprocessing.mean)
+
+    def normalized(means: Values, stds: Values) -> Callable[[Images], Images]:
+        shift, scale = _per_channel(means), _per_channel(stds)
+        return lambda images: ((images * std + mean - shift) / scale).astype(np.float32)
+
+    def reversed_channels(images: Images) -> Images:
+        pixels = images * std + mean
+        return ((pixels[:, ::-1] - mean) / std).astype(np.float32)
+
     for other_mean, other_std, description in _NORMALISATIONS:
         means, stds = other_mean[:channels], other_std[:channels]
         if channels > 3 or np.allclose([*mean.ravel(), *std.ravel()], [*means, *stds], atol=1e-6):
@@ -100,14 +116,14 @@ def _other_inputs(
             description,
             f"pass --mean {_joined(means)} --std {_joined(stds)}",
             module,
-            ((pixels - _per_channel(means)) / _per_channel(stds)).astype(np.float32),
+            normalized(means, stds),
         )
     yield Alternative(
         "the normalisation",
         "images that are normalised once, not twice",
         f"pass --mean {_joined((0.0,) * channels)} --std {_joined((1.0,) * channels)}",
         module,
-        pixels.astype(np.float32),
+        normalized((0.0,) * channels, (1.0,) * channels),
     )
     if channels == 3:
         yield Alternative(
@@ -115,11 +131,11 @@ def _other_inputs(
             "BGR images",
             "convert the images from BGR to RGB",
             module,
-            ((pixels[:, ::-1] - mean) / std).astype(np.float32),
+            reversed_channels,
         )
 
 
-def _other_epsilons(module: nn.Module, images: Images) -> Iterator[Alternative]:
+def _other_epsilons(module: nn.Module) -> Iterator[Alternative]:
     now = next(layer.eps for layer in module.modules() if isinstance(layer, nn.BatchNorm2d))
     for eps in _EPSILONS:
         if np.isclose(eps, now, rtol=0.1):
@@ -133,11 +149,10 @@ def _other_epsilons(module: nn.Module, images: Images) -> Iterator[Alternative]:
             f"an epsilon of {eps:g}",
             f"set norm_eps: {eps:g} under architecture: in --config",
             other,
-            images,
         )
 
 
-def _other_padding(module: nn.Module, images: Images) -> Alternative:
+def _other_padding(module: nn.Module) -> Alternative:
     other = _copied(module)
     is_same = any(isinstance(layer, SamePaddingConv2d) for layer in module.modules())
     for layer in other.modules():
@@ -149,13 +164,10 @@ def _other_padding(module: nn.Module, images: Images) -> Alternative:
         f"{padding} padding, as in {'PyTorch' if is_same else 'TensorFlow'}",
         f"set padding: {padding} under architecture: in --config",
         other,
-        images,
     )
 
 
-def _other_strides(
-    module: nn.Module, images: Images, published: nn.Module | None
-) -> Iterator[Alternative]:
+def _other_strides(module: nn.Module, published: nn.Module | None) -> Iterator[Alternative]:
     cause = "the strides"
     convolutions = _convolutions(module)
     strided = [i for i, conv in enumerate(convolutions) if conv.stride[0] > 1]
@@ -170,7 +182,6 @@ def _other_strides(
             f"stride 1 in {where}",
             f"set {remedy} under architecture: in --config",
             _with_strides(module, dict.fromkeys(first, (1, 1))),
-            images,
         )
     if convolutions[0].stride[0] == 1:
         yield Alternative(
@@ -178,7 +189,6 @@ def _other_strides(
             "stride 2 in the stem",
             "set stem_stride: 2 under architecture: in --config",
             _with_strides(module, {0: (2, 2)}),
-            images,
         )
     # of another row table the layers do not correspond, and strides would not fit its shortcuts
     if published is not None and _shapes(published) == _shapes(module):
@@ -189,13 +199,10 @@ def _other_strides(
                 "the paper's strides",
                 "leave rows and stem_stride out of --config",
                 _with_strides(module, original),
-                images,
             )
 
 
-def _other_activations(
-    module: nn.Module, images: Images, published: nn.Module | None
-) -> Iterator[Alternative]:
+def _other_activations(module: nn.Module, published: nn.Module | None) -> Iterator[Alternative]:
     cause = "the activation"
     now = list(_activations(module).values())
     if published is not None:
@@ -206,7 +213,6 @@ def _other_activations(
                 "the paper's activations",
                 "leave rows and activation out of --config",
                 _with_activations(module, kinds),
-                images,
             )
     for kind in _ACTIVATIONS:
         if set(now) != {kind}:
@@ -215,14 +221,15 @@ def _other_activations(
                 f"{kind.__name__} everywhere",
                 "set the activation of the training code (activation: or rows: in --config)",
                 _with_activations(module, [kind] * len(now)),
-                images,
             )
 
 
 def _other_resolutions(
-    module: nn.Module, images: Images, images_at: Callable[[int], Images]
+    module: nn.Module, side: int, images_at: Callable[[int, int], Images]
 ) -> Iterator[Alternative]:
-    side = images.shape[-1]
+    def at(resolution: int) -> Callable[[Images], Images]:
+        return lambda images: images_at(resolution, len(images))
+
     for resolution in _RESOLUTIONS:
         if resolution == side or resolution > _LARGEST_GROWTH * side:
             continue
@@ -231,15 +238,15 @@ def _other_resolutions(
             f"images of {resolution}x{resolution} pixels",
             f"pass --resolution {resolution}",
             module,
-            images_at(resolution),
+            at(resolution),
         )
 
 
-def _per_channel(values: tuple[float, ...]) -> NDArray[np.float32]:
+def _per_channel(values: Values) -> NDArray[np.float32]:
     return np.array(values, np.float32)[:, None, None]
 
 
-def _joined(values: tuple[float, ...]) -> str:
+def _joined(values: Values) -> str:
     return ",".join(f"{value:.5g}" for value in values)
 
 

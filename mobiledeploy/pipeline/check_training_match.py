@@ -11,7 +11,8 @@ from mobiledeploy.models.build import create_on_meta
 from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
 from mobiledeploy.network import EMBEDDED, describe_images
 from mobiledeploy.pipeline.build import load_images
-from mobiledeploy.training_check.verdict import compare_with_training
+from mobiledeploy.training_match.verdict import compare_with_training
+from mobiledeploy.utils.progress import warn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,10 +20,10 @@ if TYPE_CHECKING:
     from torch import nn
 
     from mobiledeploy.network import CalibrationSet, FloatModel
-    from mobiledeploy.training_check.verdict import TrainingMatch
+    from mobiledeploy.training_match.verdict import TrainingMatch
 
 
-def check_training(
+def check_training_match(
     model: FloatModel, images: CalibrationSet, *, allow_mismatch: bool = False
 ) -> TrainingMatch | None:
     """Compare a network's BatchNorm statistics with what it sees on images.
@@ -53,6 +54,8 @@ def check_training(
     )
     if match is not None and match.is_mismatch and not allow_mismatch:
         raise GateError(match.explanation(), remedy=match.remedy())
+    if match is not None and match.is_doubtful:
+        warn(f"{match.explanation()} {match.advice()}")
     return match
 
 

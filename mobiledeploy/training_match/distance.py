@@ -12,7 +12,7 @@ the two normal distributions. A layer's distance is the median over its channels
 distance the mean over its layers. Medians ignore the few channels that are rarely active.
 
 Measured on V2 (ImageNet) and on V1 and V3 (CIFAR-10): 32 training-like images give 0.11 to 0.14,
-eight give 0.2 to 0.29. `benchmarks/training_check.py` measures it.
+eight give 0.2 to 0.29. `benchmarks/training_match.py` measures it.
 """
 
 from __future__ import annotations

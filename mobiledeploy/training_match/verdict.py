@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mobiledeploy.network import describe_images
-from mobiledeploy.training_check.alternatives import Alternative, alternatives
-from mobiledeploy.training_check.distance import batch_norm_distance, has_statistics
+from mobiledeploy.training_match.alternatives import Alternative, BuiltNetwork, alternatives
+from mobiledeploy.training_match.distance import batch_norm_distance, has_statistics
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from numpy.typing import NDArray
     from torch import nn
@@ -39,7 +39,10 @@ _LIKE_TRAINING = 0.16  # largest distance of 32 training-like images
 _TRIED_ON = 16  # images that every alternative is tried on
 _EXPLAINED = 0.17  # largest distance of 32 images after the right alternative
 _IMPROVEMENT = 0.7  # largest ratio of an alternative's distance to the network's own
-_PLAINLY_ANOTHER = 1.0  # a distance that no sound network and images had
+_UNUSUAL = 0.6  # a distance that sound networks on odd images did not reach
+_UNUSUAL_FIRST = 0.55  # the same of the first layer: 0.41 at most, 0.73 and more without the mean
+_PLAINLY_ANOTHER = 1.0  # one that neither V2 at a third of its resolution reached
+_RESOLUTION = "the resolution"
 _NAMED = 2  # causes that a verdict names
 
 
@@ -83,7 +86,29 @@ class TrainingMatch:
     @property
     def is_mismatch(self) -> bool:
         """Return whether the network is plainly not the trained one, or its input another."""
-        return bool(self.causes) or self.distance > _scaled(_PLAINLY_ANOTHER, self.images)
+        return self.distance > _scaled(_PLAINLY_ANOTHER, self.images) or (
+            bool(self.causes) and not self._is_of_another_resolution
+        )
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Return whether the user should hear of it, although it is no mismatch."""
+        unusual = self.distance > _scaled(_UNUSUAL, self.images) or self._differs_at_once
+        return not self.is_mismatch and (unusual or bool(self.causes))
+
+    @property
+    def _differs_at_once(self) -> bool:
+        """Return whether the images differ already behind the first convolution."""
+        return self.first_layer > _scaled(_UNUSUAL_FIRST, self.images)
+
+    @property
+    def _is_of_another_resolution(self) -> bool:
+        """Return whether nothing but the resolution differs, and not by much.
+
+        Running a trained network on smaller or larger images is a choice, not a mistake.
+        """
+        others = {cause.name for cause in self.causes} - {_RESOLUTION}
+        return not others and self.distance < _scaled(_UNUSUAL, self.images)
 
     def document(self) -> dict[str, object]:
         """Return the figures as manifests keep them."""
@@ -103,6 +128,11 @@ class TrainingMatch:
             f" are {self.distance:.2f} away from their training statistics (training-like images:"
             f" about {_scaled(_LIKE_TRAINING, self.images):.2f})."
         )
+        if not self.causes and self._differs_at_once:
+            return (
+                f"{found} They differ already behind the first convolution"
+                f" ({self.first_layer:.2f}): usually the preprocessing is not that of the training."
+            )
         if not self.causes:
             return (
                 f"{found} No common mistake explains this: either the images are not of the kind"
@@ -114,12 +144,16 @@ class TrainingMatch:
         likely = list(dict.fromkeys(cause.name for cause in self.causes))
         return f"{found} They match {fits}. Probably {' or '.join(likely)} differs from training."
 
-    def remedy(self) -> str:
-        """Return what the user can try."""
+    def advice(self) -> str:
+        """Return what the user can try, as a sentence."""
         if not self.causes:
-            return "Check the images, --mean, --std and --resolution, or pass --allow-mismatch."
+            return "Check the images, --mean, --std and --resolution."
         tries = "; or ".join(cause.remedy for cause in self.causes)
-        return f"{tries}. If the network is right as it is, pass --allow-mismatch."
+        return f"{tries[0].upper()}{tries[1:]}."
+
+    def remedy(self) -> str:
+        """Return what the user can try instead of a refused network."""
+        return f"{self.advice()} If the network is right as it is, pass --allow-mismatch."
 
 
 def compare_with_training(
@@ -134,8 +168,8 @@ def compare_with_training(
     Args:
         model: With BatchNorm, from `build`.
         images: Images as the network takes them.
-        published: Returns the architecture as published, on any device (see `alternatives`).
-        images_at: Maps a resolution and a count to that many of the images, evenly spread.
+        published: See `BuiltNetwork`.
+        images_at: See `BuiltNetwork`.
 
     Returns:
         The match; None if nothing was learned, nothing is remembered or there are fewer than eight
@@ -145,13 +179,19 @@ def compare_with_training(
         return None
     if images.count < _FEWEST_IMAGES:
         return None
-    side = images.images.shape[-1]
-    count = min(_MOST_IMAGES, _IMAGES * max(1, 224**2 // side**2))
+    built = BuiltNetwork(
+        module=model.module,
+        preprocessing=model.info.preprocessing,
+        resolution=images.images.shape[-1],
+        published=published,
+        images_at=images_at,
+    )
+    count = min(_MOST_IMAGES, _IMAGES * max(1, 224**2 // built.resolution**2))
     some = images.spread(count)
     distance = batch_norm_distance(model.module, some.images)
     causes: tuple[Cause, ...] = ()
     if distance.mean > _scaled(_LIKE_TRAINING, some.count):
-        causes = _causes(model, some, distance.mean, published, images_at)
+        causes = _causes(built, some, distance.mean)
     layers = list(distance.layers.values())
     return TrainingMatch(
         distance=distance.mean,
@@ -163,56 +203,25 @@ def compare_with_training(
     )
 
 
-def _causes(
-    model: FloatModel,
-    images: CalibrationSet,
-    own: float,
-    published: Callable[[], nn.Module] | None,
-    images_at: Callable[[int, int], Images] | None,
-) -> tuple[Cause, ...]:
+def _causes(built: BuiltNetwork, images: CalibrationSet, own: float) -> tuple[Cause, ...]:
     """Return the alternatives that explain the distance, the best first.
 
     Each is tried on a few images, and on all of them if it explains the distance there.
     """
+    few = images.spread(_TRIED_ON).images
+    limit = min(_scaled(_EXPLAINED, images.count), _IMPROVEMENT * own)
     found = []
-    for description in _explaining(model, images.spread(_TRIED_ON).images, published, images_at):
-        for other in _alternatives(model, images.images, published, images_at):
-            if other.description == description:
-                distance = batch_norm_distance(other.module, other.images).mean
-                if distance < min(_scaled(_EXPLAINED, images.count), _IMPROVEMENT * own):
-                    found.append(Cause(other.cause, description, other.remedy, distance))
+    for other in alternatives(built):
+        if _distance(other, few) < _scaled(_EXPLAINED, len(few)):
+            distance = _distance(other, images.images)
+            if distance < limit:
+                found.append(Cause(other.cause, other.description, other.remedy, distance))
     found.sort(key=lambda cause: cause.distance)
     return tuple(found[:_NAMED])
 
 
-def _explaining(
-    model: FloatModel,
-    images: Images,
-    published: Callable[[], nn.Module] | None,
-    images_at: Callable[[int, int], Images] | None,
-) -> list[str]:
-    """Return the descriptions of the alternatives that explain the distance of a few images."""
-    limit = _scaled(_EXPLAINED, len(images))
-    return [
-        other.description
-        for other in _alternatives(model, images, published, images_at)
-        if batch_norm_distance(other.module, other.images).mean < limit
-    ]
-
-
-def _alternatives(
-    model: FloatModel,
-    images: Images,
-    published: Callable[[], nn.Module] | None,
-    images_at: Callable[[int, int], Images] | None,
-) -> Iterator[Alternative]:
-    return alternatives(
-        model.module,
-        images,
-        model.info.preprocessing,
-        published=None if published is None else published(),
-        images_at=None if images_at is None else lambda side: images_at(side, len(images)),
-    )
+def _distance(other: Alternative, images: Images) -> float:
+    return batch_norm_distance(other.module, other.inputs(images)).mean
 
 
 def _scaled(limit: float, count: int) -> float:

@@ -1,11 +1,12 @@
-"""Which mistakes does the training check catch, and does it name the cause?
+"""Which mistakes does the training match catch, and does it name the cause?
 
-    MOBILEDEPLOY_SHARED=PATH python benchmarks/training_check.py [v1] [v3-small] [v2]
+    MOBILEDEPLOY_SHARED=PATH python benchmarks/training_match.py [v1] [v3-small] [v2]
 
-Every mistake is planted in a trained network or its input. A mistake counts if the network with it
-agrees with the right one on fewer than 0.9 of the images. Sound networks are those without a
+Every mistake is planted in a trained network or its input. It is caught if the network is refused
+or warned of, and named if the cause is among the two that are named. It counts if the network with
+it agrees with the right one on fewer than 0.9 of the images. Sound networks are those without a
 mistake, on the images of training, on few of its classes, on eight images, on another data set and
-on the bundled images. Takes 2 to 10 minutes per network.
+on the bundled images. Takes 2 to 30 minutes per network.
 """
 
 from __future__ import annotations
@@ -23,10 +24,12 @@ from torch import nn
 from mobiledeploy.models.blocks import SamePaddingConv2d
 from mobiledeploy.network import CalibrationSet, FloatModel
 from mobiledeploy.pipeline.build import build, load_images
-from mobiledeploy.pipeline.check_training import check_training
+from mobiledeploy.pipeline.check_training_match import check_training_match
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from mobiledeploy.training_match.verdict import TrainingMatch
 
 CHECKPOINTS = {
     "v1": "mobilenet_v1_0.5_cifar10",
@@ -56,7 +59,7 @@ def main() -> None:
     parser.add_argument("networks", nargs="*", default=["v1", "v3-small", "v2"])
     shared = Path(os.environ["MOBILEDEPLOY_SHARED"])
     torch.set_num_threads(1)
-    print("| network | mistake | agreement | distance | caught | named |")
+    print("| network | mistake | agreement | distance | verdict | named |")
     print("|---|---|---|---|---|---|")
     for name in parser.parse_args().networks:
         report(name, shared)
@@ -79,24 +82,32 @@ def report(name: str, shared: Path) -> None:
     expected = classes_of(right, images)
     caught = named = counted = 0
     for mistake in mistakes(right, load, source, images):
-        match = check_training(mistake.model, mistake.images, allow_mismatch=True)
+        if name == "v2" and mistake.name == "all strides 1":
+            continue  # at 224 pixels it takes hours
+        match = check_training_match(mistake.model, mistake.images, allow_mismatch=True)
         agreement = float((classes_of(mistake.model, mistake.images) == expected).mean())
         is_named = mistake.cause in [cause.name for cause in match.causes]
         print(
             f"| {name} | {mistake.name} | {agreement:.2f} | {match.distance:.2f} |"
-            f" {match.is_mismatch} | {is_named} |",
+            f" {verdict(match)} | {'yes' if is_named else 'no'} |",
             flush=True,
         )
         if agreement < 0.9:
             counted += 1
-            caught += match.is_mismatch
+            caught += match.is_mismatch or match.is_doubtful
             named += is_named
     alarms = 0
     for label, given in sound_sets(right, source, other).items():
-        match = check_training(right, given, allow_mismatch=True)
+        match = check_training_match(right, given, allow_mismatch=True)
         alarms += match.is_mismatch
-        print(f"| {name} | none: {label} | | {match.distance:.2f} | {match.is_mismatch} | |")
+        print(f"| {name} | none: {label} | | {match.distance:.2f} | {verdict(match)} | |")
     print(f"{name}: caught {caught} of {counted}, named {named}; false alarms {alarms}", flush=True)
+
+
+def verdict(match: TrainingMatch) -> str:
+    if match.is_mismatch:
+        return "refused"
+    return "warned" if match.is_doubtful else "silent"
 
 
 def mistakes(right: FloatModel, load, source: Path, images: CalibrationSet) -> Iterator[Mistake]:  # noqa: ANN001
