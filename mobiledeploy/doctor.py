@@ -34,9 +34,9 @@ DISTRIBUTION = "mobiledeploy"
 LIBRARIES: Mapping[str, str] = {
     "torch": "import torch",
     "torchao": "import torchao.quantization.pt2e",
-    # its native module needs torch's libraries in the process; only XNNPACK makes it useful
-    "executorch": "import torch; from executorch.extension.pybindings import _portable_lib as m; "
-    "assert m._is_available('XnnpackBackend'), 'XnnpackBackend is not available'",
+    # only XNNPACK makes it useful
+    "executorch": "from mobiledeploy.devices.agent.runtimes import executorch_bindings as load; "
+    "assert load()._is_available('XnnpackBackend'), 'XnnpackBackend is not available'",
     "onnx": "import onnx",
     "onnxscript": "import onnxscript",
     "onnx-ir": "import onnx_ir",

@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 
 import torch
-from executorch.extension.pybindings import _portable_lib
+
+from mobiledeploy.devices.agent.runtimes import executorch_bindings
 
 
 def run_program(program: bytes, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Return the outputs of a `.pte` that is in memory."""
-    loaded = _portable_lib._load_program_from_buffer(program)
+    loaded = executorch_bindings()._load_program_from_buffer(program)
     outputs: list[torch.Tensor] = loaded.load_method("forward")(tuple(inputs))
     return outputs

@@ -8,10 +8,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
-# The extension module that `executorch.runtime` wraps. Importing the wrapper would also import the
-# exporter, which takes 3 of 4 seconds, and it gives no access to the thread pool.
-from executorch.extension.pybindings import _portable_lib
-
 from mobiledeploy.artifact.pte_file import (
     LABELS_METHOD,
     METADATA_METHOD,
@@ -19,6 +15,7 @@ from mobiledeploy.artifact.pte_file import (
     check_pte,
     decode_description,
 )
+from mobiledeploy.devices.agent.runtimes import executorch_bindings
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
 from mobiledeploy.network import OUTPUT_NAME
 from mobiledeploy.runtimes.native_output import captured_stderr
@@ -35,6 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_BINDINGS = executorch_bindings()
 _FLOAT = 6  # executorch/runtime/core/portable_type/scalar_type.h
 
 
@@ -148,7 +146,7 @@ def _set_threads(threads: int) -> None:
         RuntimeFailedError: A runner is open with another number of threads.
     """
     with captured_stderr():
-        current = _portable_lib._threadpool_get_thread_count()  # noqa: SLF001 - the only access
+        current = _BINDINGS._threadpool_get_thread_count()  # noqa: SLF001 - the only access
         if current == threads:
             return
         if _open:
@@ -157,7 +155,7 @@ def _set_threads(threads: int) -> None:
                 f"{current} threads, so another cannot use {threads}.",
                 remedy="Close the other runners first, or use the same number of threads for all.",
             )
-        _portable_lib._unsafe_reset_threadpool(threads)  # noqa: SLF001 - the only access
+        _BINDINGS._unsafe_reset_threadpool(threads)  # noqa: SLF001 - the only access
 
 
 def _load(path: Path) -> tuple[Any, Any]:
@@ -168,8 +166,8 @@ def _load(path: Path) -> tuple[Any, Any]:
     """
     with captured_stderr() as log:
         try:
-            program = _portable_lib._load_program(  # noqa: SLF001 - see the import
-                str(path), program_verification=_portable_lib.Verification.InternalConsistency
+            program = _BINDINGS._load_program(  # noqa: SLF001 - the only access without the exporter
+                str(path), program_verification=_BINDINGS.Verification.InternalConsistency
             )
             return program, program.load_method(METHOD)
         except (RuntimeError, MemoryError) as error:

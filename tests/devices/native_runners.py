@@ -21,10 +21,10 @@ def log(line, text):
     source = f"executorch:executor_runner.cpp:{{line}}"
     print(f"I 00:00:00.{{moment:06d}} {{source}}] {{text}}", file=sys.stderr, flush=True)
 import numpy as np, torch
-from executorch.extension.pybindings import _portable_lib
+from mobiledeploy.devices.agent.runtimes import executorch_bindings
 log(343, f"Resetting threadpool with num threads = {{flags['cpu_threads']}}")
 began = time.perf_counter()
-program = _portable_lib._load_program(flags["model_path"])
+program = executorch_bindings()._load_program(flags["model_path"])
 method = program.load_method("forward")
 log(624, f"Model loaded in {{1e3 * (time.perf_counter() - began):f}} ms.")
 shape = method.method_meta().input_tensor_meta(0).sizes()

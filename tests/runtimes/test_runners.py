@@ -9,6 +9,7 @@ import onnx
 import pytest
 import torch
 
+from mobiledeploy.devices.agent.runtimes import executorch_bindings
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
 from mobiledeploy.runtimes.executorch import ExecuTorchRunner
 from mobiledeploy.runtimes.onnxruntime import OnnxRuntimeRunner, save_optimized
@@ -182,11 +183,10 @@ def test_onnx_runtime_starts_the_requested_threads(float_onnx):
 
 
 def test_executorch_uses_the_requested_threads(float_pte):
-    from executorch.extension.pybindings import _portable_lib
-
+    bindings = executorch_bindings()
     for threads in (3, 1):
         with open_runner(float_pte, threads=threads):
-            assert _portable_lib._threadpool_get_thread_count() == threads
+            assert bindings._threadpool_get_thread_count() == threads
 
 
 def test_executorch_keeps_the_thread_pool_of_open_runners(float_pte):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
+import importlib.util
 import json
 import math
 import os
@@ -156,17 +158,17 @@ class ExecuTorch(Runner):
 
     def __init__(self, path: str, label: str, threads: int) -> None:
         import torch
-        from executorch.extension.pybindings import _portable_lib
 
+        bindings = executorch_bindings()
         self._label = label
         self.runtime = f"executorch {importlib.metadata.version('executorch')}"
         self._from_numpy = torch.from_numpy
-        if _portable_lib._threadpool_get_thread_count() != threads:
-            _portable_lib._unsafe_reset_threadpool(threads)
+        if bindings._threadpool_get_thread_count() != threads:
+            bindings._unsafe_reset_threadpool(threads)
         try:
             # The method points into the program, which must outlive it.
-            self._program = _portable_lib._load_program(
-                path, program_verification=_portable_lib.Verification.InternalConsistency
+            self._program = bindings._load_program(
+                path, program_verification=bindings.Verification.InternalConsistency
             )
             self._method = self._program.load_method("forward")
             sizes = self._method.method_meta().input_tensor_meta(0).sizes()
@@ -232,12 +234,7 @@ def _import_onnxruntime() -> None:
     import onnxruntime  # noqa: F401
 
 
-def _import_executorch() -> None:
-    import torch  # noqa: F401 - its libraries must be in the process first
-    from executorch.extension.pybindings import _portable_lib  # noqa: F401
-
-
-_RUNNERS: dict[str, tuple[str, type[Runner], Callable[[], None]]] = {
+_RUNNERS: dict[str, tuple[str, type[Runner], Callable[[], object]]] = {
     ".onnx": ("onnxruntime", OnnxRuntime, _import_onnxruntime),
-    ".pte": ("executorch", ExecuTorch, _import_executorch),
+    ".pte": ("executorch", ExecuTorch, executorch_bindings),
 }
