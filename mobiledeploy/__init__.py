@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from mobiledeploy.models.spec import ModelSpec
     from mobiledeploy.network import QuantRecipe
     from mobiledeploy.pipeline.build import build, load_images
+    from mobiledeploy.pipeline.build_code import from_module
     from mobiledeploy.pipeline.check_parity import check_parity
     from mobiledeploy.pipeline.deploy import deploy
     from mobiledeploy.quantization.equalize import equalize
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 _HOME = {
     "ModelSpec": "models.spec",
     "build": "pipeline.build",
+    "from_module": "pipeline.build_code",
     "fold": "graph.fold_batch_norm",
     "load_images": "pipeline.build",
     "equalize": "quantization.equalize",
@@ -44,6 +46,7 @@ __all__ = [  # noqa: RUF022 - in pipeline order
     "ModelSpec",
     "build",
     "fold",
+    "from_module",
     "load_images",
     "equalize",
     "learn_equalization",

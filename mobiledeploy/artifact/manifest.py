@@ -24,14 +24,17 @@ from mobiledeploy.artifact.manifest_schema import (
     CoverageRecord,
     EncodingRecord,
     ManifestDocument,
+    MarginRecord,
     ParityRecord,
     TrainingRecord,
     WeightsRecord,
     upgrade,
 )
 from mobiledeploy.errors import ArtifactError
+from mobiledeploy.models.code_spec import CodeSpec
+from mobiledeploy.models.run_code import is_file, source_of
 from mobiledeploy.models.spec import ModelSpec
-from mobiledeploy.network import EMBEDDED, FoldedModel, NetworkInfo, QuantizedModel
+from mobiledeploy.network import CUSTOM, EMBEDDED, FoldedModel, NetworkInfo, QuantizedModel
 from mobiledeploy.utils.files import require_artifact, sha256_of, write_whole
 from mobiledeploy.utils.json_model import explain_invalid
 
@@ -48,6 +51,7 @@ _TOOLS = (
     "onnx-ir",
     "onnxscript",
     "onnxruntime",
+    "ai-edge-litert",
 )
 
 
@@ -96,6 +100,12 @@ class Manifest(ManifestDocument):
         if calibration is None or calibration.source == EMBEDDED:
             return ()
         return self._possible_paths(calibration.source, calibration.from_manifest)
+
+    def code_paths(self) -> Sequence[Path]:
+        """Return where the source file may be now, as `checkpoint_paths`; empty without a file."""
+        if not isinstance(self.spec, CodeSpec) or self.code_from_manifest is None:
+            return ()
+        return self._possible_paths(source_of(self.spec.code)[0], self.code_from_manifest)
 
     def _possible_paths(self, exported: str, from_manifest: str | None) -> Sequence[Path]:
         paths = (Path(exported), self.folder / (from_manifest or exported))
@@ -148,7 +158,8 @@ def _document(
 ) -> ManifestDocument:
     """Return the manifest's content; fields that do not apply stay unset."""
     info, coverage = model.info, artifact.coverage
-    spec = ModelSpec.from_document(info.source)
+    kind = CodeSpec if info.architecture == CUSTOM else ModelSpec
+    spec = kind.from_document(info.source)
     checkpoint = spec.weights if info.provenance.source == "file" else ""
     fields: dict[str, Any] = {
         "schema_version": SCHEMA,
@@ -167,6 +178,9 @@ def _document(
         "labels": info.labels,
         "tool_versions": dict(artifact.tool_versions),
     }
+    if isinstance(spec, CodeSpec) and spec.code and is_file(source_of(spec.code)[0]):
+        paths = _relative_path(source_of(spec.code)[0], folder)
+        fields["code_from_manifest"] = paths["from_manifest"]
     if isinstance(model, QuantizedModel):
         source = model.calibration_source
         images = "" if source == EMBEDDED else source
@@ -179,6 +193,7 @@ def _document(
             ),
             "recipe": model.recipe,
             "encodings_sha256": model.encodings_digest,
+            "margin": MarginRecord(**asdict(model.margin)),
             "encodings": {
                 name: EncodingRecord(**asdict(encoding), layer=model.layers.get(name, ""))
                 for name, encoding in model.encodings.items()

@@ -6,22 +6,25 @@ how manifests of older versions differ.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     ConfigDict,
+    Discriminator,
     Field,
     NonNegativeFloat,
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
+    Tag,
     model_validator,
 )
 
 from mobiledeploy.artifact.artifact import Format, Precision
+from mobiledeploy.models.code_spec import CodeSpec
 from mobiledeploy.models.spec import ModelSpec
 from mobiledeploy.network import Encoding, Preprocessing, QuantRecipe, WeightsProvenance
-from mobiledeploy.utils.json_model import JsonFloat, JsonModel
+from mobiledeploy.utils.json_model import UNION_TAGS, JsonFloat, JsonModel
 
 SCHEMA = 2
 READABLE_SCHEMAS = (1, SCHEMA)
@@ -39,6 +42,17 @@ class _Record(JsonModel):
     )
 
 
+def _kind_of_spec(value: object) -> str:
+    from_code = "code" in value if isinstance(value, dict) else isinstance(value, CodeSpec)
+    return UNION_TAGS[from_code]
+
+
+_Spec = Annotated[
+    Annotated[ModelSpec, Tag(UNION_TAGS[False])] | Annotated[CodeSpec, Tag(UNION_TAGS[True])],
+    Discriminator(_kind_of_spec),
+]
+
+
 class ArtifactRecord(_Record):
     """The artifact that the manifest describes."""
 
@@ -51,7 +65,7 @@ class ArtifactRecord(_Record):
 class WeightsRecord(_Record):
     """Where the weights came from."""
 
-    source: Literal["imagenet", "random", "file"]
+    source: Literal["imagenet", "random", "file", "code"]
     origin: str = Field(description="URL, package or path; the seed of random weights.")
     sha256: str | None = Field(None, description="sha256 of the checkpoint; null if random.")
     dialect: str = Field("", description='Naming scheme of the tensors, e.g. "torchvision".')
@@ -172,6 +186,13 @@ class TrainingRecord(_Record):
     mismatch: bool = Field(description="True if the export was allowed with --allow-mismatch.")
 
 
+class MarginRecord(_Record):
+    """The layer whose results come nearest to half-way between two codes."""
+
+    layer: str
+    steps: NonNegativeFloat = Field(description="The distance, in steps of the output's scale.")
+
+
 class ManifestDocument(_Record):
     """All that is needed to build an artifact again and to check what it is."""
 
@@ -184,7 +205,12 @@ class ManifestDocument(_Record):
 
     schema_version: Literal[2] = Field(alias="schema")
     artifact: ArtifactRecord
-    spec: ModelSpec = Field(description="The network, as `mobiledeploy.build` takes it.")
+    spec: _Spec = Field(description="The network, as `mobiledeploy.build` takes it.")
+    code_from_manifest: str | None = Field(
+        None,
+        description="Path of the network's source file, relative to the manifest's folder."
+        " Present if the network comes from a file.",
+    )
     precision: Precision
     weights: WeightsRecord
     preprocessing: Preprocessing
@@ -197,6 +223,9 @@ class ManifestDocument(_Record):
     )
     encodings: dict[str, EncodingRecord] = Field(
         default_factory=dict, description="Encoding of each activation. Present if int8."
+    )
+    margin: MarginRecord | None = Field(
+        None, description="Absent in fp32 and in manifests of mobiledeploy 0.1."
     )
     training_match: TrainingRecord | None = Field(
         None, description="Absent if the network has random weights or there were too few images."
@@ -220,7 +249,7 @@ class ManifestDocument(_Record):
     def _check_numbers(self) -> Self:
         """Raise ValueError unless sizes and divisors are above 0 and channels agree."""
         positive = {
-            "spec.width": self.spec.width,
+            "spec.width": self.spec.width if isinstance(self.spec, ModelSpec) else 1,
             "spec.resolution": self.spec.resolution,
             "spec.in_channels": self.spec.in_channels,
             "preprocessing.crop_pct": self.preprocessing.crop_pct,

@@ -124,6 +124,24 @@ def state_dicts(content: object) -> list[StateDict]:
     return sorted(found, key=lambda state: state.rank)
 
 
+def whole_state_dicts(content: object) -> list[StateDict]:
+    """Return every mapping of names to tensors in a file, in order of preference.
+
+    Nothing is taken out of a mapping: each is given as it is, then without the prefix of a wrapper
+    that all its names have.
+    """
+    found = []
+    for key, mapping in _mappings(content, "", _MAX_DEPTH):
+        tensors, notes = _tensors(mapping)
+        found.append(StateDict(tensors, key=key, notes=tuple(notes)))
+        for prefix in (f"{wrapper}." for wrapper in _PREFIXES):
+            if all(name.startswith(prefix) for name in tensors):
+                bare = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
+                note = f"The prefix {prefix!r} was stripped."
+                found.append(StateDict(bare, key=key, prefix=prefix, notes=(*notes, note)))
+    return sorted(found, key=lambda state: state.rank)
+
+
 def _rank(part: str) -> int:
     return _CONTAINERS.index(part) if part in _CONTAINERS else _OTHER
 

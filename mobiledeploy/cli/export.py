@@ -47,6 +47,7 @@ def export(
             help="Format of the artifact. Can be repeated. [default: pte]",
         ),
     ] = None,
+    model_arguments: Annotated[list[str] | None, options.MODEL_ARGUMENTS] = None,
     weights: Annotated[str | None, options.WEIGHTS] = None,
     width: Annotated[float | None, options.WIDTH] = None,
     resolution: Annotated[int | None, options.RESOLUTION] = None,
@@ -105,12 +106,11 @@ def export(
     ] = False,
 ) -> None:
     """Export a MobileNet to .pte and ONNX, and check the result."""
-    from mobiledeploy.models.spec import family_named
     from mobiledeploy.network import RECIPES
     from mobiledeploy.utils.progress import step
 
-    if model is not None:
-        family_named(model)  # an unknown name is an error before PyTorch is loaded
+    arguments = options.parse_model_arguments(model_arguments)
+    options.check_model(model, arguments)
     for_int8 = (calib_data, calib_samples, ptq, keep_float, min_sqnr)
     if not int8 and any(given is not None for given in for_int8):
         raise UsageError(
@@ -121,6 +121,7 @@ def export(
     kept = parse_keep_float(keep_float, min_sqnr)
     overrides = options.preprocessing_overrides(mean, std, crop_pct, interpolation)
     fields = {
+        "arguments": arguments,
         "width": width,
         "resolution": resolution,
         "num_classes": num_classes,

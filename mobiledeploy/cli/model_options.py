@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 
 MODEL = typer.Argument(
     metavar="MODEL",
-    help="v1, v2, v3-large (or v3), v3-small, v4-conv-small, v4-conv-medium, v4-conv-large."
-    " Not needed with --config.",
+    help="v1, v2, v3-large (or v3), v3-small, v4-conv-small, v4-conv-medium, v4-conv-large, or"
+    " FILE:CALLABLE, your own code that returns the network. Not needed with --config.",
     autocompletion=model_names,
     show_default=False,
+)
+MODEL_ARGUMENTS = typer.Option(
+    "--model-arg",
+    metavar="NAME=VALUE",
+    help="Argument for the code of MODEL. Can be repeated.",
 )
 WEIGHTS = typer.Option(
     metavar="imagenet|random|PATH",
@@ -110,6 +115,52 @@ def preprocessing_overrides(
         "interpolation": interpolation.value if interpolation else None,
     }
     return {name: value for name, value in given.items() if value is not None}
+
+
+def parse_model_arguments(texts: list[str] | None) -> dict[str, Any] | None:
+    """Parse NAME=VALUE of every --model-arg; values are read as YAML: 0.5, true, null, text.
+
+    Raises:
+        UsageError: one is not NAME=VALUE, or its value is no single value.
+    """
+    import yaml
+
+    if not texts:
+        return None
+    arguments: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        try:
+            parsed = yaml.safe_load(value) if value else ""
+        except yaml.YAMLError:
+            parsed = value
+        if not equals or not name.isidentifier() or isinstance(parsed, dict | list):
+            raise UsageError(
+                f"--model-arg is {text!r}; expected NAME=VALUE with a single value.",
+                remedy="For example: --model-arg width=0.5",
+            )
+        arguments[name] = parsed if isinstance(parsed, bool | int | float | None) else str(parsed)
+    return arguments
+
+
+def check_model(model: str | None, arguments: dict[str, Any] | None) -> None:
+    """Check what can be checked before PyTorch is loaded.
+
+    Raises:
+        UsageError: there is no such family, or arguments are given for a family.
+    """
+    from mobiledeploy.models.code_spec import is_code
+    from mobiledeploy.models.spec import family_named
+
+    if model is not None and is_code(model):
+        return
+    if model is not None:
+        family_named(model)
+    if arguments:
+        raise UsageError(
+            "--model-arg is for a network from code, but MODEL names none.",
+            remedy="Name it as FILE:CALLABLE, for example net.py:create.",
+        )
 
 
 def build_network(

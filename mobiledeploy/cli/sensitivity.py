@@ -32,6 +32,7 @@ def sensitivity(
         int | None,
         typer.Option(metavar="N", min=1, help="Number of images to measure on. [default: 32]"),
     ] = None,
+    model_arguments: Annotated[list[str] | None, options.MODEL_ARGUMENTS] = None,
     weights: Annotated[str | None, options.WEIGHTS] = None,
     width: Annotated[float | None, options.WIDTH] = None,
     resolution: Annotated[int | None, options.RESOLUTION] = None,
@@ -56,18 +57,18 @@ def sensitivity(
     ] = None,
 ) -> None:
     """Rank the layers by the noise that each one adds in int8."""
-    from mobiledeploy.models.spec import family_named
     from mobiledeploy.network import RECIPES
     from mobiledeploy.utils.files import require_writable_files
     from mobiledeploy.utils.progress import step
 
-    if model is not None:
-        family_named(model)  # an unknown name is an error before PyTorch is loaded
+    arguments = options.parse_model_arguments(model_arguments)
+    options.check_model(model, arguments)
     checkpoint = None if weights is None else Path(weights)
     require_writable_files(json_path, plot, read=(checkpoint, config, data, calib_data))
     reserve_stdout(json_path, plot)
     overrides = options.preprocessing_overrides(mean, std, crop_pct, interpolation)
     fields = {
+        "arguments": arguments,
         "width": width,
         "resolution": resolution,
         "num_classes": num_classes,

@@ -63,7 +63,7 @@ def _text(value: object) -> str:
 
 def _network(manifest: Manifest) -> Fields:
     spec = asdict(manifest.spec)
-    options = spec.pop("architecture")
+    options = spec.pop("architecture", {})  # a network from code has none
     del spec["weights"], spec["seed"]  # part of the weights; random ones have a seed
     architecture = {f"architecture.{name}": value for name, value in options.items()}
     return {"precision": manifest.precision, **spec, **architecture}

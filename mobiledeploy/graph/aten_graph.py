@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import copy
 import operator
+import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
 import torch
@@ -31,7 +33,9 @@ if TYPE_CHECKING:
 
 aten = torch.ops.aten
 
-Kind = Literal["convolution", "linear", "add", "multiply", "pool", "hardswish", "pad", "reshape"]
+Kind = Literal[
+    "convolution", "linear", "add", "multiply", "pool", "hardswish", "clamp", "pad", "reshape"
+]
 
 _KINDS: dict[object, Kind] = {
     aten.conv2d.default: "convolution",
@@ -40,13 +44,22 @@ _KINDS: dict[object, Kind] = {
     aten.mul.Tensor: "multiply",
     aten.adaptive_avg_pool2d.default: "pool",
     aten.hardswish.default: "hardswish",
+    aten.relu.default: "clamp",
+    aten.relu6.default: "clamp",
+    aten.hardtanh.default: "clamp",
     aten.pad.default: "pad",
     aten.flatten.using_ints: "reshape",
 }
 # Operators that overwrite their operand. They become out-of-place, so that every value of the graph
 # can be observed.
-_IN_PLACE: dict[object, torch._ops.OpOverload] = {
+OUT_OF_PLACE: dict[object, torch._ops.OpOverload] = {
     aten.add_.Tensor: aten.add.Tensor,
+    aten.mul_.Tensor: aten.mul.Tensor,
+    aten.div_.Tensor: aten.div.Tensor,
+    aten.clamp_.default: aten.clamp.default,
+    aten.sigmoid_.default: aten.sigmoid.default,
+    aten.silu_.default: aten.silu.default,
+    aten.leaky_relu_.default: aten.leaky_relu.default,
     aten.relu_.default: aten.relu.default,
     aten.relu6_.default: aten.relu6.default,
     aten.hardtanh_.default: aten.hardtanh.default,
@@ -98,6 +111,11 @@ class FusedOp:
         """Return whether the output holds only input values and zeros."""
         return self.kind in {"pad", "reshape"}
 
+    @property
+    def shares_encoding(self) -> bool:
+        """Return whether operands and result must have one encoding."""
+        return self.kind in {"add", "clamp"} or self.moves_values
+
 
 @dataclass(frozen=True, slots=True)
 class SharedEncoding:
@@ -136,11 +154,20 @@ def trace(model: FoldedModel) -> GraphModule:
         node.replace_all_uses_with(cast("Node", node.args[0]))
         traced.graph.erase_node(node)
     for node in traced.graph.nodes:
-        node.target = _IN_PLACE.get(node.target, node.target)
-    for node in traced.graph.find_nodes(op="call_function", target=aten.hardsigmoid.default):
-        _fold_hard_sigmoid(traced, node)
+        node.target = OUT_OF_PLACE.get(node.target, node.target)
+    fold_hard_sigmoids(traced)
     traced.recompile()
     return traced
+
+
+def fold_hard_sigmoids(traced: GraphModule) -> None:
+    """Fold every hard-sigmoid into the convolution before it, in place.
+
+    Raises:
+        ExportError: one does not follow a convolution that has no other user.
+    """
+    for node in traced.graph.find_nodes(op="call_function", target=aten.hardsigmoid.default):
+        _fold_hard_sigmoid(traced, node)
 
 
 def find_fused_ops(traced: GraphModule) -> tuple[FusedOp, ...]:
@@ -157,12 +184,12 @@ def find_fused_ops(traced: GraphModule) -> tuple[FusedOp, ...]:
         kind = _kind_of(node)
         if kind is None:
             raise ExportError(
-                f"The operator {node.target} (node {node.name}) has no int8 form.",
+                f"The operator {describe_node(node)} has no int8 form.",
                 remedy="Export without --int8, or use only convolution, linear, add, multiply, zero"
                 " padding, global average pooling, ReLU, ReLU6, hard-swish and hard-sigmoid.",
             )
-        activation = _only_user(node) if kind in {"convolution", "linear", "add"} else None
-        clamp = clamp_of(activation) if activation is not None else None
+        activation = _activation_of(kind, node)
+        clamp = clamp_of(activation or node)
         output = activation if clamp is not None and activation is not None else node
         fused.update((node, output))
         ops.append(FusedOp(kind, node, output, clamp))
@@ -174,9 +201,9 @@ def find_shared_encodings(
 ) -> tuple[SharedEncoding, ...]:
     """Group the activations that must share one encoding, in topological order of their first node.
 
-    An addition, a pad or a reshape is exact in every runtime if its operands and its result share
-    one encoding: the addition is an integer addition with saturation, the others copy codes, and a
-    pad adds the code of zero, the zero-point.
+    An addition, a clamp, a pad or a reshape is exact in every runtime if its operands and its
+    result share one encoding: the addition is an integer addition with saturation, a clamp compares
+    codes, the others copy codes, and a pad adds the code of zero, the zero-point.
 
     Args:
         traced: From `trace`.
@@ -184,7 +211,7 @@ def find_shared_encodings(
     """
     (source,) = traced.graph.find_nodes(op="placeholder")
     outputs = [source, *(op.output for op in ops)]
-    tied = ((*op.activations, op.output) for op in ops if op.kind == "add" or op.moves_values)
+    tied = ((*op.activations, op.output) for op in ops if op.shares_encoding)
     clamps = {op.output: op.clamp for op in ops}
     unbounded = {op.output for op in ops if op.moves_values}  # they keep their input's bounds
     position = {node: number for number, node in enumerate(outputs)}
@@ -252,6 +279,19 @@ def groups_of(node: Node) -> int:
     return cast("int", node.args[6]) if len(node.args) > 6 else 1
 
 
+def _activation_of(kind: Kind, node: Node) -> Node | None:
+    """Return the activation behind an operator whose saturation performs it; None for none.
+
+    The scale of a product has to avoid half-way results. It can be widened beyond the range, so
+    only ReLU, which has no upper bound, is left to saturation.
+    """
+    user = _only_user(node)
+    clamp = None if user is None else clamp_of(user)
+    if clamp is None or kind not in {"convolution", "linear", "add", "multiply"}:
+        return None
+    return user if kind != "multiply" or clamp == (0.0, float("inf")) else None
+
+
 def _kind_of(node: Node) -> Kind | None:
     """Return the int8 kind of an operator; None if it has none."""
     kind = _KINDS.get(node.target)
@@ -287,8 +327,8 @@ def _fold_hard_sigmoid(traced: GraphModule, node: Node) -> None:
     convolution = cast("Node", node.args[0])
     if convolution.target is not aten.conv2d.default or len(convolution.users) != 1:
         raise ExportError(
-            f"The hard-sigmoid {node.name} has no int8 form: it follows {convolution.target};"
-            " expected a convolution without other users.",
+            f"The operator {describe_node(node)} has no int8 form: it follows"
+            f" {convolution.target}; expected a convolution without other users.",
             remedy="Export without --int8.",
         )
     weight, bias = weight_and_bias(traced, FusedOp("convolution", convolution, node, None))
@@ -303,3 +343,20 @@ def module_of(node: Node) -> str:
     """Return the module that a node was traced in, for example "features.3.conv"; "" for none."""
     modules = [name for name, _ in node.meta.get("nn_module_stack", {}).values()]
     return modules[-1] if modules else ""
+
+
+def describe_node(node: Node) -> str:
+    """Return an operator, its module and its line of code, as far as they are known.
+
+    For example: aten.silu in module features.1 (net.py, line 34: return F.silu(x)).
+    """
+    module = module_of(node)
+    where = f" in module {module}" if module else f" (node {node.name})"
+    frames = _FRAME.findall(node.meta.get("stack_trace") or "")
+    own = [frame for frame in frames if _TORCH not in Path(frame[0]).parents]
+    code = "".join(f" ({path}, line {line}: {text.strip()})" for path, line, text in own[-1:])
+    return f"{str(node.target).removesuffix('.default')}{where}{code}"
+
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+), in [^\n]+\n([^\n]*)')
+_TORCH = Path(torch.__file__).parent

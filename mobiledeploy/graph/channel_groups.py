@@ -67,7 +67,7 @@ def _tied_nodes(op: FusedOp) -> tuple[Node, ...]:
     if op.kind == "multiply":
         signal, _ = _signal_and_gate(op)
         return (signal, op.output)
-    if op.kind in {"add", "pool"} or op.moves_values:
+    if op.kind == "pool" or op.shares_encoding:
         return (*op.activations, op.output)
     return (op.output,)
 

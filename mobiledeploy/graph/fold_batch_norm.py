@@ -18,7 +18,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from mobiledeploy.errors import UsageError
-from mobiledeploy.network import FloatModel, FoldedModel
+from mobiledeploy.graph.fold_graph import fold_graph
+from mobiledeploy.network import CUSTOM, FloatModel, FoldedModel
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
@@ -35,7 +36,8 @@ def fold(model: FloatModel) -> FoldedModel:
     """Fold every BN of a model into its convolution, and remove Dropout.
 
     The result is computed in float64 and rounded once, to the dtype of the parameters. The
-    remaining layers keep their names.
+    remaining layers keep their names. A network that is none of the families is folded in its
+    traced graph instead, see `fold_graph`.
 
     Args:
         model: The model, in eval mode; it stays as it is.
@@ -44,6 +46,8 @@ def fold(model: FloatModel) -> FoldedModel:
         UsageError: a BN does not directly follow a convolution of which it is the only user, has no
             running statistics, or the module cannot be traced.
     """
+    if model.info.architecture == CUSTOM:
+        return fold_graph(model)
     module = copy.deepcopy(model.module).eval()
     pairs = _conv_norm_pairs(module)
     for pair in pairs:

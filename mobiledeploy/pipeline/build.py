@@ -13,6 +13,7 @@ from mobiledeploy.data.labels import IMAGENET, load_labels
 from mobiledeploy.data.preprocess import check_preprocessing, default_preprocessing
 from mobiledeploy.errors import UsageError
 from mobiledeploy.models.build import create, create_on_meta
+from mobiledeploy.models.code_spec import is_code
 from mobiledeploy.models.config import read_config
 from mobiledeploy.models.initialize import randomize_batch_norm
 from mobiledeploy.models.spec import FAMILIES, ModelSpec, default_task, family_named
@@ -24,6 +25,7 @@ from mobiledeploy.network import (
     Preprocessing,
     QuantizedModel,
 )
+from mobiledeploy.pipeline.build_code import build_code
 from mobiledeploy.utils.progress import step, warn
 from mobiledeploy.utils.threads import on_one_thread
 
@@ -55,7 +57,9 @@ def build(
 
     Args:
         model: "v1", "v2", "v3-large" (or "v3"), "v3-small", "v4-conv-small", "v4-conv-medium" or
-            "v4-conv-large"; optional if `config` names the family.
+            "v4-conv-large", optional if `config` names the family; or code that returns the
+            network, "FILE:CALLABLE" or "package.module:callable", which is imported and called
+            (see `build_code`).
         config: A YAML file with fields of `ModelSpec`.
         weights: "imagenet" (the default), "random", or the path of a checkpoint. Width and number
             of classes are read from the checkpoint's tensors.
@@ -64,7 +68,8 @@ def build(
         labels: A text file with one class name per line, or "imagenet" for the names of
             ImageNet-1k. Weights that are known to be ImageNet's have these by default.
         **fields: Other fields of `ModelSpec`. They override those of `config`. No explicit field
-            may contradict the weights.
+            may contradict the weights. For code: `arguments`, `resolution`, `in_channels`, `seed`,
+            `task`.
 
     Raises:
         UsageError: there is no such family, fields contradict each other, or the preprocessing is
@@ -72,6 +77,11 @@ def build(
         LoadError: a file cannot be read.
         WeightsError: the weights cannot be downloaded, read or mapped onto the network.
     """
+    if model is not None and is_code(model):
+        _refuse_for_code(config, fields)
+        return build_code(
+            model, weights=weights, preprocessing=preprocessing, labels=labels, **fields
+        )
     given = _explicit_fields(model, config) | fields
     if weights is not None:
         given["weights"] = weights
@@ -92,6 +102,18 @@ def build(
         ),
         module=module.eval(),
     )
+
+
+def _refuse_for_code(config: Path | None, fields: Mapping[str, Any]) -> None:
+    """Raise UsageError for what only families have."""
+    allowed = {"arguments", "resolution", "in_channels", "seed", "task"}
+    foreign = [*(["config"] if config else []), *sorted(set(fields) - allowed)]
+    if foreign:
+        options = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)
+        raise UsageError(
+            f"{options} cannot change a network from code.",
+            remedy="Pass arguments to the code: --model-arg NAME=VALUE.",
+        )
 
 
 def _class_names(

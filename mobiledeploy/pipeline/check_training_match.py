@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mobiledeploy.errors import GateError
 from mobiledeploy.models.build import create_on_meta
 from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
-from mobiledeploy.network import EMBEDDED, describe_images
+from mobiledeploy.network import CUSTOM, EMBEDDED, describe_images
 from mobiledeploy.pipeline.build import load_images
 from mobiledeploy.training_match.verdict import compare_with_training
 from mobiledeploy.utils.progress import warn
@@ -49,9 +49,8 @@ def check_training_match(
         source = None if images.source == EMBEDDED else Path(images.source)
         return load_images(resized, source, count, for_calibration=True).images
 
-    match = compare_with_training(
-        model, images, published=lambda: _as_published(model), images_at=images_at
-    )
+    published = None if model.info.architecture == CUSTOM else lambda: _as_published(model)
+    match = compare_with_training(model, images, published=published, images_at=images_at)
     if match is not None and match.is_mismatch and not allow_mismatch:
         raise GateError(match.explanation(), remedy=match.remedy())
     if match is not None and match.is_doubtful:

@@ -137,6 +137,7 @@ def _rebuild_code(manifest: Manifest, spec: CodeSpec, checkpoint: Path | None) -
         resolution=spec.resolution,
         in_channels=spec.in_channels,
         seed=spec.seed,
+        task=spec.task,
     )
 
 

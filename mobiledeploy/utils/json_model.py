@@ -104,7 +104,9 @@ def explain_invalid(error: ValidationError) -> str:
 
 
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")
-_UNION_MEMBERS = ("int", "float", "bool", "str")  # pydantic adds the member that it tried
+UNION_TAGS = ("<first>", "<second>")
+"""Tags of the members of a union of two objects, by whether the second one was meant."""
+_UNION_MEMBERS = ("int", "float", "bool", "str", *UNION_TAGS)  # pydantic adds what it tried
 # pydantic's name of an error -> what was expected
 _EXPECTED = {
     "bool_type": "true or false",

@@ -1,0 +1,355 @@
+"""A network of any module as a flat ATen graph, in the operators that the next stages know.
+
+Input: an `nn.Module`. Output: an `fx.GraphModule` that owns a copy of the weights and computes the
+same, at any batch size. Implementations write one operator in many ways: a hard-swish as
+x * relu6(x + 3) / 6, global average pooling as a mean, squeeze-and-excitation with linear layers.
+Each pass rewrites one of them:
+
+    x * clamp(x + 3, 0, 6) / 6         -> hardswish(x)
+    clamp(x + 3, 0, 6) / 6             -> hardsigmoid(x)
+    mean over height and width         -> adaptive_avg_pool2d(x, 1)
+    view (N, C, 1, 1) as (N, C)        -> flatten(x, 1)
+    linear layers between such views   -> 1x1 convolutions
+
+Invariant: an operator that no pass knows stays as it is, with its module and its line of code.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.passes.fake_tensor_prop import FakeTensorProp
+
+from mobiledeploy.errors import UsageError
+from mobiledeploy.graph.aten_graph import OUT_OF_PLACE, describe_node, parameter
+from mobiledeploy.utils.quiet import quietly
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from torch import nn
+    from torch.fx import GraphModule, Node
+
+aten = torch.ops.aten
+
+_IDENTITIES = (
+    aten.dropout.default,
+    aten.dropout_.default,
+    aten.feature_dropout.default,
+    aten.alpha_dropout.default,
+    aten.contiguous.default,
+    aten.clone.default,
+    aten.detach.default,
+    aten.detach_.default,
+    aten.alias.default,
+    aten.lift_fresh_copy.default,
+)
+_CASTS = (aten.to.dtype, aten.to.device, aten.type_as.default)
+_VIEWS = (
+    aten.view.default,
+    aten.reshape.default,
+    aten.flatten.using_ints,
+    aten.squeeze.dim,
+    aten.squeeze.dims,
+    aten.unsqueeze.default,
+)
+_POINTWISE = (
+    aten.relu.default,
+    aten.relu6.default,
+    aten.hardtanh.default,
+    aten.hardsigmoid.default,
+    aten.hardswish.default,
+    aten.sigmoid.default,
+)
+
+
+def canonical_graph(module: nn.Module, input_shape: tuple[int, ...]) -> GraphModule:
+    """Return the canonical graph of a module, in eval mode.
+
+    Args:
+        module: The module; it stays as it is.
+        input_shape: Shape of its input, (1, C, H, W).
+
+    Raises:
+        UsageError: the module cannot be traced, or fixes its batch size.
+    """
+    example = torch.zeros(input_shape)
+    with quietly():
+        copied = copy.deepcopy(module).eval()
+        try:
+            program = torch.export.export(copied, (example,))
+        except Exception as error:  # tracing runs the module's own code, which may raise anything
+            raise _untraceable(module, error) from error
+        unlifted = program.module(check_guards=False)
+    traced = torch.fx.GraphModule(unlifted, unlifted.graph)
+    for rewrite in (
+        _out_of_place,
+        _remove_identities,
+        _number_padding,
+        _clamps,
+        _hard_sigmoids,
+        _hard_swishes,
+        _pools,
+        _flattenings,
+        _gates,
+        _expansions,
+    ):
+        rewrite(traced)
+        traced.graph.eliminate_dead_code()
+    traced.graph.lint()
+    traced.recompile()
+    record_shapes(traced, example)
+    _require_any_batch(traced, module, input_shape)
+    return traced
+
+
+def record_shapes(traced: GraphModule, example: torch.Tensor) -> None:
+    """Write the shape of every value into its node's metadata."""
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    FakeTensorProp(traced, mode).propagate(example)  # PT2E accepts no other kind of shape
+
+
+def _untraceable(module: nn.Module, error: Exception) -> UsageError:
+    """Return the error for a module that torch.export refuses."""
+    reason = str(error).strip().split("\n")[0] or type(error).__name__
+    return UsageError(
+        f"{type(module).__name__} cannot be traced by torch.export: {reason}",
+        remedy="Use a module without control flow that depends on the values of its input.",
+    )
+
+
+def _require_any_batch(
+    traced: GraphModule, module: nn.Module, input_shape: tuple[int, ...]
+) -> None:
+    """Raise UsageError unless graph and module compute the same for two images.
+
+    torch.export writes the batch size of its example into views. Those that are no flattening still
+    have it.
+    """
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn((2, *input_shape[1:]), generator=generator)
+    try:
+        with torch.no_grad():
+            expected, found = module(images), traced(images)
+        same = expected.shape == found.shape and torch.allclose(
+            found, expected, rtol=0, atol=1e-3 * float(expected.abs().max())
+        )
+    except RuntimeError:
+        same = False
+    if not same:
+        views = [node for node in traced.graph.nodes if _fixes_batch(node)]
+        where = "".join(f" {describe_node(node)}" for node in views[:1])
+        raise UsageError(
+            "The network fixes its batch size, or depends on other images of the batch."
+            + (f" The first view with a fixed size is{where}." if where else ""),
+            remedy="Flatten with torch.flatten(x, 1).",
+        )
+
+
+def _fixes_batch(node: Node) -> bool:
+    return node.target in _VIEWS[:2] and cast("list[int]", node.args[1])[0] == 1
+
+
+def _out_of_place(traced: GraphModule) -> None:
+    """Replace operators that overwrite their operand."""
+    for node in traced.graph.nodes:
+        node.target = OUT_OF_PLACE.get(node.target, node.target)
+
+
+def _remove_identities(traced: GraphModule) -> None:
+    """Remove operators that do nothing in inference, and casts to the dtype that is there."""
+    for node in _calls(traced, (*_IDENTITIES, *_CASTS)):
+        source = node.args[0]
+        assert isinstance(source, torch.fx.Node)
+        if node.target in _IDENTITIES or node.meta["val"].dtype == source.meta["val"].dtype:
+            _replace(traced, node, source)
+
+
+def _number_padding(traced: GraphModule) -> None:
+    """Write the paddings "same" and "valid" of convolutions as numbers."""
+    for node in _calls(traced, (aten.conv2d.padding,)):
+        defaults = (None, [1, 1], "valid", [1, 1], 1)
+        arguments: list[Any] = [*node.args, *defaults[len(node.args) - 2 :]]
+        kernel, padding, dilation = arguments[1].meta["val"].shape[2:], *arguments[4:6]
+        reach = [d * (k - 1) for d, k in zip(dilation, kernel, strict=True)]
+        if padding == "same" and any(total % 2 for total in reach):
+            continue  # asymmetric: it stays as it is and is refused by name
+        arguments[4] = [total // 2 if padding == "same" else 0 for total in reach]
+        node.target, node.args = aten.conv2d.default, tuple(arguments)
+
+
+def _clamps(traced: GraphModule) -> None:
+    """Write clamps as ReLU or hardtanh."""
+    for node in _calls(traced, (aten.clamp.default, aten.clamp_min.default)):
+        low, high = (*node.args[1:], None, None)[:2]
+        if low == 0 and high is None:
+            node.target, node.args = aten.relu.default, node.args[:1]
+        elif low is not None and high is not None:
+            node.target, node.args = aten.hardtanh.default, (node.args[0], low, high)
+
+
+def _hard_sigmoids(traced: GraphModule) -> None:
+    """Recognise clamp(x + 3, 0, 6) / 6."""
+    for node in _calls(traced, (aten.div.Tensor, aten.mul.Tensor)):
+        divided = node.target is aten.div.Tensor
+        if not _is_scalar(node.args[1], 6 if divided else 1 / 6):
+            continue
+        source = _behind_shifted_clamp(node.args[0])
+        if source is not None:
+            node.target, node.args = aten.hardsigmoid.default, (source,)
+
+
+def _hard_swishes(traced: GraphModule) -> None:
+    """Recognise x * hardsigmoid(x), and x * clamp(x + 3, 0, 6) / 6."""
+    for node in _calls(traced, (aten.mul.Tensor,)):
+        for x, gate in (node.args[:2], node.args[1::-1]):
+            is_gate = isinstance(gate, torch.fx.Node) and gate.target is aten.hardsigmoid.default
+            if is_gate and cast("Node", gate).args[0] is x:
+                node.target, node.args = aten.hardswish.default, (x,)
+                break
+    for node in _calls(traced, (aten.div.Tensor, aten.mul.Tensor)):
+        if not _is_scalar(node.args[1], 6 if node.target is aten.div.Tensor else 1 / 6):
+            continue
+        product = node.args[0]
+        if not isinstance(product, torch.fx.Node) or product.target is not aten.mul.Tensor:
+            continue
+        for x, gate in (product.args[:2], product.args[1::-1]):
+            if _behind_shifted_clamp(gate) is x and x is not None:
+                node.target, node.args = aten.hardswish.default, (x,)
+                break
+
+
+def _pools(traced: GraphModule) -> None:
+    """Write means and average pools over the whole image as adaptive_avg_pool2d to 1x1."""
+    for node in _calls(traced, (aten.mean.dim, aten.avg_pool2d.default)):
+        source = cast("Node", node.args[0])
+        axes = _mean_axes(node)
+        if axes == {2} and _mean_axes(source) == {3}:  # x.mean(3).mean(2)
+            source, axes = cast("Node", source.args[0]), {2, 3}
+        shape = source.meta["val"].shape
+        if len(shape) != 4:
+            continue
+        if node.target is aten.mean.dim:
+            keeps = len(node.args) > 2 and bool(node.args[2])
+            if axes != {2, 3} or len(node.args) > 3 or node.kwargs.get("dtype") is not None:
+                continue
+        else:
+            keeps, kernel = True, list(cast("list[int]", node.args[1]))
+            if (kernel * 2)[:2] != list(shape[2:]) or any(map(_is_padded, node.args[3:4])):
+                continue
+        with traced.graph.inserting_before(node):
+            pooled = traced.graph.call_function(aten.adaptive_avg_pool2d.default, (source, [1, 1]))
+            pooled.meta = {**node.meta, "val": source.meta["val"].new_empty((*shape[:2], 1, 1))}
+            result = pooled
+            if not keeps:
+                result = traced.graph.call_function(aten.flatten.using_ints, (pooled, 1))
+                result.meta = dict(node.meta)
+        _replace(traced, node, result)
+
+
+def _mean_axes(node: Node) -> set[int]:
+    """Return the axes, counted from the front, of a mean that drops or keeps them; else none."""
+    if node.target is not aten.mean.dim:
+        return set()
+    rank = cast("Node", node.args[0]).meta["val"].dim()
+    return {axis % rank for axis in cast("list[int]", node.args[1])}
+
+
+def _flattenings(traced: GraphModule) -> None:
+    """Write views of (1, ...) as (1, K) as flatten(x, 1); remove views that change nothing."""
+    for node in _calls(traced, _VIEWS):
+        source = cast("Node", node.args[0])
+        before, after = source.meta["val"].shape, node.meta["val"].shape
+        if before == after and before[0] == 1:
+            _replace(traced, node, source)
+        elif len(after) == 2 and len(before) > 2 and before[0] == after[0] == 1:
+            while source.target in _VIEWS:  # all of them keep the order of the values
+                source = cast("Node", source.args[0])
+            node.target, node.args, node.kwargs = aten.flatten.using_ints, (source, 1), {}
+
+
+def _gates(traced: GraphModule) -> None:
+    """Write linear layers as 1x1 convolutions between (N, C, 1, 1) and (N, K, 1, 1)."""
+    for node in _calls(traced, (*_VIEWS[:2], aten.unsqueeze.default)):
+        after, source = node.meta["val"].shape, cast("Node", node.args[0])
+        while source.target is aten.unsqueeze.default:  # x[:, :, None, None]
+            source = cast("Node", source.args[0])
+        if len(after) != 4 or tuple(after[2:]) != (1, 1) or source.meta["val"].dim() != 2:
+            continue
+        chain = _pointwise_chain(source)
+        if chain is None:
+            continue
+        for each in chain[1:]:
+            if each.target is aten.linear.default:
+                _as_convolution(traced, each)
+        chain[0].replace_all_uses_with(cast("Node", chain[0].args[0]))
+        _replace(traced, node, chain[-1])
+
+
+def _pointwise_chain(end: Node) -> list[Node] | None:
+    """Return the nodes from a flatten of (N, C, 1, 1) to `end`; None if others are between."""
+    chain = [end]
+    while chain[0].target in (*_POINTWISE, aten.linear.default):
+        chain.insert(0, cast("Node", chain[0].args[0]))
+    start = chain[0]
+    if start.target is not aten.flatten.using_ints or len(start.users) != 1:
+        return None
+    if tuple(cast("Node", start.args[0]).meta["val"].shape[2:]) != (1, 1):
+        return None
+    if any(len(node.users) != 1 for node in chain):
+        return None
+    return chain
+
+
+def _as_convolution(traced: GraphModule, node: Node) -> None:
+    """Turn a linear operator into a 1x1 convolution, in place."""
+    weight = parameter(traced, node.args[1])
+    name = f"{node.name}_kernel"
+    traced.register_parameter(name, torch.nn.Parameter(weight.data[:, :, None, None].clone()))
+    with traced.graph.inserting_before(node):
+        kernel = traced.graph.get_attr(name)
+    bias = node.args[2] if len(node.args) > 2 else None
+    node.target = aten.conv2d.default
+    node.args = (node.args[0], kernel, bias)
+
+
+def _expansions(traced: GraphModule) -> None:
+    """Remove expansions in front of multiplications and additions, which broadcast."""
+    for node in _calls(traced, (aten.expand.default, aten.expand_as.default)):
+        if all(user.target in (aten.mul.Tensor, aten.add.Tensor) for user in node.users):
+            _replace(traced, node, cast("Node", node.args[0]))
+
+
+def _behind_shifted_clamp(node: object) -> Node | None:
+    """Return x for clamp(x + 3, 0, 6); None for anything else."""
+    if not isinstance(node, torch.fx.Node):
+        return None
+    is_relu6 = node.target is aten.relu6.default or (
+        node.target is aten.hardtanh.default and tuple(node.args[1:]) in ((0, 6), (0.0, 6.0))
+    )
+    shifted = node.args[0] if is_relu6 else None
+    if not isinstance(shifted, torch.fx.Node) or shifted.target is not aten.add.Tensor:
+        return None
+    return cast("Node", shifted.args[0]) if _is_scalar(shifted.args[1], 3) else None
+
+
+def _is_scalar(value: object, expected: float) -> bool:
+    return isinstance(value, int | float) and abs(value - expected) < 1e-6
+
+
+def _is_padded(padding: object) -> bool:
+    return any(cast("list[int]", padding)) if isinstance(padding, list | tuple) else bool(padding)
+
+
+def _calls(traced: GraphModule, targets: Iterable[object]) -> Sequence[Node]:
+    """Return the nodes that call one of these operators, in topological order."""
+    wanted = set(targets)
+    return [node for node in traced.graph.nodes if node.target in wanted]
+
+
+def _replace(traced: GraphModule, node: Node, by: Node) -> None:
+    node.replace_all_uses_with(by)
+    traced.graph.erase_node(node)

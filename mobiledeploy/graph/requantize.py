@@ -1,0 +1,68 @@
+"""Identity convolutions where one tensor needs two encodings.
+
+Input: a flat ATen graph. Output: the same graph with depthwise 1x1 convolutions of weight 1.
+
+Operands and result of an addition share one encoding, and the encoding of some results is not free:
+a product and a hard-swish avoid half-way results, a mean depends on its input, and a hard-swish's
+input starts at -3. Where one tensor is bound in both ways, a convolution between them requantizes
+it. Invariant: the float function stays the same.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import torch
+
+from mobiledeploy.graph.aten_graph import clamp_of
+
+if TYPE_CHECKING:
+    from torch.fx import GraphModule, Node
+
+aten = torch.ops.aten
+
+_BOUND = (
+    aten.mul.Tensor,
+    aten.hardswish.default,
+    aten.adaptive_avg_pool2d.default,
+)
+_SHARING = (aten.add.Tensor,)
+_WEIGHTED = (aten.conv2d.default, aten.linear.default)
+
+
+def insert_requantizations(traced: GraphModule) -> None:
+    """Insert identity convolutions where they are needed, in place."""
+    for node in list(traced.graph.nodes):
+        if node.target in _SHARING:
+            for operand in dict.fromkeys(node.all_input_nodes):
+                if _origin(operand).target in _BOUND:
+                    _insert(traced, operand, node)
+        elif node.target is aten.hardswish.default:
+            source = cast("Node", node.args[0])
+            if source.target not in _WEIGHTED or len(source.users) > 1:
+                _insert(traced, source, node)
+
+
+def _origin(node: Node) -> Node:
+    """Return the operator that writes a tensor: the node, or what precedes its activation."""
+    return cast("Node", node.args[0]) if clamp_of(node) is not None else node
+
+
+def _insert(traced: GraphModule, source: Node, reader: Node) -> None:
+    """Put an identity convolution between a tensor and one of its readers."""
+    shape = source.meta["val"].shape
+    channels, is_image = shape[1], len(shape) == 4
+    name = f"{source.name}_to_{reader.name}"
+    weight = torch.ones(channels, 1, 1, 1) if is_image else torch.eye(channels)
+    parameters = {f"{name}_weight": weight, f"{name}_bias": torch.zeros(channels)}
+    for each, value in parameters.items():
+        traced.register_parameter(each, torch.nn.Parameter(value, requires_grad=False))
+    with traced.graph.inserting_before(reader):
+        attributes = [traced.graph.get_attr(each) for each in parameters]
+        layout = ([1, 1], [0, 0], [1, 1], channels) if is_image else ()
+        target = aten.conv2d.default if is_image else aten.linear.default
+        identity = traced.graph.create_node(
+            "call_function", target, (source, *attributes, *layout), name=name
+        )
+    identity.meta = dict(source.meta)
+    reader.replace_input_with(source, identity)

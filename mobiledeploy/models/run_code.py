@@ -1,0 +1,163 @@
+"""Run the code that a user names to build a network.
+
+Input: "FILE:CALLABLE" or "package.module:callable", and arguments. Output: an `nn.Module` in eval
+mode. Invariant: no other code is executed than the named module,
+what it imports, and the named callable.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import torch
+from torch import nn
+
+from mobiledeploy.errors import LoadError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from types import ModuleType
+
+    from mobiledeploy.models.code_spec import Argument
+
+T = TypeVar("T")
+_EXAMPLE = "For example net.py:create, or package.module:create."
+
+
+def source_of(code: str) -> tuple[str, str]:
+    """Split "FILE:CALLABLE" or "package.module:callable" into its two parts.
+
+    Raises:
+        UsageError: a part is empty.
+    """
+    place, _, name = code.rpartition(":")
+    if not place or not name.isidentifier():
+        raise UsageError(
+            f"{code!r} names no code; expected FILE:CALLABLE or package.module:callable.",
+            remedy=_EXAMPLE,
+        )
+    return place, name
+
+
+def source_file(place: str) -> Path:
+    """Return the source file of a path or of an importable module, without running it.
+
+    Raises:
+        LoadError: there is no such file or module.
+    """
+    if is_file(place):
+        if not Path(place).is_file():
+            raise LoadError(f"There is no file {place}.", remedy="Check the path.")
+        return Path(place)
+    try:
+        spec = importlib.util.find_spec(place)
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or spec.origin is None:
+        raise LoadError(
+            f"There is no module {place} that can be imported.",
+            remedy="Install its package in this environment, or pass the path of a .py file.",
+        )
+    return Path(spec.origin)
+
+
+def is_file(place: str) -> bool:
+    """Return whether a place is a path rather than the name of a module."""
+    return place.endswith(".py") or "/" in place or "\\" in place
+
+
+def build_module(code: str, arguments: Mapping[str, Argument], seed: int) -> nn.Module:
+    """Run a callable and return the module that it builds, in eval mode.
+
+    Args:
+        code: "FILE:CALLABLE" or "package.module:callable".
+        arguments: Keyword arguments of the callable.
+        seed: Seed of torch's random numbers while it runs.
+
+    Raises:
+        UsageError: there is no such callable, or it does not return a module.
+        LoadError: the code cannot be found, or it raises an error.
+    """
+    place, name = source_of(code)
+    path = source_file(place)
+    with _importable(path.parent if is_file(place) else None):
+        source = _run(code, path, lambda: _import(place, path))
+        function = _callable(source, name, code)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            built = _run(code, path, lambda: function(**arguments))
+    if not isinstance(built, nn.Module):
+        raise UsageError(
+            f"{code} returned a {type(built).__name__}; expected an nn.Module.",
+            remedy="Name a function or class that gives the network itself.",
+        )
+    return built.eval()
+
+
+@contextmanager
+def _importable(folder: Path | None) -> Iterator[None]:
+    """Let a file import its neighbours."""
+    before = list(sys.path)
+    sys.path.insert(0, str((folder or Path()).absolute()))
+    try:
+        yield
+    finally:
+        sys.path[:] = before
+
+
+def _import(place: str, path: Path) -> ModuleType:
+    if not is_file(place):
+        return importlib.import_module(place)
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is not a Python file")
+    module = importlib.util.module_from_spec(spec)
+    before = sys.modules.get(path.stem)
+    sys.modules[path.stem] = module  # dataclasses and pickle look their module up
+    try:
+        spec.loader.exec_module(module)
+    finally:
+        if before is not None:
+            sys.modules[path.stem] = before
+    return module
+
+
+def _callable(source: ModuleType, name: str, code: str) -> Callable[..., object]:
+    found = getattr(source, name, None)
+    if callable(found):
+        return cast("Callable[..., object]", found)
+    own = [
+        each
+        for each, value in vars(source).items()
+        if callable(value) and getattr(value, "__module__", "") == source.__name__
+    ]
+    raise UsageError(
+        f"{code}: there is no callable {name!r}."
+        + (f" The module defines {', '.join(own)}." if own else ""),
+        remedy=_EXAMPLE,
+    )
+
+
+def _run(code: str, path: Path, action: Callable[[], T]) -> T:
+    """Run the user's code; explain what it raises.
+
+    Raises:
+        LoadError: it raised an error, which is named with the line.
+    """
+    try:
+        return action()
+    except (Exception, SystemExit) as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if Path(frame.filename) == path.absolute()]
+        lines += [frame.lineno for frame in frames if Path(frame.filename) == path]
+        where = f", line {lines[-1]}" if lines else ""
+        raise LoadError(
+            f"{code} failed{where}: {type(error).__name__}: {error}",
+            remedy="Correct the code; --model-arg NAME=VALUE passes arguments to the callable.",
+        ) from error

@@ -1,0 +1,211 @@
+"""First stage for a network of the user's own: from code that the user names, or from a module."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+
+from mobiledeploy.checkpoints.load_module import digest_of_state, load_state
+from mobiledeploy.data.labels import load_labels
+from mobiledeploy.data.preprocess import check_preprocessing, default_preprocessing
+from mobiledeploy.errors import UsageError
+from mobiledeploy.models.code_spec import CodeSpec
+from mobiledeploy.models.initialize import BatchNorm, initialize, randomize_batch_norm
+from mobiledeploy.models.run_code import build_module, source_file, source_of
+from mobiledeploy.models.validate import MAX_RESOLUTION, MIN_RESOLUTION
+from mobiledeploy.network import FloatModel, Preprocessing, WeightsProvenance
+from mobiledeploy.utils.files import sha256_of
+from mobiledeploy.utils.progress import step
+from mobiledeploy.utils.threads import on_one_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import nn
+
+    from mobiledeploy.models.code_spec import Argument
+    from mobiledeploy.network import Task
+
+
+@on_one_thread
+def build_code(
+    code: str,
+    *,
+    arguments: Mapping[str, Argument] | None = None,
+    weights: str | None = None,
+    preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+    labels: Path | Literal["imagenet"] | None = None,
+    task: Task | None = None,
+    resolution: int = 224,
+    in_channels: int = 3,
+    seed: int = 0,
+) -> FloatModel:
+    """Build a network by calling the user's code, and load its weights.
+
+    Args:
+        code: "FILE:CALLABLE" or "package.module:callable". It is imported and called.
+        arguments: Keyword arguments of the callable.
+        weights: The path of a checkpoint, or "random"; None keeps what the callable returns.
+        preprocessing: Differences from ImageNet's preprocessing, or all of it.
+        labels: A text file with one class name per line, or "imagenet".
+        task: What the outputs mean; by default classes, or regression for a single output.
+        resolution: Side of the square input in pixels.
+        in_channels: Channels of the input image.
+        seed: Seed of torch while the callable runs, and of random weights.
+
+    Raises:
+        UsageError: the code does not name a callable that returns a network with one output.
+        LoadError: the code cannot be found or fails, or a file cannot be read.
+        WeightsError: the checkpoint does not fit the network.
+    """
+    if weights == "imagenet":
+        raise UsageError(
+            "There are no published weights for a network from code.",
+            remedy="Pass --weights PATH, --weights random, or let the code load its weights.",
+        )
+    place, name = source_of(code)
+    with step("Building the network"):
+        digest = sha256_of(source_file(place))
+        module = build_module(code, arguments or {}, seed)
+        provenance = _load(module, weights, code, seed)
+    spec = CodeSpec(
+        code=code,
+        code_sha256=digest,
+        arguments=dict(arguments or {}),
+        resolution=_checked(resolution),
+        num_classes=_output_size(module, (1, in_channels, resolution, resolution)),
+        in_channels=in_channels,
+        weights=weights or "",
+        seed=seed,
+        task=task,
+        title=f"{Path(place).stem if place.endswith('.py') else place}_{name}",
+    )
+    names = load_labels(Path(labels), spec.num_classes) if labels is not None else ()
+    return _float_model(module, spec, provenance, preprocessing, names)
+
+
+@on_one_thread
+def from_module(
+    module: nn.Module,
+    *,
+    input_shape: Sequence[int] = (3, 224, 224),
+    preprocessing: Preprocessing | Mapping[str, Any] | None = None,
+    labels: Sequence[str] = (),
+    task: Task | None = None,
+    name: str | None = None,
+) -> FloatModel:
+    """Take a network that already exists, as `build` returns one.
+
+    An artifact of it cannot be built again from its manifest, because the module's code is not
+    known: `deploy` checks it, while `mobiledeploy parity` and `reproduce` refuse it. Name the code
+    instead where that matters: ``build("net.py:create", weights="best.pth")``.
+
+    Args:
+        module: Maps images (N, C, H, W) to one tensor (N, values). It is set to eval mode.
+        input_shape: Channels, height and width of the input, or these after a batch of 1.
+        preprocessing: Differences from ImageNet's preprocessing, or all of it.
+        labels: Class names; empty if unknown.
+        task: What the outputs mean; by default classes, or regression for a single output.
+        name: Name of the network in file names; by default that of its class.
+
+    Raises:
+        UsageError: the module does not compute one output (N, values) from such images.
+    """
+    *batch, channels, height, width = input_shape
+    if batch not in ([], [1]) or height != width:
+        raise UsageError(
+            f"input_shape is {tuple(input_shape)}; expected (C, H, W) or (1, C, H, W), H = W."
+        )
+    module = module.eval()
+    spec = CodeSpec(
+        code="",
+        resolution=_checked(height),
+        num_classes=_output_size(module, (1, channels, height, width)),
+        in_channels=channels,
+        task=task,
+        title=name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(module).__name__).lower(),
+    )
+    if len(labels) not in (0, spec.num_classes):
+        raise UsageError(f"There are {len(labels)} labels for {spec.num_classes} outputs.")
+    return _float_model(
+        module, spec, _as_returned(module, spec.title), preprocessing, tuple(labels)
+    )
+
+
+def _load(module: nn.Module, weights: str | None, code: str, seed: int) -> WeightsProvenance:
+    """Give a module the weights that were asked for."""
+    if weights is None:
+        return _as_returned(module, code)
+    if weights != "random":
+        return load_state(module, weights)
+    initialize(module, seed)
+    if any(isinstance(layer, BatchNorm) for layer in module.modules()):
+        randomize_batch_norm(module, seed)
+    return WeightsProvenance(source="random", origin=f"seed {seed}")
+
+
+def _as_returned(module: nn.Module, origin: str) -> WeightsProvenance:
+    return WeightsProvenance(
+        source="code",
+        origin=origin,
+        sha256=digest_of_state(module),
+        notes=("The weights are those that the code returned.",),
+    )
+
+
+def _checked(resolution: int) -> int:
+    if not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
+        raise UsageError(
+            f"The resolution is {resolution}; expected {MIN_RESOLUTION} to {MAX_RESOLUTION}."
+        )
+    return resolution
+
+
+def _output_size(module: nn.Module, shape: tuple[int, ...]) -> int:
+    """Return the number of values that a module computes for one image.
+
+    Raises:
+        UsageError: it refuses such an image, or returns anything but one tensor (1, values).
+    """
+    try:
+        with torch.no_grad():
+            output = module(torch.zeros(shape))
+    except Exception as error:  # the module's own code may raise anything
+        reason = str(error).strip().split("\n")[0] or type(error).__name__
+        raise UsageError(
+            f"{type(module).__name__} refuses an input of the shape {shape}: {reason}",
+            remedy="Pass the input that it was trained with: --resolution, --in-channels.",
+        ) from error
+    if not isinstance(output, torch.Tensor) or output.dim() != 2 or len(output) != 1:
+        found = (
+            f"a tensor {tuple(output.shape)}"
+            if isinstance(output, torch.Tensor)
+            else f"a {type(output).__name__}"
+        )
+        raise UsageError(
+            f"{type(module).__name__} returns {found}; expected one tensor (1, values) for one"
+            " image.",
+            remedy="Return one output, flattened to two dimensions.",
+        )
+    return output.shape[1]
+
+
+def _float_model(
+    module: nn.Module,
+    spec: CodeSpec,
+    provenance: WeightsProvenance,
+    preprocessing: Preprocessing | Mapping[str, Any] | None,
+    labels: tuple[str, ...],
+) -> FloatModel:
+    implied = default_preprocessing(spec.in_channels)
+    whole = (
+        preprocessing
+        if isinstance(preprocessing, Preprocessing)
+        else replace(implied, **(preprocessing or {}))
+    )
+    check_preprocessing(whole, spec.in_channels)
+    return FloatModel(info=spec.network_info(provenance, whole, labels), module=module)

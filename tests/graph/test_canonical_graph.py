@@ -1,0 +1,96 @@
+"""Any module as a flat graph: the ways to write an operator become one."""
+
+import networks
+import own_networks
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mobiledeploy.errors import UsageError
+from mobiledeploy.graph.canonical_graph import canonical_graph
+
+aten = torch.ops.aten
+SHAPE = (1, 3, 32, 32)
+IMAGES = torch.from_numpy(networks.pixels(32, count=3))
+
+
+class Body(nn.Module):
+    """A convolution and a function of its output."""
+
+    def __init__(self, function):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 8, 3, padding=1)
+        self.function = function
+
+    def forward(self, x):
+        return self.function(self.conv(x))
+
+
+def flat(function):
+    module = Body(function).eval()
+    traced = canonical_graph(module, SHAPE)
+    with torch.no_grad():
+        torch.testing.assert_close(traced(IMAGES), module(IMAGES), rtol=1e-5, atol=1e-5)
+    return [node.target for node in traced.graph.nodes if node.op == "call_function"][1:]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        own_networks.HardSwish(),
+        lambda x: x * (F.relu6(x + 3) / 6),
+        lambda x: x * torch.clamp(x + 3, 0, 6) * (1 / 6),
+        lambda x: F.hardsigmoid(x) * x,
+        nn.Hardswish(inplace=True),
+    ],
+)
+def test_every_form_of_hard_swish_becomes_one_operator(function):
+    assert flat(function) == [aten.hardswish.default]
+
+
+def test_a_product_with_another_tensors_gate_stays_a_product():
+    assert flat(lambda x: x * (F.relu6(2 * x + 3) / 6))[-1] is aten.mul.Tensor
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x: x.mean([2, 3]),
+        lambda x: x.mean((-1, -2)),
+        lambda x: x.mean(3).mean(2),
+        lambda x: F.adaptive_avg_pool2d(x, 1).view(x.size(0), -1),
+        lambda x: F.avg_pool2d(x, 32).reshape(x.shape[0], 8),
+        lambda x: F.adaptive_avg_pool2d(x, (1, 1)).squeeze(-1).squeeze(-1),
+        lambda x: torch.flatten(F.adaptive_avg_pool2d(x, 1), 1),
+    ],
+)
+def test_every_form_of_global_average_pooling_becomes_pool_and_flatten(function):
+    assert flat(function) == [aten.adaptive_avg_pool2d.default, aten.flatten.using_ints]
+
+
+@pytest.mark.parametrize("function", [lambda x: x.clamp(min=0), nn.ReLU(inplace=True), F.relu])
+def test_every_form_of_relu_becomes_one(function):
+    assert flat(function) == [aten.relu.default]
+
+
+def test_linear_squeeze_and_excitation_becomes_convolutions():
+    found = flat(own_networks.LinearSqueeze(8))
+    assert found == [
+        aten.adaptive_avg_pool2d.default,
+        aten.conv2d.default,
+        aten.relu.default,
+        aten.conv2d.default,
+        aten.hardsigmoid.default,
+        aten.mul.Tensor,
+    ]
+
+
+def test_a_fixed_batch_size_is_refused_with_its_line():
+    with pytest.raises(UsageError, match=r"fixes its batch size.*test_canonical_graph\.py, line"):
+        canonical_graph(Body(lambda x: x.view(1, 2, 4, 32, 32).mean([2, 3, 4])).eval(), SHAPE)
+
+
+def test_control_flow_on_values_is_refused():
+    with pytest.raises(UsageError, match=r"Body cannot be traced by torch\.export"):
+        canonical_graph(Body(lambda x: x if x.sum() > 0 else -x).eval(), SHAPE)

@@ -1,0 +1,86 @@
+"""Networks of common tutorials, as users write them: not in the operators that the stages know."""
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class HardSwish(nn.Module):
+    """Hard-swish out of ReLU6."""
+
+    def forward(self, x):
+        return x * F.relu6(x + 3.0, inplace=True) / 6.0
+
+
+class HardSigmoid(nn.Module):
+    """Hard-sigmoid out of ReLU6."""
+
+    def forward(self, x):
+        return F.relu6(x + 3.0, inplace=True) / 6.0
+
+
+class LinearSqueeze(nn.Module):
+    """Squeeze-and-excitation with linear layers and views."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.pool = nn.AdaptiveAvgPool2d(1)
+        self.fc = nn.Sequential(
+            nn.Linear(channels, channels // 4),
+            nn.ReLU(inplace=True),
+            nn.Linear(channels // 4, channels),
+            HardSigmoid(),
+        )
+
+    def forward(self, x):
+        n, c, _, _ = x.size()
+        return x * self.fc(self.pool(x).view(n, c)).view(n, c, 1, 1).expand_as(x)
+
+
+class Tutorial(nn.Module):
+    """Squeeze-and-excitation in front of the activation and of a shortcut, and an MLP head."""
+
+    def __init__(self, classes=5):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16), HardSwish())
+        self.block = nn.Sequential(
+            nn.Conv2d(16, 16, 3, padding=1, groups=16, bias=False),
+            nn.BatchNorm2d(16),
+            LinearSqueeze(16),
+            nn.ReLU(),
+        )
+        self.before = nn.BatchNorm2d(16)
+        self.conv = nn.Conv2d(16, 32, 1)
+        self.after = HardSwish()
+        self.head = nn.Sequential(
+            nn.Linear(32, 64, bias=False),
+            nn.BatchNorm1d(64),
+            nn.ReLU(),
+            nn.Dropout(),
+            nn.Linear(64, classes),
+        )
+
+    def forward(self, x):
+        x = self.stem(x)
+        x = self.after(x + self.block(x))
+        x = F.relu(self.conv(self.before(x)))
+        return self.head(x.mean([2, 3]).view(x.size(0), -1))
+
+
+class Sine(nn.Module):
+    """An operator that nothing knows."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.odd = Odd()
+
+    def forward(self, x):
+        return self.odd(self.conv(x)).mean([2, 3])
+
+
+class Odd(nn.Module):
+    """The unknown operator."""
+
+    def forward(self, x):
+        return torch.sin(x)  # the line that the error names
