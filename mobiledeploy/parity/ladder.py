@@ -223,11 +223,13 @@ def require_passed(report: ParityReport) -> None:
     where = f" at the rung {failed[0].name!r}" if failed else ""
     if report.regressions:
         reasons += ["Worse than the baseline.", *report.regressions]
+    remedy = "`mobiledeploy parity ARTIFACT --layers --html report.html` shows where to look."
+    if report.regressions and not failed:
+        remedy = "Find the change that caused it, or store a new baseline."
+    elif any("top1_agreement" in reason for reason in reasons):
+        remedy += " If the outputs are no classes, export with --task regression or embedding."
     raise GateError(
-        f"Parity failed{where}. " + (" ".join(reasons) or "Nothing was compared."),
-        remedy="Find the change that caused it, or store a new baseline."
-        if report.regressions and not failed
-        else "`mobiledeploy parity ARTIFACT --layers --html report.html` shows where to look.",
+        f"Parity failed{where}. " + (" ".join(reasons) or "Nothing was compared."), remedy=remedy
     )
 
 

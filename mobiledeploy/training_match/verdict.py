@@ -36,6 +36,7 @@ _IMAGES = 32  # of 224x224; as many pixels of smaller images
 _MOST_IMAGES = 64
 _FEWEST_IMAGES = 8  # of fewer the distance is chance
 _LIKE_TRAINING = 0.16  # largest distance of 32 training-like images
+_SOON = 16  # images that suffice where they already match: more images only match better
 _TRIED_ON = 16  # images that every alternative is tried on
 _EXPLAINED = 0.17  # largest distance of 32 images after the right alternative
 _IMPROVEMENT = 0.7  # largest ratio of an alternative's distance to the network's own
@@ -187,8 +188,11 @@ def compare_with_training(
         images_at=images_at,
     )
     count = min(_MOST_IMAGES, _IMAGES * max(1, 224**2 // built.resolution**2))
-    some = images.spread(count)
+    some = images.spread(min(count, _SOON))
     distance = batch_norm_distance(model.module, some.images)
+    if distance.mean > _LIKE_TRAINING and some.count < min(count, images.count):
+        some = images.spread(count)
+        distance = batch_norm_distance(model.module, some.images)
     causes: tuple[Cause, ...] = ()
     if distance.mean > _scaled(_LIKE_TRAINING, some.count):
         causes = _causes(built, some, distance.mean)

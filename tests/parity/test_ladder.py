@@ -196,6 +196,9 @@ def test_too_many_changed_classes_fail_the_integers():
     ladder = make_ladder(exact, integers, {"a.onnx": integers}, limits=limits)
     (failure,) = rung(ladder, "integers").failures
     assert failure.endswith("top1_agreement is 0.8; expected at least 0.81.")
+    with pytest.raises(GateError) as failed:
+        require_passed(report(ladder))
+    assert "--task regression" in failed.value.remedy
     metrics = rung(ladder, "integers").against("float").metrics
     assert metrics["top1_agreement_low"] < 0.8 < metrics["top1_agreement_high"]
     assert metrics["flips"] == 4
