@@ -13,7 +13,7 @@ __version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from mobiledeploy.bench.measure import measure
-    from mobiledeploy.export.write import export_executorch, export_onnx
+    from mobiledeploy.export.write import export_executorch, export_onnx, export_tflite
     from mobiledeploy.graph.fold_batch_norm import fold
     from mobiledeploy.models.spec import ModelSpec
     from mobiledeploy.network import QuantRecipe
@@ -37,6 +37,7 @@ _HOME = {
     "quantize": "quantization.ptq",
     "export_onnx": "export.write",
     "export_executorch": "export.write",
+    "export_tflite": "export.write",
     "check_parity": "pipeline.check_parity",
     "measure": "bench.measure",
     "deploy": "pipeline.deploy",
@@ -45,8 +46,8 @@ _HOME = {
 __all__ = [  # noqa: RUF022 - in pipeline order
     "ModelSpec",
     "build",
-    "fold",
     "from_module",
+    "fold",
     "load_images",
     "equalize",
     "learn_equalization",
@@ -54,6 +55,7 @@ __all__ = [  # noqa: RUF022 - in pipeline order
     "quantize",
     "export_onnx",
     "export_executorch",
+    "export_tflite",
     "check_parity",
     "measure",
     "deploy",

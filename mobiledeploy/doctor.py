@@ -41,6 +41,7 @@ LIBRARIES: Mapping[str, str] = {
     "onnxscript": "import onnxscript",
     "onnx-ir": "import onnx_ir",
     "onnxruntime": "import onnxruntime",
+    "ai-edge-litert": "import ai_edge_litert.interpreter",
     "numpy": "import numpy",
 }
 _RELEASED_TOGETHER = ("torch", "torchao", "executorch")
@@ -103,6 +104,7 @@ def examine_device(host: Host) -> tuple[Check, ...]:
         check_processor(host),
         _check_runtime(".onnx", ("numpy", "onnxruntime"), "onnxruntime_perf_test", host),
         _check_runtime(".pte", ("numpy", "executorch", "torch"), "executor_runner", host),
+        _check_runtime(".tflite", ("numpy", "ai-edge-litert"), "", host),
         Check(name="libraries", state="ok", found=", ".join(has) or "none"),
         check_speed(host),
     )
@@ -116,8 +118,10 @@ def _check_runtime(suffix: str, needed: tuple[str, ...], native: str, host: Host
         return Check(
             name=suffix,
             state="missing",
-            found=f"cannot be run: there is no {native}",
-            remedy="Build it for Android and pass it with --runner. The documentation says how.",
+            found=f"cannot be run: there is no {native or 'runner for it'}",
+            remedy="Build it for Android and pass it with --runner. The documentation says how."
+            if native
+            else "Use the .onnx or .pte of the same network: all hold the same integers.",
         )
     lacking = [name for name in needed if not host.runtimes.get(name)]
     if lacking:
@@ -125,7 +129,8 @@ def _check_runtime(suffix: str, needed: tuple[str, ...], native: str, host: Host
             name=suffix,
             state="missing",
             found=f"cannot be run: {', '.join(lacking)} not installed",
-            remedy="`mobiledeploy device setup` installs what is missing (--executorch for .pte).",
+            remedy="`mobiledeploy device setup` installs what is missing (--executorch for .pte,"
+            " --litert for .tflite).",
         )
     return Check(name=suffix, state="ok", found=f"run by {needed[1]}")
 

@@ -3,14 +3,19 @@
 import pytest
 from networks import folded, quantized
 
-from mobiledeploy.export.write import artifact_name, export_executorch, export_onnx
+from mobiledeploy.export.write import (
+    artifact_name,
+    export_executorch,
+    export_onnx,
+    export_tflite,
+)
 
 
 @pytest.fixture(scope="session")
 def exported_to(tmp_path_factory):
     """Return a function: (format, family, resolution, short, precision, options) -> Artifact."""
     made = {}
-    exporters = {"onnx": export_onnx, "pte": export_executorch}
+    exporters = {"onnx": export_onnx, "pte": export_executorch, "tflite": export_tflite}
 
     def export(format_, family, resolution=32, *, short=True, precision="int8", **options):
         key = (format_, family, resolution, short, precision, *options.items())

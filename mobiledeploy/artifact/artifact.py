@@ -56,6 +56,14 @@ class Format(StrEnum):
         "mobiledeploy.inspect.onnx:inspect_onnx",
         "",
     )
+    TFLITE = (
+        "tflite",
+        "LiteRT",
+        "mobiledeploy.export.tflite:encode_model",
+        "mobiledeploy.runtimes.litert:LiteRTRunner",
+        "mobiledeploy.inspect.tflite:inspect_tflite",
+        "",
+    )
 
     def __new__(
         cls, value: str, label: str, exporter: str, runner: str, inspector: str, verifier: str

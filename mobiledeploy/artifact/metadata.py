@@ -1,6 +1,7 @@
 """The metadata inside an artifact, so that an app can use the artifact without its manifest.
 
-ONNX has it in `metadata_props`, `.pte` in constant methods that return UTF-8 bytes:
+ONNX has it in `metadata_props`, `.tflite` in its metadata, `.pte` in constant methods that return
+UTF-8 bytes:
 
     mobiledeploy.metadata / mobiledeploy_metadata    one JSON document, see `describe`
     mobiledeploy.labels   / mobiledeploy_labels      class names, one per line, if known; in `.pte`
@@ -15,7 +16,7 @@ import json
 import zlib
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from mobiledeploy.artifact.onnx_versions import oldest_onnxruntime
 from mobiledeploy.errors import ArtifactError
@@ -78,6 +79,16 @@ def for_onnx(
     }
     if model.info.labels:
         entries[f"mobiledeploy.{LABELS}"] = "\n".join(model.info.labels)
+    return entries
+
+
+def for_tflite(model: QuantizedModel | FoldedModel) -> Mapping[str, bytes]:
+    """Return the entries of the file's metadata; its images are (H, W, C)."""
+    document = describe(model)
+    document["input"] = {**cast("dict[str, object]", document["input"]), "layout": "NHWC"}
+    entries = {f"mobiledeploy.{METADATA}": json.dumps(document).encode()}
+    if model.info.labels:
+        entries[f"mobiledeploy.{LABELS}"] = "\n".join(model.info.labels).encode()
     return entries
 
 

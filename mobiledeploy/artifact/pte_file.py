@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from flatbuffers.table import Table  # type: ignore[import-untyped]
+from flatbuffers.table import Table
 
 from mobiledeploy.artifact.metadata import metadata_errors_explained
 from mobiledeploy.errors import ArtifactError

@@ -69,8 +69,8 @@ def _options(
 ) -> None:
     """Deploy a trained MobileNet to an ARM phone.
 
-    The result is one int8 network, as ONNX and as ExecuTorch .pte: both give the same logits, bit
-    for bit.
+    The result is one int8 network, as ExecuTorch .pte, ONNX and LiteRT .tflite: all give the same
+    logits, bit for bit.
     """
     global _debug  # noqa: PLW0603 - one switch for the process, set once at start-up
     _debug = debug

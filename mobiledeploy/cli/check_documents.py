@@ -29,7 +29,7 @@ class DeviceDocument(JsonModel):
 
     Attributes:
         uri: The device.
-        able: Whether it can run `.onnx` or `.pte`.
+        able: Whether it can run `.onnx`, `.pte` or `.tflite`.
         checks: Everything that was checked.
     """
 

@@ -57,7 +57,7 @@ def check(
         print_checks(checks)
     if not able:
         raise RuntimeFailedError(
-            f"{uri} can run neither .onnx nor .pte.",
+            f"{uri} can run neither .onnx nor .pte nor .tflite.",
             remedy="Follow the advice below the lines marked missing or broken.",
         )
 
@@ -68,6 +68,9 @@ def setup(
     *,
     executorch: Annotated[
         bool, typer.Option("--executorch", help="Also install ExecuTorch and torch (large).")
+    ] = False,
+    litert: Annotated[
+        bool, typer.Option("--litert", help="Also install LiteRT, for .tflite.")
     ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     python: Annotated[
@@ -84,7 +87,7 @@ def setup(
             f"{uri} cannot be set up: only ssh devices can.",
             remedy="Install numpy and onnxruntime into the Python that the command starts.",
         )
-    wanted = requirements(executorch=executorch)
+    wanted = requirements(executorch=executorch, litert=litert)
     console().print(
         f"On {uri}: create the virtual environment {ENVIRONMENT} with {python} (an existing one is"
         f" replaced) and install {', '.join(wanted)} into it. Nothing else is changed.",

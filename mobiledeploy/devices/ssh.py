@@ -166,9 +166,11 @@ class SshDevice(PythonDevice):
         self._folder = None
 
 
-def requirements(*, executorch: bool) -> list[str]:
+def requirements(*, executorch: bool, litert: bool) -> list[str]:
     """Return the packages that a device needs, in the versions of this machine."""
-    names = ["numpy", "onnxruntime", *(("torch", "executorch") if executorch else ())]
+    names = ["numpy", "onnxruntime"]
+    names += ["torch", "executorch"] if executorch else []
+    names += ["ai-edge-litert"] if litert else []
     return [f"{name}=={version(name).partition('+')[0]}" for name in names]
 
 

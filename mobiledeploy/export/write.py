@@ -1,4 +1,4 @@
-"""Write a network as an artifact: ONNX, or ExecuTorch `.pte`.
+"""Write a network as an artifact: ONNX, ExecuTorch `.pte`, or LiteRT `.tflite`.
 
 In: a `QuantizedModel` (int8) or a `FoldedModel` (fp32). Out: a file and its `Artifact`.
 `artifact.manifest.write_manifest` writes the manifest once parity is known.
@@ -64,6 +64,16 @@ def export_onnx(model: QuantizedModel | FoldedModel, path: Path) -> Artifact:
         RuntimeFailedError: the file could not be written.
     """
     return export(model, Format.ONNX, path)
+
+
+def export_tflite(model: QuantizedModel | FoldedModel, path: Path) -> Artifact:
+    """Write the network for LiteRT, with a batch of one and images as (H, W, C).
+
+    Raises:
+        ExportError: LiteRT has no form of an operator.
+        RuntimeFailedError: the file could not be written.
+    """
+    return export(model, Format.TFLITE, path)
 
 
 def export_executorch(model: QuantizedModel | FoldedModel, path: Path) -> Artifact:

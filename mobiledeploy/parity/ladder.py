@@ -1,7 +1,7 @@
 """The parity ladder: rungs from the float network to the device, each compared with those below.
 
     float ─▶ fold ─▶ equalize ─▶ integers ─▶ any-rounding
-          ─▶ onnx-unoptimized ─▶ onnx ─▶ pte ─▶ device
+          ─▶ onnx-unoptimized ─▶ onnx ─▶ pte ─▶ tflite ─▶ device
 
 Input: the logits of each stage on the same images, from float upwards. Output: `Rung`s. A rung is
 compared with the rung below (what did this step change?), with the rung that it must equal or stay
@@ -15,7 +15,7 @@ close to, and with float (what is left in total?). The lowest rung that fails is
   lies near half-way between two codes (`quantization.tie_free`), so nothing may differ.
 - onnx-unoptimized: ONNX Runtime without graph optimizations computes in float around the codes. It
   is also checked layer by layer (`layer_codes`), which finds faults that change no logit.
-- onnx, pte, device: must equal the integer reference in every bit of every logit.
+- onnx, pte, tflite, device: must equal the integer reference in every bit of every logit.
 
 A network with layers in float (`--keep-float`) has no rung any-rounding, and its artifacts have to
 stay close instead of equal.
@@ -55,6 +55,7 @@ TITLES: Mapping[RungName, str] = {
     "onnx-unoptimized": "ONNX Runtime, unoptimized",
     "onnx": "ONNX Runtime",
     "pte": "ExecuTorch",
+    "tflite": "LiteRT",
     "device": "device",
 }
 EXACT: Mapping[str, float] = {"max_differing_logits": 0.0}

@@ -7,7 +7,7 @@ Input: the network after each stage of the pipeline, its artifacts, images. Outp
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
@@ -69,7 +69,7 @@ def run_ladder(
 
     Args:
         networks: The network after each stage of the pipeline.
-        artifacts: `.onnx` and `.pte` files of it.
+        artifacts: `.onnx`, `.pte` and `.tflite` files of it.
         images: Preprocessed for the network.
         tolerances: The limits; by default those of the network's family.
         quick: Leave out the rungs that only locate a loss: for a network that was just made.
@@ -84,7 +84,7 @@ def run_ladder(
     """
     runner = LadderRunner(networks, images, tolerances)
     runner.add_stages(quick=quick)
-    ordered = sorted(artifacts, key=lambda path: path.suffix)  # .onnx before .pte
+    ordered = sorted(artifacts, key=lambda path: path.suffix)  # .onnx first
     for path in ordered:
         if Format.of(path) is Format.ONNX and not quick:
             runner.add_unoptimized_onnx(path)
@@ -421,7 +421,7 @@ def _constant(logits: Logits) -> list[str]:
 
 
 def _rung_of(path: Path) -> RungName:
-    return "onnx" if Format.of(path) is Format.ONNX else "pte"
+    return cast("RungName", Format.of(path).value)
 
 
 def _since(started: float) -> float:

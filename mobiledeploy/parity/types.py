@@ -31,6 +31,7 @@ RungName = Literal[
     "onnx-unoptimized",
     "onnx",
     "pte",
+    "tflite",
     "device",
 ]
 Text = Annotated[str, Field(min_length=1)]

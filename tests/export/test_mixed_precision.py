@@ -9,7 +9,12 @@ import onnx
 import pytest
 
 from mobiledeploy.artifact.manifest import parse_manifest, write_manifest
-from mobiledeploy.export.write import artifact_name, export_executorch, export_onnx
+from mobiledeploy.export.write import (
+    artifact_name,
+    export_executorch,
+    export_onnx,
+    export_tflite,
+)
 from mobiledeploy.inspect.inspect_artifact import inspect_artifact
 from mobiledeploy.metrics import sqnr_db
 from mobiledeploy.network import QuantRecipe
@@ -18,7 +23,7 @@ from mobiledeploy.quantization.ptq import quantize
 from mobiledeploy.runtimes.open import open_runner
 
 IMAGES = networks.pixels(32, count=7, seed=1)
-EXPORTERS = {"onnx": export_onnx, "pte": export_executorch}
+EXPORTERS = {"onnx": export_onnx, "pte": export_executorch, "tflite": export_tflite}
 BETWEEN = ("features.1.conv.0.0",)  # quantized input and output
 RESIDUAL = ("features.2.conv.2", "features.3.conv.2")  # the addition that follows is float too
 ENDS = ("features.0.0", "features.1.conv.0.0", "features.4.0", "classifier.1")
@@ -45,6 +50,11 @@ def mixed(family, kept, **options):
         pytest.param("onnx", "v3-small", GATED, {}, marks=pytest.mark.ci),
         ("onnx", "v3-small", HARDSWISH, {}),
         ("pte", "v2", ENDS, {}),
+        ("tflite", "v2", ENDS, {}),
+        ("tflite", "v2", RESIDUAL, {}),
+        ("tflite", "v3-small", SQUEEZE, {}),
+        ("tflite", "v3-small", GATED, {}),
+        ("tflite", "v3-small", HARDSWISH, {}),
         pytest.param("pte", "v3-small", GATED, {}, marks=pytest.mark.ci),
     ],
 )

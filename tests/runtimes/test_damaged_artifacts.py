@@ -156,7 +156,7 @@ def test_a_folder_is_refused(tmp_path):
         open_runner(tmp_path / "folder.pte")
 
 
-@pytest.mark.parametrize("name", ["model.tflite", "model"])
+@pytest.mark.parametrize("name", ["model.mlmodel", "model"])
 def test_an_unknown_suffix_is_refused(name, tmp_path):
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(ArtifactError, match=r"expected \.onnx or \.pte"):

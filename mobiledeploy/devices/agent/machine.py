@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 PROTOCOL = 1
 X86 = frozenset({"x86_64", "amd64", "i686", "i386"})
-_DISTRIBUTIONS = ("numpy", "onnxruntime", "executorch", "torch")
+_DISTRIBUTIONS = ("numpy", "onnxruntime", "executorch", "torch", "ai-edge-litert")
 
 
 def describe() -> MachineReport:

@@ -1,0 +1,125 @@
+"""LiteRT, formerly TensorFlow Lite, on this machine's CPU, with XNNPACK."""
+
+from __future__ import annotations
+
+import os
+from importlib.metadata import version
+from typing import TYPE_CHECKING, cast
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+
+from mobiledeploy.artifact.tflite_file import read_metadata, read_tflite
+from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
+from mobiledeploy.network import OUTPUT_NAME
+from mobiledeploy.runtimes.native_output import captured_stderr
+from mobiledeploy.runtimes.runner import in_batches_of, single_input
+from mobiledeploy.utils.files import require_utf8
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+    from numpy.typing import NDArray
+
+_ERRORS = (RuntimeError, ValueError, MemoryError)
+
+
+class LiteRTRunner:
+    """A `.tflite` file in LiteRT. It reads images as (H, W, C); `run` takes them as (C, H, W).
+
+    Args:
+        path: The file.
+        threads: Threads that compute one inference.
+        optimize: Must be True: what XNNPACK fuses cannot be switched off here.
+
+    Raises:
+        ArtifactError: LiteRT rejects the file, or it does not take one float32 (1, H, W, C) and
+            return one output.
+        UsageError: `optimize` is False, or the path is not UTF-8.
+    """
+
+    runtime = "litert"
+    version = version("ai-edge-litert")
+    thread_safe = False  # an interpreter writes into memory of its own
+
+    def __init__(self, path: Path, *, threads: int = 1, optimize: bool = True) -> None:
+        if not optimize:
+            raise UsageError(
+                f"{path}: the optimizations of a .tflite cannot be switched off.",
+                remedy="Use an .onnx for this.",
+            )
+        require_utf8(path)
+        self.path, self.threads = path, threads
+        self.metadata, self.labels = read_metadata(path, read_tflite(path))
+        with captured_stderr() as log:
+            try:
+                self._interpreter = Interpreter(model_path=os.fspath(path), num_threads=threads)
+                self._interpreter.allocate_tensors()
+            except _ERRORS as error:
+                failure: Exception | None = error
+            else:
+                failure = None
+        if failure is not None:
+            detail = f" ({log.last_line})" if log.last_line else ""
+            raise ArtifactError(
+                f"LiteRT {self.version} cannot load {path}: {failure}{detail}.",
+                remedy="Export the model again: the file is damaged, or it needs operators that"
+                " this runtime does not have.",
+            ) from failure
+        self._input, self._output, (batch, height, width, channels) = self._signature()
+        self.batch_size: int = batch
+        self.input_shape: tuple[int, ...] = (channels, height, width)
+
+    def _signature(self) -> tuple[int, int, tuple[int, int, int, int]]:
+        """Return the numbers of input and output, and the shape of the input."""
+        inputs, outputs = (
+            self._interpreter.get_input_details(),
+            self._interpreter.get_output_details(),
+        )
+        image = inputs[0] if len(inputs) == 1 else None
+        if image is None or len(image["shape"]) != 4 or image["dtype"] is not np.float32:
+            found = [(each["name"], each["dtype"].__name__, list(each["shape"])) for each in inputs]
+            raise ArtifactError(
+                f"{self.path} takes {found}; expected one float32 (1, H, W, C).",
+                remedy="Export the model with `mobiledeploy export`.",
+            )
+        if len(outputs) != 1:
+            raise ArtifactError(
+                f"{self.path} has {len(outputs)} outputs; expected one.",
+                remedy="Export the model with `mobiledeploy export`.",
+            )
+        shape = tuple(int(size) for size in image["shape"])
+        return image["index"], outputs[0]["index"], cast("tuple[int, int, int, int]", shape)
+
+    def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
+        """Run the network (see `Runner.run`)."""
+        samples = single_input(inputs, self.input_shape)
+        return {OUTPUT_NAME: in_batches_of(self.batch_size, samples, self._run_batch)}
+
+    def _run_batch(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+        try:
+            images = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
+            self._interpreter.set_tensor(self._input, images)
+            self._interpreter.invoke()
+            return cast("NDArray[np.float32]", self._interpreter.get_tensor(self._output))
+        except _ERRORS as error:
+            raise RuntimeFailedError(
+                f"LiteRT failed while running {self.path}: {error}",
+                remedy="Export the model again, or update LiteRT.",
+            ) from error
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Free the interpreter."""
+        del self._interpreter
