@@ -14,11 +14,13 @@ from typing import Any
 
 from torch import nn
 
+from mobiledeploy.checkpoints.heads import described_head, head_layers, head_of, is_chain
 from mobiledeploy.checkpoints.layers import Layer, layers_of, outlines
 from mobiledeploy.checkpoints.match import arrange, differences, has_names_of
 from mobiledeploy.checkpoints.open import Checkpoint
 from mobiledeploy.errors import UsageError, WeightsError
 from mobiledeploy.models.blocks import make_divisible
+from mobiledeploy.models.head import ACTIVATIONS, NONE, head_outputs, parse_head
 from mobiledeploy.models.mobilenet_v1 import MIN_CHANNELS
 from mobiledeploy.models.spec import FAMILIES, ArchitectureOptions, ModelSpec
 from mobiledeploy.models.validate import MAX_WIDTH
@@ -132,12 +134,74 @@ def find_spec(checkpoint: Checkpoint, build: Build, options: ArchitectureOptions
             best = max(best, candidate, key=lambda each: (each.similarity, each.equal_shapes))
         if best.is_nearly_exact:  # another width or rounding changes most layers
             break
+    if options.head is None:
+        _refuse_several_heads(checkpoint, build, options)
+        with_head = _with_own_head(checkpoint, build, options)
+        if with_head is not None:
+            return with_head
     raise WeightsError(
         f"{checkpoint.path} fits no network. Compared with the closest, a {best.spec.family} of "
         f"width {best.spec.width:g}, it has "
         f"{differences(checkpoint.layers, best.target, checkpoint.dialect)}.",
         remedy="Save the complete state dict of the network alone: every tensor has to be used. "
         "For a custom row table, pass the --config FILE that it was trained with.",
+    )
+
+
+def _with_own_head(
+    checkpoint: Checkpoint, build: Build, options: ArchitectureOptions
+) -> ModelSpec | None:
+    """Return the network if only its head is another one; None if more differs.
+
+    Tensors show the layers of a head, but not the activations between linear layers.
+
+    Raises:
+        WeightsError: A head with several linear layers would fit; the text names it.
+    """
+    layers = head_of(checkpoint.layers)
+    described = ",".join(map(str, layers)) or NONE
+    linears = [layer for layer in layers if layer.size]
+    between = [layer for layer in layers if layer.size or layer.kind == "batchnorm"]
+    try:
+        spec = find_spec(checkpoint, build, replace(options, head=described))
+    except (WeightsError, UsageError):
+        return None
+    if len(linears) < 2:
+        return spec
+    written = described_head(between)
+    shapes = ", ".join(
+        f"{layer.name} {tuple(layer.tensors['weight'].shape)}"
+        for layer in head_layers(checkpoint.layers)
+    )
+    raise WeightsError(
+        f"{checkpoint.path} has a {spec.family} of width {spec.width:g} and a head of its own: "
+        f"{shapes}. Tensors do not show the activations in it.",
+        remedy=f'Pass --head "{written}" with the activation of the training '
+        f"({', '.join(ACTIVATIONS)}) in place of ACTIVATION"
+        + (", before or behind batchnorm as it was there." if len(between) > len(linears) else "."),
+    )
+
+
+def _refuse_several_heads(
+    checkpoint: Checkpoint, build: Build, options: ArchitectureOptions
+) -> None:
+    """Raise WeightsError for a network whose linear layers do not form one chain."""
+    head = head_layers(checkpoint.layers)
+    if is_chain(head):
+        return
+    body = [layer for layer in checkpoint.layers if layer not in head]
+    try:
+        spec = find_spec(
+            replace(checkpoint, layers=tuple(body)), build, replace(options, head=NONE)
+        )
+    except (WeightsError, UsageError):
+        return
+    shapes = ", ".join(f"{layer.name} {layer.shape[:2]}" for layer in head)
+    raise WeightsError(
+        f"{checkpoint.path} has a {spec.family} of width {spec.width:g} and several heads: "
+        f"{shapes}. A network has one output here.",
+        remedy="Save the network with one of the heads, or export it from code that returns one "
+        "output: mobiledeploy export net.py:create.",
     )
 
 
@@ -173,7 +237,7 @@ def _closest_family(
 
 def _families(options: ArchitectureOptions) -> Iterator[ModelSpec]:
     """Yield a specification of each family, the usual variants first."""
-    for num_classes in (1000, 0):
+    for num_classes in (1000, 0) if options.head is None else (head_outputs(options.head),):
         for family in FAMILIES:
             yield ModelSpec(family=family, num_classes=num_classes, architecture=options)
     if options.se_gate == "hard-sigmoid":
@@ -194,7 +258,9 @@ def _variants(
     base = closest.spec
     if (stem := closest.aligned[0]) and len(stem.shape) == 4:
         base = replace(base, in_channels=stem.shape[1])
-    if base.num_classes and (classifier := closest.aligned[-1]) and classifier.is_map:
+    has_own_head = base.architecture.head is not None
+    classifier = None if has_own_head or not base.num_classes else closest.aligned[-1]
+    if classifier is not None and classifier.is_map:
         base = replace(base, num_classes=classifier.shape[0])
     rules, width_choices = [_published_rules(base)], [_usual_widths]
     if closest.has_same_kinds:  # otherwise hardly any width fits
@@ -265,7 +331,11 @@ def _last_output(candidate: _Candidate) -> tuple[Layer | None, Layer]:
 def _norms(candidate: _Candidate) -> list[tuple[Layer | None, Layer]]:
     """Return the pairs of (checkpoint layer, network layer) of a network's norms."""
     pairs = zip(candidate.aligned, candidate.target, strict=True)
-    return [(theirs, ours) for theirs, ours in pairs if ours.is_norm]
+    return [
+        (theirs, ours)
+        for theirs, ours in pairs
+        if ours.is_norm and not ours.name.startswith("classifier")
+    ]
 
 
 def _with_own_ends(scaled: _Candidate) -> Iterator[ModelSpec]:
@@ -277,6 +347,8 @@ def _with_own_ends(scaled: _Candidate) -> Iterator[ModelSpec]:
     stems: list[dict[str, Any]] = [{}]
     heads: list[dict[str, Any]] = [{}]
     stem, head = _other_width(scaled, 0), _other_width(scaled, _head_index(scaled))
+    if spec.family.startswith("v3") and not spec.num_classes:
+        head = None  # a lone linear layer of another width is a classifier, no hidden layer
     if stem and options.stem_width is None:
         stems.append({"stem_width": stem})
     if head and options.head_width is None:
@@ -301,7 +373,12 @@ def _head_index(candidate: _Candidate) -> int | None:
     if candidate.spec.family == "v1":
         return None
     maps = [index for index, layer in enumerate(candidate.target) if layer.is_map]
-    return maps[-2] if candidate.spec.num_classes else maps[-1]
+    head = candidate.spec.architecture.head
+    if head is None:
+        return maps[-2] if candidate.spec.num_classes else maps[-1]
+    if candidate.spec.family.startswith("v3"):  # its hidden layer is part of the head
+        return None
+    return maps[-1 - sum(layer.size > 0 for layer in parse_head(head))]
 
 
 def _align(spec: ModelSpec, checkpoint: Checkpoint, networks: _Networks) -> _Candidate:

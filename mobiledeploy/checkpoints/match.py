@@ -61,16 +61,28 @@ def has_names_of(source: Sequence[Layer], target: Sequence[Layer]) -> bool:
 def _head(source: Sequence[Layer], target: Sequence[Layer]) -> dict[str, str]:
     """Return the network's names of classifier layers that the checkpoint calls otherwise.
 
-    Only if these layers are all that is missing and left over, and agree in kind: a fine-tuned
-    network often has `head` or `classifier` where the published one has `classifier.1`.
+    Only if the checkpoint has all other layers, and as many of the classifier, of the same kinds in
+    the same order: a fine-tuned network often has `head` or `classifier` where the published one
+    has `classifier.1`, and dropout or activations shift the numbers.
     """
-    theirs, ours = ({layer.name for layer in layers} for layers in (source, target))
-    missing = [layer for layer in target if layer.name not in theirs]
-    left_over = [layer for layer in source if layer.name not in ours]
-    is_head = all(layer.is_map and layer.name.startswith("classifier") for layer in missing)
-    if not is_head or outlines(missing) != outlines(left_over):
+    ours = [layer for layer in target if layer.name.startswith("classifier")]
+    body = {layer.name for layer in target} - {layer.name for layer in ours}
+    theirs = _in_order([layer for layer in source if layer.name not in body])
+    names = {layer.name for layer in theirs}
+    if names == {layer.name for layer in ours} or outlines(theirs) != outlines(ours):
         return {}
-    return {old.name: new.name for old, new in zip(left_over, missing, strict=True)}
+    return {
+        old.name: new.name for old, new in zip(theirs, ours, strict=True) if old.name != new.name
+    }
+
+
+def _in_order(layers: Sequence[Layer]) -> list[Layer]:
+    """Sort layers that one Sequential numbers; keep the file's order of others."""
+    places = [layer.name.rpartition(".") for layer in layers]
+    numbered = all(number.isdecimal() for _, _, number in places)
+    if numbered and len({parent for parent, _, _ in places}) == 1:
+        return sorted(layers, key=lambda layer: int(layer.name.rpartition(".")[2]))
+    return list(layers)
 
 
 def match(source: Sequence[Layer], target: Sequence[Layer], dialect: Dialect) -> Matched:

@@ -52,6 +52,7 @@ def export(
     width: Annotated[float | None, options.WIDTH] = None,
     resolution: Annotated[int | None, options.RESOLUTION] = None,
     num_classes: Annotated[int | None, options.NUM_CLASSES] = None,
+    head: Annotated[str | None, options.HEAD] = None,
     in_channels: Annotated[int | None, options.IN_CHANNELS] = None,
     config: Annotated[Path | None, options.CONFIG] = None,
     labels: Annotated[
@@ -125,6 +126,7 @@ def export(
         "width": width,
         "resolution": resolution,
         "num_classes": num_classes,
+        "head": head,
         "in_channels": in_channels,
         "seed": seed,
         "task": task.value if task else None,

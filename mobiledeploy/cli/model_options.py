@@ -40,6 +40,10 @@ RESOLUTION = typer.Option(
 )
 NUM_CLASSES = typer.Option(metavar="N", help="Number of classes. [default: as in the weights]")
 IN_CHANNELS = typer.Option(metavar="N", help="Channels of the input image. [default: 3]")
+HEAD = typer.Option(
+    metavar="LAYERS",
+    help='What follows the features: "dropout,linear:256,relu,linear:5". [default: as published]',
+)
 CONFIG = typer.Option(metavar="PATH", help="YAML file that describes a custom architecture.")
 CALIB_DATA = typer.Option(
     metavar="PATH",

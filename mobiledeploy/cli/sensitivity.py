@@ -37,6 +37,7 @@ def sensitivity(
     width: Annotated[float | None, options.WIDTH] = None,
     resolution: Annotated[int | None, options.RESOLUTION] = None,
     num_classes: Annotated[int | None, options.NUM_CLASSES] = None,
+    head: Annotated[str | None, options.HEAD] = None,
     in_channels: Annotated[int | None, options.IN_CHANNELS] = None,
     config: Annotated[Path | None, options.CONFIG] = None,
     calib_data: Annotated[Path | None, options.CALIB_DATA] = None,
@@ -72,6 +73,7 @@ def sensitivity(
         "width": width,
         "resolution": resolution,
         "num_classes": num_classes,
+        "head": head,
         "in_channels": in_channels,
         "seed": seed,
     }

@@ -21,15 +21,20 @@ from mobiledeploy.errors import UsageError
 from mobiledeploy.graph.fold_graph import fold_graph
 from mobiledeploy.network import CUSTOM, FloatModel, FoldedModel
 
-Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
+Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 
 
 @dataclass(frozen=True, slots=True)
 class _Pair:
-    """Qualified names of a convolution and of the BN that is its only user."""
+    """Qualified names of a BN and of the layer that it is folded into.
+
+    The layer is a convolution or a linear layer whose only user is the BN, or else a linear layer
+    that is the BN's only user.
+    """
 
     conv: str
     norm: str
+    norm_is_first: bool = False
 
 
 def fold(model: FloatModel) -> FoldedModel:
@@ -54,7 +59,11 @@ def fold(model: FloatModel) -> FoldedModel:
         conv, norm = module.get_submodule(pair.conv), module.get_submodule(pair.norm)
         assert isinstance(conv, Conv)
         assert isinstance(norm, _BatchNorm)
-        _fold_into(conv, norm)
+        if pair.norm_is_first:
+            assert isinstance(conv, nn.Linear)
+            _fold_ahead(norm, conv)
+        else:
+            _fold_into(conv, norm)
         _remove(module, pair.norm)
     for name, layer in list(module.named_modules()):
         if isinstance(layer, _DropoutNd):
@@ -94,6 +103,9 @@ def _conv_norm_pairs(module: nn.Module) -> list[_Pair]:
         norm = str(node.target)
         if not isinstance(module.get_submodule(norm), _BatchNorm):
             continue
+        if reader := _linear_reader(module, node, order):
+            pairs.append(_Pair(reader, norm, norm_is_first=True))
+            continue
         source = node.args[0]
         conv = str(source.target)
         reason = _obstacle(module, source, conv, norm, order)
@@ -102,6 +114,24 @@ def _conv_norm_pairs(module: nn.Module) -> list[_Pair]:
         pairs.append(_Pair(conv, norm))
     _refuse_unpaired_norms(module, graph, order)
     return pairs
+
+
+def _linear_reader(module: nn.Module, node: fx.Node, order: list[str]) -> str:
+    """Return the linear layer that alone reads a BN which follows no convolution; "" for none."""
+    source, norm = node.args[0], module.get_submodule(str(node.target))
+    assert isinstance(source, fx.Node)
+    if getattr(norm, "running_var", None) is None:
+        return ""
+    if source.op == "call_module" and isinstance(module.get_submodule(str(source.target)), Conv):
+        return ""
+    while len(node.users) == 1:
+        (node,) = node.users
+        layer = module.get_submodule(str(node.target)) if node.op == "call_module" else None
+        if isinstance(layer, nn.Linear) and order.count(str(node.target)) == 1:
+            return str(node.target)
+        if not isinstance(layer, _DropoutNd):
+            break
+    return ""
 
 
 def _refuse_unpaired_norms(module: nn.Module, graph: fx.Graph, order: list[str]) -> None:
@@ -120,7 +150,7 @@ def _refuse_unpaired_norms(module: nn.Module, graph: fx.Graph, order: list[str])
 def _obstacle(module: nn.Module, source: fx.Node, conv: str, norm: str, order: list[str]) -> str:
     """Return why `norm`, which reads `source`, cannot be folded; "" if it can."""
     if source.op != "call_module" or not isinstance(module.get_submodule(conv), Conv):
-        return f"it reads {source.name!r}, which is not a convolution"
+        return f"it reads {source.name!r}, which is neither a convolution nor a linear layer"
     if len(source.users) > 1:
         return f"{conv!r} has other users"
     if order.count(conv) > 1 or order.count(norm) > 1:
@@ -128,6 +158,28 @@ def _obstacle(module: nn.Module, source: fx.Node, conv: str, norm: str, order: l
     if not any(name == "running_var" for name, _ in module.get_submodule(norm).named_buffers()):
         return "it has no running statistics"
     return ""
+
+
+@torch.no_grad()
+def _fold_ahead(norm: _BatchNorm, linear: nn.Linear) -> None:
+    """Make `linear` compute linear(norm(x)), in place: W (g x + c) + b = (W g) x + (W c + b)."""
+    gain, offset = _gain_and_offset(norm)
+    weight = linear.weight.double()
+    bias = torch.zeros_like(weight[:, 0]) if linear.bias is None else linear.bias.double()
+    dtype = linear.weight.dtype
+    linear.bias = nn.Parameter((bias + weight @ offset).to(dtype))
+    linear.weight = nn.Parameter((weight * gain).to(dtype))
+
+
+def _gain_and_offset(norm: _BatchNorm) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return g and c of what a BN computes in inference, g x + c, in float64."""
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    mean, variance = norm.running_mean.double(), norm.running_var.double()
+    gamma = torch.ones_like(mean) if norm.weight is None else norm.weight.double()
+    beta = torch.zeros_like(mean) if norm.bias is None else norm.bias.double()
+    gain = gamma / torch.sqrt(variance + norm.eps)
+    return gain, beta - gain * mean
 
 
 @torch.no_grad()

@@ -62,6 +62,11 @@ def fold_graph(model: FloatModel) -> FoldedModel:
             folded.append(module_of(source) or source.name)
             node.replace_all_uses_with(source)
             traced.graph.erase_node(node)
+        elif (reader := _linear_reader(node)) is not None:
+            _fold_ahead(traced, reader, affine)
+            folded.append(module_of(reader) or reader.name)
+            node.replace_all_uses_with(source)
+            traced.graph.erase_node(node)
         else:
             _become_depthwise(traced, node, affine)
     traced.graph.eliminate_dead_code()
@@ -110,6 +115,21 @@ def _fold_into(traced: GraphModule, node: Node, affine: _Affine) -> None:
     weight.copy_(gain * weight.double())
 
 
+def _linear_reader(node: Node) -> Node | None:
+    """Return the linear operator that alone reads a BatchNorm; None for any other."""
+    readers = list(node.users)
+    return readers[0] if [r.target for r in readers] == [aten.linear.default] else None
+
+
+def _fold_ahead(traced: GraphModule, node: Node, affine: _Affine) -> None:
+    """Make a linear operator compute the BatchNorm in front of it, in place."""
+    _own_parameters(traced, node)
+    weight, bias = weight_and_bias(traced, FusedOp("linear", node, node, None))
+    exact = weight.double()
+    bias.copy_(bias.double() + exact @ affine.offset)
+    weight.copy_(exact * affine.gain)
+
+
 def _own_parameters(traced: GraphModule, node: Node) -> None:
     """Give an operator a copy of parameters that others read too."""
     for index in (1, 2):
@@ -138,8 +158,8 @@ def _become_depthwise(traced: GraphModule, node: Node, affine: _Affine) -> None:
     shape = cast("Node", node.args[0]).meta["val"].shape
     if len(shape) != 4:
         raise UsageError(
-            f"The BatchNorm {describe_node(node)} cannot be folded: it follows no linear layer of"
-            " its own.",
+            f"The BatchNorm {describe_node(node)} cannot be folded: it stands behind no linear"
+            " layer of its own, nor in front of one.",
             remedy="Put it directly behind a linear layer.",
         )
     weight = affine.gain.float().view(-1, 1, 1, 1)

@@ -63,6 +63,7 @@ def _assemble(spec: ModelSpec) -> nn.Module:
         "width": spec.width,
         "stem_width": options.stem_width,
         "stem_stride": options.stem_stride,
+        "head": options.head,
         "num_classes": spec.num_classes,
         "in_channels": spec.in_channels,
         "dropout": spec.dropout,
@@ -87,7 +88,7 @@ def _assemble(spec: ModelSpec) -> nn.Module:
             published = mobilenet_v3.LARGE if spec.family == "v3-large" else mobilenet_v3.SMALL
             return mobilenet_v3.MobileNetV3(
                 tuple(map(mobilenet_v3.Row._make, rows)) or published,
-                head=options.head_width or mobilenet_v3.HEAD[spec.family],
+                head_width=options.head_width or mobilenet_v3.HEAD[spec.family],
                 hidden_width=options.hidden_width,
                 width_rule=options.width_rule,
                 dilated=options.dilated,

@@ -4,6 +4,7 @@ family: v2
 width: 1.0
 num_classes: 10
 architecture:
+  head: dropout,linear:256,relu,linear:10
   rows:                     # t, c, n, s: the paper's column order...
     - [1, 16, 1, 1]
     - {t: 6, c: 24, n: 2, s: 2}     # ...or by name
@@ -19,7 +20,8 @@ from typing import Any
 import yaml
 
 from mobiledeploy.errors import LoadError, UsageError
-from mobiledeploy.models.spec import ModelSpec, family_named
+from mobiledeploy.models.head import head_outputs
+from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec, family_named
 from mobiledeploy.models.validate import COLUMNS, validate
 
 
@@ -57,7 +59,7 @@ def read_config(path: Path, model: str | None = None) -> dict[str, Any]:
         LoadError: The file cannot be read, or is not YAML.
         UsageError: The file does not describe a network, or describes one of another family.
     """
-    document = _read(path)
+    document = with_head(_read(path))
     try:
         spec = ModelSpec.from_document(_by_columns(document))
         validate(spec)
@@ -69,6 +71,23 @@ def read_config(path: Path, model: str | None = None) -> dict[str, Any]:
             remedy="Leave the model out, or pass the file of that model.",
         )
     return {name: getattr(spec, name) for name in document}
+
+
+def with_head(fields: dict[str, Any]) -> dict[str, Any]:
+    """Move a `head` beside the other fields into the architecture, and set its outputs.
+
+    Raises:
+        UsageError: `head` describes no head (see `mobiledeploy.models.head`).
+    """
+    fields = dict(fields)
+    options = fields.get("architecture") or {}
+    if isinstance(options, ArchitectureOptions):
+        options = options.changed
+    head = fields.pop("head", None) or (options.get("head") if isinstance(options, dict) else None)
+    if not isinstance(head, str):
+        return fields
+    fields["architecture"] = {**options, "head": head}
+    return {"num_classes": head_outputs(head), **fields}
 
 
 def _read(path: Path) -> dict[str, Any]:

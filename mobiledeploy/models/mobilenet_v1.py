@@ -16,6 +16,7 @@ from mobiledeploy.models.blocks import (
     DepthwiseSeparable,
     Layers,
 )
+from mobiledeploy.models.head import build_head
 
 
 class Row(NamedTuple):
@@ -58,6 +59,7 @@ class MobileNetV1(nn.Module):
         kernels_per_layer: Depthwise filters per input channel.
         stem_width: Channels of the first convolution; None scales the paper's 32.
         stem_stride: Stride of the first convolution, 2 or 1.
+        head: Layers in place of the classifier (see `mobiledeploy.models.head`); None is it.
         num_classes: Outputs; 0 ends the network at the pooled features.
     """
 
@@ -69,6 +71,7 @@ class MobileNetV1(nn.Module):
         kernels_per_layer: int = 1,
         stem_width: int | None = None,
         stem_stride: int = 2,
+        head: str | None = None,
         num_classes: int = 1000,
         in_channels: int = 3,
         dropout: float = 0.2,
@@ -98,7 +101,11 @@ class MobileNetV1(nn.Module):
         self.features = nn.Sequential(*features)  # -> (N, 1024, 7, 7)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(channels, num_classes) if num_classes else nn.Identity()
+        self.classifier: nn.Module = nn.Identity()
+        if head is not None:
+            self.classifier = build_head(head, channels)
+        elif num_classes:
+            self.classifier = nn.Linear(channels, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map images (N, C, H, W) to logits (N, num_classes)."""

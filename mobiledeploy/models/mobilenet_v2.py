@@ -17,6 +17,7 @@ from mobiledeploy.models.blocks import (
     inverted_residual,
     make_divisible,
 )
+from mobiledeploy.models.head import build_head
 
 
 class Row(NamedTuple):
@@ -88,6 +89,7 @@ class MobileNetV2(nn.Module):
         stem_width: Channels of the first convolution; None scales the paper's 32.
         stem_stride: Stride of the first convolution, 2 or 1.
         head_width: Channels before the classifier; None is 1280, scaled where width > 1.
+        head: Layers in place of the classifier (see `mobiledeploy.models.head`); None is it.
         num_classes: Outputs; 0 ends the network at the pooled features.
     """
 
@@ -100,6 +102,7 @@ class MobileNetV2(nn.Module):
         stem_width: int | None = None,
         stem_stride: int = 2,
         head_width: int | None = None,
+        head: str | None = None,
         num_classes: int = 1000,
         in_channels: int = 3,
         dropout: float = 0.2,
@@ -112,7 +115,7 @@ class MobileNetV2(nn.Module):
             return make_divisible(channels * by, round_nearest)
 
         channels = stem_width or scaled(STEM)
-        head = head_width or scaled(HEAD, by=max(1.0, width))
+        features_width = head_width or scaled(HEAD, by=max(1.0, width))
         # (N, in, 224, 224) -> (N, 32, 112, 112)
         stem = ConvNormActivation(
             in_channels, channels, stride=stem_stride, activation=activation, layers=layers
@@ -132,12 +135,18 @@ class MobileNetV2(nn.Module):
                 channels = scaled(c)
         # (N, 320, 7, 7) -> (N, 1280, 7, 7)
         features.append(
-            ConvNormActivation(channels, head, kernel=1, activation=activation, layers=layers)
+            ConvNormActivation(
+                channels, features_width, kernel=1, activation=activation, layers=layers
+            )
         )
         self.features = nn.Sequential(*features)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        classifier = [nn.Dropout(dropout), nn.Linear(head, num_classes)] if num_classes else []
+        classifier: list[nn.Module] = []
+        if num_classes:
+            classifier = [nn.Dropout(dropout), nn.Linear(features_width, num_classes)]
         self.classifier = nn.Sequential(*classifier)
+        if head is not None:
+            self.classifier = build_head(head, features_width)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map images (N, C, H, W) to logits (N, num_classes)."""

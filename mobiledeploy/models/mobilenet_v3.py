@@ -20,6 +20,7 @@ from mobiledeploy.models.blocks import (
     inverted_residual,
     make_divisible,
 )
+from mobiledeploy.models.head import build_head
 
 WidthRule = Literal["torchvision", "slim"]
 
@@ -126,8 +127,8 @@ class MobileNetV3(nn.Module):
 
     Args:
         rows: `LARGE`, `SMALL`, or a custom table.
-        head: Channels of the hidden layer at width 1.
-        hidden_width: Channels of the hidden layer; None scales `head` by the width rule.
+        head_width: Channels of the hidden layer at width 1.
+        hidden_width: Channels of the hidden layer; None scales `head_width` by the width rule.
         width: Width multiplier.
         width_rule: "torchvision" or "slim"; see `ArchitectureOptions`.
         stem_width: Channels of the first convolution; None scales the paper's 16.
@@ -135,6 +136,8 @@ class MobileNetV3(nn.Module):
         dilated: Whether the last three blocks have dilation 2 instead of a stride.
         reduced_tail: Whether the last three blocks and the head have half the channels.
         se_gate: "hard-sigmoid" or "sigmoid"; see `SqueezeExcitation`.
+        head: Layers in place of hidden layer and classifier (see `mobiledeploy.models.head`); None
+            is these.
         num_classes: Outputs; 0 ends the network at the hidden layer's activations.
     """
 
@@ -142,7 +145,7 @@ class MobileNetV3(nn.Module):
         self,
         rows: Sequence[Row] = LARGE,
         *,
-        head: int = 1280,
+        head_width: int = 1280,
         hidden_width: int | None = None,
         width: float = 1.0,
         width_rule: WidthRule = "torchvision",
@@ -151,6 +154,7 @@ class MobileNetV3(nn.Module):
         dilated: bool = False,
         reduced_tail: bool = False,
         se_gate: SEGate = "hard-sigmoid",
+        head: str | None = None,
         num_classes: int = 1000,
         in_channels: int = 3,
         dropout: float = 0.2,
@@ -162,7 +166,7 @@ class MobileNetV3(nn.Module):
             return make_divisible(channels * width)
 
         if reduced_tail:
-            rows, head = _with_halved_tail(rows), head // 2
+            rows, head_width = _with_halved_tail(rows), head_width // 2
         unscaled, channels = STEM, stem_width or scaled(STEM)
         op = partial(ConvNormActivation, activation=nn.Hardswish, layers=layers)
         # (N, in, 224, 224) -> (N, 16, 112, 112)
@@ -183,9 +187,10 @@ class MobileNetV3(nn.Module):
             features.append(block)
             unscaled, channels = row.out, scaled(row.out)
         if width_rule == "slim":
-            last, hidden = scaled(LAST_EXPANSION * unscaled), make_divisible(head * max(1.0, width))
+            last = scaled(LAST_EXPANSION * unscaled)
+            hidden = make_divisible(head_width * max(1.0, width))
         else:
-            last, hidden = LAST_EXPANSION * channels, scaled(head)
+            last, hidden = LAST_EXPANSION * channels, scaled(head_width)
         hidden = hidden_width or hidden
         # (N, 160, 7, 7) -> (N, 960, 7, 7)
         features.append(op(channels, last, kernel=1))
@@ -195,6 +200,8 @@ class MobileNetV3(nn.Module):
         if num_classes:
             classifier += [nn.Dropout(dropout), nn.Linear(hidden, num_classes)]
         self.classifier = nn.Sequential(*classifier)
+        if head is not None:
+            self.classifier = build_head(head, last)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map images (N, C, H, W) to logits (N, num_classes)."""

@@ -16,6 +16,7 @@ from torch import nn
 
 from mobiledeploy.errors import UsageError
 from mobiledeploy.models.blocks import STANDARD_LAYERS, Layers, has_residual, make_divisible
+from mobiledeploy.models.head import build_head
 
 
 class Row(NamedTuple):
@@ -230,6 +231,7 @@ class MobileNetV4(nn.Module):
         stem_width: Channels of the first convolution; None scales `stem`.
         stem_stride: Stride of the first convolution, 2 or 1.
         head_width: Channels of the hidden layer; None is the paper's 1280.
+        head: Layers in place of the classifier (see `mobiledeploy.models.head`); None is it.
         num_classes: Outputs; 0 ends the network at the hidden layer's activations.
 
     Raises:
@@ -245,6 +247,7 @@ class MobileNetV4(nn.Module):
         stem_width: int | None = None,
         stem_stride: int = 2,
         head_width: int | None = None,
+        head: str | None = None,
         num_classes: int = 1000,
         in_channels: int = 3,
         dropout: float = 0.2,
@@ -274,10 +277,14 @@ class MobileNetV4(nn.Module):
         self.blocks = nn.Sequential(*(nn.Sequential(*stage) for stage in stages))
         self.global_pool = nn.AdaptiveAvgPool2d(1)
         hidden = head_width or HEAD
-        head = _conv(scaled(LAST), hidden, layers=layers)
-        self.conv_head, self.norm_head, self.act2 = head.values()
+        projection = _conv(scaled(LAST), hidden, layers=layers)
+        self.conv_head, self.norm_head, self.act2 = projection.values()
         self.dropout = nn.Dropout(dropout)
-        self.classifier = nn.Linear(hidden, num_classes) if num_classes else nn.Identity()
+        self.classifier: nn.Module = nn.Identity()
+        if head is not None:
+            self.classifier = build_head(head, hidden)
+        elif num_classes:
+            self.classifier = nn.Linear(hidden, num_classes)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map images (N, C, H, W) to logits (N, num_classes)."""

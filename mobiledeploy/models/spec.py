@@ -82,6 +82,8 @@ class ArchitectureOptions:
         hidden_width: V3: channels before the classifier, not scaled; None scales `head_width`.
         dilated: V3: the last three blocks have dilation 2 instead of a stride (segmentation).
         reduced_tail: V3: the last three blocks and the head have half the width (segmentation).
+        head: What follows the pooled features, in place of the published classifier: see
+            `mobiledeploy.models.head`. It decides the number of outputs.
         se_gate: V3: "hard-sigmoid" as published, or "sigmoid" with BatchNorm inside the squeeze.
         norm_eps: BatchNorm's epsilon; None is the value of the family's trained weights.
         padding: "symmetric", or "same" as in TensorFlow (asymmetric at stride 2).
@@ -98,6 +100,7 @@ class ArchitectureOptions:
     hidden_width: int | None = None
     dilated: bool = False
     reduced_tail: bool = False
+    head: str | None = None
     se_gate: Literal["hard-sigmoid", "sigmoid"] = "hard-sigmoid"
     norm_eps: float | None = None
     padding: Literal["symmetric", "same"] = "symmetric"
@@ -121,6 +124,8 @@ def _option_tag(name: str, value: object) -> str:
     """Return a short word for one changed option and its value."""
     if name == "rows":  # a fingerprint, because the table is too long for a file name
         return "rows" + hashlib.sha256(repr(value).encode()).hexdigest()[:8]
+    if name == "head":
+        return "head-" + str(value).replace(":", "").replace(",", "-")
     if isinstance(value, bool):
         return name.replace("_", "-")
     if isinstance(value, str):
@@ -198,7 +203,7 @@ class ModelSpec:
             f"mobilenet_{family}_{float(self.width)}_{self.resolution}",
             *self.architecture.tags,
         ]
-        if self.num_classes != 1000:
+        if self.num_classes != 1000 and self.architecture.head is None:
             tags.append(f"{self.num_classes}classes" if self.num_classes else "features")
         if self.in_channels != 3:
             tags.append(f"{self.in_channels}channels")

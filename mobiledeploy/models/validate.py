@@ -8,6 +8,7 @@ from typing import get_args, get_type_hints
 
 from mobiledeploy.errors import UsageError
 from mobiledeploy.models import mobilenet_v1, mobilenet_v2, mobilenet_v3, mobilenet_v4
+from mobiledeploy.models.head import head_outputs
 from mobiledeploy.models.spec import FAMILIES, ArchitectureOptions, Family, ModelSpec
 from mobiledeploy.network import Task
 
@@ -16,7 +17,7 @@ MAX_RESOLUTION = 4096
 MAX_WIDTH = 10.0
 _MIN_CLASSES = 2
 
-_COMMON = frozenset({"rows", "stem_width", "stem_stride", "norm_eps", "padding"})
+_COMMON = frozenset({"rows", "head", "stem_width", "stem_stride", "norm_eps", "padding"})
 _V3 = _COMMON | {
     *("head_width", "hidden_width", "width_rule", "dilated", "reduced_tail", "se_gate"),
 }
@@ -83,6 +84,14 @@ def validate(spec: ModelSpec) -> None:
             remedy="Choose regression or embedding.",
         )
     _validate_options(spec.family, spec.architecture)
+    if spec.architecture.head is not None:
+        outputs = head_outputs(spec.architecture.head)
+        _require(
+            spec.num_classes == outputs,
+            "num_classes",
+            spec.num_classes,
+            f"{outputs}, as the head {spec.architecture.head!r} has",
+        )
 
 
 def _validate_options(family: Family, options: ArchitectureOptions) -> None:
@@ -107,6 +116,7 @@ def _validate_options(family: Family, options: ArchitectureOptions) -> None:
         value = getattr(options, name)
         if value is not None:
             _require_integer(name, value, at_least=1)
+    _require(options.head is None or isinstance(options.head, str), "head", options.head, "text")
     eps = options.norm_eps
     _require(eps is None or (_is_number(eps) and eps > 0), "norm_eps", eps, "a number above 0")
     if options.rows is not None:

@@ -14,9 +14,15 @@ from mobiledeploy.data.preprocess import check_preprocessing, default_preprocess
 from mobiledeploy.errors import UsageError
 from mobiledeploy.models.build import create, create_on_meta
 from mobiledeploy.models.code_spec import is_code
-from mobiledeploy.models.config import read_config
+from mobiledeploy.models.config import read_config, with_head
 from mobiledeploy.models.initialize import randomize_batch_norm
-from mobiledeploy.models.spec import FAMILIES, ModelSpec, default_task, family_named
+from mobiledeploy.models.spec import (
+    FAMILIES,
+    ArchitectureOptions,
+    ModelSpec,
+    default_task,
+    family_named,
+)
 from mobiledeploy.models.validate import validate
 from mobiledeploy.network import (
     CalibrationSet,
@@ -82,7 +88,9 @@ def build(
         return build_code(
             model, weights=weights, preprocessing=preprocessing, labels=labels, **fields
         )
-    given = _explicit_fields(model, config) | fields
+    given = with_head(_explicit_fields(model, config) | fields)
+    if isinstance(given.get("architecture"), dict):
+        given["architecture"] = ArchitectureOptions(**given["architecture"])
     if weights is not None:
         given["weights"] = weights
     requested = ModelSpec(**given)

@@ -104,7 +104,7 @@ def test_defaults_contradict_nothing(saved, small):
 
 
 def test_extra_keys_are_refused_and_named(saved, small):
-    path = saved({**small[1].state_dict(), "neck.weight": torch.ones(7, 1280)})
+    path = saved({**small[1].state_dict(), "neck.weight": torch.ones(7, 1280, 1, 1)})
     message = r"1 left over: neck\.weight"
     refused_by_loading(small[0], path, message)
     refused_by_inspection(path, message)

@@ -188,3 +188,12 @@ def test_an_operator_outside_the_delegate_is_refused():
     program = torch.export.export(WithErf().eval(), (torch.zeros(1, 3, 8, 8),))
     with pytest.raises(ExportError, match=r"found 1 delegates and, outside: .*erf"):
         lowering.encode(program, {})
+
+
+def test_a_head_of_several_layers_is_exact_in_both_formats(exported_to):
+    options = {"classes": 5, "head": "batchnorm,linear:16,batchnorm,relu,linear:5"}
+    images = networks.pixels(32, count=7, seed=1)
+    expected = reference_logits(networks.quantized("v2", short=True, **options), images)
+    for format_ in ("onnx", "pte"):
+        found = run(exported_to(format_, "v2", **options), images)
+        assert np.count_nonzero(found != expected) == 0, format_

@@ -178,7 +178,7 @@ def _functional(m, _, y):
         (lambda m, _, y: m.norm(y) + y, "'conv' has other users"),
         (lambda m, x, y: m.norm(y) + m.conv(x + 1), "runs more than once"),
         (lambda m, x, y: m.norm(y) + m.norm(m.other(x)), "runs more than once"),
-        (lambda m, _, y: m.norm(y + 1), "which is not a convolution"),
+        (lambda m, _, y: m.norm(y + 1), "which is neither a convolution"),
         (lambda m, x, y: m.norm(y) if x.sum() > 0 else y, "cannot be traced"),
         (lambda _m, _x, y: y, "it never runs"),
         (_functional, "function call"),
@@ -189,15 +189,30 @@ def test_a_norm_that_cannot_be_folded_is_refused(combine, message):
         fold(as_float_model(_Combined(combine).eval()))
 
 
-@pytest.mark.parametrize("before", [nn.Linear(4, 4), nn.ReLU()])
-def test_a_norm_behind_another_layer_than_a_convolution_is_refused(before):
-    with pytest.raises(UsageError, match=r"'1'.* not a convolution"):
-        fold(as_float_model(nn.Sequential(before, nn.BatchNorm1d(4)).eval()))
+def test_a_norm_behind_another_layer_is_refused():
+    with pytest.raises(UsageError, match=r"'1'.* neither a convolution"):
+        fold(as_float_model(nn.Sequential(nn.ReLU(), nn.BatchNorm1d(4)).eval()))
 
 
 def test_a_norm_at_the_input_or_without_statistics_is_refused():
-    with pytest.raises(UsageError, match="not a convolution"):
+    with pytest.raises(UsageError, match="neither a convolution"):
         fold(as_float_model(nn.Sequential(nn.BatchNorm2d(3)).eval()))
     bare = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3, track_running_stats=False))
     with pytest.raises(UsageError, match="no running statistics"):
         fold(as_float_model(bare.eval()))
+
+
+@pytest.mark.parametrize(
+    "head", ["batchnorm,dropout,linear:5", "linear:8:nobias,batchnorm,relu,batchnorm,linear:5"]
+)
+def test_norms_of_a_head_are_folded_into_its_linear_layers(head):
+    options = ArchitectureOptions(head=head, rows=((16, 2),))
+    spec = ModelSpec(family="v1", num_classes=5, resolution=32, architecture=options)
+    module = create(spec)
+    randomize_batch_norm(module, seed=1)
+    provenance = WeightsProvenance(source="random", origin="seed 1")
+    result = fold(FloatModel(info=spec.network_info(provenance, Preprocessing()), module=module))
+    assert not any(isinstance(layer, nn.BatchNorm1d) for layer in result.module.modules())
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        torch.testing.assert_close(result.module(images), module(images), rtol=1e-4, atol=1e-5)
