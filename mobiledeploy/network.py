@@ -39,6 +39,20 @@ INPUT_NAME = "input"
 OUTPUT_NAME = "logits"
 
 
+ImageSize = int | tuple[int, int]
+"""Size of the input in pixels: the side of a square, or height and width."""
+
+
+def sides_of(resolution: ImageSize) -> tuple[int, int]:
+    """Return height and width in pixels."""
+    return (resolution, resolution) if isinstance(resolution, int) else resolution
+
+
+def describe_size(resolution: ImageSize) -> str:
+    """Return "224", or "160x120" for height and width."""
+    return str(resolution) if isinstance(resolution, int) else "{}x{}".format(*resolution)
+
+
 def describe_images(count: int, source: str) -> str:
     """Return "32 bundled images" or "200 images from photos".
 
@@ -110,9 +124,21 @@ class InputSpec:
         return (1, self.channels, self.height, self.width)
 
     @property
-    def resize_short_side(self) -> int:
-        """Return the short side of an image before the centre crop, in pixels."""
-        return round(self.height / self.preprocessing.crop_pct)
+    def size(self) -> ImageSize:
+        """Return the side of a square input, or height and width."""
+        return self.height if self.height == self.width else (self.height, self.width)
+
+    @property
+    def resizing(self) -> dict[str, object]:
+        """Return how images are resized and cropped, as in metadata and manifests' documents.
+
+        A square input has the short side of the resized image and the side of the crop. Otherwise
+        both have height and width: an image is resized, in proportion, until it covers the first.
+        """
+        cover = tuple(round(side / self.preprocessing.crop_pct) for side in self.shape[2:])
+        if self.height == self.width:
+            return {"resize_short_side": cover[0], "center_crop": self.height}
+        return {"resize_to_cover": list(cover), "center_crop": [self.height, self.width]}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -48,7 +48,13 @@ SHORT_ROWS = {
 
 
 def pixels(resolution, count=8, seed=0):
-    """Return `count` normalised images, coarse blocks under fine noise: (count, 3, H, W)."""
+    """Return `count` normalised images, coarse blocks under fine noise: (count, 3, H, W).
+
+    Of an input that is not square, they are the left part of square ones.
+    """
+    if isinstance(resolution, tuple):
+        height, width = resolution
+        return np.ascontiguousarray(pixels(max(resolution), count, seed)[..., :height, :width])
     random = np.random.default_rng(seed)
     coarse = random.integers(0, 256, (count, 3, 4, 4)).repeat(resolution // 4, 2)
     coarse = coarse.repeat(resolution // 4, 3)

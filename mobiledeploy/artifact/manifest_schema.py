@@ -23,7 +23,7 @@ from pydantic import (
 from mobiledeploy.artifact.artifact import Format, Precision
 from mobiledeploy.models.code_spec import CodeSpec
 from mobiledeploy.models.spec import ModelSpec
-from mobiledeploy.network import Encoding, Preprocessing, QuantRecipe, WeightsProvenance
+from mobiledeploy.network import Encoding, Preprocessing, QuantRecipe, WeightsProvenance, sides_of
 from mobiledeploy.utils.json_model import UNION_TAGS, JsonFloat, JsonModel
 
 SCHEMA = 2
@@ -250,7 +250,7 @@ class ManifestDocument(_Record):
         """Raise ValueError unless sizes and divisors are above 0 and channels agree."""
         positive = {
             "spec.width": self.spec.width if isinstance(self.spec, ModelSpec) else 1,
-            "spec.resolution": self.spec.resolution,
+            "spec.resolution": min(sides_of(self.spec.resolution)),
             "spec.in_channels": self.spec.in_channels,
             "preprocessing.crop_pct": self.preprocessing.crop_pct,
             **{f"preprocessing.std.{i}": std for i, std in enumerate(self.preprocessing.std)},

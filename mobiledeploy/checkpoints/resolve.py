@@ -11,7 +11,7 @@ from mobiledeploy.checkpoints.infer import Build
 from mobiledeploy.checkpoints.published import RESOLUTION, published_for
 from mobiledeploy.errors import UsageError
 from mobiledeploy.models.spec import ModelSpec
-from mobiledeploy.network import Preprocessing
+from mobiledeploy.network import ImageSize, Preprocessing, sides_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,12 +71,12 @@ def resolve(spec: ModelSpec, given: Collection[str], build: Build) -> Resolution
     )
 
 
-def _other_resolution(trained_at: int | None, used: int) -> tuple[str, ...]:
+def _other_resolution(trained_at: int | None, used: ImageSize) -> tuple[str, ...]:
     """Return a note if weights run at another resolution than theirs."""
     if trained_at in (None, used):
         return ()
     note = (
         f"The weights were published for images of {trained_at}x{trained_at} pixels; this network"
-        f" takes {used}x{used}, which changes its accuracy."
+        f" takes {'{}x{}'.format(*sides_of(used))}, which changes its accuracy."
     )
     return (note,)

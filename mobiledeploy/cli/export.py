@@ -21,7 +21,7 @@ from mobiledeploy.cli.output import (
     reserve_stdout,
 )
 from mobiledeploy.cli.progress import showing_progress
-from mobiledeploy.cli.values import mixed_precision, not_nan, parse_keep_float
+from mobiledeploy.cli.values import mixed_precision, not_nan, parse_keep_float, parse_resolution
 from mobiledeploy.errors import UsageError
 from mobiledeploy.utils.files import STDOUT
 
@@ -50,7 +50,7 @@ def export(
     model_arguments: Annotated[list[str] | None, options.MODEL_ARGUMENTS] = None,
     weights: Annotated[str | None, options.WEIGHTS] = None,
     width: Annotated[float | None, options.WIDTH] = None,
-    resolution: Annotated[int | None, options.RESOLUTION] = None,
+    resolution: Annotated[str | None, options.RESOLUTION] = None,
     num_classes: Annotated[int | None, options.NUM_CLASSES] = None,
     head: Annotated[str | None, options.HEAD] = None,
     in_channels: Annotated[int | None, options.IN_CHANNELS] = None,
@@ -124,7 +124,7 @@ def export(
     fields = {
         "arguments": arguments,
         "width": width,
-        "resolution": resolution,
+        "resolution": parse_resolution(resolution),
         "num_classes": num_classes,
         "head": head,
         "in_channels": in_channels,

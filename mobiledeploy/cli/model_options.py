@@ -36,7 +36,7 @@ WEIGHTS = typer.Option(
 )
 WIDTH = typer.Option(metavar="FACTOR", help="Width multiplier. [default: 1.0]")
 RESOLUTION = typer.Option(
-    metavar="PIXELS", help="Height and width of the input image. [default: 224]"
+    metavar="PIXELS|HxW", help="Size of the input image: 224, or 160x120. [default: 224]"
 )
 NUM_CLASSES = typer.Option(metavar="N", help="Number of classes. [default: as in the weights]")
 IN_CHANNELS = typer.Option(metavar="N", help="Channels of the input image. [default: 3]")

@@ -11,6 +11,7 @@ import typer
 from mobiledeploy.cli.completion import model_names
 from mobiledeploy.cli.output import print_json, print_result, print_table
 from mobiledeploy.cli.progress import showing_progress
+from mobiledeploy.cli.values import parse_resolution
 from mobiledeploy.errors import UsageError
 from mobiledeploy.utils.progress import track
 
@@ -40,11 +41,11 @@ def models(
         ),
     ] = None,
     resolution: Annotated[
-        int | None,
+        str | None,
         typer.Option(
             "--resolution",
-            metavar="PIXELS",
-            help="Height and width of the input image. [default: 224]",
+            metavar="PIXELS|HxW",
+            help="Size of the input image: 224, or 160x120. [default: 224]",
         ),
     ] = None,
     num_classes: Annotated[
@@ -77,7 +78,7 @@ def models(
     """List the models with their sizes, or the layers of one model."""
     changes = {
         "width": width,
-        "resolution": resolution,
+        "resolution": parse_resolution(resolution),
         "num_classes": num_classes,
         "in_channels": in_channels,
     }

@@ -10,6 +10,7 @@ import typer
 from mobiledeploy.cli import model_options as options
 from mobiledeploy.cli.output import print_result, print_table, reserve_stdout, write_json
 from mobiledeploy.cli.progress import showing_progress
+from mobiledeploy.cli.values import parse_resolution
 from mobiledeploy.errors import DataError
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def sensitivity(
     model_arguments: Annotated[list[str] | None, options.MODEL_ARGUMENTS] = None,
     weights: Annotated[str | None, options.WEIGHTS] = None,
     width: Annotated[float | None, options.WIDTH] = None,
-    resolution: Annotated[int | None, options.RESOLUTION] = None,
+    resolution: Annotated[str | None, options.RESOLUTION] = None,
     num_classes: Annotated[int | None, options.NUM_CLASSES] = None,
     head: Annotated[str | None, options.HEAD] = None,
     in_channels: Annotated[int | None, options.IN_CHANNELS] = None,
@@ -71,7 +72,7 @@ def sensitivity(
     fields = {
         "arguments": arguments,
         "width": width,
-        "resolution": resolution,
+        "resolution": parse_resolution(resolution),
         "num_classes": num_classes,
         "head": head,
         "in_channels": in_channels,

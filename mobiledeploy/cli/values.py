@@ -26,6 +26,24 @@ def not_nan(value: float | None) -> float | None:
     return value
 
 
+def parse_resolution(text: str | None) -> int | tuple[int, int] | None:
+    """Parse "224" or "160x120", which is height and width.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    if text is None:
+        return None
+    sides = text.lower().split("x")
+    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+        raise UsageError(
+            f"--resolution is {text!r}; expected pixels, or height and width.",
+            remedy="For example: --resolution 224, or --resolution 160x120",
+        )
+    height, width = int(sides[0]), int(sides[-1])
+    return height if height == width else (height, width)
+
+
 def was_given(context: typer.Context, name: str) -> bool:
     """Return whether an option was given on the command line, even with its default value."""
     source = context.get_parameter_source(name)

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mobiledeploy.data.preprocess import normalize
 from mobiledeploy.errors import DataError
-from mobiledeploy.network import Preprocessing
+from mobiledeploy.network import ImageSize, Preprocessing, sides_of
 
 _EXPECTED = (
     "expected `images`, uint8 (N, H, W, C), and optionally `labels`, integers (N,), "
@@ -126,7 +126,7 @@ def _is_one_hot(labels: NDArray[Any]) -> bool:
 def inputs_of(
     images: NDArray[np.uint8],
     preprocessing: Preprocessing,
-    resolution: int,
+    resolution: ImageSize,
     into: NDArray[np.float32],
 ) -> None:
     """Normalise images and resize them to the input's size, without a crop.
@@ -137,8 +137,8 @@ def inputs_of(
     Args:
         images: Pixels, (N, H, W, C).
         preprocessing: `interpolation` is torch's mode of that name; `crop_pct` is not used.
-        resolution: Side of the square input in pixels; other aspect ratios are stretched.
-        into: Receives the inputs, (N, C, resolution, resolution).
+        resolution: Size of the input in pixels; other aspect ratios are stretched.
+        into: Receives the inputs, (N, C, H, W).
     """
     mode = preprocessing.interpolation
     align = None if mode == "nearest" else False  # torch allows no value for nearest
@@ -146,7 +146,7 @@ def inputs_of(
         part = slice(first, first + _AT_ONCE)
         x = torch.from_numpy(normalize(images[part].astype(np.float32), preprocessing))
         resized = F.interpolate(
-            x.permute(0, 3, 1, 2), (resolution, resolution), mode=mode, align_corners=align
+            x.permute(0, 3, 1, 2), sides_of(resolution), mode=mode, align_corners=align
         )
         into[part] = resized.numpy()
 

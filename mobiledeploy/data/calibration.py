@@ -144,7 +144,7 @@ def _unambiguous(folder: Path) -> str:
 def _from_files(files: Sequence[ImageFile], source: str, info: NetworkInfo) -> CalibrationSet:
     """Decode image files into a set."""
     images = _allocate(len(files), info, source)
-    hashes = decode_all(files, info.preprocessing, info.input.height, images)
+    hashes = decode_all(files, info.preprocessing, info.input.size, images)
     return CalibrationSet(
         images=images,
         source=source,
@@ -168,7 +168,7 @@ def _from_arrays(
         notes.append(_without_labels(error))
     pixels = np.ascontiguousarray(arrays.images[chosen])
     images = _allocate(len(chosen), info, str(source))
-    inputs_of(pixels, info.preprocessing, info.input.height, images)
+    inputs_of(pixels, info.preprocessing, info.input.size, images)
     return CalibrationSet(
         images=images,
         source=str(source),

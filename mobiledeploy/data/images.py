@@ -24,7 +24,7 @@ from PIL import Image, UnidentifiedImageError
 
 from mobiledeploy.data.preprocess import preprocess
 from mobiledeploy.errors import DataError
-from mobiledeploy.network import Preprocessing
+from mobiledeploy.network import ImageSize, Preprocessing
 from mobiledeploy.utils import progress
 from mobiledeploy.utils.quiet import quietly
 
@@ -91,7 +91,7 @@ def looks_like_image(path: Path) -> bool:
 def decode_all(
     files: Sequence[ImageFile],
     preprocessing: Preprocessing,
-    resolution: int,
+    resolution: ImageSize,
     into: NDArray[np.float32],
 ) -> list[str]:
     """Read, hash, decode and preprocess image files, in order.
@@ -99,8 +99,8 @@ def decode_all(
     Args:
         files: The image files.
         preprocessing: How an image becomes an input.
-        resolution: Side of the square input in pixels.
-        into: Receives the inputs, (N, C, resolution, resolution).
+        resolution: Size of the input in pixels.
+        into: Receives the inputs, (N, C, H, W).
 
     Returns:
         The sha256 of every file.
@@ -109,21 +109,21 @@ def decode_all(
         DataError: An image cannot be read; the text names the first.
     """
 
-    def decode(index: int) -> str:
-        into[index], digest = _decode(files[index], preprocessing, resolution)
+    def decode_into(index: int) -> str:
+        into[index], digest = decode(files[index], preprocessing, resolution)
         return digest
 
     pool = ThreadPoolExecutor(_WORKERS)
     try:
         with quietly():  # PIL warns about metadata that does not affect the pixels
-            results = pool.map(decode, range(len(files)))
+            results = pool.map(decode_into, range(len(files)))
             return list(progress.track(results, "Reading images", total=len(files)))
     finally:
         pool.shutdown(cancel_futures=True)  # after an error, do not decode the remaining images
 
 
-def _decode(
-    source: ImageFile, preprocessing: Preprocessing, resolution: int
+def decode(
+    source: ImageFile, preprocessing: Preprocessing, resolution: ImageSize
 ) -> tuple[NDArray[np.float32], str]:
     """Decode and preprocess one image; return it, (C, H, W), and its file's sha256.
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from mobiledeploy.errors import DataError, UsageError
-from mobiledeploy.network import Interpolation, Preprocessing
+from mobiledeploy.network import ImageSize, Interpolation, Preprocessing, sides_of
 
 _FILTERS: dict[Interpolation, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
@@ -75,30 +75,33 @@ def check_preprocessing(preprocessing: Preprocessing, channels: int) -> None:
 
 
 def preprocess(
-    image: Image.Image, preprocessing: Preprocessing, resolution: int
+    image: Image.Image, preprocessing: Preprocessing, resolution: ImageSize
 ) -> NDArray[np.float32]:
-    """Resize the short side to round(resolution / crop_pct), crop the centre, normalise.
+    """Resize until the image covers round(resolution / crop_pct), crop the centre, normalise.
 
     Args:
         image: An image of any 8-bit mode. It is converted to grey, RGB or RGBA if the mean has
             1, 3 or 4 values.
         preprocessing: Values that passed `check_preprocessing`.
-        resolution: Side of the square input in pixels.
+        resolution: Size of the input in pixels: the side of a square, or height and width.
 
     Returns:
-        The input, (C, resolution, resolution), contiguous.
+        The input, (C, H, W), contiguous.
 
     Raises:
         DataError: Image files cannot have that many channels, or the pixels are not 8-bit.
     """
     image = _with_channels(image, len(preprocessing.mean))
-    short = round(resolution / preprocessing.crop_pct)
-    scale = short / min(image.size)
-    width, height = (max(short, round(side * scale)) for side in image.size)
+    rows, columns = sides_of(resolution)
+    cover = [round(side / preprocessing.crop_pct) for side in (columns, rows)]
+    scale = max(least / side for least, side in zip(cover, image.size, strict=True))
+    width, height = (
+        max(least, round(side * scale)) for least, side in zip(cover, image.size, strict=True)
+    )
     image = image.resize((width, height), _FILTERS[preprocessing.interpolation])
-    left, top = (width - resolution) // 2, (height - resolution) // 2
-    image = image.crop((left, top, left + resolution, top + resolution))
-    pixels = np.asarray(image, np.float32).reshape(resolution, resolution, -1)
+    left, top = (width - columns) // 2, (height - rows) // 2
+    image = image.crop((left, top, left + columns, top + rows))
+    pixels = np.asarray(image, np.float32).reshape(rows, columns, -1)
     return np.ascontiguousarray(normalize(pixels, preprocessing).transpose(2, 0, 1))
 
 

@@ -93,7 +93,9 @@ def _preprocessing(manifest: Manifest) -> Fields:
 
 def _describe_preprocessing(manifest: Manifest) -> str:
     image = manifest.info.input
-    return f"{image.resize_short_side} to {image.height} px, {image.preprocessing.interpolation}"
+    resized, crop = image.resizing.values()
+    sizes = (_text(resized), _text(crop))
+    return f"{sizes[0]} to {sizes[1]} px, {image.preprocessing.interpolation}"
 
 
 def _compare_labels(a: Manifest, b: Manifest) -> InputComparison:

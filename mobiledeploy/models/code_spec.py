@@ -10,12 +10,15 @@ from typing import Any
 from mobiledeploy.models.spec import default_task
 from mobiledeploy.network import (
     CUSTOM,
+    ImageSize,
     InputSpec,
     NetworkInfo,
     OutputSpec,
     Preprocessing,
     Task,
     WeightsProvenance,
+    describe_size,
+    sides_of,
 )
 
 Argument = bool | int | float | str | None
@@ -38,7 +41,7 @@ class CodeSpec:
             Python, which cannot be built again.
         code_sha256: sha256 of the source file.
         arguments: Keyword arguments of the callable.
-        resolution: Side of the square input in pixels.
+        resolution: Size of the input in pixels, the side of a square or (height, width).
         num_classes: Values of the output.
         in_channels: Channels of the input image.
         weights: The path of a checkpoint, "random", or empty for the weights that the callable
@@ -51,7 +54,7 @@ class CodeSpec:
     code: str
     code_sha256: str = ""
     arguments: Mapping[str, Argument] = field(default_factory=dict)
-    resolution: int = 224
+    resolution: ImageSize = 224
     num_classes: int
     in_channels: int = 3
     weights: str = ""
@@ -63,7 +66,7 @@ class CodeSpec:
     def name(self) -> str:
         """Return the stem of artifact names, for example ``net_create_224-alpha0.5``."""
         tags = [
-            f"{self.title}_{self.resolution}",
+            f"{self.title}_{describe_size(self.resolution)}",
             *(f"{name}{value}" for name, value in self.arguments.items()),
         ]
         if self.in_channels != 3:
@@ -75,7 +78,7 @@ class CodeSpec:
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
         """Return the shape of a batch of one: (1, C, H, W)."""
-        return (1, self.in_channels, self.resolution, self.resolution)
+        return (1, self.in_channels, *sides_of(self.resolution))
 
     def network_info(
         self,
@@ -89,8 +92,8 @@ class CodeSpec:
             architecture=CUSTOM,
             input=InputSpec(
                 channels=self.in_channels,
-                height=self.resolution,
-                width=self.resolution,
+                height=sides_of(self.resolution)[0],
+                width=sides_of(self.resolution)[1],
                 preprocessing=preprocessing,
             ),
             outputs=(
@@ -108,4 +111,7 @@ class CodeSpec:
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> CodeSpec:
         """Read a specification from the mapping that `dataclasses.asdict` gives."""
-        return cls(**document)
+        values = dict(document)
+        if isinstance(values.get("resolution"), list):
+            values["resolution"] = tuple(values["resolution"])
+        return cls(**values)

@@ -10,12 +10,15 @@ from typing import Any, Literal, get_args
 
 from mobiledeploy.errors import UsageError
 from mobiledeploy.network import (
+    ImageSize,
     InputSpec,
     NetworkInfo,
     OutputSpec,
     Preprocessing,
     Task,
     WeightsProvenance,
+    describe_size,
+    sides_of,
 )
 
 Family = Literal[
@@ -146,7 +149,8 @@ class ModelSpec:
     Attributes:
         family: The architecture.
         width: Width multiplier (alpha in the MobileNet paper, section 3.3).
-        resolution: Side of the square input in pixels (rho, section 3.4, as a size).
+        resolution: Size of the input in pixels, the side of a square or (height, width); rho in
+            section 3.4, as a size.
         num_classes: Outputs of the classifier; 0 omits it (a feature extractor).
         in_channels: Channels of the input image.
         weights: "imagenet", "random", or the path of a checkpoint.
@@ -158,7 +162,7 @@ class ModelSpec:
 
     family: Family
     width: float = 1.0
-    resolution: int = 224
+    resolution: ImageSize = 224
     num_classes: int = 1000
     in_channels: int = 3
     weights: str = "imagenet"
@@ -184,6 +188,9 @@ class ModelSpec:
         _refuse_unknown(options, ArchitectureOptions, "architecture.")
         if "family" not in values:
             raise UsageError("A model needs a family.", remedy=f"Add one of {', '.join(FAMILIES)}.")
+        if isinstance(values.get("resolution"), list):
+            height, width = (*values["resolution"], None, None)[:2]
+            values["resolution"] = height if height == width else tuple(values["resolution"])
         rows = options.get("rows")
         if isinstance(rows, list):
             frozen = tuple(tuple(row) if isinstance(row, list) else row for row in rows)
@@ -200,7 +207,7 @@ class ModelSpec:
         """
         family = self.family.replace("-", "_")
         tags = [
-            f"mobilenet_{family}_{float(self.width)}_{self.resolution}",
+            f"mobilenet_{family}_{float(self.width)}_{describe_size(self.resolution)}",
             *self.architecture.tags,
         ]
         if self.num_classes != 1000 and self.architecture.head is None:
@@ -214,7 +221,7 @@ class ModelSpec:
     @property
     def input_shape(self) -> tuple[int, int, int, int]:
         """Return the shape of a batch of one: (1, C, H, W)."""
-        return (1, self.in_channels, self.resolution, self.resolution)
+        return (1, self.in_channels, *sides_of(self.resolution))
 
     def network_info(
         self,
@@ -228,8 +235,8 @@ class ModelSpec:
             architecture=self.family,
             input=InputSpec(
                 channels=self.in_channels,
-                height=self.resolution,
-                width=self.resolution,
+                height=sides_of(self.resolution)[0],
+                width=sides_of(self.resolution)[1],
                 preprocessing=preprocessing,
             ),
             outputs=(

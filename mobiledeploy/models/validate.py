@@ -59,7 +59,7 @@ def validate(spec: ModelSpec) -> None:
         spec.width,
         f"a number above 0, at most {MAX_WIDTH:g}",
     )
-    _require_integer("resolution", spec.resolution, at_least=MIN_RESOLUTION, at_most=MAX_RESOLUTION)
+    validate_resolution(spec.resolution)
     _require_integer("num_classes", spec.num_classes, at_least=0)
     _require_integer("in_channels", spec.in_channels, at_least=1)
     _require(
@@ -92,6 +92,17 @@ def validate(spec: ModelSpec) -> None:
             spec.num_classes,
             f"{outputs}, as the head {spec.architecture.head!r} has",
         )
+
+
+def validate_resolution(resolution: object) -> None:
+    """Check that an input has a possible size.
+
+    Raises:
+        UsageError: It is no whole number or pair of them, or out of range.
+    """
+    sides = resolution if isinstance(resolution, tuple) and len(resolution) == 2 else [resolution]
+    for side in sides:
+        _require_integer("resolution", side, at_least=MIN_RESOLUTION, at_most=MAX_RESOLUTION)
 
 
 def _validate_options(family: Family, options: ArchitectureOptions) -> None:

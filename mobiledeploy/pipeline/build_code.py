@@ -16,8 +16,8 @@ from mobiledeploy.errors import UsageError
 from mobiledeploy.models.code_spec import CodeSpec
 from mobiledeploy.models.initialize import BatchNorm, initialize, randomize_batch_norm
 from mobiledeploy.models.run_code import build_module, source_file, source_of
-from mobiledeploy.models.validate import MAX_RESOLUTION, MIN_RESOLUTION
-from mobiledeploy.network import FloatModel, Preprocessing, WeightsProvenance
+from mobiledeploy.models.validate import validate_resolution
+from mobiledeploy.network import FloatModel, Preprocessing, WeightsProvenance, sides_of
 from mobiledeploy.utils.files import sha256_of
 from mobiledeploy.utils.progress import step
 from mobiledeploy.utils.threads import on_one_thread
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from mobiledeploy.models.code_spec import Argument
-    from mobiledeploy.network import Task
+    from mobiledeploy.network import ImageSize, Task
 
 
 @on_one_thread
@@ -40,7 +40,7 @@ def build_code(
     preprocessing: Preprocessing | Mapping[str, Any] | None = None,
     labels: Path | Literal["imagenet"] | None = None,
     task: Task | None = None,
-    resolution: int = 224,
+    resolution: ImageSize = 224,
     in_channels: int = 3,
     seed: int = 0,
 ) -> FloatModel:
@@ -53,7 +53,7 @@ def build_code(
         preprocessing: Differences from ImageNet's preprocessing, or all of it.
         labels: A text file with one class name per line, or "imagenet".
         task: What the outputs mean; by default classes, or regression for a single output.
-        resolution: Side of the square input in pixels.
+        resolution: Size of the input in pixels, the side of a square or (height, width).
         in_channels: Channels of the input image.
         seed: Seed of torch while the callable runs, and of random weights.
 
@@ -77,7 +77,7 @@ def build_code(
         code_sha256=digest,
         arguments=dict(arguments or {}),
         resolution=_checked(resolution),
-        num_classes=_output_size(module, (1, in_channels, resolution, resolution)),
+        num_classes=_output_size(module, (1, in_channels, *sides_of(resolution))),
         in_channels=in_channels,
         weights=weights or "",
         seed=seed,
@@ -116,14 +116,14 @@ def from_module(
         UsageError: the module does not compute one output (N, values) from such images.
     """
     *batch, channels, height, width = input_shape
-    if batch not in ([], [1]) or height != width:
+    if batch not in ([], [1]):
         raise UsageError(
-            f"input_shape is {tuple(input_shape)}; expected (C, H, W) or (1, C, H, W), H = W."
+            f"input_shape is {tuple(input_shape)}; expected (C, H, W) or (1, C, H, W)."
         )
     module = module.eval()
     spec = CodeSpec(
         code="",
-        resolution=_checked(height),
+        resolution=_checked(height if height == width else (height, width)),
         num_classes=_output_size(module, (1, channels, height, width)),
         in_channels=channels,
         task=task,
@@ -157,11 +157,8 @@ def _as_returned(module: nn.Module, origin: str) -> WeightsProvenance:
     )
 
 
-def _checked(resolution: int) -> int:
-    if not MIN_RESOLUTION <= resolution <= MAX_RESOLUTION:
-        raise UsageError(
-            f"The resolution is {resolution}; expected {MIN_RESOLUTION} to {MAX_RESOLUTION}."
-        )
+def _checked(resolution: ImageSize) -> ImageSize:
+    validate_resolution(resolution)
     return resolution
 
 

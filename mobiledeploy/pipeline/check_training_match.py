@@ -50,7 +50,10 @@ def check_training_match(
         return load_images(resized, source, count, for_calibration=True).images
 
     published = None if model.info.architecture == CUSTOM else lambda: _as_published(model)
-    match = compare_with_training(model, images, published=published, images_at=images_at)
+    is_square = model.info.input.height == model.info.input.width
+    match = compare_with_training(
+        model, images, published=published, images_at=images_at if is_square else None
+    )
     if match is not None and match.is_mismatch and not allow_mismatch:
         raise GateError(match.explanation(), remedy=match.remedy())
     if match is not None and match.is_doubtful:

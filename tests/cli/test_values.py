@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from mobiledeploy.cli import _run
-from mobiledeploy.cli.values import mixed_precision, parse_keep_float
+from mobiledeploy.cli.values import mixed_precision, parse_keep_float, parse_resolution
 from mobiledeploy.errors import UsageError
 from mobiledeploy.quantization.mixed_precision import MixedPrecision
 
@@ -80,3 +80,16 @@ def test_keep_float_and_min_sqnr_choose_the_float_layers(keep_float, min_sqnr_db
 def test_an_invalid_keep_float_is_a_usage_error(keep_float, min_sqnr_db, message):
     with pytest.raises(UsageError, match=message):
         parse_keep_float(keep_float, min_sqnr_db)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [(None, None), ("224", 224), ("160x120", (160, 120)), ("96X96", 96)]
+)
+def test_a_resolution_is_a_side_or_height_and_width(text, size):
+    assert parse_resolution(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "160x", "1x2x3", "-5", "12.5", "big"])
+def test_other_resolutions_are_refused(text):
+    with pytest.raises(UsageError, match="expected pixels, or height and width"):
+        parse_resolution(text)

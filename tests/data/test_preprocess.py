@@ -116,3 +116,19 @@ def test_preprocessing_without_rgb_has_the_mean_of_the_three_channels():
 def test_preprocessing_that_does_not_fit_the_network_is_refused(change, message):
     with pytest.raises(UsageError, match=message):
         check_preprocessing(replace(Preprocessing(), **change), 3)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(40, 80), (80, 40), (60, 60)])
+def test_an_input_that_is_not_square_is_covered_and_cropped_in_proportion(rows, columns):
+    """A gradient keeps its slope in both directions: nothing is stretched."""
+    y, x = np.mgrid[:120, :160]
+    image = Image.fromarray(np.stack([x, y, x], -1).astype(np.uint8))
+    plain = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1), crop_pct=0.8)
+    pixels = preprocess(image, plain, (rows, columns)) * 255
+    assert pixels.shape == (3, rows, columns)
+    factor = min(120 * 0.8 / rows, 160 * 0.8 / columns)
+    across = (pixels[0, :, -6] - pixels[0, :, 5]) / (columns - 11)
+    down = (pixels[1, -6] - pixels[1, 5]) / (rows - 11)
+    np.testing.assert_allclose(np.concatenate([across, down]), factor, rtol=0.1)
+    np.testing.assert_allclose(pixels[0].mean(), 79.5, atol=1)
+    np.testing.assert_allclose(pixels[1].mean(), 59.5, atol=1)

@@ -197,3 +197,16 @@ def test_a_head_of_several_layers_is_exact_in_both_formats(exported_to):
     for format_ in ("onnx", "pte"):
         found = run(exported_to(format_, "v2", **options), images)
         assert np.count_nonzero(found != expected) == 0, format_
+
+
+@pytest.mark.parametrize("family", ["v2", pytest.param("v3-small", marks=pytest.mark.ci)])
+def test_an_input_that_is_not_square_is_exact_in_both_formats(exported_to, family):
+    images = np.ascontiguousarray(networks.pixels(64, count=7, seed=1)[..., :32])
+    model = networks.quantized(family, (64, 32), short=True)
+    expected = reference_logits(model, images)
+    for format_ in ("onnx", "pte"):
+        artifact = exported_to(format_, family, (64, 32))
+        assert np.count_nonzero(run(artifact, images) != expected) == 0, format_
+    with open_runner(artifact.path) as runner:
+        assert runner.metadata["input"]["center_crop"] == [64, 32]
+        assert runner.metadata["input"]["resize_to_cover"] == [73, 37]

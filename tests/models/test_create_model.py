@@ -217,3 +217,22 @@ def test_the_name_contains_every_difference_from_the_published_network():
     assert names[0] == "mobilenet_v3_small_1.0_224"
     assert len(set(names)) == len(names)
     assert all(name == name.strip() and "/" not in name and " " not in name for name in names)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_height_and_width_may_differ(family):
+    spec = ModelSpec(family=family, width=0.25, resolution=(64, 32), num_classes=3)
+    assert spec.input_shape == (1, 3, 64, 32)
+    assert "_64x32-" in spec.name
+    assert create(spec)(torch.zeros(spec.input_shape)).shape == (1, 3)
+    assert ModelSpec.from_document({"family": family, "resolution": [64, 32]}).resolution == (
+        64,
+        32,
+    )
+    assert ModelSpec.from_document({"family": family, "resolution": [64, 64]}).resolution == 64
+
+
+@pytest.mark.parametrize("resolution", [(64,), (64, 16), (64, 32, 3), ("64", 32), True])
+def test_an_impossible_size_is_refused(resolution):
+    with pytest.raises(UsageError, match="resolution is"):
+        validate(ModelSpec(family="v2", resolution=resolution))
