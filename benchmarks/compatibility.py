@@ -135,7 +135,8 @@ def environment_of(client: Client, cache: Path) -> Path:
     Raises:
         CannotRunError: they cannot be installed.
     """
-    digest = hashlib.sha256(repr((client.python, client.packages)).encode()).hexdigest()[:12]
+    python = sys.version if client.python == sys.executable else client.python
+    digest = hashlib.sha256(repr((python, client.packages)).encode()).hexdigest()[:12]
     folder = cache / digest
     if (folder / ".installed").exists():
         return folder
