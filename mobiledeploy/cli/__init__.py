@@ -23,6 +23,7 @@ from mobiledeploy.cli.compare import compare as compare_command
 from mobiledeploy.cli.device import device as device_commands
 from mobiledeploy.cli.diff import diff as diff_command
 from mobiledeploy.cli.doctor import doctor as doctor_command
+from mobiledeploy.cli.evaluate import evaluate as evaluate_command
 from mobiledeploy.cli.export import export as export_command
 from mobiledeploy.cli.inspect import inspect as inspect_command
 from mobiledeploy.cli.models import models as models_command
@@ -80,6 +81,7 @@ def _options(
 
 app.command("export", cls=Command)(export_command)
 app.command("parity", cls=Command)(parity_command)
+app.command("evaluate", cls=Command)(evaluate_command)
 app.command("models", cls=Command)(models_command)
 app.command("sensitivity", cls=Command)(sensitivity_command)
 app.command("bench", cls=Command)(bench_command)

@@ -1,0 +1,1 @@
+"""Accuracy of artifacts on labelled images of any number, in bounded memory."""
