@@ -7,13 +7,14 @@ its own that is installed from PyPI or npm into the cache. A client that cannot 
 rejects a file is a row that says why. The first run downloads about 1.5 GB.
 """
 
-from mobiledeploy.utils.cpu_isa import limit_to_avx2
+from mobiledeploy.utils.cpu_isa import AVX2_LIMITS, limit_to_avx2
 
 limit_to_avx2()  # as the commands do; before torch and numpy are loaded
 
 # ruff: noqa: E402
 import argparse
 import hashlib
+import os
 import shutil
 import subprocess
 import sys
@@ -180,8 +181,17 @@ def _call(*words: str, folder: Path | None = None) -> None:
     Raises:
         CannotRunError: it is not installed, or fails.
     """
+    # the clients may use the whole processor
+    environment = {k: v for k, v in os.environ.items() if k not in AVX2_LIMITS}
     try:
-        done = subprocess.run(words, check=False, capture_output=True, text=True, cwd=folder)
+        done = subprocess.run(
+            words,
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=folder,
+            env=environment,
+        )
     except FileNotFoundError as error:
         raise CannotRunError(f"{words[0]} is not installed") from error
     if done.returncode != 0:

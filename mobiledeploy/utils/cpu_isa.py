@@ -14,7 +14,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-_AVX2_LIMITS = {
+AVX2_LIMITS = {
     "ATEN_CPU_CAPABILITY": "avx2",
     "ONEDNN_MAX_CPU_ISA": "AVX2",
     "NPY_DISABLE_CPU_FEATURES": "X86_V4 AVX512_ICL AVX512_SPR",
@@ -24,7 +24,7 @@ _AVX2_LIMITS = {
 def limit_to_avx2() -> None:
     """Set the variables that torch, oneDNN and numpy read at import. Call it before they load."""
     if _has_avx512():
-        for name, value in _AVX2_LIMITS.items():
+        for name, value in AVX2_LIMITS.items():
             os.environ.setdefault(name, value)
 
 

@@ -23,6 +23,7 @@ SPEC.loader.exec_module(compatibility)
 OLDEST = "onnxruntime 1.15.1"
 INSTALLED = ("onnxruntime 1.32.0", "ORT format", "onnx 1.23.2")
 HERE = [replace(c, packages=()) for c in compatibility.CLIENTS if c.name.startswith(INSTALLED)]
+DIFFERENT = {("OpenVINO 2026.4.1", "v3-small")}  # docs/results/compatibility.md
 ELSEWHERE = [c for c in compatibility.CLIENTS if not c.name.startswith(INSTALLED)]
 
 
@@ -40,7 +41,9 @@ def marked(client):
 @pytest.mark.parametrize(
     "client", [*(pytest.param(c, id=c.name) for c in HERE), *map(marked, ELSEWHERE)]
 )
-def test_a_client_computes_the_reference_s_logits(client, family, exported_to, cache):
+def test_a_client_computes_the_reference_s_logits(client, family, exported_to, cache, request):
+    if (client.name, family) in DIFFERENT:
+        request.applymarker(pytest.mark.xfail(strict=True))
     images = networks.pixels(64, seed=1)
     reference = IntegerReference(networks.quantized(family, 64, short=True))
     expected = reference.run({"input": images})["logits"]

@@ -20,7 +20,7 @@ LIMIT = ("from mobiledeploy.utils.cpu_isa import limit_to_avx2", "limit_to_avx2(
 
 def capabilities(*before: str) -> list:
     """Return torch's CPU capability and whether numpy uses AVX512, in a new process."""
-    names = cpu_isa._AVX2_LIMITS
+    names = cpu_isa.AVX2_LIMITS
     clean = {name: value for name, value in os.environ.items() if name not in names}
     process = subprocess.run(
         [sys.executable, "-c", "\n".join([*before, PRINT_CAPABILITIES])],
@@ -52,18 +52,18 @@ def test_the_command_line_sets_the_limit_before_it_loads_the_libraries():
 @pytest.mark.parametrize(("has_avx512", "expected"), [(True, "avx2"), (False, None)])
 def test_only_processors_with_avx512_are_limited(monkeypatch, has_avx512, expected):
     """On a processor without AVX2 the limit would make torch use AVX2."""
-    for name in cpu_isa._AVX2_LIMITS:
+    for name in cpu_isa.AVX2_LIMITS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(cpu_isa, "_has_avx512", lambda: has_avx512)
     cpu_isa.limit_to_avx2()
     assert os.environ.get("ATEN_CPU_CAPABILITY") == expected
-    for name in cpu_isa._AVX2_LIMITS:
+    for name in cpu_isa.AVX2_LIMITS:
         monkeypatch.delenv(name, raising=False)
 
 
 def test_variables_that_are_already_set_are_kept(monkeypatch):
-    for name in cpu_isa._AVX2_LIMITS:
+    for name in cpu_isa.AVX2_LIMITS:
         monkeypatch.setenv(name, "theirs")
     monkeypatch.setattr(cpu_isa, "_has_avx512", lambda: True)
     cpu_isa.limit_to_avx2()
-    assert {os.environ[name] for name in cpu_isa._AVX2_LIMITS} == {"theirs"}
+    assert {os.environ[name] for name in cpu_isa.AVX2_LIMITS} == {"theirs"}
