@@ -67,6 +67,27 @@ class Tutorial(nn.Module):
         return self.head(x.mean([2, 3]).view(x.size(0), -1))
 
 
+class Gates(nn.Module):
+    """Activations and gates where a tensor has several readers."""
+
+    def __init__(self, classes=5):
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.Conv2d(3, 8, 3, 2, 1, bias=False), nn.BatchNorm2d(8), nn.SiLU()
+        )
+        self.conv = nn.Conv2d(8, 8, 3, padding=1)
+        self.gate = nn.Conv2d(8, 8, 1)
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, x):
+        x = self.stem(x)
+        y = self.conv(x)
+        x = x + y + torch.relu(y)  # a ReLU whose input others read
+        x = x * torch.sigmoid(self.gate(x)) + x
+        x = x * F.hardsigmoid(x + y)
+        return self.head(torch.sigmoid(x).mean([2, 3]))
+
+
 class Sine(nn.Module):
     """An operator that nothing knows."""
 

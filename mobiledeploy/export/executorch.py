@@ -15,6 +15,7 @@ from executorch.backends.xnnpack.partition.config import (
     ALL_PARTITIONER_CONFIGS,
     ConstantPadConfig,
     HardswishConfig,
+    SigmoidConfig,
 )
 from executorch.backends.xnnpack.partition.config.xnnpack_config import ConfigPrecisionType
 from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
@@ -87,6 +88,17 @@ class QuantizedHardswish(HardswishConfig):  # type: ignore[misc]  # executorch i
         return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]
 
 
+class QuantizedSigmoid(SigmoidConfig):  # type: ignore[misc]  # executorch is untyped
+    """Let the partitioner take int8 sigmoid, which XNNPACK runs as a table of 256 entries.
+
+    ExecuTorch's own configuration takes float only.
+    """
+
+    def supported_precision_types(self) -> list[ConfigPrecisionType]:
+        """Return float and static int8."""
+        return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]
+
+
 class QuantizedPad(ConstantPadConfig):  # type: ignore[misc]  # executorch is untyped
     """Let the partitioner take int8 padding, whose value is the zero-point.
 
@@ -99,7 +111,11 @@ class QuantizedPad(ConstantPadConfig):  # type: ignore[misc]  # executorch is un
         return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]
 
 
-_QUANTIZED = {HardswishConfig: QuantizedHardswish, ConstantPadConfig: QuantizedPad}
+_QUANTIZED = {
+    HardswishConfig: QuantizedHardswish,
+    SigmoidConfig: QuantizedSigmoid,
+    ConstantPadConfig: QuantizedPad,
+}
 
 
 class _Phases(ExitStack):

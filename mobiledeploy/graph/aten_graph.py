@@ -34,7 +34,16 @@ if TYPE_CHECKING:
 aten = torch.ops.aten
 
 Kind = Literal[
-    "convolution", "linear", "add", "multiply", "pool", "hardswish", "clamp", "pad", "reshape"
+    "convolution",
+    "linear",
+    "add",
+    "multiply",
+    "pool",
+    "hardswish",
+    "sigmoid",
+    "clamp",
+    "pad",
+    "reshape",
 ]
 
 _KINDS: dict[object, Kind] = {
@@ -44,6 +53,7 @@ _KINDS: dict[object, Kind] = {
     aten.mul.Tensor: "multiply",
     aten.adaptive_avg_pool2d.default: "pool",
     aten.hardswish.default: "hardswish",
+    aten.sigmoid.default: "sigmoid",
     aten.relu.default: "clamp",
     aten.relu6.default: "clamp",
     aten.hardtanh.default: "clamp",
@@ -186,7 +196,8 @@ def find_fused_ops(traced: GraphModule) -> tuple[FusedOp, ...]:
             raise ExportError(
                 f"The operator {describe_node(node)} has no int8 form.",
                 remedy="Export without --int8, or use only convolution, linear, add, multiply, zero"
-                " padding, global average pooling, ReLU, ReLU6, hard-swish and hard-sigmoid.",
+                " padding, global average pooling, ReLU, ReLU6, hard-swish, hard-sigmoid, sigmoid"
+                " and SiLU.",
             )
         activation = _activation_of(kind, node)
         clamp = clamp_of(activation or node)
@@ -325,10 +336,11 @@ def _fold_hard_sigmoid(traced: GraphModule, node: Node) -> None:
     b / 6 + 1/2, and its saturation performs the clamp.
     """
     convolution = cast("Node", node.args[0])
-    if convolution.target is not aten.conv2d.default or len(convolution.users) != 1:
+    weighted = convolution.target in (aten.conv2d.default, aten.linear.default)
+    if not weighted or len(convolution.users) != 1:
         raise ExportError(
             f"The operator {describe_node(node)} has no int8 form: it follows"
-            f" {convolution.target}; expected a convolution without other users.",
+            f" {convolution.target}; expected a convolution or a linear layer without other users.",
             remedy="Export without --int8.",
         )
     weight, bias = weight_and_bias(traced, FusedOp("convolution", convolution, node, None))

@@ -7,6 +7,7 @@ Each pass rewrites one of them:
 
     x * clamp(x + 3, 0, 6) / 6         -> hardswish(x)
     clamp(x + 3, 0, 6) / 6             -> hardsigmoid(x)
+    silu(x)                            -> x * sigmoid(x)
     mean over height and width         -> adaptive_avg_pool2d(x, 1)
     view (N, C, 1, 1) as (N, C)        -> flatten(x, 1)
     linear layers between such views   -> 1x1 convolutions
@@ -92,6 +93,7 @@ def canonical_graph(module: nn.Module, input_shape: tuple[int, ...]) -> GraphMod
         _clamps,
         _hard_sigmoids,
         _hard_swishes,
+        _silus,
         _pools,
         _flattenings,
         _gates,
@@ -220,6 +222,16 @@ def _hard_swishes(traced: GraphModule) -> None:
             if _behind_shifted_clamp(gate) is x and x is not None:
                 node.target, node.args = aten.hardswish.default, (x,)
                 break
+
+
+def _silus(traced: GraphModule) -> None:
+    """Write SiLU as a product, whose two operators have integer forms."""
+    for node in _calls(traced, (aten.silu.default,)):
+        source = cast("Node", node.args[0])
+        with traced.graph.inserting_before(node):
+            gate = traced.graph.call_function(aten.sigmoid.default, (source,))
+        gate.meta = dict(node.meta)
+        node.target, node.args = aten.mul.Tensor, (source, gate)
 
 
 def _pools(traced: GraphModule) -> None:

@@ -80,7 +80,7 @@ def _group(nodes: tuple[Node, ...], ops: Sequence[FusedOp], source: Node) -> Cha
     consumers = tuple(op for op in readers if op.has_weight)
     leaves_network = any(user.op == "output" for node in nodes for user in node.users)
     is_gate = any(op.kind == "multiply" and _signal_and_gate(op)[1] in nodes for op in readers)
-    nonlinear = any(op.kind == "hardswish" for op in (*makers, *readers))
+    nonlinear = any(op.kind in {"hardswish", "sigmoid"} for op in (*makers, *readers))
     bounds = [op.clamp for op in makers if op.clamp is not None]
     ceiling = min((high for _, high in bounds), default=float("inf"))
     if source in nodes or leaves_network or is_gate or nonlinear or not consumers:

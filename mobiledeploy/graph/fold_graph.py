@@ -70,8 +70,8 @@ def fold_graph(model: FloatModel) -> FoldedModel:
         else:
             _become_depthwise(traced, node, affine)
     traced.graph.eliminate_dead_code()
-    fold_hard_sigmoids(traced)
     insert_requantizations(traced)
+    fold_hard_sigmoids(traced)
     traced.delete_all_unused_submodules()
     traced.recompile()
     record_shapes(traced, torch.zeros(model.info.input.shape))

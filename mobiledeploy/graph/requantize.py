@@ -3,9 +3,10 @@
 Input: a flat ATen graph. Output: the same graph with depthwise 1x1 convolutions of weight 1.
 
 Operands and result of an addition share one encoding, and the encoding of some results is not free:
-a product and a hard-swish avoid half-way results, a mean depends on its input, and a hard-swish's
-input starts at -3. Where one tensor is bound in both ways, a convolution between them requantizes
-it. Invariant: the float function stays the same.
+a product and a hard-swish avoid half-way results, a mean depends on its input, a sigmoid's is
+always the same, a hard-swish's input starts at -3, and a sigmoid's input has a scale of its own.
+Where one tensor is bound in two ways, a convolution between them requantizes it. Invariant: the
+float function stays the same.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ aten = torch.ops.aten
 _BOUND = (
     aten.mul.Tensor,
     aten.hardswish.default,
+    aten.sigmoid.default,
     aten.adaptive_avg_pool2d.default,
 )
 _SHARING = (aten.add.Tensor,)
@@ -37,9 +39,13 @@ def insert_requantizations(traced: GraphModule) -> None:
             for operand in dict.fromkeys(node.all_input_nodes):
                 if _origin(operand).target in _BOUND:
                     _insert(traced, operand, node)
-        elif node.target is aten.hardswish.default:
+        elif node.target in (aten.hardswish.default, aten.hardsigmoid.default):
             source = cast("Node", node.args[0])
             if source.target not in _WEIGHTED or len(source.users) > 1:
+                _insert(traced, source, node)
+        elif node.target is aten.sigmoid.default:
+            source = cast("Node", node.args[0])
+            if source.target not in _WEIGHTED:
                 _insert(traced, source, node)
 
 

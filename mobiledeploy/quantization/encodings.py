@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 
 _TIE_MARGIN = 1e-3  # distance of single values from a rounding tie, in steps
 _LEAST_SCALE = 1e-6 / 255
+SIGMOID = Encoding(scale=1 / 256, zero_point=-128)
+"""The encoding of every sigmoid."""
+SIGMOID_SATURATES = 8.0
+"""Beyond +-8 a sigmoid has the code of 0 or 1."""
 # XNNPACK refuses to multiply by 256 or more when it requantizes; ranges are chosen for half of it.
 REFUSED_REQUANTIZATION = 256.0
 LARGEST_REQUANTIZATION = 128.0
@@ -96,6 +100,31 @@ def hardswish_values(source: Encoding) -> NDArray[np.float64]:
     x = (codes - source.zero_point) * source.scale
     values: NDArray[np.float64] = x * np.clip(x + 3, 0, 6) / 6
     return values
+
+
+def encode_before_sigmoid(low: float, high: float) -> Encoding:
+    """Return the encoding of a sigmoid's input, at which all runtimes have one table.
+
+    A sigmoid of codes is a table of 256 entries, whose own scale is fixed: XNNPACK and LiteRT take
+    no other than 1 / 256. So the input's scale is widened until no entry is near a rounding tie.
+    """
+    wanted, best, largest = encode(low, high), encode(low, high), -1.0
+    for i in range(200):
+        scale = float(np.float32(wanted.scale * (1 + i * 1e-4)))
+        found = Encoding(scale=scale, zero_point=wanted.zero_point)
+        distance = tie_distance(sigmoid_steps(found))
+        if distance > largest:
+            best, largest = found, distance
+        if largest > _TIE_MARGIN:
+            break
+    return best
+
+
+def sigmoid_steps(source: Encoding) -> NDArray[np.float64]:
+    """Return the sigmoid of each of the 256 codes of a tensor, in steps of `SIGMOID`."""
+    codes: NDArray[np.float64] = np.arange(-128, 128, dtype=np.float64)
+    values = 256 / (1 + np.exp(-(codes - source.zero_point) * source.scale))
+    return np.minimum(values, 255.0)  # above it, the codes saturate
 
 
 def encode_product(low: float, high: float, a: Encoding, b: Encoding) -> Encoding:

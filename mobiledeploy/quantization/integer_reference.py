@@ -338,6 +338,11 @@ def hardswish(x: Scaled) -> Scaled:
     return multiply(x, gate)
 
 
+def sigmoid(x: Scaled) -> torch.Tensor:
+    """Return the real sigmoid; the input's scale keeps all 256 of them away from rounding ties."""
+    return torch.sigmoid(x.values.double() * x.scale.double()).float()
+
+
 def hardtanh(x: Scaled, low: float, high: float) -> Scaled:
     """Clamp to (low, high), in units of the scale."""
     return Scaled(x.values.clamp(low / x.scale, high / x.scale), x.scale)
@@ -369,7 +374,7 @@ _QUANTIZERS = (
     quantized.dequantize_per_channel.default,
 )
 _WEIGHTED = (aten.conv2d.default, aten.linear.default)
-_INTEGER_OPS: dict[object, Callable[..., Scaled]] = {
+_INTEGER_OPS: dict[object, Callable[..., Scaled | torch.Tensor]] = {
     _QUANTIZE: quantize,
     quantized.dequantize_per_tensor.default: dequantize,
     quantized.dequantize_per_channel.default: dequantize_weight,
@@ -381,6 +386,7 @@ _INTEGER_OPS: dict[object, Callable[..., Scaled]] = {
     aten.hardtanh.default: hardtanh,
     aten.relu.default: relu,
     aten.hardswish.default: hardswish,
+    aten.sigmoid.default: sigmoid,
     aten.flatten.using_ints: flatten,
     aten.pad.default: pad,
 }

@@ -13,7 +13,12 @@ import numpy as np
 
 from mobiledeploy.errors import ExportError
 from mobiledeploy.network import Margin
-from mobiledeploy.quantization.encodings import hardswish_values, pixel_values, tie_distance
+from mobiledeploy.quantization.encodings import (
+    hardswish_values,
+    pixel_values,
+    sigmoid_steps,
+    tie_distance,
+)
 from mobiledeploy.quantization.tie_free import FLOAT32_ERROR, margin_of
 
 if TYPE_CHECKING:
@@ -58,6 +63,8 @@ def margin(plan: Plan, op: FusedOp) -> float:
         return margin_of(np.array([inputs[0].scale * inputs[1].scale / output.scale]))
     if op.kind == "hardswish":
         return tie_distance(hardswish_values(inputs[0]) / output.scale)
+    if op.kind == "sigmoid":
+        return tie_distance(sigmoid_steps(inputs[0]))
     if op.kind == "pool":
         height, width = op.activations[0].meta["val"].shape[-2:]
         sums = np.arange(-255 * height * width, 255 * height * width + 1)

@@ -18,8 +18,11 @@ from mobiledeploy.errors import ExportError
 from mobiledeploy.quantization.encodings import (
     LARGEST_REQUANTIZATION,
     REFUSED_REQUANTIZATION,
+    SIGMOID,
+    SIGMOID_SATURATES,
     encode_around,
     encode_before_hardswish,
+    encode_before_sigmoid,
     encode_hardswish,
     encode_input,
     encode_pooled,
@@ -84,7 +87,7 @@ def learnable_encodings(
     name_of = {node: shared.name for shared in shared_encodings for node in shared.nodes}
     fixed = {shared_encodings[0].name, shared_encodings[-1].name}
     for op in ops:
-        if op.kind in {"hardswish", "multiply", "pool"}:
+        if op.kind in {"hardswish", "multiply", "pool", "sigmoid"}:
             fixed.add(name_of[op.output])
         if op.kind == "hardswish":
             fixed.add(name_of[op.activations[0]])
@@ -115,6 +118,11 @@ def encode_ranges(
         name_of[op.output]: name_of[op.activations[0]] for op in ops if op.kind == "hardswish"
     }
     before_hardswish = set(hardswish_inputs.values())
+    sigmoids = {name_of[op.output] for op in ops if op.kind == "sigmoid"}
+    before_sigmoid = {name_of[op.activations[0]] for op in ops if op.kind == "sigmoid"}
+    read_by_others = {
+        name_of[node] for op in ops if op.kind != "sigmoid" for node in op.activations
+    }
     input_name = shared_encodings[0].name
     encodings: dict[str, Encoding] = {}
     for shared in shared_encodings:
@@ -135,6 +143,12 @@ def encode_ranges(
             encodings[name] = encode_hardswish(encodings[hardswish_inputs[name]], span)
         elif name in before_hardswish:
             encodings[name] = encode_before_hardswish(high)
+        elif name in sigmoids:
+            encodings[name] = SIGMOID
+        elif name in before_sigmoid:
+            if name not in read_by_others:  # clipping there changes no code
+                low, high = max(low, -SIGMOID_SATURATES), min(high, SIGMOID_SATURATES)
+            encodings[name] = encode_before_sigmoid(low, high)
         else:
             bounds = [bound for op in ops if op.output in shared.nodes for bound in op.clamp or ()]
             encodings[name] = encode_around(low, high, bounds)

@@ -210,3 +210,13 @@ def test_an_input_that_is_not_square_is_exact_in_both_formats(exported_to, famil
     with open_runner(artifact.path) as runner:
         assert runner.metadata["input"]["center_crop"] == [64, 32]
         assert runner.metadata["input"]["resize_to_cover"] == [73, 37]
+
+
+def test_v3_with_a_sigmoid_gate_is_exact_and_int8_in_both_formats(exported_to):
+    images = networks.pixels(32, count=7, seed=1)
+    model = networks.quantized("v3-small", short=True, se_gate="sigmoid")
+    expected = reference_logits(model, images)
+    for format_ in ("onnx", "pte"):
+        artifact = exported_to(format_, "v3-small", se_gate="sigmoid")
+        assert np.count_nonzero(run(artifact, images) != expected) == 0, format_
+        assert artifact.coverage.elements_share == 1

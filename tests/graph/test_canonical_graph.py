@@ -49,6 +49,10 @@ def test_every_form_of_hard_swish_becomes_one_operator(function):
     assert flat(function) == [aten.hardswish.default]
 
 
+def test_silu_becomes_a_product_with_its_sigmoid():
+    assert flat(nn.SiLU(inplace=True)) == [aten.sigmoid.default, aten.mul.Tensor]
+
+
 def test_a_product_with_another_tensors_gate_stays_a_product():
     assert flat(lambda x: x * (F.relu6(2 * x + 3) / 6))[-1] is aten.mul.Tensor
 

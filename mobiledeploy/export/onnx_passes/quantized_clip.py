@@ -6,7 +6,8 @@ connection with a wider range. Rounding is monotone, so
     round(min(x, 6) / s) = min(round(x / s), round(6 / s))
 
 ONNX Runtime fuses a convolution with the Quantize that follows it. With a Clip in between it would
-compute both in float.
+compute both in float. A clamp of codes, Dequantize -> Clip -> Quantize, becomes a Clip of the codes
+too: both sides have one encoding.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from mobiledeploy.export.onnx_passes.common import (
     nodes_of,
     only_user,
     producer,
+    same_encoding,
 )
 
 
@@ -40,12 +42,15 @@ class QuantizedClip(ir.passes.InPlacePass):
 
 
 def _clamps(model: ir.Model) -> list[ir.Node]:
-    """Return the clamps of operators whose inputs are all quantized."""
+    """Return the clamps of codes, and of operators whose inputs are all quantized."""
     return [
         node
         for node in nodes_of(model, "Clip", "Relu")
-        if _is_computed(node.inputs[0])
-        and all(is_dequantized(value) for value in producer(node.inputs[0]).inputs[:2])
+        if is_dequantized(node.inputs[0])
+        or (
+            _is_computed(node.inputs[0])
+            and all(is_dequantized(value) for value in producer(node.inputs[0]).inputs[:2])
+        )
     ]
 
 
@@ -64,6 +69,9 @@ def _move(graph: ir.Graph, node: ir.Node) -> None:
         add_constant(graph, f"code_{code}", np.array(code, np.uint8))
         for code in (_code(bound, float(scale), int(zero_point)) for bound in _bounds(node))
     )
+    if is_dequantized(source):
+        _clamp_codes(graph, node, quantize, least, most)
+        return
     quantize.replace_input_with(0, source)
     codes = quantize.outputs[0]
     clip = ir.node("Clip", [codes, least, most], name=f"{node.name}.clip")
@@ -74,6 +82,25 @@ def _move(graph: ir.Graph, node: ir.Node) -> None:
     clip.replace_input_with(0, codes)
     graph.insert_after(quantize, clip)
     graph.remove(node, safe=True)
+
+
+def _clamp_codes(
+    graph: ir.Graph, node: ir.Node, quantize: ir.Node, least: ir.Value, most: ir.Value
+) -> None:
+    """Replace Dequantize -> clamp -> Quantize by a Clip of the codes.
+
+    Raises:
+        ExportError: the two sides have different encodings.
+    """
+    reading = producer(node.inputs[0])
+    if not same_encoding(reading, quantize):
+        raise ExportError(f"The clamp {node.name} changes the encoding.")
+    clip = ir.node("Clip", [reading.inputs[0], least, most], name=f"{node.name}.clip")
+    clip.outputs[0].dtype = ir.DataType.UINT8
+    clip.outputs[0].name = f"{node.name}.codes"
+    ir.convenience.replace_nodes_and_values(
+        graph, node, [node, quantize], [clip], quantize.outputs, clip.outputs
+    )
 
 
 def _bounds(node: ir.Node) -> tuple[float, float]:
