@@ -31,6 +31,7 @@ from mobiledeploy.cli.output import UNREAD, Stdout, console, explain, reserve_st
 from mobiledeploy.cli.parity import parity as parity_command
 from mobiledeploy.cli.reproduce import reproduce as reproduce_command
 from mobiledeploy.cli.sensitivity import sensitivity as sensitivity_command
+from mobiledeploy.cli.sweep import sweep as sweep_command
 from mobiledeploy.cli.usage import usage_error
 from mobiledeploy.errors import MobileDeployError, RuntimeFailedError
 from mobiledeploy.utils import quiet
@@ -84,6 +85,7 @@ app.command("parity", cls=Command)(parity_command)
 app.command("evaluate", cls=Command)(evaluate_command)
 app.command("models", cls=Command)(models_command)
 app.command("sensitivity", cls=Command)(sensitivity_command)
+app.command("sweep", cls=Command)(sweep_command)
 app.command("bench", cls=Command)(bench_command)
 app.command("compare", cls=Command)(compare_command)
 app.command("inspect", cls=Command)(inspect_command)

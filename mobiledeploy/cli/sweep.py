@@ -1,0 +1,253 @@
+"""`mobiledeploy sweep`: export, check and measure many variants, and pick one under a budget."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mobiledeploy.artifact.artifact import Format
+from mobiledeploy.cli.figures import TitledRow, print_figures
+from mobiledeploy.cli.output import print_json, print_result, print_warning, reserve_stdout
+from mobiledeploy.cli.progress import showing_progress
+from mobiledeploy.errors import GateError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mobiledeploy.sweep.pick import Row
+    from mobiledeploy.sweep.points import Point
+    from mobiledeploy.sweep.store import Result
+
+_STORE = "sweep.sqlite"
+_ANY = "Can be repeated, or several separated by commas."
+
+
+def sweep(
+    models: Annotated[
+        list[str] | None, typer.Option("--model", metavar="MODEL", help=f"Families. {_ANY}")
+    ] = None,
+    *,
+    widths: Annotated[
+        list[str] | None, typer.Option("--width", metavar="X", help=f"Width multipliers. {_ANY}")
+    ] = None,
+    resolutions: Annotated[
+        list[str] | None,
+        typer.Option("--resolution", metavar="PIXELS", help=f"Sides of the input. {_ANY}"),
+    ] = None,
+    presets: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ptq",
+            metavar="PRESET",
+            help=f"fast, balanced, best, or fp32 for float. {_ANY} [default: balanced]",
+        ),
+    ] = None,
+    weights: Annotated[
+        list[str] | None,
+        typer.Option("--weights", metavar="PATH", help=f"imagenet, random, or checkpoints. {_ANY}"),
+    ] = None,
+    grid_file: Annotated[
+        Path | None,
+        typer.Option("--grid", metavar="PATH", help="YAML file with these lists instead."),
+    ] = None,
+    formats: Annotated[
+        list[Format] | None, typer.Option("--format", help="Can be repeated. [default: onnx]")
+    ] = None,
+    calib_data: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Calibration images. [default: the bundled ones]"),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Labelled images to count accuracy on.")
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Number of them. [default: all]")
+    ] = None,
+    devices: Annotated[
+        list[str] | None,
+        typer.Option("--device", metavar="URI", help="Where to measure latency. Can be repeated."),
+    ] = None,
+    runs: Annotated[
+        int, typer.Option(metavar="N", min=2, help="Measured inferences per artifact.")
+    ] = 50,
+    jobs: Annotated[
+        int, typer.Option(metavar="N", min=1, max=64, help="Exports at the same time.")
+    ] = 1,
+    max_latency: Annotated[
+        float | None, typer.Option(metavar="MS", min=0, help="Largest median latency.")
+    ] = None,
+    max_size: Annotated[
+        float | None, typer.Option(metavar="MB", min=0, help="Largest file.")
+    ] = None,
+    max_macs: Annotated[
+        float | None, typer.Option(metavar="MILLIONS", min=0, help="Most multiply-accumulates.")
+    ] = None,
+    min_top1: Annotated[
+        float | None, typer.Option(metavar="SHARE", min=0, max=1, help="Least top-1 accuracy.")
+    ] = None,
+    retry: Annotated[bool, typer.Option("--retry", help="Try failed points again.")] = False,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of the artifacts and of the results.")
+    ] = Path("sweep"),
+    csv_path: Annotated[
+        Path | None, typer.Option("--csv", metavar="PATH", help="Write the table as CSV.")
+    ] = None,
+    json_path: Annotated[
+        Path | None,
+        typer.Option("--json", metavar="PATH", help="Write a JSON document (- for stdout)."),
+    ] = None,
+) -> None:
+    """Measure many variants of a network, and pick one under a budget."""
+    from mobiledeploy.sweep import points as grids
+    from mobiledeploy.sweep import run as running
+    from mobiledeploy.sweep.pick import Budget, ranked, rows_of
+    from mobiledeploy.sweep.store import Store
+    from mobiledeploy.utils.files import (
+        STDOUT,
+        require_artifact_folder,
+        require_writable_files,
+        write_text,
+    )
+
+    require_writable_files(csv_path, json_path, read=[grid_file, data, calib_data])
+    reserve_stdout(csv_path, json_path)
+    given = (models, widths, resolutions, presets, weights)
+    axes = dict(zip(grids.AXES, map(grids.split, given), strict=True))
+    points = _points(axes, grid_file)
+    for path in (calib_data, data):
+        if path is not None and not path.exists():
+            raise UsageError(f"There is no file or folder {path}.")
+    require_artifact_folder(out)
+    out.mkdir(parents=True, exist_ok=True)
+    budget = Budget(
+        max_latency_ms=max_latency,
+        max_size_bytes=None if max_size is None else max_size * 1e6,
+        max_macs=None if max_macs is None else max_macs * 1e6,
+        min_top1=min_top1,
+    )
+    plan = running.Plan(
+        formats=tuple(dict.fromkeys(str(each) for each in formats or [Format.ONNX])),
+        out=out,
+        calib_data=calib_data,
+        data=data,
+        samples=samples,
+        devices=tuple(dict.fromkeys(devices or ["local"])),
+        runs=runs,
+        jobs=jobs,
+        budget=budget,
+    )
+    with showing_progress(), Store(out / _STORE) as store:
+        results = running.run(points, plan, store, retry=retry)
+    rows = rows_of(results, budget)
+    best = ranked(rows)
+    if json_path is not None:
+        document = _document(results, rows, best)
+        if json_path == STDOUT:
+            print_json(document)
+        else:
+            from mobiledeploy.cli.output import write_json
+
+            write_json(json_path, document)
+    if csv_path is not None:
+        write_text(csv_path, _as_csv(rows))
+    if STDOUT not in (csv_path, json_path):
+        _print(results, rows, best, plan.devices)
+    if not rows or all(row.missed for row in rows):
+        raise GateError(
+            "No artifact keeps the budget." if rows else "No point was exported.",
+            remedy="Relax the budget, or add smaller points.",
+        )
+
+
+def _points(axes: dict[str, list[str]], grid_file: Path | None) -> list[Point]:
+    from mobiledeploy.sweep.points import grid, read_grid
+
+    if grid_file is None:
+        return grid(axes)
+    if any(axes.values()):
+        raise UsageError(
+            "--grid replaces --model, --width, --resolution, --ptq and --weights.",
+            remedy="Leave these options out, or leave out --grid.",
+        )
+    return read_grid(grid_file)
+
+
+def _print(
+    results: Sequence[Result], rows: Sequence[Row], best: Sequence[Row], devices: Sequence[str]
+) -> None:
+    headings = ["size\nMB", "SQNR\ndB", "agree-\nment", "top-1", *devices, "front"]
+    titled = [
+        TitledRow(
+            title=row.name,
+            details=(f"misses the budget: {row.missed}",) if row.missed else (),
+            figures=_figures(row, devices),
+        )
+        for row in rows
+    ]
+    print_figures(headings, titled)
+    print_result("Latency: median in ms. front: nothing beats it in accuracy, latency and size.")
+    for result in results:
+        if result.state != "done":
+            print_warning(f"{result.point.title}: {result.error}", title=result.state.capitalize())
+    if not best:
+        print_result("No pick: no accuracy was measured (--data), or nothing keeps the budget.")
+        return
+    for word, row in zip(("Pick", "Second"), best, strict=False):
+        print_result(f"{word}: {row.name}, top-1 {row.artifact.top1:.4f}")
+        print_result(f"  {row.artifact.path}")
+
+
+def _figures(row: Row, devices: Sequence[str]) -> tuple[str, ...]:
+    artifact = row.artifact
+
+    def shown(value: float | None, form: str) -> str:
+        return "-" if value is None else format(value, form)
+
+    return (
+        f"{artifact.size_bytes / 1e6:.2f}",
+        shown(artifact.sqnr_db, ".1f"),
+        shown(artifact.agreement, ".3f"),
+        shown(artifact.top1, ".4f"),
+        *(shown(artifact.latency_ms.get(device), ".2f") for device in devices),
+        "*" if row.on_front else "",
+    )
+
+
+def _document(
+    results: Sequence[Result], rows: Sequence[Row], best: Sequence[Row]
+) -> dict[str, object]:
+    return {
+        "schema": 1,
+        "kind": "mobiledeploy.sweep",
+        "points": [
+            {"point": asdict(each.point), "state": each.state, "error": each.error}
+            for each in results
+        ],
+        "artifacts": [_flat(row) for row in rows],
+        "pick": best[0].artifact.path if best else None,
+        "second": best[1].artifact.path if len(best) > 1 else None,
+    }
+
+
+def _flat(row: Row) -> dict[str, object]:
+    artifact = asdict(row.artifact)
+    return asdict(row.point) | artifact | {"missed": row.missed, "on_front": row.on_front}
+
+
+def _as_csv(rows: Sequence[Row]) -> str:
+    text = io.StringIO()
+    flat = [_flat(row) for row in rows]
+    for each in flat:
+        latencies = each.pop("latency_ms")
+        assert isinstance(latencies, dict)
+        each |= {f"latency_ms {device}": value for device, value in latencies.items()}
+    columns = list(dict.fromkeys(name for each in flat for name in each))
+    writer = csv.DictWriter(text, columns, restval="")
+    writer.writeheader()
+    writer.writerows(flat)
+    return text.getvalue()

@@ -1,0 +1,82 @@
+"""`mobiledeploy sweep` with real commands on tiny networks."""
+
+import csv
+import json
+import sqlite3
+
+import pytest
+from refusals import refused
+
+GRID = """
+model: [v1, v2]
+width: 0.25
+resolution: 32
+weights: random
+ptq: fast
+"""
+OPTIONS = ("--grid", "grid.yml", "--calib-data", "pictures", "--runs", 2, "--jobs", 2)
+
+
+@pytest.fixture(scope="module")
+def swept(mobiledeploy, workplace):
+    (workplace / "grid.yml").write_text(GRID)
+    done = mobiledeploy("sweep", *OPTIONS, "--json", "first.json", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.mark.ci
+def test_every_point_is_exported_and_measured(swept, workplace):
+    document = json.loads((workplace / "first.json").read_text())
+    assert [point["state"] for point in document["points"]] == ["done", "done"]
+    assert [artifact["model"] for artifact in document["artifacts"]] == ["v1", "v2"]
+    for artifact in document["artifacts"]:
+        assert (workplace / artifact["path"]).stat().st_size == artifact["size_bytes"]
+        assert artifact["latency_ms"]["local"] > 0
+    assert document["pick"] is None  # random weights were not evaluated
+    assert "v2, width 0.25, 32 pixels, fast, random (.onnx)" in swept.stdout
+    assert "No pick: no accuracy was measured" in swept.stdout
+
+
+def stored(database):
+    connection = sqlite3.connect(database)
+    try:
+        return connection.execute("SELECT * FROM results").fetchall()
+    finally:
+        connection.close()
+
+
+@pytest.mark.ci
+def test_a_second_run_takes_what_is_there(swept, mobiledeploy, workplace):
+    assert swept.returncode == 0
+    database = workplace / "sweep" / "sweep.sqlite"
+    before = stored(database)
+    done = mobiledeploy("sweep", *OPTIONS, "--csv", "table.csv", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    assert stored(database) == before
+    rows = list(csv.DictReader((workplace / "table.csv").read_text().splitlines()))
+    assert [row["model"] for row in rows] == ["v1", "v2"]
+    assert float(rows[0]["latency_ms local"]) > 0
+
+
+@pytest.mark.ci
+def test_nothing_within_the_budget_fails(swept, mobiledeploy, workplace):
+    assert swept.returncode == 0
+    done = mobiledeploy("sweep", *OPTIONS, "--max-size", 0.001, cwd=workplace)
+    refused(done, 1, "No artifact keeps the budget")
+    assert "misses the budget" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "A sweep needs a model"),
+        (["--model", "v2", "--width", "wide"], "--width is 'wide'"),
+        (["--model", "v2", "--grid", "grid.yml"], "--grid replaces --model"),
+        (["--grid", "missing.yml"], "Could not read missing.yml"),
+        (["--model", "v2", "--data", "missing"], "There is no file or folder missing"),
+    ],
+)
+def test_wrong_options_are_refused(mobiledeploy, tmp_path, words, message):
+    refused(mobiledeploy("sweep", *words, cwd=tmp_path), 2, message)
+    assert list(tmp_path.iterdir()) == []

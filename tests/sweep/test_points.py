@@ -1,0 +1,92 @@
+"""Points of a sweep: combinations, files, identities."""
+
+import pytest
+
+from mobiledeploy.errors import UsageError
+from mobiledeploy.sweep.points import Point, digest_of_images, grid, read_grid, split
+
+
+def test_a_grid_is_every_combination_once():
+    points = grid({"model": ["v2", "v3-small"], "width": ["0.5", "1"], "ptq": ["fast", "fast"]})
+    assert points == [
+        Point(model="v2", width=0.5, ptq="fast"),
+        Point(model="v2", width=1.0, ptq="fast"),
+        Point(model="v3-small", width=0.5, ptq="fast"),
+        Point(model="v3-small", width=1.0, ptq="fast"),
+    ]
+
+
+def test_a_file_holds_one_grid_or_several(tmp_path):
+    path = tmp_path / "grid.yml"
+    path.write_text("model: [v2, v3-small]\nresolution: 96\n")
+    assert [point.title for point in read_grid(path)] == [
+        "v2, 96 pixels, balanced",
+        "v3-small, 96 pixels, balanced",
+    ]
+    path.write_text("- {model: v2, width: [0.5, 1.0]}\n- {model: v1, ptq: fp32}\n")
+    assert [point.title for point in read_grid(path)] == [
+        "v2, width 0.5, balanced",
+        "v2, width 1, balanced",
+        "v1, fp32",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("axes", "message"),
+    [
+        ({}, "needs a model"),
+        ({"model": ["v2"], "depth": ["3"]}, "no axis 'depth'"),
+        ({"model": ["v2"], "width": ["wide"]}, "--width is 'wide'"),
+        ({"model": ["v2"], "ptq": ["slow"]}, "--ptq is 'slow'"),
+        ({"model": ["v2"], "resolution": ["96x"]}, "--resolution is '96x'"),
+        ({"model": ["v2"], "resolution": ["-1"]}, "--resolution is '-1'"),
+    ],
+)
+def test_invalid_values_are_refused(axes, message):
+    with pytest.raises(UsageError, match=message):
+        grid(axes)
+
+
+@pytest.mark.parametrize("text", ["5", "model: [v2\n", "- - v2\n", "1: 2\n", "[" * 5000])
+def test_other_files_are_refused(tmp_path, text):
+    path = tmp_path / "grid.yml"
+    path.write_text(text)
+    with pytest.raises(UsageError, match=r"grid\.yml"):
+        read_grid(path)
+    with pytest.raises(UsageError, match="Could not read"):
+        read_grid(tmp_path / "missing.yml")
+
+
+def test_the_arguments_of_the_export():
+    point = Point(model="v2", width=0.5, resolution="160x120", ptq="fast", weights="random")
+    assert point.export_arguments() == [
+        *("v2", "--width", "0.5", "--resolution", "160x120", "--weights", "random"),
+        *("--int8", "--ptq", "fast"),
+    ]
+    assert point.sides == (160, 120)
+    assert Point(model="v1", ptq="fp32").export_arguments() == ["v1"]
+
+
+def test_the_identity_follows_the_checkpoints_content(tmp_path):
+    path = tmp_path / "a.pth"
+    path.write_bytes(b"one")
+    point = Point(model="v2", weights=str(path))
+    first = point.identity({"runs": 5})
+    assert first == point.identity({"runs": 5})
+    assert first != point.identity({"runs": 6})
+    path.write_bytes(b"two")
+    assert first != point.identity({"runs": 5})
+
+
+def test_the_digest_of_images(tmp_path):
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "a.png").write_bytes(b"1")
+    first = digest_of_images(tmp_path / "set")
+    (tmp_path / "set" / "b.png").write_bytes(b"1")
+    assert digest_of_images(tmp_path / "set") != first
+    assert digest_of_images(None) == ""
+
+
+def test_values_may_be_separated_by_commas():
+    assert split(["0.5, 1.0", "1.4"]) == ["0.5", "1.0", "1.4"]
+    assert split(None) == []
