@@ -195,4 +195,4 @@ def _explain_usage(error: TyperException) -> None:
 
 def _traceback_if_debugging() -> None:
     if _debug:
-        traceback.print_exc()
+        console().print(traceback.format_exc(), end="", soft_wrap=True)

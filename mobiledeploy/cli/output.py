@@ -17,12 +17,14 @@ from typing import TYPE_CHECKING
 
 from mobiledeploy.errors import RuntimeFailedError
 from mobiledeploy.utils.files import STDOUT, write_text
+from mobiledeploy.utils.visible_text import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
-    from typing import NoReturn, TextIO
+    from typing import Any, NoReturn, TextIO
 
-    from rich.console import Console
+    from rich.console import Console, ConsoleOptions, RenderableType
     from rich.table import Table
     from rich.text import Text
 
@@ -39,10 +41,24 @@ _stdout_is_reserved = False
 def console() -> Console:
     """Return the console for progress, notes and errors: stderr.
 
-    Strings are printed as they are: `[red]` and `:x:` may be part of a file's name. Styled text is
-    a `rich.text.Text`.
+    Strings are printed as they are, except for control characters (see `visible`): `[red]` and
+    `:x:` may be part of a file's name. Styled text is a `rich.text.Text`.
     """
+    return _terminal()(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def results() -> Console:
+    """Return the console for results: stdout, or stderr while stdout is reserved."""
+    if _stdout_is_reserved:
+        return console()
+    return _terminal()(highlight=False, markup=False, emoji=False)
+
+
+@cache
+def _terminal() -> type[Console]:
+    """Return the class of both consoles: everything that they print is escaped by `visible`."""
     from rich.console import Console
+    from rich.segment import Segment
 
     class Terminal(Console):
         def on_broken_pipe(self) -> NoReturn:
@@ -51,16 +67,21 @@ def console() -> Console:
             silence(sys.stderr)
             raise SystemExit(UNREAD)
 
-    return Terminal(stderr=True, highlight=False, markup=False, emoji=False)
+        def render_str(self, text: str, **options: Any) -> Text:
+            """Escape strings before they are measured, so that tables have room for the escapes."""
+            return super().render_str(visible(text), **options)
 
+        def render(
+            self, renderable: RenderableType, options: ConsoleOptions | None = None
+        ) -> Iterator[Segment]:
+            """Escape what is no string, such as `Text`; rich's own sequences are controls."""
+            for segment in super().render(renderable, options):
+                if segment.control or segment.text.isprintable():
+                    yield segment
+                else:
+                    yield Segment(visible(segment.text), segment.style)
 
-def results() -> Console:
-    """Return the console for results: stdout, or stderr while stdout is reserved."""
-    from rich.console import Console
-
-    if _stdout_is_reserved:
-        return console()
-    return Console(highlight=False, markup=False, emoji=False)
+    return Terminal
 
 
 def reserve_stdout(*documents: Path | None) -> None:
@@ -76,14 +97,17 @@ def print_result(*texts: str | Text, separator: str = " ") -> None:
 
 def print_table(table: Table) -> None:
     """Print a table of results; in a narrow window lines overflow rather than lose figures."""
-    from rich.segment import Segments
+    from rich.segment import Segment, Segments
 
     target = results()
     options = target.options.update_width(max(target.width, TABLE_WIDTH))
-    with target.capture() as captured:
-        target.print(Segments(target.render(table, options)), end="", crop=False)
-    for line in captured.get().splitlines():
-        target.out(line.rstrip(), highlight=False)
+    for line in Segment.split_lines(target.render(table, options)):
+        while line and not line[-1].text.strip():
+            line.pop()
+        if line:
+            last = line.pop()
+            line.append(Segment(last.text.rstrip(), last.style))
+        target.print(Segments([*line, Segment.line()]), crop=False)
 
 
 def print_note(text: str) -> None:

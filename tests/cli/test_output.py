@@ -5,22 +5,25 @@ import subprocess
 import sys
 
 import pytest
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from mobiledeploy.cli import output, progress
 from mobiledeploy.errors import DataError
+from mobiledeploy.utils.progress import step as progress_step
 
 # brackets and colons are markup and emoji to rich
 NAMES = ["net[red].onnx", "q[/x].onnx", "a:x:[/].onnx"]
+# a title, a cleared screen, a bell, an 8-bit control, text turned around, a return to the margin
+HOSTILE = "net\x1b]0;title\x07\x1b[2J\x9b1A\u202exnno\rok"
+ESCAPED = r"net\x1b]0;title\x07\x1b[2J\x9b1A\u202exnno\rok"
 
 
 @pytest.fixture(params=[False, True], ids=["pipe", "terminal"])
 def shown(request, monkeypatch) -> io.StringIO:
     """The text that `console` prints, once as to a pipe and once as to a terminal."""
     real, text = output.console(), io.StringIO()
-    real = Console(
+    real = type(real)(
         file=text,
         highlight=False,
         markup=real._markup,
@@ -53,6 +56,29 @@ def test_a_table_goes_to_stdout_without_trailing_spaces(capsys, name):
     assert captured.err == ""
     assert captured.out.count(name) == 2
     assert captured.out == "".join(f"{line.rstrip()}\n" for line in captured.out.splitlines())
+
+
+def test_errors_notes_and_steps_escape_control_characters(shown):
+    output.explain(DataError(f"There is no {HOSTILE}.", remedy=f"Make {HOSTILE}."))
+    output.print_note(HOSTILE)
+    output.print_warning(HOSTILE)
+    with progress.showing_progress(), progress_step(HOSTILE):
+        pass
+    assert plain(shown).count(ESCAPED) == 5
+    assert not set("\x07\x9b\u202e") & set(shown.getvalue())
+
+
+def test_results_and_tables_escape_control_characters(capsys):
+    table = Table("artifact", "size")
+    table.add_row(HOSTILE, "3")
+    table.add_row(Text(HOSTILE, "bold"), "4")
+    output.print_table(table)
+    output.print_result(HOSTILE, Text(f"{HOSTILE}", "bold"))
+    written = capsys.readouterr().out
+    assert not set(written) & set("\x1b\x07\x9b\u202e\r")
+    assert written.count(r"net\x1b]0;title") == 4
+    top, *_, bottom = written.splitlines()[:-1]
+    assert len(top) == len(bottom), "the table has room for the escapes"
 
 
 def test_results_go_to_stderr_while_a_document_has_stdout(capsys):
