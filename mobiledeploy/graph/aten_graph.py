@@ -39,6 +39,7 @@ Kind = Literal[
     "add",
     "multiply",
     "pool",
+    "maxpool",
     "hardswish",
     "sigmoid",
     "clamp",
@@ -52,6 +53,7 @@ _KINDS: dict[object, Kind] = {
     aten.add.Tensor: "add",
     aten.mul.Tensor: "multiply",
     aten.adaptive_avg_pool2d.default: "pool",
+    aten.max_pool2d.default: "maxpool",
     aten.hardswish.default: "hardswish",
     aten.sigmoid.default: "sigmoid",
     aten.relu.default: "clamp",
@@ -119,7 +121,7 @@ class FusedOp:
     @property
     def moves_values(self) -> bool:
         """Return whether the output holds only input values and zeros."""
-        return self.kind in {"pad", "reshape"}
+        return self.kind in {"pad", "reshape", "maxpool"}
 
     @property
     def shares_encoding(self) -> bool:
@@ -196,7 +198,7 @@ def find_fused_ops(traced: GraphModule) -> tuple[FusedOp, ...]:
             raise ExportError(
                 f"The operator {describe_node(node)} has no int8 form.",
                 remedy="Export without --int8, or use only convolution, linear, add, multiply, zero"
-                " padding, global average pooling, ReLU, ReLU6, hard-swish, hard-sigmoid, sigmoid"
+                " padding, pooling, ReLU, ReLU6, hard-swish, hard-sigmoid, sigmoid"
                 " and SiLU.",
             )
         activation = _activation_of(kind, node)
@@ -213,8 +215,8 @@ def find_shared_encodings(
     """Group the activations that must share one encoding, in topological order of their first node.
 
     An addition, a clamp, a pad or a reshape is exact in every runtime if its operands and its
-    result share one encoding: the addition is an integer addition with saturation, a clamp compares
-    codes, the others copy codes, and a pad adds the code of zero, the zero-point.
+    result share one encoding: the addition is an integer addition with saturation, clamp and max
+    pool compare codes, the others copy codes, and a pad adds the code of zero, the zero-point.
 
     Args:
         traced: From `trace`.
@@ -306,7 +308,17 @@ def _activation_of(kind: Kind, node: Node) -> Node | None:
 def _kind_of(node: Node) -> Kind | None:
     """Return the int8 kind of an operator; None if it has none."""
     kind = _KINDS.get(node.target)
-    return kind if kind != "pad" or _is_zero_padding(node) else None
+    if kind == "pad" and not _is_zero_padding(node):
+        return None
+    if kind == "pool" and list(cast("list[int]", node.args[1])) != [1, 1]:
+        return None
+    return kind if kind != "maxpool" or _is_plain_max_pool(node) else None
+
+
+def _is_plain_max_pool(node: Node) -> bool:
+    """Return whether a max pool has neither dilation nor windows that end outside the image."""
+    dilation, ceil_mode = (*node.args[4:], 1, False)[:2]
+    return dilation in (1, [1], [1, 1]) and not ceil_mode
 
 
 def _is_zero_padding(node: Node) -> bool:

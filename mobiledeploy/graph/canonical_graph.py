@@ -8,6 +8,7 @@ Each pass rewrites one of them:
     x * clamp(x + 3, 0, 6) / 6         -> hardswish(x)
     clamp(x + 3, 0, 6) / 6             -> hardsigmoid(x)
     silu(x)                            -> x * sigmoid(x)
+    average of windows                 -> a depthwise convolution
     mean over height and width         -> adaptive_avg_pool2d(x, 1)
     view (N, C, 1, 1) as (N, C)        -> flatten(x, 1)
     linear layers between such views   -> 1x1 convolutions
@@ -95,6 +96,8 @@ def canonical_graph(module: nn.Module, input_shape: tuple[int, ...]) -> GraphMod
         _hard_swishes,
         _silus,
         _pools,
+        _average_windows,
+        _max_windows,
         _flattenings,
         _gates,
         _expansions,
@@ -184,7 +187,9 @@ def _number_padding(traced: GraphModule) -> None:
 
 
 def _clamps(traced: GraphModule) -> None:
-    """Write clamps as ReLU or hardtanh."""
+    """Write clamps and ReLU6 as ReLU or hardtanh, which the integer reference defines."""
+    for node in _calls(traced, (aten.relu6.default,)):
+        node.target, node.args = aten.hardtanh.default, (node.args[0], 0.0, 6.0)
     for node in _calls(traced, (aten.clamp.default, aten.clamp_min.default)):
         low, high = (*node.args[1:], None, None)[:2]
         if low == 0 and high is None:
@@ -260,6 +265,53 @@ def _pools(traced: GraphModule) -> None:
                 result = traced.graph.call_function(aten.flatten.using_ints, (pooled, 1))
                 result.meta = dict(node.meta)
         _replace(traced, node, result)
+
+
+def _average_windows(traced: GraphModule) -> None:
+    """Write averages of windows as depthwise convolutions with equal weights.
+
+    Windows that count fewer pixels at the border than inside stay as they are, and are refused.
+    """
+    for node in _calls(traced, (aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default)):
+        source = cast("Node", node.args[0])
+        _, channels, *sides = source.meta["val"].shape
+        if node.target is aten.avg_pool2d.default:
+            defaults: tuple[Any, ...] = (None, [], 0, False, True, None)
+            arguments: list[Any] = [*node.args, *defaults[len(node.args) - 1 :]]
+            _, kernel, stride, padding, ceil_mode, counts_padding, divisor = arguments
+            kernel, padding = _pair(kernel), _pair(padding)
+            stride = _pair(stride) if stride else kernel
+            if ceil_mode or divisor is not None or (any(padding) and not counts_padding):
+                continue
+        else:
+            parts = _pair(node.args[1])
+            if parts == [1, 1] or any(side % part for side, part in zip(sides, parts, strict=True)):
+                continue
+            kernel = stride = [side // part for side, part in zip(sides, parts, strict=True)]
+            padding = [0, 0]
+        name = f"{node.name}_weight"
+        weight = torch.full((channels, 1, *kernel), 1 / (kernel[0] * kernel[1]))
+        traced.register_parameter(name, torch.nn.Parameter(weight, requires_grad=False))
+        with traced.graph.inserting_before(node):
+            attribute = traced.graph.get_attr(name)
+        node.target = aten.conv2d.default
+        node.args = (source, attribute, None, stride, padding, [1, 1], channels)
+
+
+def _max_windows(traced: GraphModule) -> None:
+    """Write all arguments of max pools: ExecuTorch's partitioner reads the stride."""
+    for node in _calls(traced, (aten.max_pool2d.default,)):
+        defaults: tuple[Any, ...] = (None, [], 0, 1, False)
+        arguments: list[Any] = [*node.args, *defaults[len(node.args) - 1 :]]
+        source, kernel, stride, padding, dilation, ceil_mode = arguments
+        windows = (_pair(each) for each in (kernel, stride or kernel, padding, dilation))
+        node.args = (source, *windows, ceil_mode)
+
+
+def _pair(value: object) -> list[int]:
+    """Return [height, width] of a number or of a list of one or two."""
+    values = list(value) if isinstance(value, list | tuple) else [value]
+    return [cast("int", each) for each in (values * 2)[:2]]
 
 
 def _mean_axes(node: Node) -> set[int]:

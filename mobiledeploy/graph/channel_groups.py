@@ -85,7 +85,9 @@ def _group(nodes: tuple[Node, ...], ops: Sequence[FusedOp], source: Node) -> Cha
     ceiling = min((high for _, high in bounds), default=float("inf"))
     if source in nodes or leaves_network or is_gate or nonlinear or not consumers:
         return None
-    return ChannelGroup(nodes, producers, consumers, ceiling, linear=not bounds)
+    compares = any(op.kind == "maxpool" for op in readers)  # a negative scale swaps the order
+    linear = not bounds and not compares
+    return ChannelGroup(nodes, producers, consumers, ceiling, linear=linear)
 
 
 def _signal_and_gate(multiplication: FusedOp) -> tuple[Node, Node]:

@@ -328,6 +328,11 @@ def pool(x: Scaled, _size: object) -> Scaled:
     return Scaled(x.values.double().sum((-2, -1), keepdim=True), x.scale / count)
 
 
+def max_pool(x: Scaled, *window: Any) -> Scaled:
+    """Take the largest integer of each window."""
+    return Scaled(F.max_pool2d(x.values, *window), x.scale)
+
+
 def hardswish(x: Scaled) -> Scaled:
     """Multiply by hard-sigmoid, clamp(x + 3, 0, 6) / 6, whose integers are those of x shifted by 3.
 
@@ -385,6 +390,7 @@ _INTEGER_OPS: dict[object, Callable[..., Scaled | torch.Tensor]] = {
     aten.adaptive_avg_pool2d.default: pool,
     aten.hardtanh.default: hardtanh,
     aten.relu.default: relu,
+    aten.max_pool2d.default: max_pool,
     aten.hardswish.default: hardswish,
     aten.sigmoid.default: sigmoid,
     aten.flatten.using_ints: flatten,

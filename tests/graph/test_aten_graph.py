@@ -70,7 +70,9 @@ def test_a_convolution_and_its_relu6_are_one_fused_operator():
     [
         (nn.Tanh(), "tanh"),
         (nn.SiLU(), "silu"),
-        (nn.MaxPool2d(2), "max_pool2d"),
+        (nn.MaxPool2d(2, dilation=2), "max_pool2d"),
+        (nn.MaxPool2d(3, ceil_mode=True), "max_pool2d"),
+        (nn.AdaptiveAvgPool2d(2), "adaptive_avg_pool2d"),
         (nn.Softmax(1), "softmax"),
         (nn.BatchNorm2d(4), "batch_norm"),
         (nn.ReflectionPad2d(1), "pad"),

@@ -78,6 +78,11 @@ def test_every_form_of_relu_becomes_one(function):
     assert flat(function) == [aten.relu.default]
 
 
+@pytest.mark.parametrize("function", [F.relu6, nn.ReLU6(), lambda x: torch.clamp(x, 0, 6)])
+def test_every_form_of_relu6_becomes_one(function):
+    assert flat(function) == [aten.hardtanh.default]
+
+
 def test_linear_squeeze_and_excitation_becomes_convolutions():
     found = flat(own_networks.LinearSqueeze(8))
     assert found == [
@@ -98,3 +103,28 @@ def test_a_fixed_batch_size_is_refused_with_its_line():
 def test_control_flow_on_values_is_refused():
     with pytest.raises(UsageError, match=r"Body cannot be traced by torch\.export"):
         canonical_graph(Body(lambda x: x if x.sum() > 0 else -x).eval(), SHAPE)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        nn.AvgPool2d(2),
+        nn.AvgPool2d(3, stride=2, padding=1),
+        nn.AvgPool2d((2, 4), stride=(1, 2)),
+        nn.AdaptiveAvgPool2d((4, 8)),
+    ],
+)
+def test_averages_of_windows_become_depthwise_convolutions(function):
+    assert flat(function) == [aten.conv2d.default]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        nn.AvgPool2d(3, stride=2, padding=1, count_include_pad=False),
+        nn.AvgPool2d(3, ceil_mode=True),
+        nn.AdaptiveAvgPool2d(5),
+    ],
+)
+def test_windows_of_different_sizes_stay_as_they_are(function):
+    assert aten.conv2d.default not in flat(function)
