@@ -51,7 +51,6 @@ _IDENTITIES = (
 )
 _CASTS = (aten.to.dtype, aten.to.device, aten.type_as.default)
 _VIEWS = (
-    aten.view.default,
     aten.reshape.default,
     aten.flatten.using_ints,
     aten.squeeze.dim,
@@ -155,13 +154,15 @@ def _require_any_batch(
 
 
 def _fixes_batch(node: Node) -> bool:
-    return node.target in _VIEWS[:2] and cast("list[int]", node.args[1])[0] == 1
+    return node.target is aten.reshape.default and cast("list[int]", node.args[1])[0] == 1
 
 
 def _out_of_place(traced: GraphModule) -> None:
-    """Replace operators that overwrite their operand."""
+    """Replace operators that overwrite their operand, and views, which need a certain layout."""
     for node in traced.graph.nodes:
         node.target = OUT_OF_PLACE.get(node.target, node.target)
+        if node.target is aten.view.default:  # copies that made it possible are removed
+            node.target = aten.reshape.default
 
 
 def _remove_identities(traced: GraphModule) -> None:
@@ -337,7 +338,7 @@ def _flattenings(traced: GraphModule) -> None:
 
 def _gates(traced: GraphModule) -> None:
     """Write linear layers as 1x1 convolutions between (N, C, 1, 1) and (N, K, 1, 1)."""
-    for node in _calls(traced, (*_VIEWS[:2], aten.unsqueeze.default)):
+    for node in _calls(traced, (aten.reshape.default, aten.unsqueeze.default)):
         after, source = node.meta["val"].shape, cast("Node", node.args[0])
         while source.target is aten.unsqueeze.default:  # x[:, :, None, None]
             source = cast("Node", source.args[0])

@@ -100,6 +100,16 @@ def test_a_fixed_batch_size_is_refused_with_its_line():
         canonical_graph(Body(lambda x: x.view(1, 2, 4, 32, 32).mean([2, 3, 4])).eval(), SHAPE)
 
 
+def test_a_channel_shuffle_is_refused_for_its_view_and_not_for_a_layout():
+    def shuffle(x):
+        n, _, h, w = x.shape
+        mixed = x.view(n, 2, 4, h, w).transpose(1, 2).contiguous().view(n, 8, h, w)
+        return mixed.mean([2, 3])
+
+    with pytest.raises(UsageError, match=r"fixes its batch size.*aten\.reshape"):
+        canonical_graph(Body(shuffle).eval(), SHAPE)
+
+
 def test_control_flow_on_values_is_refused():
     with pytest.raises(UsageError, match=r"Body cannot be traced by torch\.export"):
         canonical_graph(Body(lambda x: x if x.sum() > 0 else -x).eval(), SHAPE)
