@@ -35,7 +35,7 @@ from mobiledeploy.models.code_spec import CodeSpec
 from mobiledeploy.models.run_code import is_file, source_of
 from mobiledeploy.models.spec import ModelSpec
 from mobiledeploy.network import CUSTOM, EMBEDDED, FoldedModel, NetworkInfo, QuantizedModel
-from mobiledeploy.utils.files import require_artifact, sha256_of, write_whole
+from mobiledeploy.utils.files import require_artifact, require_regular, sha256_of, write_whole
 from mobiledeploy.utils.json_model import explain_invalid
 
 if TYPE_CHECKING:
@@ -240,6 +240,7 @@ def parse_manifest(path: Path) -> Manifest:
     Raises:
         ArtifactError: the manifest is missing or damaged, or its schema is unknown.
     """
+    require_regular(path, ArtifactError)
     if not path.is_file():
         raise ArtifactError(f"The manifest {path} is missing.", remedy=_REMEDY)
     try:

@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, computed_field, model_validator
 from mobiledeploy.bench.results import InstructionCount, Measurement
 from mobiledeploy.bench.stats import Ratio, paired_ratio
 from mobiledeploy.errors import ArtifactError
+from mobiledeploy.utils.files import require_regular
 from mobiledeploy.utils.json_model import JsonModel, explain_invalid
 
 if TYPE_CHECKING:
@@ -184,6 +185,7 @@ def read_result(path: Path, kind: type[Result]) -> Result:
     Raises:
         ArtifactError: There is no such file, it is another document, or it is damaged.
     """
+    require_regular(path, ArtifactError)
     try:
         document = json.loads(path.read_text())
         found = document["kind"]

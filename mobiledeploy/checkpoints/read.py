@@ -24,6 +24,7 @@ import torch
 
 from mobiledeploy.checkpoints.unpickle import SuspiciousGlobalError, load_with_stand_ins
 from mobiledeploy.errors import WeightsError
+from mobiledeploy.utils.files import require_regular
 from mobiledeploy.utils.quiet import quietly
 
 SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar", ".safetensors")
@@ -119,6 +120,7 @@ def _check_name_and_size(path: Path) -> None:
             f"There is no checkpoint {path}.",
             remedy="Check the path. Names other than `imagenet` and `random` are paths.",
         )
+    require_regular(path, WeightsError)
     if not path.name.lower().endswith(SUFFIXES):
         raise WeightsError(
             f"{path.name} does not have the name of a checkpoint; expected one of "

@@ -14,7 +14,7 @@ from mobiledeploy.artifact.artifact import Format
 from mobiledeploy.cli.figures import TitledRow, print_figures
 from mobiledeploy.cli.output import print_json, print_result, print_warning, reserve_stdout
 from mobiledeploy.cli.progress import showing_progress
-from mobiledeploy.errors import GateError, UsageError
+from mobiledeploy.errors import DataError, GateError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -110,6 +110,7 @@ def sweep(
     from mobiledeploy.utils.files import (
         STDOUT,
         require_artifact_folder,
+        require_regular,
         require_writable_files,
         write_text,
     )
@@ -120,6 +121,8 @@ def sweep(
     axes = dict(zip(grids.AXES, map(grids.split, given), strict=True))
     points = _points(axes, grid_file)
     for path in (calib_data, data):
+        if path is not None:
+            require_regular(path, DataError)
         if path is not None and not path.exists():
             raise UsageError(f"There is no file or folder {path}.")
     require_artifact_folder(out)

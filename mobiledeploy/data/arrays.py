@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from mobiledeploy.data.preprocess import normalize
 from mobiledeploy.errors import DataError
 from mobiledeploy.network import ImageSize, Preprocessing, sides_of
+from mobiledeploy.utils.files import require_regular
 
 _EXPECTED = (
     "expected `images`, uint8 (N, H, W, C), and optionally `labels`, integers (N,), "
@@ -68,6 +69,7 @@ def read_arrays(path: Path, in_channels: int, *, for_calibration: bool = False) 
     Raises:
         DataError: The file cannot be read, or its arrays have the wrong names, types or shapes.
     """
+    require_regular(path, DataError)
     try:
         with path.open("rb") as handle:  # if np.load opened it, it would stay open after an error
             if not handle.read(len(_MAGIC[1])).startswith(_MAGIC):  # np.load would try pickle

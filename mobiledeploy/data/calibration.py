@@ -23,6 +23,7 @@ from mobiledeploy.data.images import SUFFIXES, ImageFile, decode_all, is_image
 from mobiledeploy.data.preprocess import check_preprocessing
 from mobiledeploy.errors import DataError
 from mobiledeploy.network import EMBEDDED, CalibrationSet, NetworkInfo, evenly_spread
+from mobiledeploy.utils.files import require_regular
 
 # Calibration gains nothing beyond a few hundred images. Of more than these, as many are taken.
 _MOST_FOR_CALIBRATION = 1000
@@ -54,6 +55,7 @@ def load_calibration(
         UsageError: The preprocessing does not fit the network.
     """
     check_preprocessing(info.preprocessing, info.input.channels)
+    require_regular(source, DataError)
     if source.is_dir():
         return _from_folder(source, info, samples, for_calibration=for_calibration)
     if not source.exists():

@@ -14,6 +14,7 @@ from pathlib import Path, PurePosixPath
 from mobiledeploy.data.images import is_image, looks_like_image
 from mobiledeploy.data.label_table import LABELS_FILE, read_label_table
 from mobiledeploy.errors import DataError
+from mobiledeploy.utils.files import require_regular
 
 _SPLITS = frozenset(
     {
@@ -60,7 +61,7 @@ def find_images(folder: Path) -> ImageFolder:
     content. Hidden files are skipped, and so is a folder of masks beside a folder of images.
 
     Raises:
-        DataError: A folder cannot be listed.
+        DataError: A folder cannot be listed, or a pipe, a socket or a device has an image's suffix.
     """
     left_aside: list[Path] = []
     targets: list[Path] = []
@@ -100,8 +101,8 @@ def _images_below(
             else:
                 yield from _images_below(path, above | {here}, left_aside, targets)
         elif is_image(path.name):
-            if path.is_file() or not path.exists():
-                yield path
+            require_regular(path, DataError)
+            yield path
         elif path.is_file():
             if looks_like_image(path):
                 yield path
@@ -143,6 +144,7 @@ def labels_of(
     if num_classes == 0:
         return None, ()
     table = images.root / LABELS_FILE
+    require_regular(table, DataError)
     if table.is_file():
         known = read_label_table(table, images.names, num_classes, class_names)
         return [known.index_of(images.names[i]) for i in chosen], known.notes

@@ -7,6 +7,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from mobiledeploy.errors import DataError
+from mobiledeploy.utils.files import require_regular
 
 IMAGENET = "imagenet"
 """Stands for the names of ImageNet-1k's classes, unless a file has this name."""
@@ -22,6 +23,7 @@ def load_labels(path: Path, num_classes: int) -> tuple[str, ...]:
     Raises:
         DataError: The file cannot be read, or has another number of names.
     """
+    require_regular(path, DataError)
     try:
         text = (_imagenet() if _is_imagenet(path) else path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

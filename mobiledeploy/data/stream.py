@@ -21,6 +21,7 @@ from mobiledeploy.data.images import ImageFile, decode
 from mobiledeploy.data.preprocess import check_preprocessing
 from mobiledeploy.errors import DataError
 from mobiledeploy.network import evenly_spread
+from mobiledeploy.utils.files import require_regular
 from mobiledeploy.utils.quiet import quietly
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def open_stream(source: Path, info: NetworkInfo, samples: int | None = None) -> 
         UsageError: the preprocessing does not fit the network.
     """
     check_preprocessing(info.preprocessing, info.input.channels)
+    require_regular(source, DataError)
     if source.is_dir():
         return _of_folder(source, info, samples)
     if source.suffix.lower() != ".npz" or not source.is_file():

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from mobiledeploy.artifact.manifest import manifest_path, parse_manifest, read_manifest
 from mobiledeploy.errors import ArtifactError
+from mobiledeploy.utils.files import require_regular
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,6 +42,7 @@ def open_artifact(given: Path) -> OpenArtifact:
     """
     if given.suffix != ".json":
         return OpenArtifact(given=given, manifest=read_manifest(given), path=given)
+    require_regular(given, ArtifactError)
     if not given.is_file():
         raise ArtifactError(f"There is no manifest at {given}.", remedy="Check the path.")
     manifest = parse_manifest(given)

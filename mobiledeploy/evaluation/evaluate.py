@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from mobiledeploy.errors import DataError
 from mobiledeploy.evaluation.counts import KIND, Counts, Evaluation, NetworkResult, merge
-from mobiledeploy.utils.files import write_whole
+from mobiledeploy.utils.files import require_regular, write_whole
 from mobiledeploy.utils.json_model import explain_invalid
 from mobiledeploy.utils.progress import track
 
@@ -145,6 +145,7 @@ def read_evaluation(path: Path) -> Evaluation:
     Raises:
         DataError: the file cannot be read, or holds something else.
     """
+    require_regular(path, DataError)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(document, dict) or document.get("kind") != KIND:

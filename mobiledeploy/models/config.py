@@ -23,6 +23,7 @@ from mobiledeploy.errors import LoadError, UsageError
 from mobiledeploy.models.head import head_outputs
 from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec, family_named
 from mobiledeploy.models.validate import COLUMNS, validate
+from mobiledeploy.utils.files import require_regular
 
 
 class _Loader(yaml.SafeLoader):
@@ -92,6 +93,7 @@ def with_head(fields: dict[str, Any]) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     """Return the mapping that a YAML file holds."""
+    require_regular(path, LoadError)
     try:
         text = path.read_text(encoding="utf-8")
         document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe one

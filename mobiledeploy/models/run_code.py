@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from mobiledeploy.errors import LoadError, UsageError
+from mobiledeploy.utils.files import require_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -52,6 +53,7 @@ def source_file(place: str) -> Path:
         LoadError: there is no such file or module.
     """
     if is_file(place):
+        require_regular(Path(place), LoadError)
         if not Path(place).is_file():
             raise LoadError(f"There is no file {place}.", remedy="Check the path.")
         return Path(place)

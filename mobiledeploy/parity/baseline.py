@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from mobiledeploy.errors import DataError
 from mobiledeploy.parity.types import SCHEMA, ParityReport
+from mobiledeploy.utils.files import require_regular
 from mobiledeploy.utils.json_model import explain_invalid
 from mobiledeploy.utils.progress import warn
 
@@ -57,6 +58,7 @@ def read_baseline(path: Path) -> ParityReport:
     Raises:
         DataError: the file cannot be read, or holds something else.
     """
+    require_regular(path, DataError)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:

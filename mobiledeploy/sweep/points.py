@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from mobiledeploy.errors import UsageError
-from mobiledeploy.utils.files import sha256_of
+from mobiledeploy.utils.files import require_regular, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -109,6 +109,7 @@ def read_grid(path: Path) -> list[Point]:
     Raises:
         UsageError: the file cannot be read, or is not of this form.
     """
+    require_regular(path, UsageError)
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import stat
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -11,10 +12,21 @@ from tempfile import NamedTemporaryFile, TemporaryDirectory, TemporaryFile, gett
 
 import platformdirs
 
-from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
+from mobiledeploy.errors import (
+    ArtifactError,
+    MobileDeployError,
+    RuntimeFailedError,
+    UsageError,
+)
 
 CACHE_VARIABLE = "MOBILEDEPLOY_CACHE"
 STDOUT = Path("-")  # as the path of a file to write
+_SPECIAL = {
+    stat.S_IFIFO: "named pipe",
+    stat.S_IFSOCK: "socket",
+    stat.S_IFCHR: "character device",
+    stat.S_IFBLK: "block device",
+}
 
 
 @contextlib.contextmanager
@@ -91,15 +103,31 @@ def moved_when_done(folder: Path) -> Iterator[Path]:
                 raise _not_written(folder / file.name, error) from error
 
 
+def require_regular(path: Path, error: type[MobileDeployError]) -> None:
+    """Raise `error` if an input is a pipe, a socket or a device, which may never end.
+
+    A missing file and a folder are left to the code that opens it.
+    """
+    with contextlib.suppress(OSError):
+        kind = _SPECIAL.get(stat.S_IFMT(path.stat().st_mode))
+        if kind is not None:
+            raise error(
+                f"{path} is a {kind}; expected a regular file.",
+                remedy="Save its content as a file, and pass that.",
+            )
+
+
 def require_artifact(path: Path) -> None:
-    """Raise unless `path` is a file.
+    """Raise unless `path` is a regular file.
 
     Raises:
-        ArtifactError: it does not exist, or is a folder.
+        ArtifactError: it does not exist, or is a folder, a pipe, a socket or a device.
     """
-    if path.is_file():
+    require_regular(path, ArtifactError)
+    if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for names that are too long
         return
-    found = f"{path} is a folder." if path.is_dir() else f"There is no file {path}."
+    is_folder = os.path.isdir(path)  # noqa: PTH112
+    found = f"{path} is a folder." if is_folder else f"There is no file {path}."
     remedy = "Check the path, or create the artifact with `mobiledeploy export`."
     raise ArtifactError(found, remedy=remedy)
 

@@ -109,10 +109,11 @@ def test_an_image_that_is_a_dangling_link_is_named(folder, info, target):
         load(folder, info)
 
 
-def test_special_files_are_not_images(folder, info):
-    os.mkfifo(folder / "pipe.png")
-    (folder / "link.png").symlink_to("pipe.png")
-    assert load(folder, info).count == 10
+def test_a_pipe_with_the_name_of_an_image_is_refused(folder, info):
+    os.mkfifo(folder / "pipe")
+    (folder / "link.png").symlink_to("pipe")
+    with pytest.raises(DataError, match=r"link\.png is a named pipe"):
+        load(folder, info)
 
 
 def test_a_folder_that_cannot_be_listed_is_named(folder, info, monkeypatch):
