@@ -66,6 +66,7 @@ def test_the_public_names_are_the_documented_ones():
     assert package.__all__ == [
         "ModelSpec",
         "build",
+        "from_module",
         "fold",
         "load_images",
         "equalize",
@@ -74,6 +75,7 @@ def test_the_public_names_are_the_documented_ones():
         "quantize",
         "export_onnx",
         "export_executorch",
+        "export_tflite",
         "check_parity",
         "measure",
         "deploy",
