@@ -19,7 +19,7 @@ import numpy as np
 
 from mobiledeploy.errors import ExportError
 from mobiledeploy.network import Encoding
-from mobiledeploy.quantization.tie_free import TOLERANCE, tie_free_ratios
+from mobiledeploy.quantization.tie_free import TOLERANCE, steps_of, tie_free_ratios
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -140,7 +140,7 @@ def encode_product(low: float, high: float, a: Encoding, b: Encoding) -> Encodin
     """
     step = a.scale * b.scale
     wanted = encode(low, high, step / LARGEST_REQUANTIZATION)
-    (ratio,) = tie_free_ratios(np.array([step / wanted.scale]))
+    (ratio,) = tie_free_ratios(np.array([step / wanted.scale]), steps_of(wanted.zero_point))
     return replace(wanted, scale=float(np.float32(step / ratio)))
 
 

@@ -19,11 +19,11 @@ from mobiledeploy.quantization.encodings import (
     sigmoid_steps,
     tie_distance,
 )
-from mobiledeploy.quantization.tie_free import FLOAT32_ERROR, margin_of
+from mobiledeploy.quantization.tie_free import float32_error, margin_of, steps_of
 
 if TYPE_CHECKING:
     from mobiledeploy.graph.aten_graph import FusedOp
-    from mobiledeploy.network import Preprocessing
+    from mobiledeploy.network import Encoding, Preprocessing
     from mobiledeploy.quantization.plan import Plan
 
 _EXACT = 0.5  # the distance of integers
@@ -35,22 +35,36 @@ def smallest_margin(plan: Plan, preprocessing: Preprocessing) -> Margin:
     Raises:
         ExportError: a layer's margin is within float32's own error.
     """
-    input_encoding = plan.encodings[plan.shared_encodings[0].nodes[0].name]
-    margins = [Margin("input", tie_distance(pixel_values(preprocessing) / input_encoding.scale))]
-    margins += [Margin(op.layer, margin(plan, op)) for op in plan.ops if _is_int8(plan, op)]
-    smallest = min(margins, key=lambda margin: margin.steps)
-    pools = {op.layer for op in plan.ops if op.kind == "pool"}
-    for each in margins:
-        # `encodings.scale_of_mean` has a bound of its own.
-        if each.steps < FLOAT32_ERROR and each.layer not in pools:
-            raise ExportError(
-                f"Runtimes may round {each.layer} differently: a result can be {each.steps:.1e}"
-                f" steps from half-way between two codes, and float32 errs by {FLOAT32_ERROR:.1e}.",
-                remedy="Choose another --mean or --std."
-                if each.layer == "input"
-                else f"Keep the layer in float: --keep-float {each.layer}.",
-            )
+    source = plan.encodings[plan.shared_encodings[0].nodes[0].name]
+    pixels = Margin("input", tie_distance(pixel_values(preprocessing) / source.scale))
+    _require_above_error(pixels, source, remedy="Choose another --mean or --std.")
+    smallest = pixels
+    for op in plan.ops:
+        if op.name in plan.float_ops:
+            continue
+        found = Margin(op.layer, margin(plan, op))
+        if op.kind != "pool":  # `encodings.scale_of_mean` has a bound of its own
+            remedy = f"Keep the layer in float: --keep-float {op.layer}."
+            _require_above_error(found, plan.encodings[op.output.name], remedy=remedy)
+        smallest = min(smallest, found, key=lambda each: each.steps)
     return smallest
+
+
+def _require_above_error(margin: Margin, encoding: Encoding, *, remedy: str) -> None:
+    """Raise ExportError if float32's own error can reach half-way.
+
+    Args:
+        margin: The margin of a layer.
+        encoding: The encoding of its results.
+        remedy: How to mend it.
+    """
+    error = float32_error(steps_of(encoding.zero_point))
+    if margin.steps < error:
+        raise ExportError(
+            f"Runtimes may round {margin.layer} differently: a result can be {margin.steps:.1e}"
+            f" steps from half-way between two codes, and float32 errs by {error:.1e}.",
+            remedy=remedy,
+        )
 
 
 def margin(plan: Plan, op: FusedOp) -> float:
@@ -58,9 +72,11 @@ def margin(plan: Plan, op: FusedOp) -> float:
     inputs = [plan.encodings[node.name] for node in op.activations]
     output = plan.encodings[op.output.name]
     if op.has_weight:
-        return margin_of(plan.scales[op.name].numpy() * np.float64(inputs[0].scale / output.scale))
+        ratios = plan.scales[op.name].numpy() * np.float64(inputs[0].scale / output.scale)
+        return margin_of(ratios, steps_of(output.zero_point))
     if op.kind == "multiply":
-        return margin_of(np.array([inputs[0].scale * inputs[1].scale / output.scale]))
+        ratio = inputs[0].scale * inputs[1].scale / output.scale
+        return margin_of(np.array([ratio]), steps_of(output.zero_point))
     if op.kind == "hardswish":
         return tie_distance(hardswish_values(inputs[0]) / output.scale)
     if op.kind == "sigmoid":
@@ -70,7 +86,3 @@ def margin(plan: Plan, op: FusedOp) -> float:
         sums = np.arange(-255 * height * width, 255 * height * width + 1)
         return tie_distance(sums * (inputs[0].scale / (output.scale * height * width)))
     return _EXACT
-
-
-def _is_int8(plan: Plan, op: FusedOp) -> bool:
-    return op.name not in plan.float_ops

@@ -114,7 +114,7 @@ class PlanBuilder:
             op.name: weight_scales(
                 *weight_and_bias(self.traced, op),
                 encodings[op.activations[0].name].scale,
-                encodings[op.output.name].scale,
+                encodings[op.output.name],
             )
             for op in self.ops
             if op.has_weight

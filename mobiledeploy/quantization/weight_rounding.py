@@ -14,9 +14,14 @@ room for bias correction and for learned biases.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
-from mobiledeploy.quantization.tie_free import tie_free_ratios
+from mobiledeploy.quantization.tie_free import steps_of, tie_free_ratios
+
+if TYPE_CHECKING:
+    from mobiledeploy.network import Encoding
 
 _PLANNED_BIAS = 2.0**21
 _LARGEST_BIAS = 2.0**22
@@ -24,7 +29,7 @@ _SMALLEST_SCALE = 2.0**-40
 
 
 def weight_scales(
-    weight: torch.Tensor, bias: torch.Tensor, input_scale: float, output_scale: float
+    weight: torch.Tensor, bias: torch.Tensor, input_scale: float, output: Encoding
 ) -> torch.Tensor:
     """Return the scale per output channel: max |w| / 127, but large enough for the bias.
 
@@ -35,7 +40,7 @@ def weight_scales(
         weight: (out, ...).
         bias: (out,).
         input_scale: Scale of the activation that the weights multiply.
-        output_scale: Scale of the layer's output.
+        output: Encoding of the layer's output.
 
     Returns:
         (out,), float32.
@@ -43,8 +48,9 @@ def weight_scales(
     largest = weight.flatten(1).abs().amax(1).double()
     floor = bias.double().abs() / (_PLANNED_BIAS * input_scale)
     wanted = torch.maximum(largest / 127, floor).clamp(min=_SMALLEST_SCALE)
-    ratios = tie_free_ratios((wanted * input_scale / output_scale).numpy())
-    return torch.from_numpy(ratios * output_scale / input_scale).float()
+    ratios = (wanted * input_scale / output.scale).numpy()
+    ratios = tie_free_ratios(ratios, steps_of(output.zero_point))
+    return torch.from_numpy(ratios * output.scale / input_scale).float()
 
 
 def round_to_nearest(

@@ -11,7 +11,7 @@ from mobiledeploy.network import Encoding, Preprocessing
 from mobiledeploy.quantization.encodings import tie_distance
 from mobiledeploy.quantization.margin import margin, smallest_margin
 from mobiledeploy.quantization.plan_builder import PlanBuilder
-from mobiledeploy.quantization.tie_free import FLOAT32_ERROR
+from mobiledeploy.quantization.tie_free import float32_error
 
 
 @pytest.fixture(scope="module", params=[("v1", 32), ("v2", 32), ("v3-small", 64)])
@@ -24,7 +24,7 @@ def plan(request):
 
 def test_every_margin_exceeds_the_error_of_float32(plan):
     margins = {op.name: margin(plan, op) for op in plan.ops}
-    assert min(margins.values()) > FLOAT32_ERROR
+    assert min(margins.values()) > float32_error(128)
     assert max(margins.values()) <= 0.5
     smallest = smallest_margin(plan, Preprocessing())
     assert smallest.steps <= min(margins.values())

@@ -67,11 +67,11 @@ def test_no_code_of_a_quantized_network_depends_on_the_mode(family, resolution):
 def with_ties(monkeypatch, family="v2"):
     """Return a network whose requantization ratios are powers of two."""
 
-    def powers_of_two(ratios):
+    def powers_of_two(ratios, _steps):
         return 2.0 ** np.rint(np.log2(ratios))
 
     monkeypatch.setattr(weight_rounding, "tie_free_ratios", powers_of_two)
-    monkeypatch.setattr("mobiledeploy.quantization.margin.FLOAT32_ERROR", -1.0)
+    monkeypatch.setattr("mobiledeploy.quantization.margin.float32_error", lambda _steps: -1.0)
     recipe = QuantRecipe(equalization="cross-layer", rounding="nearest")
     return quantize(networks.equalized(family, short=True), networks.calibration(32), recipe)
 

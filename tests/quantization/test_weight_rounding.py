@@ -4,7 +4,8 @@ import numpy as np
 import torch
 
 from mobiledeploy.export.onnx_passes import int32_biases
-from mobiledeploy.quantization.tie_free import FLOAT32_ERROR, TOLERANCE, margin_of
+from mobiledeploy.network import Encoding
+from mobiledeploy.quantization.tie_free import TOLERANCE, float32_error, margin_of
 from mobiledeploy.quantization.weight_rounding import (
     largest_bias,
     round_bias,
@@ -31,7 +32,8 @@ def test_a_rounded_bias_determines_its_integer_in_float32():
 
 def test_weights_use_127_codes_unless_the_bias_needs_a_larger_scale():
     weight = torch.tensor([[0.5, -1.27], [0.0, 1e-9]])
-    scales = weight_scales(weight, torch.tensor([0.0, 1.0]), input_scale=0.5, output_scale=1e-4)
+    output = Encoding(scale=1e-4, zero_point=0)
+    scales = weight_scales(weight, torch.tensor([0.0, 1.0]), 0.5, output)
     torch.testing.assert_close(scales, torch.tensor([0.01, 2.0**-20]), rtol=TOLERANCE, atol=0)
     rounded = round_to_nearest(None, weight, scales, None)
     expected = torch.tensor([[50.0, -127.0], [0.0, 0.0]]) * scales[:, None]
@@ -41,8 +43,8 @@ def test_weights_use_127_codes_unless_the_bias_needs_a_larger_scale():
 def test_requantization_ratios_have_an_odd_denominator():
     """With one of them at 1 / 2, every second result would be half-way between two codes."""
     weight = torch.tensor([[1.27], [0.0635]])
-    scales = weight_scales(weight, torch.zeros(2), input_scale=0.5, output_scale=0.01)
+    scales = weight_scales(weight, torch.zeros(2), 0.5, Encoding(scale=0.01, zero_point=0))
     ratios = scales.double().numpy() * 0.5 / 0.01
     assert np.abs(ratios / [0.5, 0.025] - 1).max() <= TOLERANCE
-    assert margin_of(ratios) > FLOAT32_ERROR
-    assert margin_of(np.array([0.5])) == 0
+    assert margin_of(ratios, 128.5) > float32_error(128.5)
+    assert margin_of(np.array([0.5]), 128.5) == 0
