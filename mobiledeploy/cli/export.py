@@ -43,7 +43,7 @@ def export(
         list[Format] | None,
         typer.Option(
             "--format",
-            metavar="pte|onnx",
+            metavar="pte|onnx|tflite",
             help="Format of the artifact. Can be repeated. [default: pte]",
         ),
     ] = None,

@@ -56,7 +56,12 @@ def sweep(
         typer.Option("--grid", metavar="PATH", help="YAML file with these lists instead."),
     ] = None,
     formats: Annotated[
-        list[Format] | None, typer.Option("--format", help="Can be repeated. [default: onnx]")
+        list[Format] | None,
+        typer.Option(
+            "--format",
+            metavar="FORMAT",
+            help="pte, onnx or tflite. Can be repeated. [default: onnx]",
+        ),
     ] = None,
     calib_data: Annotated[
         Path | None,
@@ -73,7 +78,8 @@ def sweep(
         typer.Option("--device", metavar="URI", help="Where to measure latency. Can be repeated."),
     ] = None,
     runs: Annotated[
-        int, typer.Option(metavar="N", min=2, help="Measured inferences per artifact.")
+        int,
+        typer.Option(metavar="N", min=2, max=1_000_000, help="Measured inferences per artifact."),
     ] = 50,
     jobs: Annotated[
         int, typer.Option(metavar="N", min=1, max=64, help="Exports at the same time.")
@@ -102,7 +108,7 @@ def sweep(
         typer.Option("--json", metavar="PATH", help="Write a JSON document (- for stdout)."),
     ] = None,
 ) -> None:
-    """Measure many variants of a network, and pick one under a budget."""
+    """Measure variants of a network, and pick one under a budget."""
     from mobiledeploy.sweep import points as grids
     from mobiledeploy.sweep import run as running
     from mobiledeploy.sweep.pick import Budget, ranked, rows_of

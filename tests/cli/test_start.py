@@ -108,8 +108,8 @@ def test_the_list_of_commands_fits_in_80_columns(mobiledeploy, tmp_path: Path):
 
 
 COMMANDS = [
-    *("export", "parity", "models", "sensitivity", "bench", "compare", "inspect", "diff"),
-    *("reproduce", "doctor", "device", "device check", "device setup"),
+    *("export", "parity", "evaluate", "models", "sensitivity", "sweep", "bench", "compare"),
+    *("inspect", "diff", "reproduce", "doctor", "device", "device check", "device setup"),
 ]
 
 
