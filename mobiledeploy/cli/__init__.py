@@ -35,6 +35,7 @@ from mobiledeploy.cli.sweep import sweep as sweep_command
 from mobiledeploy.cli.usage import usage_error
 from mobiledeploy.errors import MobileDeployError, RuntimeFailedError
 from mobiledeploy.utils import quiet
+from mobiledeploy.utils.memory import out_of_memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -172,17 +173,25 @@ def _run_command(arguments: Sequence[str] | None) -> int:
     except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except Exception as error:
-        console().print(f"Unexpected {type(error).__name__}: {error}")
-        console().print(
-            "This is a bug in mobiledeploy. Please report it with the output of"
-            " `mobiledeploy --debug ...`."
-        )
+        _explain_unexpected(error)
         _traceback_if_debugging()
-        return 4
+        return RuntimeFailedError.exit_code
     if code == _INTERRUPTED:  # Typer turns Ctrl-C into this code as well
         console().print("Stopped. No incomplete file was left behind.")
         return 128 + _stopped_by
     return code if isinstance(code, int) else 0
+
+
+def _explain_unexpected(error: Exception) -> None:
+    """Print that memory ran out, or else that there is a bug."""
+    if no_memory := out_of_memory(error):
+        explain(no_memory)
+        return
+    console().print(f"Unexpected {type(error).__name__}: {error}")
+    console().print(
+        "This is a bug in mobiledeploy. Please report it with the output of"
+        " `mobiledeploy --debug ...`."
+    )
 
 
 def _explain_usage(error: TyperException) -> None:

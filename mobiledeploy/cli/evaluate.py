@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -114,7 +115,7 @@ def _shard(text: str) -> tuple[int, int]:
         UsageError: the text is not "I/N" with 1 <= I <= N.
     """
     number, _, parts = text.partition("/")
-    if number.isascii() and number.isdigit() and parts.isascii() and parts.isdigit():
+    if re.fullmatch(r"[0-9]{1,9}/[0-9]{1,9}", text):
         found = int(number), int(parts)
         if 1 <= found[0] <= found[1]:
             return found

@@ -136,7 +136,7 @@ def parse_model_arguments(texts: list[str] | None) -> dict[str, Any] | None:
         name, equals, value = text.partition("=")
         try:
             parsed = yaml.safe_load(value) if value else ""
-        except yaml.YAMLError:
+        except (yaml.YAMLError, ValueError, RecursionError):
             parsed = value
         if not equals or not name.isidentifier() or isinstance(parsed, dict | list):
             raise UsageError(

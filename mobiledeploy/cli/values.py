@@ -14,6 +14,8 @@ from mobiledeploy.errors import UsageError
 if TYPE_CHECKING:
     from mobiledeploy.quantization.mixed_precision import MixedPrecision
 
+_MAX_DIGITS = 9
+
 
 def not_nan(value: float | None) -> float | None:
     """Return the value of an option.
@@ -35,13 +37,17 @@ def parse_resolution(text: str | None) -> int | tuple[int, int] | None:
     if text is None:
         return None
     sides = text.lower().split("x")
-    if len(sides) > 2 or not all(side.isdecimal() for side in sides):
+    if len(sides) > 2 or not all(map(_is_number, sides)):
         raise UsageError(
             f"--resolution is {text!r}; expected pixels, or height and width.",
             remedy="For example: --resolution 224, or --resolution 160x120",
         )
     height, width = int(sides[0]), int(sides[-1])
     return height if height == width else (height, width)
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) <= _MAX_DIGITS
 
 
 def was_given(context: typer.Context, name: str) -> bool:
@@ -77,7 +83,8 @@ def parse_keep_float(text: str | None, min_sqnr_db: float | None) -> int | tuple
             remedy="Give one of the two.",
         )
     text = text.strip()
-    if text.lstrip("-").isdigit():
+    if text.lstrip("-").isdecimal():
+        text = text[: _MAX_DIGITS + 1]  # int() refuses thousands of digits
         if int(text) >= 1:
             return int(text)
     elif names := tuple(name.strip() for name in text.split(",") if name.strip()):

@@ -24,6 +24,7 @@ from mobiledeploy.data.preprocess import check_preprocessing
 from mobiledeploy.errors import DataError
 from mobiledeploy.network import EMBEDDED, CalibrationSet, NetworkInfo, evenly_spread
 from mobiledeploy.utils.files import require_regular
+from mobiledeploy.utils.memory import free_bytes
 
 # Calibration gains nothing beyond a few hundred images. Of more than these, as many are taken.
 _MOST_FOR_CALIBRATION = 1000
@@ -205,7 +206,7 @@ def _allocate(count: int, info: NetworkInfo, source: str) -> NDArray[np.float32]
     Raises:
         DataError: There is not enough.
     """
-    needed, free = count * _bytes_per_image(info), _free_bytes()
+    needed, free = count * _bytes_per_image(info), free_bytes()
     have = "" if free is None else f"; {free / 1e9:.1f} GB are free"
     refusal = DataError(
         f"{count} images of {source} take {needed / 1e9:.1f} GB of memory{have}.",
@@ -217,16 +218,6 @@ def _allocate(count: int, info: NetworkInfo, source: str) -> NDArray[np.float32]
         return np.empty((count, *info.input.shape[1:]), np.float32)
     except MemoryError as error:
         raise refusal from error
-
-
-def _free_bytes() -> int | None:
-    """Return the memory that can be used without swapping, in bytes; None if unknown."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        (kilobytes,) = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    except (OSError, ValueError):  # no Linux
-        return None
-    return 1024 * int(kilobytes)
 
 
 def _spread(count: int, samples: int | None, source: str) -> list[int]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mobiledeploy.devices.request import Message, Result, Samples
 
 _PROGRESS_STEPS = 20
+_MAX_CORE = 4095
 
 
 class Device(Protocol):
@@ -115,9 +116,10 @@ def parse_cores(text: str | None) -> tuple[int, ...]:
             named = range(int(first), int(last or first) + 1)
         except ValueError:
             named = range(0)
-        if not named:
+        if not named or named[-1] > _MAX_CORE:
             raise UsageError(
-                f"--cpu-affinity is {text!r}; expected cores.", remedy="For example 0,2 or 4-7."
+                f"--cpu-affinity is {text!r}; expected cores from 0 to {_MAX_CORE}.",
+                remedy="For example 0,2 or 4-7.",
             )
         cores.update(named)
     return tuple(sorted(cores))

@@ -102,7 +102,7 @@ def _read(path: Path) -> dict[str, Any]:
             f"Could not read the configuration {path}: {error.strerror}.",
             remedy="Pass the path of a YAML file; docs/how-to/own-architecture.md shows one.",
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise LoadError(
             f"{path} is not YAML: {' '.join(str(error).split())}",
             remedy="Correct the file; docs/how-to/own-architecture.md shows a complete one.",

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 NONE = "none"
+MAX_SIZE = 1_000_000
+_MAX_DIGITS = 9
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "relu6": nn.ReLU6,
@@ -98,9 +100,13 @@ def _parse_layer(part: str, text: str) -> HeadLayer:
         if rest:
             raise _refusal(text, f"{part!r} has a size; expected {kind}")
         return HeadLayer(kind)
-    if not rest or not rest[0].isdecimal() or int(rest[0]) == 0 or rest[1:] not in ([], ["nobias"]):
+    size, bias = (rest or [""])[0], rest[1:]
+    if not size.isdecimal() or bias not in ([], ["nobias"]):
         raise _refusal(text, f"{part!r} is no linear layer; expected linear:N or linear:N:nobias")
-    return HeadLayer(_LINEAR, int(rest[0]), not rest[1:])
+    outputs = int(size[:_MAX_DIGITS])
+    if len(size) > _MAX_DIGITS or not 1 <= outputs <= MAX_SIZE:
+        raise _refusal(text, f"{part!r} is out of range; expected 1 to {MAX_SIZE} outputs")
+    return HeadLayer(_LINEAR, outputs, not bias)
 
 
 def _refusal(text: str, problem: str) -> UsageError:

@@ -20,6 +20,7 @@ from mobiledeploy.network import (
     describe_size,
     sides_of,
 )
+from mobiledeploy.utils.visible_text import short_repr
 
 Family = Literal[
     "v1", "v2", "v3-large", "v3-small", "v4-conv-small", "v4-conv-medium", "v4-conv-large"
@@ -183,7 +184,9 @@ class ModelSpec:
         values = dict(document)
         options = values.pop("architecture", None) or {}
         if not isinstance(options, Mapping):
-            raise UsageError(f"architecture is {options!r}; expected a mapping of options.")
+            raise UsageError(
+                f"architecture is {short_repr(options)}; expected a mapping of options."
+            )
         _refuse_unknown(values, cls, "")
         _refuse_unknown(options, ArchitectureOptions, "architecture.")
         if "family" not in values:

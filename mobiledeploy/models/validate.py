@@ -11,10 +11,15 @@ from mobiledeploy.models import mobilenet_v1, mobilenet_v2, mobilenet_v3, mobile
 from mobiledeploy.models.head import head_outputs
 from mobiledeploy.models.spec import FAMILIES, ArchitectureOptions, Family, ModelSpec
 from mobiledeploy.network import Task
+from mobiledeploy.utils.visible_text import short_repr
 
 MIN_RESOLUTION = 32  # five halvings leave one pixel in the last stage
 MAX_RESOLUTION = 4096
 MAX_WIDTH = 10.0
+MAX_OUTPUTS = 1_000_000
+MAX_IN_CHANNELS = 4096
+MAX_CHANNELS = 65_536  # of one layer, before the width multiplier
+MAX_LAYERS = 1000  # rows of a table, with their repetitions
 _MIN_CLASSES = 2
 
 _COMMON = frozenset({"rows", "head", "stem_width", "stem_stride", "norm_eps", "padding"})
@@ -60,8 +65,8 @@ def validate(spec: ModelSpec) -> None:
         f"a number above 0, at most {MAX_WIDTH:g}",
     )
     validate_resolution(spec.resolution)
-    _require_integer("num_classes", spec.num_classes, at_least=0)
-    _require_integer("in_channels", spec.in_channels, at_least=1)
+    _require_integer("num_classes", spec.num_classes, at_least=0, at_most=MAX_OUTPUTS)
+    _require_integer("in_channels", spec.in_channels, at_least=1, at_most=MAX_IN_CHANNELS)
     _require(
         isinstance(spec.weights, str),
         "weights",
@@ -120,13 +125,15 @@ def _validate_options(family: Family, options: ArchitectureOptions) -> None:
     for name in ("dilated", "reduced_tail"):
         value = getattr(options, name)
         _require(isinstance(value, bool), name, value, "true or false")
-    _require_integer("kernels_per_layer", options.kernels_per_layer, at_least=1)
-    _require_integer("round_nearest", options.round_nearest, at_least=1)
+    _require_integer(
+        "kernels_per_layer", options.kernels_per_layer, at_least=1, at_most=MAX_CHANNELS
+    )
+    _require_integer("round_nearest", options.round_nearest, at_least=1, at_most=MAX_CHANNELS)
     _require_integer("stem_stride", options.stem_stride, at_least=1, at_most=2)
     for name in ("stem_width", "head_width", "hidden_width"):
         value = getattr(options, name)
         if value is not None:
-            _require_integer(name, value, at_least=1)
+            _require_integer(name, value, at_least=1, at_most=MAX_CHANNELS)
     _require(options.head is None or isinstance(options.head, str), "head", options.head, "text")
     eps = options.norm_eps
     _require(eps is None or (_is_number(eps) and eps > 0), "norm_eps", eps, "a number above 0")
@@ -150,6 +157,10 @@ def _validate_rows(rows: object, columns: Sequence[str]) -> None:
             _validate_cell(f"rows, row {number}, column {column}", column, value)
         if "block" in columns:
             _validate_v4_row(f"rows, row {number}", mobilenet_v4.Row._make(row))
+    repeats = columns.index("n") if "n" in columns else None
+    layers = len(rows) if repeats is None else sum(row[repeats] for row in rows)
+    if layers > MAX_LAYERS:
+        raise UsageError(f"rows describe {layers} blocks; expected at most {MAX_LAYERS}.")
 
 
 def _validate_cell(where: str, column: str, value: object) -> None:
@@ -168,9 +179,11 @@ def _validate_cell(where: str, column: str, value: object) -> None:
         case "s":
             _require(value in (1, 2) and value is not True, where, value, "1 or 2")
         case "exp":
-            _require_integer(where, value, at_least=0)
+            _require_integer(where, value, at_least=0, at_most=MAX_CHANNELS)
+        case "n":
+            _require_integer(where, value, at_least=1, at_most=MAX_LAYERS)
         case _:
-            _require_integer(where, value, at_least=1)
+            _require_integer(where, value, at_least=1, at_most=MAX_CHANNELS)
 
 
 def _validate_v4_row(where: str, row: mobilenet_v4.Row) -> None:
@@ -208,4 +221,4 @@ def _require(condition: bool, name: str, found: object, expected: str) -> None:
 
 
 def _refusal(name: str, found: object, expected: str) -> UsageError:
-    return UsageError(f"{name} is {found!r}; expected {expected}.")
+    return UsageError(f"{name} is {short_repr(found)}; expected {expected}.")

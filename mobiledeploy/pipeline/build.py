@@ -32,6 +32,7 @@ from mobiledeploy.network import (
     QuantizedModel,
 )
 from mobiledeploy.pipeline.build_code import build_code
+from mobiledeploy.utils.memory import require_memory
 from mobiledeploy.utils.progress import step, warn
 from mobiledeploy.utils.threads import on_one_thread
 
@@ -98,6 +99,7 @@ def build(
     with step("Building the network"):
         resolved = resolve(requested, set(given), create_on_meta)
         complete = _complete_preprocessing(preprocessing, resolved)
+        _require_memory(resolved.spec)
         module = create(resolved.spec)
         if resolved.spec.weights == "random":
             randomize_batch_norm(module, resolved.spec.seed)
@@ -110,6 +112,12 @@ def build(
         ),
         module=module.eval(),
     )
+
+
+def _require_memory(spec: ModelSpec) -> None:
+    """Raise RuntimeFailedError unless the weights fit into memory."""
+    tensors = create_on_meta(spec).state_dict().values()
+    require_memory(sum(t.numel() * t.element_size() for t in tensors), "The weights")
 
 
 def _refuse_for_code(config: Path | None, fields: Mapping[str, Any]) -> None:

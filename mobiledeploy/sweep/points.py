@@ -112,7 +112,7 @@ def read_grid(path: Path) -> list[Point]:
     require_regular(path, UsageError)
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, RecursionError) as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise UsageError(f"Could not read {path}: {error}") from error
     blocks = document if isinstance(document, list) else [document]
     points = [point for block in blocks for point in grid(_axes(path, block))]

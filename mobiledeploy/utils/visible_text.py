@@ -1,12 +1,16 @@
-"""Text that a terminal shows and does not obey."""
+"""Foreign text and values in a form that can be printed."""
 
 from __future__ import annotations
 
+import reprlib
 import unicodedata
 
 # control characters (ESC), invisible ones (which also turn text around), and line separators
 _INVISIBLE = frozenset({"Cc", "Cf", "Zl", "Zp"})
 _KEPT = frozenset("\n\t\N{ZERO WIDTH JOINER}\N{ZERO WIDTH NON-JOINER}")
+_SHORT = reprlib.Repr()
+_SHORT.maxlevel = 3
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200
 
 
 def visible(text: str) -> str:
@@ -26,3 +30,8 @@ def visible(text: str) -> str:
         else character
         for character in text
     )
+
+
+def short_repr(value: object) -> str:
+    """Return the `repr` of a value, cut short: aliases in YAML may repeat a list endlessly."""
+    return _SHORT.repr(value)

@@ -74,6 +74,7 @@ def test_keep_float_and_min_sqnr_choose_the_float_layers(keep_float, min_sqnr_db
         ("0", None, "--keep-float is '0'"),
         ("-1", None, "--keep-float is '-1'"),
         (",", None, "--keep-float is ','"),
+        ("-" + "9" * 5000, None, "--keep-float is '-9999"),
         ("2", 20.0, "exclude one another"),
     ],
 )
@@ -89,7 +90,7 @@ def test_a_resolution_is_a_side_or_height_and_width(text, size):
     assert parse_resolution(text) == size
 
 
-@pytest.mark.parametrize("text", ["", "160x", "1x2x3", "-5", "12.5", "big"])
+@pytest.mark.parametrize("text", ["", "160x", "1x2x3", "-5", "12.5", "big", "9" * 5000])
 def test_other_resolutions_are_refused(text):
     with pytest.raises(UsageError, match="expected pixels, or height and width"):
         parse_resolution(text)

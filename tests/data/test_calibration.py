@@ -478,7 +478,7 @@ def test_more_images_than_fit_into_memory_are_refused(folder, info, monkeypatch,
     def full(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(calibration, "_free_bytes", lambda: free)
+    monkeypatch.setattr(calibration, "free_bytes", lambda: free)
     if free is None:  # not known beforehand: the allocation fails
         monkeypatch.setattr(calibration.np, "empty", full)
     message = "10 images of .* take 0.0 GB of memory" + ("; 0.0 GB are free" if free else r"\.")

@@ -45,7 +45,9 @@ def test_none_ends_at_the_features():
     [
         ("dropout", "it has no linear layer"),
         ("linear", "'linear' is no linear layer; expected linear:N"),
-        ("linear:0", "'linear:0' is no linear layer"),
+        ("linear:0", "'linear:0' is out of range; expected 1 to 1000000 outputs"),
+        ("linear:1000001", "'linear:1000001' is out of range"),
+        ("linear:" + "9" * 5000, "is out of range"),
         ("linear:5:bias", "'linear:5:bias' is no linear layer"),
         ("relu:3,linear:5", "'relu:3' has a size"),
         ("gelu,linear:5", "'gelu' is no layer; expected linear, batchnorm, dropout, relu"),

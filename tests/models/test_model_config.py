@@ -118,3 +118,21 @@ def test_binary_and_missing_files_and_folders_cannot_be_loaded(tmp_path):
         load_config(tmp_path / "absent.yaml")
     with pytest.raises(LoadError, match="directory"):
         load_config(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[" * 100_000, "{a: " * 100_000, "a: 2020-99-99", f"a: {'9' * 5000}"],
+    ids=["lists", "mappings", "date", "digits"],
+)
+def test_a_file_that_the_yaml_reader_fails_on_is_not_yaml(write, text):
+    with pytest.raises(LoadError, match="is not YAML"):
+        load_config(write(text))
+
+
+def test_aliases_that_repeat_a_list_endlessly_are_not_printed_in_full(write):
+    lines = ["architecture:", "  padding:", "    - &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"    - &a{i} [{', '.join([f'*a{i - 1}'] * 9)}]" for i in range(1, 12)]
+    with pytest.raises(UsageError, match="padding is ") as caught:
+        load_config(write("family: v2\n" + "\n".join(lines)))
+    assert len(str(caught.value)) < 10_000
