@@ -7,6 +7,7 @@ Invariant: the same calls give the same bytes.
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import flatbuffers
@@ -22,7 +23,7 @@ _SCHEMA_VERSION = 3
 _IDENTIFIER = b"TFL3"
 _ALIGNMENT = 16  # of constants in the file, which runtimes map into memory
 _LAST_OLD_CODE = 127  # operators with larger codes are unknown to the oldest runtimes
-_TYPES = {
+_TYPES: dict[np.dtype[Any], int] = {
     np.dtype(np.float32): schema.TensorType.FLOAT32,
     np.dtype(np.int8): schema.TensorType.INT8,
     np.dtype(np.int32): schema.TensorType.INT32,
@@ -75,6 +76,30 @@ class TfliteFile:
         number = self.add_tensor(name, values.shape, values.dtype.type, **encoding)
         self._tensors[number].buffer = self._add_buffer(values.tobytes())
         return number
+
+    def add_like(self, number: int, name: str) -> int:
+        """Add a tensor with the shape, datatype and encoding of another one."""
+        tensor = copy.copy(self._tensors[number])
+        tensor.name, tensor.buffer = name, 0
+        self._tensors.append(tensor)
+        return len(self._tensors) - 1
+
+    def add_value_like(self, number: int, name: str, value: float) -> int:
+        """Add a constant of one value with the datatype and encoding of another tensor.
+
+        A value outside of the datatype's range becomes the nearest one inside.
+        """
+        tensor = copy.copy(self._tensors[number])
+        dtype: np.dtype[Any] = next(each for each, kind in _TYPES.items() if kind == tensor.type)
+        if tensor.quantization is not None:
+            (scale,), (zero_point,) = tensor.quantization.scale, tensor.quantization.zeroPoint
+            value = np.rint(np.float32(value) / scale) + zero_point
+        limits: Any = np.finfo(dtype) if dtype.kind == "f" else np.iinfo(dtype)
+        values = np.clip(np.array([value]), limits.min, limits.max).astype(dtype)
+        tensor.name, tensor.shape = name, [1]
+        tensor.buffer = self._add_buffer(values.tobytes())
+        self._tensors.append(tensor)
+        return len(self._tensors) - 1
 
     def rename(self, number: int, name: str) -> None:
         """Change the name of a tensor."""

@@ -308,20 +308,20 @@ def _activation_of(kind: Kind, node: Node) -> Node | None:
 def _kind_of(node: Node) -> Kind | None:
     """Return the int8 kind of an operator; None if it has none."""
     kind = _KINDS.get(node.target)
-    if kind == "pad" and not _is_zero_padding(node):
+    if kind == "pad" and not is_zero_padding(node):
         return None
     if kind == "pool" and list(cast("list[int]", node.args[1])) != [1, 1]:
         return None
-    return kind if kind != "maxpool" or _is_plain_max_pool(node) else None
+    return kind if kind != "maxpool" or is_plain_max_pool(node) else None
 
 
-def _is_plain_max_pool(node: Node) -> bool:
+def is_plain_max_pool(node: Node) -> bool:
     """Return whether a max pool has neither dilation nor windows that end outside the image."""
     dilation, ceil_mode = (*node.args[4:], 1, False)[:2]
     return dilation in (1, [1], [1, 1]) and not ceil_mode
 
 
-def _is_zero_padding(node: Node) -> bool:
+def is_zero_padding(node: Node) -> bool:
     """Return whether a pad adds zeros, instead of reflecting, cropping or adding another value."""
     amounts, settings = cast("list[int]", node.args[1]), node.args[2:]  # mode and value, if any
     return min(amounts) >= 0 and all(each in ("constant", None, 0.0) for each in settings)

@@ -83,7 +83,10 @@ def _group(nodes: tuple[Node, ...], ops: Sequence[FusedOp], source: Node) -> Cha
     nonlinear = any(op.kind in {"hardswish", "sigmoid"} for op in (*makers, *readers))
     bounds = [op.clamp for op in makers if op.clamp is not None]
     ceiling = min((high for _, high in bounds), default=float("inf"))
-    if source in nodes or leaves_network or is_gate or nonlinear or not consumers:
+    # a scale would move a bound other than zero and the ceiling
+    nonlinear |= any(low not in {0.0, -float("inf")} for low, _ in bounds)
+    merges = len({node.meta["val"].shape[1] for node in nodes}) > 1  # pixels become channels
+    if source in nodes or leaves_network or is_gate or nonlinear or merges or not consumers:
         return None
     compares = any(op.kind == "maxpool" for op in readers)  # a negative scale swaps the order
     linear = not bounds and not compares

@@ -5,7 +5,7 @@ import numpy as np
 import own_networks
 import pytest
 
-from mobiledeploy.export.write import export_executorch, export_onnx
+from mobiledeploy.export.write import export_executorch, export_onnx, export_tflite
 from mobiledeploy.graph.fold_graph import fold_graph
 from mobiledeploy.models.initialize import initialize, randomize_batch_norm
 from mobiledeploy.quantization.equalize import equalize
@@ -20,9 +20,10 @@ from mobiledeploy.runtimes.open import open_runner
         pytest.param(own_networks.Tutorial, marks=pytest.mark.ci),
         own_networks.Gates,
         own_networks.Pools,
+        own_networks.Bounds,
     ],
 )
-def test_a_network_of_users_is_exact_and_int8_in_both_formats(network, tmp_path):
+def test_a_network_of_users_is_exact_and_int8_in_all_formats(network, tmp_path):
     module = network().eval()
     initialize(module, seed=1)
     randomize_batch_norm(module, seed=1)
@@ -35,7 +36,11 @@ def test_a_network_of_users_is_exact_and_int8_in_both_formats(network, tmp_path)
     exact = networks.outputs(model, images)
     noise = np.abs(expected - exact).mean() / np.abs(exact - exact.mean(0)).mean()
     assert noise < 0.3
-    for export, name in ((export_onnx, "net.onnx"), (export_executorch, "net.pte")):
+    for export, name in (
+        (export_onnx, "net.onnx"),
+        (export_executorch, "net.pte"),
+        (export_tflite, "net.tflite"),
+    ):
         artifact = export(int8, tmp_path / name)
         with open_runner(artifact.path) as runner:
             found = runner.run({"input": images})["logits"]

@@ -6,10 +6,13 @@ import networks
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 
 from mobiledeploy.artifact.tflite_file import metadata_bytes, read_tflite
 from mobiledeploy.errors import ArtifactError, ExportError, UsageError
 from mobiledeploy.export.tflite import encode_model
+from mobiledeploy.export.write import export_tflite
+from mobiledeploy.graph.fold_graph import fold_graph
 from mobiledeploy.inspect.inspect_artifact import inspect_artifact
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.runtimes.open import open_runner
@@ -120,9 +123,62 @@ def test_a_truncated_file_is_refused(exported_to, tmp_path, size):
             read(path)
 
 
-def test_an_operator_that_litert_lacks_is_named(monkeypatch):
-    monkeypatch.setattr("mobiledeploy.export.tflite._FUSED", {None: 0})
-    model = networks.folded("v2", short=True)
-    monkeypatch.setattr("mobiledeploy.export.tflite._ALONE", {})
-    with pytest.raises(ExportError, match=r"no form of a clamp to \(0\.0, 6\.0\), at "):
-        encode_model(model)
+class Around(torch.nn.Module):
+    """A convolution in front of one operator, and a head behind it."""
+
+    def __init__(self, operator, channels=4):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(3, 4, 3, bias=False)
+        self.operator = operator
+        self.head = torch.nn.Linear(channels, 5)
+
+    def forward(self, x):
+        return self.head(self.operator(self.conv(x)).mean([2, 3]))
+
+
+def float_network(operator, channels=4):
+    return fold_graph(networks.model_of(Around(operator, channels).eval()))
+
+
+@pytest.mark.parametrize(
+    ("operator", "named"),
+    [
+        (torch.sin, "aten.sin .* No form of it for LiteRT is known"),
+        (lambda x: torch.cat([x, x], 1), "aten.cat .* No form of it"),
+        (lambda x: x + 0.5, "aten.add.Tensor .* one of its operands is a constant"),
+        (lambda x: torch.add(x, x, alpha=2), "aten.add.Tensor .* with {'alpha': 2}"),
+        (lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), "aten.pad.* no padding .* with zeros"),
+        (lambda x: F.adaptive_avg_pool2d(x, 7), r"averages to \[7, 7\]"),
+        (lambda x: F.max_pool2d(x, 2, dilation=2), "aten.max_pool2d .* dilation or ceil mode"),
+        (lambda x: F.max_pool2d(x, 3, ceil_mode=True), "aten.max_pool2d .* dilation or ceil mode"),
+        (lambda x: F.avg_pool2d(x, 3, 2, 1, count_include_pad=False), "aten.avg_pool2d .* No form"),
+        (torch.nn.Conv2d(4, 4, 1, groups=2), "aten.conv2d .* 2 groups of 2 channels"),
+        (torch.nn.Linear(30, 30), r"aten.linear .* shape \(1, 4, 30, 30\)"),
+    ],
+)
+def test_an_operator_that_litert_lacks_is_named(operator, named):
+    channels = 8 if "cat" in named else 4
+    with pytest.raises(ExportError, match=named) as refused:
+        encode_model(float_network(operator, channels))
+    assert refused.value.remedy == "Export to ONNX or .pte."
+
+
+@pytest.mark.parametrize(
+    "operator",
+    [
+        torch.sigmoid,
+        F.silu,
+        lambda x: F.max_pool2d(x, 3, 2, 1),
+        lambda x: F.avg_pool2d(x, 2),
+        lambda x: x.clamp(-0.2, 0.3),
+        lambda x: F.hardtanh(x, 0.0, 1.0) * x,
+    ],
+)
+def test_an_operator_in_float_differs_by_rounding_only(operator, tmp_path):
+    model = float_network(operator)
+    images = networks.pixels(32, count=3, seed=1)
+    artifact = export_tflite(model, tmp_path / "net.tflite")
+    expected = networks.outputs(model, images)
+    np.testing.assert_allclose(
+        run(artifact.path, images), expected, rtol=0, atol=1e-5 * np.abs(expected).max()
+    )

@@ -7,7 +7,9 @@ import torch
 
 from mobiledeploy.graph.aten_graph import find_fused_ops, trace
 from mobiledeploy.graph.channel_groups import find_groups, rescale, rescale_all
+from mobiledeploy.graph.fold_graph import fold_graph
 from mobiledeploy.graph.observers import observe
+from mobiledeploy.quantization.equalize import equalize
 
 IMAGES = networks.calibration(32)
 
@@ -74,3 +76,36 @@ def test_statistics_are_rescaled_with_the_channels():
     for name, expected in observe(traced, nodes, IMAGES).items():
         np.testing.assert_allclose(predicted[name].maxima, expected.maxima, rtol=1e-3, atol=1e-4)
         assert not np.allclose(before[name].maxima, expected.maxima, rtol=1e-2)
+
+
+def test_channels_that_a_flatten_splits_are_in_no_group():
+    layers = [torch.nn.Conv2d(3, 4, 3, 16, 1), torch.nn.ReLU(), torch.nn.Flatten()]
+    module = torch.nn.Sequential(*layers, torch.nn.Linear(16, 5)).eval()
+    traced = trace(fold_graph(networks.model_of(module)))
+    assert find_groups(traced, find_fused_ops(traced)) == ()
+
+
+class Clamped(torch.nn.Module):
+    """A clamp between convolutions."""
+
+    def __init__(self, low, high):
+        super().__init__()
+        self.one, self.two = torch.nn.Conv2d(3, 4, 3), torch.nn.Conv2d(4, 5, 3)
+        self.bounds = low, high
+
+    def forward(self, x):
+        return self.two(self.one(x).clamp(*self.bounds)).mean([2, 3])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "count"), [(0.0, 6.0, 1), (0.0, 1.0, 1), (-0.7, 0.9, 0), (0.1, 0.6, 0)]
+)
+def test_only_a_clamp_that_starts_at_zero_is_below_a_group(low, high, count):
+    torch.manual_seed(0)
+    model = fold_graph(networks.model_of(Clamped(low, high).eval()))
+    traced = trace(model)
+    assert len(find_groups(traced, find_fused_ops(traced))) == count
+    images = torch.from_numpy(IMAGES.images)
+    with torch.no_grad():
+        expected, found = model.module(images), equalize(model, IMAGES).module(images)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from mobiledeploy.export import onnx as to_onnx
+from mobiledeploy.export import tflite as to_tflite
 from mobiledeploy.network import Encoding, QuantRecipe
 from mobiledeploy.quantization.encodings import (
     SIGMOID,
@@ -56,12 +57,14 @@ def reference(program, x):
 
 def run(path, x):
     with open_runner(path) as runner:
-        return runner.run({"input": x})["logits"]
+        return runner.run({"input": x})["logits"].reshape(x.shape)  # LiteRT's channels are last
 
 
 def written(format_, program, path):
     if format_ == "onnx":
         path.write_bytes(to_onnx.encode_model(networks.with_program(program)))
+    elif format_ == "tflite":
+        path.write_bytes(to_tflite.encode_program(program, {}))
     else:
         with quietly():
             from mobiledeploy.export import executorch as to_executorch
@@ -87,7 +90,7 @@ def test_no_entry_is_near_a_tie_and_the_range_grows_by_2_percent_at_most():
         assert 1 <= chosen.scale / encode(low, high).scale < 1.02
 
 
-@pytest.mark.parametrize("format_", ["onnx", "pte"])
+@pytest.mark.parametrize("format_", ["onnx", "pte", "tflite"])
 @pytest.mark.parametrize(("low", "high"), RANGES)
 def test_runtimes_compute_the_reference_for_every_code(format_, low, high, tmp_path):
     source = encode_before_sigmoid(low, high)
