@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from importlib import import_module
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
     from mobiledeploy.artifact.coverage import Coverage
 
 Precision = Literal["fp32", "int8"]
+
+_DAMAGE = (
+    *(ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError),
+    struct.error,
+)
 
 
 class Format(StrEnum):
@@ -102,6 +109,23 @@ def load(reference: str) -> Any:
     module, attribute = reference.split(":")
     with quietly():
         return getattr(import_module(module), attribute)
+
+
+@contextmanager
+def damage_explained(path: Path) -> Iterator[None]:
+    """Translate what fails while the content of a damaged artifact is read.
+
+    Raises:
+        ArtifactError: the content contradicts itself, such as a name that is no UTF-8.
+    """
+    try:
+        yield
+    except _DAMAGE as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ArtifactError(
+            f"{path} is damaged: {lines[0].rstrip('.')}.",
+            remedy="Export the model again, or copy the file again.",
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,10 +23,10 @@ def require_appendable(path: Path) -> None:
     Raises:
         RuntimeFailedError: The file or its folder cannot be written.
     """
-    if not path.exists():
-        require_writable(path.parent)
-        return
     try:
+        if not path.exists():
+            require_writable(path.parent)
+            return
         with path.open("a"):
             pass
     except OSError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mobiledeploy.artifact.artifact import Format, load
+from mobiledeploy.artifact.artifact import Format, damage_explained, load
 from mobiledeploy.utils.files import require_artifact
 
 if TYPE_CHECKING:
@@ -21,5 +21,7 @@ def inspect_artifact(path: Path) -> ArtifactSummary:
         RuntimeFailedError: the installed tools cannot read the format.
     """
     require_artifact(path)
-    summary: ArtifactSummary = load(Format.of(path).inspector)(path)
+    inspector = load(Format.of(path).inspector)
+    with damage_explained(path):
+        summary: ArtifactSummary = inspector(path)
     return summary

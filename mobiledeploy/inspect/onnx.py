@@ -200,7 +200,10 @@ def _datatypes(model: onnx.ModelProto) -> dict[str, str]:
     (QLinearAdd, QGemm) write the 8-bit type that they read. The others (FusedConv), and the
     standard operators that inference did not reach, write the type of their first input.
     """
-    graph = shape_inference.infer_shapes(model).graph
+    try:
+        graph = shape_inference.infer_shapes(model).graph
+    except shape_inference.InferenceError as error:
+        raise ValueError(str(error)) from error
     datatypes = {tensor.name: _datatype(tensor.data_type) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         datatypes[value.name] = _datatype(value.type.tensor_type.elem_type)

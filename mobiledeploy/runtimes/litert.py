@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
+from mobiledeploy.artifact.artifact import damage_explained
 from mobiledeploy.artifact.tflite_file import read_metadata, read_tflite
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
 from mobiledeploy.network import OUTPUT_NAME
@@ -69,7 +70,8 @@ class LiteRTRunner:
                 remedy="Export the model again: the file is damaged, or it needs operators that"
                 " this runtime does not have.",
             ) from failure
-        self._input, self._output, (batch, height, width, channels) = self._signature()
+        with damage_explained(path):
+            self._input, self._output, (batch, height, width, channels) = self._signature()
         self.batch_size: int = batch
         self.input_shape: tuple[int, ...] = (channels, height, width)
 
@@ -92,6 +94,8 @@ class LiteRTRunner:
                 remedy="Export the model with `mobiledeploy export`.",
             )
         shape = tuple(int(size) for size in image["shape"])
+        if min(shape) < 1:
+            raise ValueError(f"its input has the shape {shape}")
         return image["index"], outputs[0]["index"], cast("tuple[int, int, int, int]", shape)
 
     def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:

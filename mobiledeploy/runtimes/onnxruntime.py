@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, cast
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
+from mobiledeploy.artifact.artifact import damage_explained
 from mobiledeploy.artifact.metadata import metadata_errors_explained
 from mobiledeploy.devices.agent.machine import products_saturate
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError
@@ -66,9 +67,10 @@ class OnnxRuntimeRunner:
         self.path = path
         self.threads = threads
         self._session = load(path, session_options(threads=threads, optimize=optimize))
-        self.input_shape, self.batch_size = self._signature()
-        properties = self._session.get_modelmeta().custom_metadata_map
-        self.metadata, self.labels = read_metadata(path, properties)
+        with damage_explained(path):
+            self.input_shape, self.batch_size = self._signature()
+            properties = self._session.get_modelmeta().custom_metadata_map
+            self.metadata, self.labels = read_metadata(path, properties)
 
     def _signature(self) -> tuple[tuple[int, ...] | None, int | None]:
         """Return the shape of one sample and the fixed batch; None where they are symbolic."""
@@ -81,6 +83,8 @@ class OnnxRuntimeRunner:
                 remedy="Export the model with `mobiledeploy export`.",
             )
         batch, *sample = self._session.get_inputs()[0].shape
+        if any(isinstance(size, int) and size < 1 for size in (batch, *sample)):
+            raise ValueError(f"its input has the shape {[batch, *sample]}")
         fixed = all(isinstance(size, int) for size in sample)
         return (tuple(sample) if fixed else None, batch if isinstance(batch, int) else None)
 
@@ -180,7 +184,10 @@ def load(
     with captured_stderr():
         try:
             return onnxruntime.InferenceSession(
-                str(path) if model is None else model, options, providers=["CPUExecutionProvider"]
+                str(path) if model is None else model,
+                options,
+                providers=["CPUExecutionProvider"],
+                enable_fallback=0,  # it would print, and try the same provider again
             )
         except ORT_ERRORS as error:
             raise ArtifactError(

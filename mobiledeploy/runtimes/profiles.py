@@ -66,7 +66,7 @@ def run_profiled(path: Path, inputs: Mapping[str, NDArray[Any]]) -> tuple[Profil
                 f"ONNX Runtime failed while running {path}: {error}",
                 remedy="Export the model again, or update ONNX Runtime.",
             ) from error
-        events = json.loads(Path(session.end_profiling()).read_text())
+        events = json.loads(Path(session.end_profiling()).read_text(errors="replace"))
     return tuple(
         ProfiledOperator(
             name=event["name"].removesuffix(_KERNEL),

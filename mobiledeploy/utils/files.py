@@ -104,17 +104,24 @@ def moved_when_done(folder: Path) -> Iterator[Path]:
 
 
 def require_regular(path: Path, error: type[MobileDeployError]) -> None:
-    """Raise `error` if an input is a pipe, a socket or a device, which may never end.
+    """Raise `error` if an input cannot be a regular file or a folder.
 
-    A missing file and a folder are left to the code that opens it.
+    Pipes, sockets and devices may never end. A missing file is left to the code that opens it.
     """
-    with contextlib.suppress(OSError):
+    try:
         kind = _SPECIAL.get(stat.S_IFMT(path.stat().st_mode))
-        if kind is not None:
-            raise error(
-                f"{path} is a {kind}; expected a regular file.",
-                remedy="Save its content as a file, and pass that.",
-            )
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as failure:  # no permission, a loop of links, a name that is too long
+        raise error(
+            f"Could not read {path}: {failure.strerror}.",
+            remedy="Check the path and its permissions.",
+        ) from failure
+    if kind is not None:
+        raise error(
+            f"{path} is a {kind}; expected a regular file.",
+            remedy="Save its content as a file, and pass that.",
+        )
 
 
 def require_artifact(path: Path) -> None:
@@ -124,10 +131,9 @@ def require_artifact(path: Path) -> None:
         ArtifactError: it does not exist, or is a folder, a pipe, a socket or a device.
     """
     require_regular(path, ArtifactError)
-    if os.path.isfile(path):  # noqa: PTH113 - Path.is_file raises for names that are too long
+    if path.is_file():
         return
-    is_folder = os.path.isdir(path)  # noqa: PTH112
-    found = f"{path} is a folder." if is_folder else f"There is no file {path}."
+    found = f"{path} is a folder." if path.is_dir() else f"There is no file {path}."
     remedy = "Check the path, or create the artifact with `mobiledeploy export`."
     raise ArtifactError(found, remedy=remedy)
 

@@ -352,3 +352,14 @@ def test_an_int8_artifact_states_its_margin(exported_to, format_):
     assert summary.metadata["margin"] == {"layer": margin.layer, "steps": margin.steps}
     (line,) = [line for line in cli_inspect._lines(summary) if line.startswith("margin")]
     assert line.endswith(f"steps from half-way between two codes, at {margin.layer}")
+
+
+def test_a_failure_of_onnx_type_inference_means_damage(float_onnx, monkeypatch):
+    """A bit-flipped model that ONNX Runtime loads may be one that onnx refuses."""
+
+    def infer_shapes(model):
+        raise onnx.shape_inference.InferenceError("Inferred elem type differs from existing")
+
+    monkeypatch.setattr(onnx.shape_inference, "infer_shapes", infer_shapes)
+    with pytest.raises(ArtifactError, match=r"float\.onnx is damaged: Inferred elem type"):
+        inspect_artifact(float_onnx)

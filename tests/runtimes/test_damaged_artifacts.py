@@ -4,6 +4,7 @@ import random
 import struct
 import zlib
 
+import onnx
 import pytest
 import small_artifacts
 
@@ -161,3 +162,15 @@ def test_an_unknown_suffix_is_refused(name, tmp_path):
     (tmp_path / name).write_bytes(b"x")
     with pytest.raises(ArtifactError, match=r"expected \.onnx or \.pte"):
         open_runner(tmp_path / name)
+
+
+def test_onnx_metadata_that_is_no_text_is_refused(float_onnx, tmp_path, capfd):
+    content = float_onnx.read_bytes().replace(b'"small"', b'"sm\xffll"')
+    assert "utf-8" in refused(tmp_path / "bytes.onnx", content)
+    assert capfd.readouterr().out == "", "ONNX Runtime announces a fallback on stdout"
+
+
+def test_a_fixed_batch_of_zero_is_refused(float_onnx, tmp_path):
+    model = onnx.load(float_onnx)
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 0
+    assert "[0, 3, 32, 32]" in refused(tmp_path / "zero.onnx", model.SerializeToString())

@@ -10,19 +10,27 @@ from pathlib import Path
 import pytest
 
 from mobiledeploy.artifact.manifest import parse_manifest
+from mobiledeploy.bench.history import require_appendable
 from mobiledeploy.bench.json_report import TimesResult, read_result
 from mobiledeploy.checkpoints.read import read_checkpoint
 from mobiledeploy.data.arrays import read_arrays
 from mobiledeploy.data.folder import find_images
 from mobiledeploy.data.labels import load_labels
 from mobiledeploy.diff.open_artifact import open_artifact
-from mobiledeploy.errors import ArtifactError, DataError, LoadError, UsageError, WeightsError
+from mobiledeploy.errors import (
+    ArtifactError,
+    DataError,
+    LoadError,
+    RuntimeFailedError,
+    UsageError,
+    WeightsError,
+)
 from mobiledeploy.evaluation.evaluate import read_evaluation
 from mobiledeploy.models.config import read_config
 from mobiledeploy.models.run_code import source_file
 from mobiledeploy.parity.baseline import read_baseline
 from mobiledeploy.sweep.points import read_grid
-from mobiledeploy.utils.files import require_artifact, require_regular
+from mobiledeploy.utils.files import require_artifact, require_regular, require_writable_files
 
 
 @pytest.fixture(autouse=True)
@@ -73,8 +81,25 @@ def test_sockets_and_links_to_devices_are_named(tmp_path):
 
 def test_ordinary_files_folders_and_missing_files_pass(tmp_path):
     (tmp_path / "file").touch()
-    for path in (tmp_path, tmp_path / "file", tmp_path / "missing", Path("n" * 300)):
+    for path in (tmp_path, tmp_path / "file", tmp_path / "missing", tmp_path / "file" / "below"):
         require_regular(path, DataError)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_name_that_is_too_long_is_an_error_of_the_reader(tmp_path, reader):
+    read, error = READERS[reader]
+    path = tmp_path / f"{'n' * 300}{Path(NAMES.get(reader, 'file')).suffix}"
+    if reader == "images":
+        path /= "a.jpg"
+    with pytest.raises(error, match="File name too long"):
+        read(path)
+
+
+def test_a_name_that_is_too_long_is_an_error_of_outputs(tmp_path):
+    with pytest.raises(RuntimeFailedError, match="File name too long"):
+        require_appendable(tmp_path / ("n" * 300))
+    with pytest.raises(RuntimeFailedError, match="File name too long"):
+        require_writable_files(tmp_path / ("n" * 300))
 
 
 @pytest.mark.parametrize("option", ["--labels", "--config", "--calib-data", "--weights"])
