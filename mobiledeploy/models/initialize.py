@@ -35,7 +35,9 @@ def initialize(module: nn.Module, seed: int) -> None:
 
 
 @torch.no_grad()
-def randomize_batch_norm(module: nn.Module, seed: int) -> None:
+def randomize_batch_norm(
+    module: nn.Module, seed: int, size: tuple[int, int] = (_SIDE, _SIDE)
+) -> None:
     """Set every BatchNorm layer, in place, to statistics and affine parameters like trained ones.
 
     A fresh BatchNorm is the identity: it hides errors of folding, and the signal vanishes in a
@@ -46,6 +48,7 @@ def randomize_batch_norm(module: nn.Module, seed: int) -> None:
     Args:
         module: A network in eval mode with initialised weights; its first convolution takes images.
         seed: Seed of the images and of the random deviations.
+        size: Height and width of the images; heads that read all pixels take only one size.
 
     Raises:
         UsageError: `module` has no BatchNorm layer.
@@ -55,7 +58,7 @@ def randomize_batch_norm(module: nn.Module, seed: int) -> None:
         raise UsageError("The module has no BatchNorm layer to randomise.")
     generator = torch.Generator().manual_seed(seed)
     first = next(layer for layer in module.modules() if isinstance(layer, nn.Conv2d))
-    images = _natural_noise(first.in_channels, generator).to(first.weight)
+    images = _natural_noise(first.in_channels, size, generator).to(first.weight)
 
     def settle(norm: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
         assert isinstance(norm, BatchNorm)
@@ -69,17 +72,19 @@ def randomize_batch_norm(module: nn.Module, seed: int) -> None:
             hook.remove()
 
 
-def _natural_noise(channels: int, generator: torch.Generator) -> torch.Tensor:
-    """Return noise images, (N, channels, side, side), with a random share of every scale.
+def _natural_noise(
+    channels: int, size: tuple[int, int], generator: torch.Generator
+) -> torch.Tensor:
+    """Return noise images, (N, channels, *size), with a random share of every scale.
 
     Photographs vary in the same way between smooth and detailed. White noise has the same average
     over every image, so the logits would hardly depend on the image.
     """
-    total = torch.zeros(_IMAGES, channels, _SIDE, _SIDE)
-    for octave in range(_SIDE.bit_length()):
+    total = torch.zeros(_IMAGES, channels, *size)
+    for octave in range(max(size).bit_length()):
         energy = torch.randn(_IMAGES, 1, 1, 1, generator=generator).exp()
         grid = torch.randn(_IMAGES, channels, 2**octave, 2**octave, generator=generator)
-        total += energy * F.interpolate(grid, (_SIDE, _SIDE), mode="bilinear", align_corners=False)
+        total += energy * F.interpolate(grid, size, mode="bilinear", align_corners=False)
     return total / total.std()
 
 

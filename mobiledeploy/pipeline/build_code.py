@@ -71,13 +71,15 @@ def build_code(
     with step("Building the network"):
         digest = sha256_of(source_file(place))
         module = build_module(code, arguments or {}, seed)
-        provenance = _load(module, weights, code, seed)
+        size = sides_of(_checked(resolution))
+        outputs = _output_size(module, (1, in_channels, *size))
+        provenance = _load(module, weights, code, seed, size)
     spec = CodeSpec(
         code=code,
         code_sha256=digest,
         arguments=dict(arguments or {}),
-        resolution=_checked(resolution),
-        num_classes=_output_size(module, (1, in_channels, *sides_of(resolution))),
+        resolution=resolution,
+        num_classes=outputs,
         in_channels=in_channels,
         weights=weights or "",
         seed=seed,
@@ -136,15 +138,17 @@ def from_module(
     )
 
 
-def _load(module: nn.Module, weights: str | None, code: str, seed: int) -> WeightsProvenance:
-    """Give a module the weights that were asked for."""
+def _load(
+    module: nn.Module, weights: str | None, code: str, seed: int, size: tuple[int, int]
+) -> WeightsProvenance:
+    """Give a module, which reads images of `size`, the weights that were asked for."""
     if weights is None:
         return _as_returned(module, code)
     if weights != "random":
         return load_state(module, weights)
     initialize(module, seed)
     if any(isinstance(layer, BatchNorm) for layer in module.modules()):
-        randomize_batch_norm(module, seed)
+        randomize_batch_norm(module, seed, size)
     return WeightsProvenance(source="random", origin=f"seed {seed}")
 
 

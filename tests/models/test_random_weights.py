@@ -42,7 +42,7 @@ def test_activations_neither_vanish_nor_explode_and_logits_depend_on_the_image(f
 
 
 def test_the_noise_images_differ_in_detail():
-    images = initialize._natural_noise(3, torch.Generator().manual_seed(0))
+    images = initialize._natural_noise(3, (128, 128), torch.Generator().manual_seed(0))
     busyness = images.diff(dim=3).square().mean((1, 2, 3)) / images.square().mean((1, 2, 3))
     assert float(busyness.max()) > 5 * float(busyness.min())
 

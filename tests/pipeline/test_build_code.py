@@ -141,3 +141,17 @@ def test_what_code_cannot_take_is_refused(fields, text):
 def test_outputs_other_than_one_vector_are_refused(module, text):
     with pytest.raises(UsageError, match=text):
         from_module(module, input_shape=(1, 3, 32, 32))
+
+
+def test_random_weights_are_settled_on_images_of_the_networks_own_size(tmp_path):
+    code = tmp_path / "flat.py"
+    code.write_text(
+        "from torch import nn\n"
+        "def create():\n"
+        "    layers = [nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten()]\n"
+        "    return nn.Sequential(*layers, nn.Linear(8 * 32 * 16, 5))\n"
+    )
+    model = build(f"{code}:create", weights="random", resolution=(64, 32))
+    assert model.info.classes == 5
+    with pytest.raises(UsageError, match=r"refuses an input of the shape \(1, 3, 48, 48\)"):
+        build(f"{code}:create", weights="random", resolution=48)
