@@ -109,6 +109,7 @@ def sweep(
     ] = None,
 ) -> None:
     """Measure variants of a network, and pick one under a budget."""
+    from mobiledeploy.devices.open import open_device
     from mobiledeploy.sweep import points as grids
     from mobiledeploy.sweep import run as running
     from mobiledeploy.sweep.pick import Budget, ranked, rows_of
@@ -131,6 +132,8 @@ def sweep(
             require_regular(path, DataError)
         if path is not None and not path.exists():
             raise UsageError(f"There is no file or folder {path}.")
+    for uri in devices or ():
+        open_device(uri)  # connects to nothing yet, but refuses what is no device
     require_artifact_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     budget = Budget(
@@ -198,8 +201,9 @@ def _print(
         )
         for row in rows
     ]
-    print_figures(headings, titled)
-    print_result("Latency: median in ms. front: nothing beats it in accuracy, latency and size.")
+    if rows:
+        print_figures(headings, titled)
+        print_result("Latency: median in ms. front: nothing beats it in accuracy, latency, size.")
     for result in results:
         if result.state != "done":
             print_warning(f"{result.point.title}: {result.error}", title=result.state.capitalize())

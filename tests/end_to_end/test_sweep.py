@@ -74,6 +74,7 @@ def test_nothing_within_the_budget_fails(swept, mobiledeploy, workplace):
         (["--model", "v2", "--width", "wide"], "--width is 'wide'"),
         (["--model", "v2", "--grid", "grid.yml"], "--grid replaces --model"),
         (["--grid", "missing.yml"], "Could not read missing.yml"),
+        (["--model", "v2", "--device", "foo://x"], "'foo://x' is not a device"),
         (["--model", "v2", "--data", "missing"], "There is no file or folder missing"),
     ],
 )
