@@ -12,8 +12,12 @@
         └── ExportError              an exporter rejected the network
 
 The message says what failed, what was found and what was expected. ``remedy`` says how to fix it.
-The command line prints both and exits with ``exit_code``.
+The command line prints both and exits with ``exit_code``. Passwords in URLs are masked in both.
 """
+
+import re
+
+_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*:[^/\s]*(?=@)")
 
 
 class MobileDeployError(Exception):
@@ -27,9 +31,9 @@ class MobileDeployError(Exception):
     exit_code = 4
 
     def __init__(self, message: str, *, remedy: str = "") -> None:
-        super().__init__(message)
-        self.message = message
-        self.remedy = remedy
+        self.message = without_credentials(message)
+        self.remedy = without_credentials(remedy)
+        super().__init__(self.message)
 
 
 class GateError(MobileDeployError):
@@ -74,3 +78,12 @@ class RuntimeFailedError(MobileDeployError):
 
 class ExportError(RuntimeFailedError):
     """An exporter rejected the network, or its output is not what the contract promises."""
+
+
+def without_credentials(text: str) -> str:
+    """Return text in which user and password of every URL are masked.
+
+    >>> without_credentials("http://user:secret@host/path")
+    'http://***@host/path'
+    """
+    return _CREDENTIALS.sub("***", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -87,14 +88,31 @@ def setup(
             f"{uri} cannot be set up: only ssh devices can.",
             remedy="Install numpy and onnxruntime into the Python that the command starts.",
         )
+    place = SshDevice(uri, python=python, timeout_s=timeout)
     wanted = requirements(executorch=executorch, litert=litert)
     console().print(
         f"On {uri}: create the virtual environment {ENVIRONMENT} with {python} (an existing one is"
         f" replaced) and install {', '.join(wanted)} into it. Nothing else is changed.",
         soft_wrap=True,
     )
-    if not yes and not typer.confirm("Continue?", err=True):
+    if not yes and not _confirmed():
         raise typer.Abort
-    with showing_progress(), SshDevice(uri, python=python, timeout_s=timeout) as place:
+    with showing_progress(), place:
         place.install(wanted)
     console().print(f"Next: mobiledeploy device check {uri}", soft_wrap=True)
+
+
+def _confirmed() -> bool:
+    """Ask whether to continue.
+
+    Raises:
+        UsageError: there is nobody to answer.
+    """
+    try:
+        return typer.confirm("Continue?", err=True)
+    except typer.Abort:
+        if sys.stdin is not None and sys.stdin.isatty():  # Ctrl-C
+            raise
+        raise UsageError(
+            "There is no terminal to confirm this at.", remedy="Pass --yes to confirm it."
+        ) from None

@@ -15,7 +15,7 @@ from functools import cache
 from io import TextIOBase
 from typing import TYPE_CHECKING
 
-from mobiledeploy.errors import RuntimeFailedError
+from mobiledeploy.errors import RuntimeFailedError, without_credentials
 from mobiledeploy.utils.files import STDOUT, write_text
 from mobiledeploy.utils.visible_text import visible
 
@@ -69,7 +69,7 @@ def _terminal() -> type[Console]:
 
         def render_str(self, text: str, **options: Any) -> Text:
             """Escape strings before they are measured, so that tables have room for the escapes."""
-            return super().render_str(visible(text), **options)
+            return super().render_str(visible(without_credentials(text)), **options)
 
         def render(
             self, renderable: RenderableType, options: ConsoleOptions | None = None

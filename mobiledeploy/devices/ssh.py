@@ -180,11 +180,11 @@ def ssh_arguments(uri: str) -> list[str]:
     Raises:
         UsageError: The URI has another form.
     """
-    parts = urlsplit(uri)
     try:
+        parts = urlsplit(uri)
         host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port = None, None
+    except ValueError:  # such as [::1 without the bracket at its end
+        parts, host, port = urlsplit(""), None, None
     rest = parts.path.strip("/") or parts.query or parts.fragment or parts.password
     words = (parts.username or "user", host or "")
     if not host or rest or any(not word or word.startswith("-") for word in words):

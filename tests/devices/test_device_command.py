@@ -1,5 +1,6 @@
 """`mobiledeploy device check` and `mobiledeploy device setup`."""
 
+import io
 import json
 import os
 import shutil
@@ -121,3 +122,16 @@ def test_a_failed_setup_is_removed(own_environment, monkeypatch, capsys):
     assert "no-such-package" in output
     assert "Traceback" not in output
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("uri", ["ssh://[::1", "ssh://-oProxyCommand=x", "ssh://"])
+def test_setup_refuses_a_wrong_uri_before_it_asks(uri, monkeypatch, capsys):
+    monkeypatch.setattr("typer.confirm", lambda *_, **__: pytest.fail("asked"))
+    assert _run(["device", "setup", uri]) == 2
+    assert "is not an ssh device" in capsys.readouterr().err
+
+
+def test_setup_without_a_terminal_names_the_option(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", io.StringIO(""))
+    assert _run(["device", "setup", "ssh://host.invalid"]) == 2
+    assert "Pass --yes to confirm it." in capsys.readouterr().err

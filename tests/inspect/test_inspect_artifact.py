@@ -357,7 +357,7 @@ def test_an_int8_artifact_states_its_margin(exported_to, format_):
 def test_a_failure_of_onnx_type_inference_means_damage(float_onnx, monkeypatch):
     """A bit-flipped model that ONNX Runtime loads may be one that onnx refuses."""
 
-    def infer_shapes(model):
+    def infer_shapes(_):
         raise onnx.shape_inference.InferenceError("Inferred elem type differs from existing")
 
     monkeypatch.setattr(onnx.shape_inference, "infer_shapes", infer_shapes)
