@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import tempfile
 from collections import Counter
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -34,10 +32,11 @@ from mobiledeploy.runtimes.onnxruntime import (
     save_optimized,
 )
 from mobiledeploy.runtimes.profiles import example_inputs, run_profiled
-from mobiledeploy.utils.files import sha256_of
+from mobiledeploy.utils.files import sha256_of, temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from pathlib import Path
 
     from mobiledeploy.artifact.coverage import Coverage
     from mobiledeploy.runtimes.profiles import ProfiledOperator
@@ -58,6 +57,7 @@ _WEIGHT_OPERANDS = _MATRIX_PRODUCTS | {
     "NhwcFusedConv": 1,
     "ConvInteger": 1,
 }
+_ROOM = 2  # optimized graphs are about as large as the file
 _NOT_COMPUTING = frozenset(
     {
         *("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "Cast"),
@@ -74,8 +74,8 @@ def inspect_onnx(path: Path) -> ArtifactSummary:
     Raises:
         ArtifactError: ONNX Runtime rejects the file.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        optimized_path = Path(folder) / "optimized.onnx"
+    with temporary_folder(_ROOM * path.stat().st_size) as folder:
+        optimized_path = folder / "optimized.onnx"
         save_optimized(path, optimized_path)
         optimized = _read(optimized_path)
         coverage = _coverage(path, optimized)

@@ -7,13 +7,13 @@ in which they run.
 from __future__ import annotations
 
 import json
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.errors import RuntimeFailedError
 from mobiledeploy.runtimes.onnxruntime import ORT_ERRORS, load, session_options
+from mobiledeploy.utils.files import temporary_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 # ONNX Runtime's names of types -> NumPy's names
 _DATATYPES = {"float": "float32", "double": "float64"}
 _KERNEL = "_kernel_time"
+_PROFILE_BYTES = 2_000_000  # room for the profile of one run
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,10 +55,10 @@ def run_profiled(path: Path, inputs: Mapping[str, NDArray[Any]]) -> tuple[Profil
         ArtifactError: ONNX Runtime rejects the file.
         RuntimeFailedError: ONNX Runtime failed while running it.
     """
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder(_PROFILE_BYTES) as folder:
         options = session_options(threads=1, optimize=True)
         options.enable_profiling = True
-        options.profile_file_prefix = str(Path(folder) / "profile")
+        options.profile_file_prefix = str(folder / "profile")
         session = load(path, options)
         try:
             session.run(None, dict(inputs))

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import os
+import shutil
 import stat
 import sys
 from collections.abc import Iterable, Iterator
@@ -101,6 +102,35 @@ def moved_when_done(folder: Path) -> Iterator[Path]:
                 file.replace(folder / file.name)
             except OSError as error:
                 raise _not_written(folder / file.name, error) from error
+
+
+@contextlib.contextmanager
+def temporary_folder(needed_bytes: int) -> Iterator[Path]:
+    """Yield a new folder for temporary files, and remove it afterwards.
+
+    Args:
+        needed_bytes: Room that the files will take. Runtimes that write there do not say that the
+            disk is full.
+
+    Raises:
+        RuntimeFailedError: the folder cannot be created, or the disk has less room.
+    """
+    try:
+        with TemporaryDirectory(prefix="mobiledeploy-") as name:
+            folder = Path(name)
+            free = shutil.disk_usage(folder).free
+            if free < needed_bytes:
+                raise RuntimeFailedError(
+                    f"There is no room for temporary files in {folder.parent}:"
+                    f" {free / 1e6:.1f} MB are free, {needed_bytes / 1e6:.1f} MB are needed.",
+                    remedy="Free some room there, or name another folder in TMPDIR.",
+                )
+            yield folder
+    except OSError as error:
+        raise RuntimeFailedError(
+            f"Could not write temporary files: {error}.",
+            remedy="Free some room there, or name another folder in TMPDIR.",
+        ) from error
 
 
 def require_regular(path: Path, error: type[MobileDeployError]) -> None:

@@ -1,7 +1,9 @@
 """Writes are atomic, and outputs that cannot be written are errors before the work begins."""
 
+import errno
 import os
 import resource
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +20,7 @@ from mobiledeploy.utils.files import (
     require_different_files,
     require_writable,
     require_writable_files,
+    temporary_folder,
     write_text,
     write_whole,
 )
@@ -239,3 +242,16 @@ def test_a_write_that_fails_halfway_leaves_no_file(tmp_path):
     ):
         part.write_bytes(bytes(10_000))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_temporary_files_that_have_no_room_are_refused_with_the_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    no_room = pytest.raises(RuntimeFailedError, match=f"no room for temporary files in {tmp_path}")
+    with no_room, temporary_folder(10**18):
+        pytest.fail("the folder was given out")
+    full = pytest.raises(RuntimeFailedError, match="No space left on device")
+    with full, temporary_folder(1):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with temporary_folder(1) as folder:
+        assert folder.parent == tmp_path
+    assert not list(tmp_path.iterdir())
