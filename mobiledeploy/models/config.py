@@ -22,6 +22,7 @@ import yaml
 from mobiledeploy.errors import LoadError, UsageError
 from mobiledeploy.models.head import head_outputs
 from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec, family_named
+from mobiledeploy.models.v1_table import with_rows
 from mobiledeploy.models.validate import COLUMNS, validate
 from mobiledeploy.utils.files import require_regular
 
@@ -60,8 +61,9 @@ def read_config(path: Path, model: str | None = None) -> dict[str, Any]:
         LoadError: The file cannot be read, or is not YAML.
         UsageError: The file does not describe a network, or describes one of another family.
     """
-    document = with_head(_read(path))
+    document = _read(path)
     try:
+        document = with_head(with_rows(document))
         spec = ModelSpec.from_document(_by_columns(document))
         validate(spec)
     except UsageError as error:
