@@ -78,6 +78,15 @@ OUT_OF_PLACE: dict[object, torch._ops.OpOverload] = {
     aten.hardswish_.default: aten.hardswish.default,
     aten.hardsigmoid_.default: aten.hardsigmoid.default,
 }
+_INT8_OPERATORS = (
+    "Export without --int8, or use only convolution, linear, additions and products of two"
+    " activations, zero padding, pooling, ReLU, ReLU6, hard-swish, hard-sigmoid, sigmoid and SiLU."
+)
+_SOFTMAX = (aten.softmax.int, aten.log_softmax.int)
+_PROBABILITIES = (
+    "Return the logits and compute softmax in the app, as docs/how-to/use-in-an-app.md shows, or"
+    " export without --int8."
+)
 _HARDTANH = (aten.hardtanh.default, aten.relu6.default)
 
 
@@ -197,9 +206,7 @@ def find_fused_ops(traced: GraphModule) -> tuple[FusedOp, ...]:
         if kind is None:
             raise ExportError(
                 f"The operator {describe_node(node)} has no int8 form.",
-                remedy="Export without --int8, or use only convolution, linear, add, multiply, zero"
-                " padding, pooling, ReLU, ReLU6, hard-swish, hard-sigmoid, sigmoid"
-                " and SiLU.",
+                remedy=_PROBABILITIES if _ends_in_softmax(node) else _INT8_OPERATORS,
             )
         activation = _activation_of(kind, node)
         clamp = clamp_of(activation or node)
@@ -310,9 +317,22 @@ def _kind_of(node: Node) -> Kind | None:
     kind = _KINDS.get(node.target)
     if kind == "pad" and not is_zero_padding(node):
         return None
+    if kind in {"add", "multiply"} and not _joins_activations(node):
+        return None
     if kind == "pool" and list(cast("list[int]", node.args[1])) != [1, 1]:
         return None
     return kind if kind != "maxpool" or is_plain_max_pool(node) else None
+
+
+def _ends_in_softmax(node: Node) -> bool:
+    return node.target in _SOFTMAX and all(user.op == "output" for user in node.users)
+
+
+def _joins_activations(node: Node) -> bool:
+    """Return whether an addition or product has two activations, and no factor such as alpha."""
+    activations = [each for each in node.all_input_nodes if each.op != "get_attr"]
+    given = [each for each in node.args if each in activations]
+    return len(given) == len(node.args) == 2 and not node.kwargs
 
 
 def is_plain_max_pool(node: Node) -> bool:

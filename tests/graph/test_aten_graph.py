@@ -86,6 +86,49 @@ def test_an_operator_without_an_int8_form_is_refused_by_name(activation, name):
     assert "--int8" in caught.value.remedy
 
 
+class Arithmetic(nn.Module):
+    """A convolution, and arithmetic with its result."""
+
+    def __init__(self, compute):
+        super().__init__()
+        self.conv, self.compute = nn.Conv2d(3, 4, 3), compute
+        self.constant = nn.Parameter(torch.ones(1, 4, 1, 1))
+
+    def forward(self, x):
+        return self.compute(self.conv(x), self.constant)
+
+
+@pytest.mark.parametrize(
+    ("compute", "name"),
+    [
+        (lambda x, _: x + 0.5, r"add\.Tensor"),
+        (lambda x, _: x * 2.0, r"mul\.Tensor"),
+        (lambda x, constant: x + constant, r"add\.Tensor"),
+        (lambda x, constant: constant * x, r"mul\.Tensor"),
+        (lambda x, _: torch.add(x, x, alpha=2), r"add\.Tensor"),
+    ],
+)
+def test_arithmetic_with_a_number_is_refused_by_name(compute, name):
+    with pytest.raises(ExportError, match=f"{name}.*has no int8 form"):
+        find_fused_ops(trace(networks.model_of(Arithmetic(compute), 8)))
+
+
+def test_arithmetic_with_two_activations_has_an_int8_form():
+    for compute in (lambda x, _: x + x, lambda x, _: x * torch.relu(x)):
+        assert find_fused_ops(trace(networks.model_of(Arithmetic(compute), 8)))
+
+
+def test_a_network_that_ends_in_softmax_is_told_to_return_the_logits():
+    def remedy(module):
+        with pytest.raises(ExportError, match=r"softmax.*has no int8 form") as refused:
+            find_fused_ops(trace(networks.model_of(module, 8)))
+        return refused.value.remedy
+
+    assert "Return the logits" in remedy(Convolution(nn.Softmax(1)))
+    inside = Arithmetic(lambda x, _: torch.relu(x.softmax(1)))
+    assert "Return the logits" not in remedy(inside)
+
+
 def test_a_sigmoid_gate_has_an_int8_form():
     model = networks.folded("v3-small", short=True, se_gate="sigmoid")
     assert "sigmoid" in {op.kind for op in find_fused_ops(trace(model))}
