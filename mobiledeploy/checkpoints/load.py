@@ -22,6 +22,8 @@ from mobiledeploy.errors import WeightsError
 from mobiledeploy.models.spec import ModelSpec
 from mobiledeploy.network import WeightsProvenance
 
+LARGEST = 1e12
+"""No trained network has larger values; products of some of them overflow float32."""
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -101,6 +103,9 @@ def _fault(local: str, tensor: torch.Tensor) -> str:
     bad = int((~torch.isfinite(tensor.float())).sum())  # float32, as in the network
     if bad:
         return f"has {bad} values of {tensor.numel()} that are NaN or infinite in float32"
+    largest = float(tensor.abs().max()) if tensor.numel() else 0.0
+    if largest > LARGEST:
+        return f"has a value of {largest:.1e}; expected at most {LARGEST:.0e}"
     return "is a variance and negative" if local == "running_var" and (tensor < 0).any() else ""
 
 

@@ -15,6 +15,7 @@ import torch
 
 from mobiledeploy.checkpoints.dialects import SEQUENTIAL
 from mobiledeploy.checkpoints.layers import COUNTER, layers_of
+from mobiledeploy.checkpoints.load import LARGEST
 from mobiledeploy.checkpoints.match import differences
 from mobiledeploy.checkpoints.read import read_checkpoint
 from mobiledeploy.checkpoints.unwrap import whole_state_dicts
@@ -89,5 +90,10 @@ def _refuse_invalid(path: Path, tensors: Mapping[str, torch.Tensor]) -> None:
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor.float()).all()):
             raise WeightsError(
                 f"{path}: {name} has values that are NaN or infinite.",
+                remedy="Pass a float checkpoint of a completed training.",
+            )
+        if tensor.is_floating_point() and bool((tensor.abs() > LARGEST).any()):
+            raise WeightsError(
+                f"{path}: {name} has values above {LARGEST:.0e}.",
                 remedy="Pass a float checkpoint of a completed training.",
             )
