@@ -127,12 +127,18 @@ def profile(
         threads: Threads that compute one inference.
 
     Raises:
-        UsageError: Fewer than one run or thread, or a device that does not report operators.
+        UsageError: Fewer than one run or thread, a `.tflite`, or a device that does not report
+            operators.
         ArtifactError: The artifact cannot be read, or has no operator that can be timed.
         RuntimeFailedError: The device or its runtime failed.
     """
     if runs < 1 or threads < 1:
         raise UsageError(f"Found {runs} runs and {threads} threads; expected at least 1 of each.")
+    if Format.of(path) is Format.TFLITE:
+        raise UsageError(
+            f"{path}: LiteRT does not report the times of operators.",
+            remedy="Profile the .onnx or .pte of the same network: all hold the same integers.",
+        )
     check_artifact(path)
     device = device or LocalDevice()
     cut = _operators(path) if Format.of(path) is Format.PTE else ()

@@ -261,3 +261,8 @@ def test_two_documents_need_two_files(int8_onnx, tmp_path, capsys):
     assert stopped.value.code == 2
     assert "both" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_tflite_cannot_be_profiled(exported_to):
+    with pytest.raises(UsageError, match="does not report the times of operators"):
+        profile(exported_to("tflite", "v1").path)
