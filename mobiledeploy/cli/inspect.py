@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobiledeploy.artifact.coverage import require_int8
-from mobiledeploy.cli.output import print_json, print_result, print_table
+from mobiledeploy.cli.output import print_json, print_result, print_table, print_warning
+from mobiledeploy.errors import ArtifactError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,6 +40,7 @@ def inspect(
     from mobiledeploy.inspect.inspect_artifact import inspect_artifact
 
     summary = inspect_artifact(artifact)
+    _compare_with_manifest(artifact)
     if as_json:
         coverage = summary.coverage.document() if summary.coverage else None
         header = {"schema": SCHEMA, "kind": "mobiledeploy.inspect"}
@@ -50,6 +52,18 @@ def inspect(
             _print_group(group)
     if min_int8_coverage is not None:
         require_int8(artifact.name, summary.coverage, min_int8_coverage)
+
+
+def _compare_with_manifest(artifact: Path) -> None:
+    """Warn if there is a manifest beside the artifact that does not describe it, or is damaged."""
+    from mobiledeploy.artifact.manifest import manifest_path, read_manifest
+
+    if not manifest_path(artifact).exists():
+        return
+    try:
+        read_manifest(artifact)
+    except ArtifactError as error:
+        print_warning(error.message)
 
 
 def _lines(summary: ArtifactSummary) -> Iterator[str]:

@@ -363,3 +363,19 @@ def test_a_failure_of_onnx_type_inference_means_damage(float_onnx, monkeypatch):
     monkeypatch.setattr(onnx.shape_inference, "infer_shapes", infer_shapes)
     with pytest.raises(ArtifactError, match=r"float\.onnx is damaged: Inferred elem type"):
         inspect_artifact(float_onnx)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "warning"), [("{}", "is damaged: `schema` is missing"), (None, None)]
+)
+def test_the_command_warns_of_a_manifest_that_does_not_fit(
+    float_onnx, manifest, warning, tmp_path, capsys
+):
+    path = tmp_path / "a.onnx"
+    path.write_bytes(float_onnx.read_bytes())
+    if manifest is not None:
+        (tmp_path / "a.onnx.json").write_text(manifest)
+    assert _run(["inspect", str(path)]) == 0
+    written = capsys.readouterr().err
+    assert (warning or "") in written
+    assert ("Warning" in written) == (warning is not None)
