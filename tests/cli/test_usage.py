@@ -23,7 +23,11 @@ JARGON = ("Input should", "Value error", "parse string", "pydantic", "int range"
             "mobiledeploy parity",
         ),
         ("bench x --threads 2.5", "--threads is '2.5'; expected a whole number.", ""),
-        ("export v2 --format coreml", "--format: 'coreml' is not one of 'pte', 'onnx', 'tflite'.", ""),
+        (
+            "export v2 --format coreml",
+            "--format: 'coreml' is not one of 'pte', 'onnx', 'tflite'.",
+            "",
+        ),
         ("bench x --min-sqnr nan", "--min-sqnr: nan is not a number.", "mobiledeploy bench --help"),
         ("export v2 --bogus", "No such option: --bogus.\n", "mobiledeploy export --help"),
         ("models --resoluton 3", "No such option: --resoluton. Did you mean --resolution?", ""),
