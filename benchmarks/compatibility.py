@@ -116,8 +116,38 @@ CLIENTS = (
         packages=("onnxruntime-web@1.30.0",),
         runner="onnxruntime_web_run.mjs",
     ),
+    Client(
+        name="onnxruntime-web 1.30.0 (WebAssembly, headless Chromium)",
+        packages=("onnxruntime-web@1.30.0",),
+        runner="chromium_run.mjs",
+    ),
+    Client(
+        name="onnxruntime-node 1.30.0",
+        packages=("onnxruntime-node@1.30.0",),
+        runner="onnxruntime_node_run.mjs",
+    ),
+    Client(
+        name="TVM 0.27.0.post1",
+        packages=("apache-tvm==0.27.0.post1", "onnx==1.23.2"),
+        runner="tvm_run.py",
+    ),
+    *(
+        Client(
+            name=f"OpenCV 5.0.0.93, {engine}",
+            packages=("opencv-python-headless==5.0.0.93",),
+            runner="opencv_run.py",
+            arguments=(engine,),
+        )
+        for engine in ("ENGINE_CLASSIC", "ENGINE_NEW")
+    ),
     executorch("1.4.1"),
     executorch("1.5.1"),
+    Client(
+        name="LiteRT 2.3.0 (XNNPACK)",
+        packages=("ai-edge-litert==2.3.0",),
+        runner="litert_run.py",
+        suffix="tflite",
+    ),
 )
 
 
@@ -144,7 +174,8 @@ def environment_of(client: Client, cache: Path) -> Path:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     if client.runner.endswith(".mjs"):
-        _call("npm", "install", "--silent", "--prefix", str(folder), *client.packages)
+        npm = ("npm", "install", "--silent", "--ignore-scripts")  # scripts fetch CUDA
+        _call(*npm, "--prefix", str(folder), *client.packages)
     else:
         _call(client.python, "-m", "venv", str(folder))
         packages = list(client.packages)
@@ -216,7 +247,7 @@ def export(family: str, folder: Path, count: int) -> tuple[dict[str, Path], np.n
     images = load_images(model, None, count)
     deployment = deploy(
         model,
-        formats=("onnx", "pte"),
+        formats=("onnx", "pte", "tflite"),
         calibration=images,
         recipe=RECIPES["fast"],
         out=folder,
