@@ -18,14 +18,14 @@ def test_every_row_names_existing_code(file_format):
 
 
 def test_a_format_is_its_suffix():
-    assert [str(each) for each in Format] == ["pte", "onnx"]
+    assert [str(each) for each in Format] == ["pte", "onnx", "tflite"]
     assert Format.of(Path("a/b.int8.pte")) is Format.PTE
     assert Format.of(Path("b.onnx")) is Format.ONNX
     assert Format.ONNX.suffix == ".onnx"
 
 
 @pytest.mark.parametrize(
-    ("name", "found"), [("a.tflite", "'.tflite'"), ("pte", "'no suffix'"), ("a.PTE", "'.PTE'")]
+    ("name", "found"), [("a.mlmodel", "'.mlmodel'"), ("pte", "'no suffix'"), ("a.PTE", "'.PTE'")]
 )
 def test_unknown_suffixes_are_refused(name, found):
     with pytest.raises(ArtifactError, match=rf"{name} ends in {found}; expected .onnx or .pte"):

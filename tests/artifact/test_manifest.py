@@ -207,7 +207,7 @@ def test_an_unknown_schema_is_refused(artifact, edit, schema):
         ("artifact.sha256", None, "`artifact.sha256` is null, expected text"),
         ("artifact.size_bytes", "10 MB", '`artifact.size_bytes` is "10 MB", expected a whole'),
         ("artifact.format", "pte", '`artifact.format` is "pte", but the artifact is a.onnx'),
-        ("artifact.format", "zip", "`artifact.format` is \"zip\", expected 'pte' or 'onnx'"),
+        ("artifact.format", "zip", "\"zip\", expected 'pte', 'onnx' or 'tflite'"),
         ("spec", [], "`spec` is [], expected an object"),
         ("spec", None, "`spec` is null, expected an object"),
         ("spec", {}, "`spec.family` is missing"),
