@@ -39,6 +39,12 @@ def head_of(layers: Sequence[Layer]) -> tuple[HeadLayer, ...]:
     )
 
 
+def are_parallel(layers: Sequence[Layer]) -> bool:
+    """Return whether a head is several linear layers that take the same number of values."""
+    linear = all(_is_linear(layer) for layer in layers)
+    return linear and len(layers) > 1 and len({layer.shape[1] for layer in layers}) == 1
+
+
 def is_chain(layers: Sequence[Layer]) -> bool:
     """Return whether every layer of a head takes as many values as the one before it gives."""
     sizes = [(layer.shape[1] if _is_linear(layer) else layer.shape[0]) for layer in layers]

@@ -14,7 +14,13 @@ from typing import Any
 
 from torch import nn
 
-from mobiledeploy.checkpoints.heads import described_head, head_layers, head_of, is_chain
+from mobiledeploy.checkpoints.heads import (
+    are_parallel,
+    described_head,
+    head_layers,
+    head_of,
+    is_chain,
+)
 from mobiledeploy.checkpoints.layers import Layer, layers_of, outlines
 from mobiledeploy.checkpoints.match import arrange, differences, has_names_of
 from mobiledeploy.checkpoints.open import Checkpoint
@@ -185,9 +191,9 @@ def _with_own_head(
 def _refuse_several_heads(
     checkpoint: Checkpoint, build: Build, options: ArchitectureOptions
 ) -> None:
-    """Raise WeightsError for a network whose linear layers do not form one chain."""
+    """Raise WeightsError for a network in which several linear layers read the features."""
     head = head_layers(checkpoint.layers)
-    if is_chain(head):
+    if not are_parallel(head) or is_chain(head):
         return
     body = [layer for layer in checkpoint.layers if layer not in head]
     try:

@@ -105,7 +105,7 @@ def test_a_loop_of_links_ends(folder, info, make_image, target):
 def test_an_image_that_is_a_dangling_link_is_named(folder, info, target):
     (folder / "5.png").unlink()
     (folder / "5.png").symlink_to(target)
-    with pytest.raises(DataError, match=r"Could not read the image 5\.png"):
+    with pytest.raises(DataError, match=r"Could not read .*5\.png"):
         load(folder, info)
 
 

@@ -42,7 +42,8 @@ def run_all(mobiledeploy, mark: str, folder: Path) -> list[str]:
 def check_figures(parity: str, network: str) -> None:
     """Compare the output of `parity` with the page: no logit differs, no figure is worse."""
     expected = documented(network)
-    assert parity.count("0 of 10000 differ") == 2  # ONNX Runtime and ExecuTorch
+    # other rounding modes, ONNX Runtime with and without optimizations, ExecuTorch
+    assert parity.count("0 of 10000 differ") == 4
     sqnr, agreement = re.search(r"integers +float +([\d.]+) dB, ([\d.]+)", parity).groups()
     assert float(sqnr) >= float(expected["SQNR"].removesuffix(" dB")) - 0.5
     assert float(agreement) >= float(expected["agreement"]) - 0.005

@@ -68,7 +68,7 @@ def trained_checkpoint(path: Path) -> None:
     [
         (["v9"], "There is no model 'v9'"),
         (["v2", "--bogus"], "No such option"),
-        (["v2", "--format", "tflite"], "tflite"),
+        (["v2", "--format", "coreml"], "coreml"),
         (["v2", "--width", "-1"], "width is -1.0"),
         (["v2", "--weights", "random", "--calib-data", "pictures"], "--calib-data"),
         (["v2", "--weights", "random", "--ptq", "best"], "need --int8"),

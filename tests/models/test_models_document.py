@@ -43,8 +43,8 @@ def test_every_configuration_in_the_guide_builds(text, tmp_path):
     assert summarize(load_config(path)).params > 0
 
 
-def test_the_guide_has_three_configurations():
-    assert len(blocks("yaml")) == 3
+def test_the_guide_has_four_configurations():
+    assert len(blocks("yaml")) == 4
 
 
 def test_the_python_in_the_guide_runs(capsys):

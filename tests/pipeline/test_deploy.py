@@ -111,8 +111,8 @@ def test_an_empty_name_of_weights_is_refused():
 
 
 def test_an_unknown_format_is_refused(two_channel_network, tmp_path):
-    with pytest.raises(UsageError, match="no format 'tflite'"):
-        deploy(two_channel_network, formats=["tflite"], calibration=None, out=tmp_path)
+    with pytest.raises(UsageError, match="no format 'coreml'"):
+        deploy(two_channel_network, formats=["coreml"], calibration=None, out=tmp_path)
 
 
 @pytest.fixture(scope="module")
