@@ -13,6 +13,8 @@ from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.quantization.ptq import quantize
 from mobiledeploy.runtimes.open import open_runner
 
+pytestmark = pytest.mark.ci
+
 
 @pytest.mark.parametrize(
     "network",

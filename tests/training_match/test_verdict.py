@@ -20,6 +20,8 @@ from mobiledeploy.training_match.alternatives import BuiltNetwork, alternatives
 from mobiledeploy.training_match.distance import batch_norm_distance, has_statistics
 from mobiledeploy.training_match.verdict import Cause, TrainingMatch, compare_with_training
 
+pytestmark = pytest.mark.ci
+
 SIDE, COUNT = 64, 48
 TRAINED = WeightsProvenance(source="file", origin="own.pth", sha256="abc")
 
