@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobiledeploy.cli.figures import TitledRow, print_figures
-from mobiledeploy.cli.output import print_json, print_result, reserve_stdout
+from mobiledeploy.cli.output import print_result, reserve_stdout, write_json
 from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.cli.values import with_manifests
 from mobiledeploy.errors import UsageError
@@ -67,7 +67,7 @@ def evaluate(
     ] = None,
 ) -> None:
     """Count how often artifacts name the right class."""
-    from mobiledeploy.utils.files import STDOUT, require_writable_files, write_text
+    from mobiledeploy.utils.files import STDOUT, require_writable_files
 
     read = artifacts if merge else list(with_manifests(artifacts))
     require_writable_files(json_path, resume, read=read)
@@ -92,13 +92,10 @@ def evaluate(
                 shard=_shard(shard),
                 resume=resume,
             )
-    document = result.model_dump(mode="json")
-    if json_path == STDOUT:
-        print_json(document)
-        return
     if json_path is not None:
-        write_text(json_path, result.model_dump_json(indent=2) + "\n")
-    _print(result)
+        write_json(json_path, result.model_dump(mode="json"))
+    if json_path != STDOUT:
+        _print(result)
 
 
 def _merged(paths: list[Path]) -> Evaluation:

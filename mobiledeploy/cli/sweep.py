@@ -12,7 +12,7 @@ import typer
 
 from mobiledeploy.artifact.artifact import Format
 from mobiledeploy.cli.figures import TitledRow, print_figures
-from mobiledeploy.cli.output import print_json, print_result, print_warning, reserve_stdout
+from mobiledeploy.cli.output import print_result, print_warning, reserve_stdout, write_json
 from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.errors import DataError, GateError, UsageError
 
@@ -158,13 +158,7 @@ def sweep(
     rows = rows_of(results, budget)
     best = ranked(rows)
     if json_path is not None:
-        document = _document(results, rows, best)
-        if json_path == STDOUT:
-            print_json(document)
-        else:
-            from mobiledeploy.cli.output import write_json
-
-            write_json(json_path, document)
+        write_json(json_path, _document(results, rows, best))
     if csv_path is not None:
         write_text(csv_path, _as_csv(rows))
     if STDOUT not in (csv_path, json_path):

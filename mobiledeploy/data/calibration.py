@@ -96,7 +96,7 @@ def embedded_calibration(
             remedy="Pass images of your own with --calib-data.",
         )
     files = [ImageFile(name, folder / name) for name in found]
-    chosen = [files[i] for i in _spread(len(files), samples, "The bundled set")]
+    chosen = [files[i] for i in spread_indices(len(files), samples, "The bundled set")]
     return _from_files(chosen, EMBEDDED, info)
 
 
@@ -192,8 +192,8 @@ def _choose(
             f"{source} has {count} images: {most} of them were taken, evenly spread. 200 are "
             "plenty for calibration; --calib-samples sets the number."
         )
-        return _spread(count, most, str(source)), [note]
-    return _spread(count, samples, str(source)), []
+        return spread_indices(count, most, str(source)), [note]
+    return spread_indices(count, samples, str(source)), []
 
 
 def _bytes_per_image(info: NetworkInfo) -> int:
@@ -220,10 +220,13 @@ def _allocate(count: int, info: NetworkInfo, source: str) -> NDArray[np.float32]
         raise refusal from error
 
 
-def _spread(count: int, samples: int | None, source: str) -> list[int]:
+def spread_indices(count: int, samples: int | None, source: str) -> list[int]:
     """Return the indices of `samples` of `count` images, evenly spread, beginning with the first.
 
     Evenly spread, because sets are often ordered by class.
+
+    Raises:
+        DataError: fewer than one image, or more than there are, are asked for.
     """
     if samples is None:
         return list(range(count))

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mobiledeploy.data.arrays import inputs_of, labels_in, read_arrays
+from mobiledeploy.data.calibration import spread_indices
 from mobiledeploy.data.folder import find_images, labels_of
 from mobiledeploy.data.images import ImageFile, decode
 from mobiledeploy.data.preprocess import check_preprocessing
 from mobiledeploy.errors import DataError
-from mobiledeploy.network import evenly_spread
 from mobiledeploy.utils.files import require_regular
 from mobiledeploy.utils.quiet import quietly
 
@@ -178,14 +178,7 @@ def _chosen(count: int, samples: int | None, source: Path, notes: Sequence[str])
     """
     if not count:
         raise DataError(" ".join((f"There are no images in {source}.", *notes)))
-    if samples is None:
-        return list(range(count))
-    if samples > count:
-        raise DataError(
-            f"{source} has {count} images, fewer than the {samples} samples requested.",
-            remedy="Request fewer samples, or leave the number out to take all images.",
-        )
-    return evenly_spread(count, samples)
+    return spread_indices(count, samples, str(source))
 
 
 def _without_labels(source: Path, notes: Sequence[str]) -> DataError:

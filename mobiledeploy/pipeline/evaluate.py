@@ -71,7 +71,7 @@ def evaluate_artifacts(
         networks = [_float(manifests[0], weights)] if with_float else []
         for artifact, manifest in zip(artifacts, manifests, strict=True):
             runner = opened.enter_context(open_runner(artifact, threads=threads))
-            networks.append(_network(artifact, manifest.artifact.sha256, runner))
+            networks.append(_network(artifact.name, manifest.artifact.sha256, runner))
         return evaluate(networks, stream, shard=shard, resume=resume)
 
 
@@ -97,20 +97,15 @@ def _require_alike(manifests: Sequence[Manifest]) -> None:
                 )
 
 
-def _network(artifact: Path, sha256: str, runner: Runner) -> Network:
+def _network(name: str, sha256: str, runner: Runner | EagerRunner) -> Network:
     def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
         return runner.run({INPUT_NAME: images})[OUTPUT_NAME]
 
-    return Network(artifact.name, sha256, f"{runner.runtime} {runner.version}", run)
+    return Network(name, sha256, f"{runner.runtime} {runner.version}", run)
 
 
 def _float(manifest: Manifest, weights: Path | None) -> Network:
     """Return the float network that an artifact was made from."""
     model = rebuild_float(manifest, find_checkpoint(manifest, weights))
-    runner = EagerRunner(model.module)
-
-    def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        return runner.run({INPUT_NAME: images})[OUTPUT_NAME]
-
     sha256 = model.info.provenance.sha256 or ""
-    return Network("float PyTorch", sha256, f"{runner.runtime} {runner.version}", run)
+    return _network("float PyTorch", sha256, EagerRunner(model.module))

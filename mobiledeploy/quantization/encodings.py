@@ -22,7 +22,7 @@ from mobiledeploy.network import Encoding
 from mobiledeploy.quantization.tie_free import TOLERANCE, steps_of, tie_free_ratios
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from numpy.typing import NDArray
 
@@ -108,16 +108,7 @@ def encode_before_sigmoid(low: float, high: float) -> Encoding:
     A sigmoid of codes is a table of 256 entries, whose own scale is fixed: XNNPACK and LiteRT take
     no other than 1 / 256. So the input's scale is widened until no entry is near a rounding tie.
     """
-    wanted, best, largest = encode(low, high), encode(low, high), -1.0
-    for i in range(200):
-        scale = float(np.float32(wanted.scale * (1 + i * 1e-4)))
-        found = Encoding(scale=scale, zero_point=wanted.zero_point)
-        distance = tie_distance(sigmoid_steps(found))
-        if distance > largest:
-            best, largest = found, distance
-        if largest > _TIE_MARGIN:
-            break
-    return best
+    return _widened(encode(low, high), sigmoid_steps)
 
 
 def sigmoid_steps(source: Encoding) -> NDArray[np.float64]:
@@ -145,19 +136,30 @@ def encode_product(low: float, high: float, a: Encoding, b: Encoding) -> Encodin
 
 
 def _away_from_ties(encoding: Encoding, values: NDArray[np.floating[Any]]) -> Encoding:
-    """Widen a scale in steps of 1e-4 until no value is within a margin of a rounding tie.
+    """Widen a scale until no value is near a rounding tie (see `_widened`)."""
+    return _widened(encoding, lambda wider: values / wider.scale)
+
+
+def _widened(
+    encoding: Encoding, steps_in: Callable[[Encoding], NDArray[np.floating[Any]]]
+) -> Encoding:
+    """Widen a scale in steps of 1e-4 until no result is within a margin of a rounding tie.
 
     If no scale within 2 % achieves that, take the one with the largest distance.
+
+    Args:
+        encoding: The encoding to begin with.
+        steps_in: Returns the results in steps, for an encoding of another scale.
     """
-    best, largest = encoding.scale, -1.0
+    best, largest = encoding, -1.0
     for i in range(200):
-        scale = float(np.float32(encoding.scale * (1 + i * 1e-4)))
-        distance = tie_distance(values / scale)
+        wider = replace(encoding, scale=float(np.float32(encoding.scale * (1 + i * 1e-4))))
+        distance = tie_distance(steps_in(wider))
         if distance > largest:
-            best, largest = scale, distance
+            best, largest = wider, distance
         if largest > _TIE_MARGIN:
             break
-    return Encoding(scale=best, zero_point=encoding.zero_point)
+    return best
 
 
 def encode_pooled(low: float, high: float, source: Encoding, count: int) -> Encoding:

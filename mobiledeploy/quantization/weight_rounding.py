@@ -33,8 +33,8 @@ def weight_scales(
 ) -> torch.Tensor:
     """Return the scale per output channel: max |w| / 127, but large enough for the bias.
 
-    It is moved by a few parts in a thousand to where no result is half-way between two codes (see
-    `tie_free`).
+    It is moved by up to a thousandth, or up to the finest grid that float32 allows, to where no
+    result is half-way between two codes (see `tie_free`).
 
     Args:
         weight: (out, ...).
