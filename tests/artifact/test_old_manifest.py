@@ -55,6 +55,7 @@ def test_its_network_is_not_taken_for_that_of_today(artifact):
     assert "export the artifact again" in caught.value.remedy
 
 
+@pytest.mark.ci
 def test_reproduce_says_what_differs(artifact):
     found = reproduce(artifact)
     assert not found.same

@@ -205,6 +205,7 @@ def test_times_and_counts_cannot_be_compared():
         compare(counted(("a.onnx", 500)), timed(measurement()), max_regress=0.1)
 
 
+@pytest.mark.ci
 def test_the_command_exits_with_1_for_a_regression(float_onnx, int8_onnx, tmp_path, capsys):
     """A result passes as its own baseline; one with a tenth of the times does not."""
     kept, history = tmp_path / "kept.json", tmp_path / "log" / "history.jsonl"
@@ -225,6 +226,7 @@ def test_the_command_exits_with_1_for_a_regression(float_onnx, int8_onnx, tmp_pa
     assert lines[0]["measurements"][0]["median_ms"] > 0
 
 
+@pytest.mark.ci
 def test_the_command_lists_artifacts_that_it_could_not_compare(
     float_onnx, int8_onnx, tmp_path, capsys
 ):

@@ -13,6 +13,7 @@ from mobiledeploy.devices.python_device import LocalDevice
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
 
 
+@pytest.mark.ci
 def test_both_runtimes_are_measured_in_one_run(float_onnx, int8_pte):
     onnx, pte = measure([float_onnx, int8_pte], threads=2, runs=9, warmup=1)
     assert [m.artifact for m in (onnx, pte)] == [str(float_onnx), str(int8_pte)]

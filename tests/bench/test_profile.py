@@ -92,6 +92,7 @@ def test_every_operator_is_timed_and_shares_add_up(artifact, kinds, request, tic
     assert totals == sorted(totals, reverse=True)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("artifact", ["int8_onnx", "int8_pte"])
 def test_this_machine_and_another_device_report_the_same_operators(artifact, request):
     path = request.getfixturevalue(artifact)

@@ -11,6 +11,7 @@ from mobiledeploy.pipeline.build import build
 SPEC = ModelSpec(family="v2", width=0.25, resolution=32, num_classes=10, weights="random")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("name", "value"),
     [

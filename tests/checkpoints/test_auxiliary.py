@@ -94,6 +94,7 @@ def test_a_second_linear_layer_that_reads_the_features_is_a_head(tensors, saved)
         load(saved({**tensors, "neck.weight": torch.ones(5, 1280)}))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("position", ["before", "behind"])
 def test_layers_beside_the_network_are_refused(position, tensors, saved):
     """A convolution in front of the network, as for grey images, or another head behind it."""
@@ -104,6 +105,7 @@ def test_layers_beside_the_network_are_refused(position, tensors, saved):
     assert "Save the state dict of the network alone" in error.value.remedy
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "beside",
     [

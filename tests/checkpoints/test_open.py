@@ -81,6 +81,7 @@ AVERAGES = {
 }
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("kind", AVERAGES)
 def test_an_average_that_is_no_whole_network_does_not_hide_the_model(kind, tensors, saved):
     average = AVERAGES[kind]({name: tensor * 0 for name, tensor in tensors.items()})
@@ -131,6 +132,7 @@ def test_another_network_beside_it_does_not_matter(tensors, saved):
     assert "The weights were taken from 'small'." in notes
 
 
+@pytest.mark.ci
 def test_gradients_and_moments_are_no_networks(tensors, saved):
     """They have the names of the parameters, but no running statistics."""
     moments = {n: torch.zeros_like(t) for n, t in tensors.items() if "running" not in n}
@@ -138,6 +140,7 @@ def test_gradients_and_moments_are_no_networks(tensors, saved):
     assert_loaded(module, tensors)
 
 
+@pytest.mark.ci
 def test_where_nothing_fits_the_largest_network_is_described(tensors, saved):
     broken = {name: tensor for name, tensor in tensors.items() if "features.3" not in name}
     tiny = {"conv.weight": torch.ones(4, 3, 1, 1)}
@@ -334,6 +337,7 @@ def test_a_backbone_without_its_head_is_refused(tensors, saved):
         load(saved({**state, **head}))
 
 
+@pytest.mark.ci
 def test_a_head_in_another_entry_is_refused(tensors, saved):
     """Taking the backbone alone would give features in place of classes."""
     backbone = {n: t for n, t in tensors.items() if not n.startswith("classifier")}

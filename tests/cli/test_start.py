@@ -85,6 +85,7 @@ def test_the_public_names_are_the_documented_ones():
         assert callable(getattr(package, name)), f"{name} is a module, not the function"
 
 
+@pytest.mark.ci
 def test_importing_the_rooms_does_not_hide_a_public_function():
     code = """
 import mobiledeploy.graph, mobiledeploy.quantization, mobiledeploy.export, mobiledeploy.bench
@@ -214,6 +215,7 @@ runpy.run_module("mobiledeploy", run_name="__main__")
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Stopped.\n")
 
 
+@pytest.mark.ci
 def test_ctrl_c_in_a_destructor_stops_the_command():
     code = """
 import signal, sys, time

@@ -196,6 +196,7 @@ def test_different_rounding_of_weights_is_noticed(artifact):
     assert "The inputs are the same, but the int8 networks differ" in " ".join(headline(found))
 
 
+@pytest.mark.ci
 def test_operators_are_counted_in_the_files(artifact):
     a, b = artifact("a"), artifact("b", precision="fp32")
     difference = compare_artifacts(a, b)

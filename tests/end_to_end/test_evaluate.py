@@ -22,6 +22,7 @@ def labelled(tmp_path_factory):
     return folder
 
 
+@pytest.mark.ci
 def test_artifacts_are_compared_with_float(mobiledeploy, pair, workplace, labelled):
     done = mobiledeploy(
         "evaluate", *pair, "--data", labelled, "--float", "--json", "-", cwd=workplace
@@ -37,6 +38,34 @@ def test_artifacts_are_compared_with_float(mobiledeploy, pair, workplace, labell
     assert sum(pte["counts"]["predictions"].values()) == 20
 
 
+def test_classes_and_mistakes_are_listed(mobiledeploy, pair, workplace, labelled):
+    words = ("evaluate", *pair, "--data", labelled, "--json", "all.json", "--list")
+    done = mobiledeploy(*words, 10, cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    *_, last = json.loads((workplace / "all.json").read_text())["networks"]
+    assert [each["images"] for each in last["classes"]] == [2] * 10
+    assert sum(each["top1"] for each in last["classes"]) == last["counts"]["top1"]
+    assert sum(pair["images"] for pair in last["confusions"]) == 20 - last["counts"]["top1"]
+    _, table = done.stdout.split(f"Classes with the lowest top-1 accuracy of {last['name']}:")
+    table, mistakes = table.split(f"Most frequent mistakes of {last['name']}:")
+    worst = min(last["classes"], key=lambda each: (each["top1"], each["label"]))
+    rows = [line.split() for line in table.splitlines() if line.startswith("  class ")]
+    assert len(rows) == 10
+    assert rows[0][:2] == ["class", str(worst["label"])]
+    first = last["confusions"][0]
+    line = f"{first['images']} x class {first['label']} taken for class {first['predicted']}"
+    assert line in mistakes.splitlines()[1]
+    assert all(len(line) <= 80 for line in done.stdout.splitlines())
+
+    few = mobiledeploy(*words, 3, cwd=workplace)
+    assert "7 more: --list 10 shows all of them." in few.stdout
+    assert few.stdout.count(" taken for class ") == 3
+    none = mobiledeploy(*words, 0, cwd=workplace)
+    assert "lowest top-1" not in none.stdout
+    assert "taken for" not in none.stdout
+
+
+@pytest.mark.ci
 def test_parts_add_up(mobiledeploy, pair, workplace, labelled, tmp_path):
     for part in (1, 2, 3):
         done = mobiledeploy(

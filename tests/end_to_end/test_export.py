@@ -108,6 +108,7 @@ def test_a_failed_gate_keeps_the_earlier_artifact_and_prints_the_failure_last(
     assert remedy.startswith("Try: ")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("number", "code"),
     [

@@ -10,6 +10,7 @@ from refusals import refused
 from tiny import CONFIG, NETWORK
 
 
+@pytest.mark.ci
 def test_parity_of_the_exported_pair_holds(mobiledeploy, pair, workplace: Path):
     device = f"exec:{sys.executable}"
     done = mobiledeploy("parity", *pair, "--device", device, "--json", "-", cwd=workplace)
@@ -89,6 +90,7 @@ def test_a_checkpoint_that_is_missing_or_truncated(mobiledeploy, tmp_path: Path)
     refused(mobiledeploy("export", "v2", "--weights", "cut.pth", cwd=tmp_path), 3, "cut.pth")
 
 
+@pytest.mark.ci
 def test_a_folder_without_images(mobiledeploy, tmp_path: Path):
     (tmp_path / "nothing").mkdir()
     arguments = ("export", "v2", "--int8", *NETWORK, "--calib-data", "nothing")
@@ -109,6 +111,7 @@ def test_an_artifact_that_is_missing(mobiledeploy, tmp_path: Path, command: str)
     refused(mobiledeploy(command, "folder.pte", cwd=tmp_path), 3, "folder.pte is a folder")
 
 
+@pytest.mark.ci
 def test_a_corrupt_manifest(mobiledeploy, copied: Path, workplace: Path):
     manifest = copied.with_name(copied.name + ".json")
     manifest.write_text(manifest.read_text()[:100])

@@ -26,6 +26,7 @@ def reference_logits(model, images):
     return logits
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("family", "resolution", "short"),
     [
@@ -66,6 +67,7 @@ def test_onnx_and_pte_equal_the_reference(exported_to, family, resolution):
         assert np.count_nonzero(found != expected) == 0, format_
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("family", ["v1", pytest.param("v3-small", marks=pytest.mark.ci)])
 def test_tensorflow_padding_is_exact_and_costs_no_operator(exported_to, tmp_path, family):
     images = networks.pixels(32, count=7, seed=1)
@@ -89,6 +91,7 @@ def test_tensorflow_padding_is_exact_and_costs_no_operator(exported_to, tmp_path
     assert counts["XNNStaticConstantPad"] == ("int8", len(pads) - stems)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("family", "resolution", "options"),
     [
@@ -151,6 +154,7 @@ def test_onnx_runtime_runs_v3_in_integers(exported_to, tmp_path):
     assert kinds.count("QLinearMul") > 20  # 19 hard-swishes and 9 squeeze-and-excitations
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("family", "resolution"), [("v1", 32), ("v2", 32), ("v3-small", 64)])
 def test_the_unoptimized_graph_gives_the_same_bits(exported_to, family, resolution):
     images = networks.pixels(resolution, count=7, seed=1)
@@ -190,6 +194,7 @@ def test_an_operator_outside_the_delegate_is_refused():
         lowering.encode(program, {})
 
 
+@pytest.mark.ci
 def test_a_head_of_several_layers_is_exact_in_both_formats(exported_to):
     options = {"classes": 5, "head": "batchnorm,linear:16,batchnorm,relu,linear:5"}
     images = networks.pixels(32, count=7, seed=1)
@@ -199,6 +204,7 @@ def test_a_head_of_several_layers_is_exact_in_both_formats(exported_to):
         assert np.count_nonzero(found != expected) == 0, format_
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("family", ["v2", pytest.param("v3-small", marks=pytest.mark.ci)])
 def test_an_input_that_is_not_square_is_exact_in_both_formats(exported_to, family):
     images = np.ascontiguousarray(networks.pixels(64, count=7, seed=1)[..., :32])
@@ -212,6 +218,7 @@ def test_an_input_that_is_not_square_is_exact_in_both_formats(exported_to, famil
         assert runner.metadata["input"]["resize_to_cover"] == [73, 37]
 
 
+@pytest.mark.ci
 def test_v3_with_a_sigmoid_gate_is_exact_and_int8_in_both_formats(exported_to):
     images = networks.pixels(32, count=7, seed=1)
     model = networks.quantized("v3-small", short=True, se_gate="sigmoid")

@@ -39,6 +39,7 @@ def mixed(family, kept, **options):
     return quantize(model, networks.calibration(32), recipe)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("format_", "family", "kept", "options"),
     [

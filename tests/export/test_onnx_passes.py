@@ -97,6 +97,7 @@ def weights_of_convolutions(graph):
             yield (groups or [1])[0], shapes[node.input[3]]
 
 
+@pytest.mark.ci
 def test_channels_are_padded_for_the_direct_kernels(exported_to, tmp_path):
     """V3-Small at width 0.25 has depthwise convolutions of 8, 24, 40 and 72 channels."""
     stored = onnx.load(exported_to("onnx", "v3-small", 64, short=False).path)
@@ -148,6 +149,7 @@ twice (float[1,1,2,2] x) => (float[1,1,2,2] y)
 """
 
 
+@pytest.mark.ci
 def test_weights_do_not_share_zero_points(tmp_path):
     """ONNX Runtime would refuse the graph when it uses uint8 weights: x86 without VNNI."""
     model = networks.quantized("v2", short=True)
@@ -211,6 +213,7 @@ def test_operators_of_other_domains_are_refused():
         LowestOpset()(model)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
 def test_constants_are_named_after_their_layers(precision, exported_to):
     graph = onnx.load(exported_to("onnx", "v3-small", 32, precision=precision).path).graph

@@ -65,6 +65,7 @@ def test_both_formats_have_the_same_metadata(exported_to):
         assert one.labels == other.labels
 
 
+@pytest.mark.ci
 def test_names_contain_network_precision_and_format():
     assert artifact_name(networks.quantized("v2"), "pte") == (
         "mobilenet_v2_0.25_32-10classes-random-int8.pte"

@@ -345,6 +345,7 @@ def test_inspecting_a_pte_does_not_import_executorch(float_pte):
     assert done.stdout.strip() == "[]"
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("format_", ["onnx", "pte"])
 def test_an_int8_artifact_states_its_margin(exported_to, format_):
     summary = inspect_artifact(exported_to(format_, "v2").path)

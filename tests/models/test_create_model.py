@@ -16,6 +16,7 @@ from mobiledeploy.models.validate import validate
 TINY = {"width": 0.25, "resolution": 32}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(family):
     spec = ModelSpec(family=family, **TINY)

@@ -33,6 +33,7 @@ def test_the_standard_networks_have_their_published_size(family, params, macs_mi
     assert round(summary.macs / 1e6, 2) == macs_millions
 
 
+@pytest.mark.ci
 @pytest.mark.shared
 def test_every_row_of_the_published_sizes_is_reproduced(shared):
     with (shared / "oracles" / "mobilenet_params_macs.csv").open() as file:

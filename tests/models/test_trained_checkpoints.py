@@ -21,6 +21,7 @@ def cifar10(shared):
     return images, torch.from_numpy(data["labels"])
 
 
+@pytest.mark.ci
 @pytest.mark.shared
 @pytest.mark.parametrize(
     ("family", "width", "file", "published_top1"),

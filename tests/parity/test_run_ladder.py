@@ -193,6 +193,7 @@ def test_the_onnx_of_another_model_fails_at_its_first_rung(exported_to):
     assert "it holds another network" in other.first_failed_rung.failures[0]
 
 
+@pytest.mark.ci
 def test_the_pte_of_another_network_fails_at_its_rung(exported_to, onnx_path):
     artifacts = [onnx_path, exported_to("pte", "v1").path]
     report = run_ladder(stages(), artifacts, images(), tolerances=LOOSE)
@@ -212,6 +213,7 @@ def test_weights_that_are_off_by_one_in_the_pte_fail_at_its_rung(exported_to, on
     assert "logits differ from integer reference" in " ".join(report.first_failed_rung.failures)
 
 
+@pytest.mark.ci
 def test_a_float_network_may_differ_by_float_rounding_only(exported_to):
     folded = networks.folded("v2", short=True)
     float_stages = stages(equalized=None, deployed=folded, calibration=None)

@@ -49,6 +49,7 @@ def ladder_of(stages, artifact, tolerances=LOOSE, **options):
     return run_ladder(stages, [artifact], images, tolerances=tolerances, **options)
 
 
+@pytest.mark.ci
 def test_every_rung_passes_and_the_limit_is_stated(stages, artifact):
     report = ladder_of(stages, artifact, layers=True)
     assert report.passed, [rung.failures for rung in report.rungs]
@@ -67,6 +68,7 @@ def test_the_loss_of_the_artifact_itself_is_limited(stages, artifact):
     assert [rung.name for rung in report.rungs if not rung.passed] == ["integers", "onnx"]
 
 
+@pytest.mark.ci
 def test_an_artifact_whose_kept_layers_are_int8_after_all_fails(stages, tmp_path):
     recipe = networks.recipe_for(stages.equalized, range_rule="minmax")
     int8 = quantize(stages.equalized, stages.calibration, recipe)

@@ -163,6 +163,7 @@ def hub_checkpoint(tmp_path):
     return path
 
 
+@pytest.mark.ci
 def test_preprocessing_and_labels_of_the_weights_are_in_the_artifact(hub_checkpoint, tmp_path):
     built = build("v3-small", weights=str(hub_checkpoint), resolution=32)
     out = tmp_path / "out"

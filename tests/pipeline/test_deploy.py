@@ -73,6 +73,7 @@ def deployed(tmp_path, monkeypatch):
     )
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("weight", "bias"), [(0, 40), (0, 0)])
 @pytest.mark.parametrize("classes", [1, 3])
 def test_outputs_that_ignore_the_image_fail(deployed, weight, bias, classes):
@@ -85,6 +86,7 @@ def test_outputs_that_ignore_the_image_fail(deployed, weight, bias, classes):
     )
 
 
+@pytest.mark.ci
 def test_a_bias_that_dwarfs_what_varies_does_not_pass_for_signal(deployed):
     """Where outputs vary by less than a step of the int8 logits, all of it is lost."""
     done = deployed(with_head(3, 1e-3, [1000, 2000, 3000], "regression"))
@@ -92,6 +94,7 @@ def test_a_bias_that_dwarfs_what_varies_does_not_pass_for_signal(deployed):
         done.require_passed()
 
 
+@pytest.mark.ci
 def test_a_regression_is_judged_by_its_sqnr_alone(deployed):
     """A random network loses more than it may; nothing else is held against it."""
     done = deployed(with_head(1, 1, 40))

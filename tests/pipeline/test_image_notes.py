@@ -40,6 +40,7 @@ def test_loading_images_reports_their_notes(folder):
     assert len(images.notes) == 2
 
 
+@pytest.mark.ci
 def test_export_prints_and_records_the_notes(folder, tmp_path, capsys):
     arguments = ["export", "v2", "--int8", "--weights", "random", "--width", "0.25"]
     arguments += ["--resolution", "32", "--num-classes", "4", "--ptq", "fast", "--format", "onnx"]

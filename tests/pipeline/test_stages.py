@@ -22,6 +22,7 @@ def test_a_network_gets_the_equalization_that_its_recipe_asks_for(equalization):
     assert stages.equalized.equalization == equalization
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("rounding", "thorough"), [("gptq", False), ("learned", True)])
 def test_learned_rounding_learns_equalization_thoroughly(rounding, thorough, monkeypatch):
     options = []

@@ -116,6 +116,7 @@ def onnx_runtime_codes(source, target):
     return found.astype(int) - 128
 
 
+@pytest.mark.ci
 def test_onnx_runtime_computes_the_reference_for_every_encoding():
     for source in EVERY_SOURCE:
         for target in targets(source):
@@ -191,6 +192,7 @@ def test_xnnpack_computes_the_reference_for_every_encoding(lowered):
             assert np.array_equal(found, expected), (source, target)
 
 
+@pytest.mark.ci
 def test_runtimes_disagree_at_scales_with_ties(lowered):
     """Shows that the tests above can fail."""
     (delegate,) = read_pte(lowered).delegates
@@ -207,6 +209,7 @@ def test_runtimes_disagree_at_scales_with_ties(lowered):
     assert different > 0
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("format_", ["onnx", "pte"])
 def test_the_exported_operator_computes_the_reference(format_, lowered, tmp_path):
     _, _, x, program = one_hardswish(6.7)

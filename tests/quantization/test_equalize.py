@@ -182,6 +182,7 @@ def maxima_of_muls(model):
     }
 
 
+@pytest.mark.ci
 @EVERY_FAMILY
 def test_rescaled_statistics_equal_those_of_the_rescaled_network(family):
     images = networks.calibration(32)

@@ -37,6 +37,7 @@ def plan_and_student(model, images):
     return plan, learned_equalization._Student(plan, find_groups(plan.traced, plan.ops))
 
 
+@pytest.mark.ci
 @EVERY_FAMILY
 def test_the_outputs_on_the_calibration_images_stay_the_same(family):
     networks.assert_same_outputs(equalized(family), learned(family), networks.pixels(32))

@@ -42,6 +42,7 @@ class ClampedStream(nn.Module):
         return self.last(nn.functional.adaptive_avg_pool2d(x, 1).flatten(1))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     "activation",
     [

@@ -44,6 +44,7 @@ def output_encoding(node):
     return encoding_of(user)
 
 
+@pytest.mark.ci
 @EVERY_FAMILY
 def test_zero_points_are_int8_and_scales_are_float32(family):
     for name, encoding in networks.quantized(family).encodings.items():
@@ -94,6 +95,7 @@ def test_the_only_activations_left_are_clamps_that_saturation_does_not_perform(f
         assert not Encoding(scale=scale, zero_point=zero_point).enforces(clamp.args[1:])
 
 
+@pytest.mark.ci
 @EVERY_FAMILY
 @pytest.mark.parametrize("rule", ["searched", "minmax"])
 def test_float_logits_of_the_calibration_images_are_never_clipped(family, rule):
@@ -162,7 +164,8 @@ def test_a_dead_channel_overflows_no_bias_and_stays_exact(weight_size, tmp_path)
     stored = [
         numpy_helper.to_array(tensor)
         for tensor in onnx.load(artifact.path).graph.initializer
-        if tensor.data_type == onnx.TensorProto.INT32 and not tensor.name.startswith("bias_zero_points")
+        if tensor.data_type == onnx.TensorProto.INT32
+        and not tensor.name.startswith("bias_zero_points")
     ]
     assert len(stored) == len(biases)
     assert max(int(np.abs(bias.astype(np.int64)).max()) for bias in stored) <= 2**21

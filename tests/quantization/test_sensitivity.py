@@ -46,6 +46,7 @@ def logits(float_ops=frozenset(), family="v2", images=IMAGES):
         return network.values(torch.from_numpy(images))[mixed.ops[-1].output].numpy()
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("family", ["v1", "v2", "v3-small"])
 def test_the_fake_quantized_logits_are_close_to_the_integers(family):
     reference = IntegerReference(networks.quantized(family, short=True))

@@ -132,6 +132,7 @@ def test_metadata_and_labels_are_read_back(artifact):
         assert runner.labels == ("tench", "goldfish", "öre")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("artifact", ["fixed_batch_onnx", "int8_pte"], indirect=True)
 def test_artifacts_of_other_exporters_have_no_metadata(artifact):
     with open_runner(artifact) as runner:

@@ -32,12 +32,14 @@ def capabilities(*before: str) -> list:
     return json.loads(process.stdout.splitlines()[-1])
 
 
+@pytest.mark.ci
 def test_limited_libraries_do_not_use_avx512():
     torch_capability, numpy_uses_avx512 = capabilities(*LIMIT)
     assert "AVX512" not in torch_capability
     assert not numpy_uses_avx512
 
 
+@pytest.mark.ci
 def test_the_command_line_sets_the_limit_before_it_loads_the_libraries():
     """Variables that are set after the import have no effect."""
     command = (

@@ -79,6 +79,7 @@ def test_files_are_replaced_together(tmp_path):
     assert texts_in(tmp_path) == {"a": "second", "b": "second"}
 
 
+@pytest.mark.ci
 def test_an_export_whose_manifest_cannot_be_written_keeps_the_former_pair(tmp_path, monkeypatch):
     """The new artifact must not be left beside the manifest of the former one."""
     kind = {"weights": "random", "width": 0.25, "resolution": 32, "num_classes": 2}

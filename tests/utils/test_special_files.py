@@ -102,6 +102,7 @@ def test_a_name_that_is_too_long_is_an_error_of_outputs(tmp_path):
         require_writable_files(tmp_path / ("n" * 300))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("option", ["--labels", "--config", "--calib-data", "--weights"])
 def test_export_ends_at_once_with_the_documented_code(tmp_path, option):
     path = tmp_path / "pipe.pth"

@@ -82,6 +82,7 @@ def test_noise_fits_the_input_and_is_reproducible(fixed_batch_onnx, float_onnx):
     assert digest.startswith("d717046fb0653ad9")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("name", ["float_onnx", "fixed_batch_onnx", "int8_onnx", "int8_pte"])
 def test_agent_runners_match_the_runners_of_this_process(name, request, images):
     path = request.getfixturevalue(name)

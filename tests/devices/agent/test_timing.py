@@ -74,6 +74,7 @@ def test_every_position_and_predecessor_is_equally_frequent():
                 assert neighbours[a, b] > 70
 
 
+@pytest.mark.ci
 def test_the_order_depends_on_the_seed():
     def turns(seed):
         machine = Machine()

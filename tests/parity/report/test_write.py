@@ -44,6 +44,7 @@ def test_an_error_replaces_an_older_junit_report(tmp_path):
     assert ET.fromstring(junit.read_text()).get("errors") == "1"
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(("html", "loaded"), [("", set()), ("a.html", {"matplotlib", "jinja2"})])
 def test_only_html_imports_matplotlib_and_jinja(tmp_path, html, loaded, repository):
     code = f"""
