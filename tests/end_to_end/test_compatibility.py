@@ -1,7 +1,7 @@
 """Other clients compute the integer reference's logits: `benchmarks/compatibility.py`.
 
-The clients that this environment has run here. The oldest ONNX Runtime is installed for it by CI,
-the others by `pytest -m slow`.
+The clients that this environment has run here. CI installs the oldest ONNX Runtime and three small
+clients, `pytest -m slow` the others.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ SPEC = importlib.util.spec_from_file_location("compatibility", PROGRAM)
 compatibility = sys.modules["compatibility"] = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(compatibility)
 
-OLDEST = "onnxruntime 1.15.1"
+IN_CI = ("onnxruntime 1.15.1", "onnxslim", "tract", "onnxruntime-web 1.30.0 (WebAssembly, Node)")
 INSTALLED = ("onnxruntime 1.32.0", "ORT format", "onnx 1.23.2")
 HERE = [replace(c, packages=()) for c in compatibility.CLIENTS if c.name.startswith(INSTALLED)]
 DIFFERENT = {("OpenVINO 2026.4.1", "v3-small")} | {  # docs/results/compatibility.md
@@ -37,7 +37,7 @@ def cache(tmp_path_factory):
 
 
 def marked(client):
-    mark = pytest.mark.ci if client.name.startswith(OLDEST) else pytest.mark.slow
+    mark = pytest.mark.ci if client.name.startswith(IN_CI) else pytest.mark.slow
     return pytest.param(client, marks=mark, id=client.name)
 
 
