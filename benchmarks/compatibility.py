@@ -4,7 +4,7 @@
 
 Exports int8 networks with random weights and runs them in every client, each in an environment of
 its own that is installed from PyPI or npm into the cache. A client that cannot be installed or
-rejects a file is a row that says why. The first run downloads about 1.5 GB.
+rejects a file is a row that says why. The first run downloads several GB.
 """
 
 from mobiledeploy.utils.cpu_isa import AVX2_LIMITS, limit_to_avx2
@@ -241,10 +241,12 @@ def compare(expected: np.ndarray, found: np.ndarray) -> str:
     return f"{text} ({sqnr_db:.1f} dB)"
 
 
-def export(family: str, folder: Path, count: int) -> tuple[dict[str, Path], np.ndarray, np.ndarray]:
+def export(
+    family: str, folder: Path, data: Path | None, count: int
+) -> tuple[dict[str, Path], np.ndarray, np.ndarray]:
     """Export an int8 network; return its artifacts by suffix, images and the reference's logits."""
     model = build(family, weights="random")
-    images = load_images(model, None, count)
+    images = load_images(model, data, count)
     deployment = deploy(
         model,
         formats=("onnx", "pte", "tflite"),
@@ -266,6 +268,7 @@ def main() -> None:
     parser.add_argument("--client", action="append", help="part of a name; can be repeated")
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
     parser.add_argument("--images", type=int, default=IMAGES)
+    parser.add_argument("--data", type=Path, help="a folder of images; default: the bundled ones")
     arguments = parser.parse_args()
     wanted = arguments.client or [""]
     clients = [client for client in CLIENTS if any(part in client.name for part in wanted)]
@@ -273,7 +276,9 @@ def main() -> None:
         networks = []
         for family in arguments.networks:
             with quietly():
-                networks.append(export(family, Path(folder) / family, arguments.images))
+                networks.append(
+                    export(family, Path(folder) / family, arguments.data, arguments.images)
+                )
         print("| client |", " | ".join(arguments.networks), "|")
         print("|---|" + "---|" * len(networks))
         for client in clients:
