@@ -13,11 +13,12 @@ from mobiledeploy.cli.output import print_json, print_result, print_table
 from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.cli.values import parse_resolution
 from mobiledeploy.errors import UsageError
-from mobiledeploy.utils.progress import track
+from mobiledeploy.utils.progress import step, track
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
+    from mobiledeploy.models.published import ModelTotals
     from mobiledeploy.models.spec import ModelSpec
     from mobiledeploy.models.summary import ModelSummary
 
@@ -83,69 +84,94 @@ def models(
         "in_channels": in_channels,
     }
     given = {name: value for name, value in changes.items() if value is not None}
-    specs = _specs(model, config, given, one=summary)
-    from mobiledeploy.models.summary import summarize
-
-    with showing_progress():
-        counted = track(specs, "Counting parameters and MACs", total=len(specs))
-        summaries = [summarize(spec) for spec in counted]
+    if summary:
+        _list_layers(_one_spec(model, config, given), as_json=as_json)
+        return
+    totals = _totals(model, config, given)
     if as_json:
-        print_json([_document(one, layers=summary) for one in summaries])
-    elif summary:
-        _print_layers(summaries[0])
+        print_json([_document(one) for one in totals])
     else:
-        _print_models(summaries)
+        _print_models(totals)
 
 
-def _specs(
-    model: str | None, config: Path | None, changes: dict[str, Any], *, one: bool
-) -> list[ModelSpec]:
-    """Return the requested networks: from a file, by name, or all published ones."""
-    from mobiledeploy.models.config import read_config
+def _list_layers(spec: ModelSpec, *, as_json: bool) -> None:
+    """Print the layers of one network."""
+    with showing_progress(), step("Counting parameters and MACs"):
+        from mobiledeploy.models.summary import summarize
+
+        summary = summarize(spec)
+    if as_json:
+        print_json([_document(summary.totals) | {"layers": _layers(summary)}])
+    else:
+        _print_layers(summary)
+
+
+def _one_spec(model: str | None, config: Path | None, changes: dict[str, Any]) -> ModelSpec:
+    """Return the network of a file or of a name.
+
+    Raises:
+        UsageError: neither is given.
+    """
     from mobiledeploy.models.spec import ModelSpec, family_named
-    from mobiledeploy.models.summary import published
 
     if config is not None:
-        return [ModelSpec(**(read_config(config, model) | changes))]
-    if one:
-        if model is None:
-            raise UsageError(
-                "--summary lists the layers of one model, but no model was named.",
-                remedy="Name one: mobiledeploy models v2 --summary",
-            )
-        return [replace(ModelSpec(family=family_named(model)), **changes)]
+        from mobiledeploy.models.config import read_config
+
+        return ModelSpec(**(read_config(config, model) | changes))
+    if model is None:
+        raise UsageError(
+            "--summary lists the layers of one model, but no model was named.",
+            remedy="Name one: mobiledeploy models v2 --summary",
+        )
+    return replace(ModelSpec(family=family_named(model)), **changes)
+
+
+def _totals(
+    model: str | None, config: Path | None, changes: dict[str, Any]
+) -> Sequence[ModelTotals]:
+    """Return the sizes of the network of a file, or of all published ones, with changes."""
+    from mobiledeploy.models.published import published_totals
+    from mobiledeploy.models.spec import family_named
+
+    if config is not None:
+        return _counted([_one_spec(model, config, changes)])
     family = None if model is None else family_named(model)
-    found = (spec for spec in published() if family in (None, spec.family))
+    found = [totals for totals in published_totals() if family in (None, totals.spec.family)]
+    if not changes:
+        return found
     # with a width given, the published variants of a family become equal
-    return list(dict.fromkeys(replace(spec, **changes) for spec in found))
+    return _counted(list(dict.fromkeys(replace(totals.spec, **changes) for totals in found)))
 
 
-def _document(summary: ModelSummary, *, layers: bool) -> dict[str, object]:
+def _counted(specs: Sequence[ModelSpec]) -> list[ModelTotals]:
+    with showing_progress():
+        with step("Loading PyTorch"):
+            from mobiledeploy.models.summary import summarize
+        counted = track(specs, "Counting parameters and MACs", total=len(specs))
+        return [summarize(spec).totals for spec in counted]
+
+
+def _document(totals: ModelTotals) -> dict[str, object]:
     """Return the JSON document of a network."""
-    document: dict[str, object] = {
-        "name": summary.spec.name,
-        "spec": asdict(summary.spec),
-        "params": summary.params,
-        "macs": summary.macs,
-        "fp32_bytes": summary.fp32_bytes,
-        "int8_bytes": summary.int8_bytes,
-    }
-    if layers:
-        document["layers"] = [
-            {
-                "name": layer.name,
-                "kind": layer.kind,
-                "output_shape": layer.output_shape,
-                "params": layer.params,
-                "macs": layer.macs,
-                "macs_share": summary.macs_share(layer),
-            }
-            for layer in summary.layers
-        ]
-    return document
+    return {"name": totals.spec.name, **asdict(totals)}
 
 
-def _print_models(summaries: Iterable[ModelSummary]) -> None:
+def _layers(summary: ModelSummary) -> list[dict[str, object]]:
+    """Return the JSON documents of a network's layers."""
+    return [
+        {
+            "name": layer.name,
+            "kind": layer.kind,
+            "output_shape": layer.output_shape,
+            "params": layer.params,
+            "macs": layer.macs,
+            "macs_share": summary.macs_share(layer),
+        }
+        for layer in summary.layers
+    ]
+
+
+def _print_models(found: Iterable[ModelTotals]) -> None:
     """Print one row for each network."""
     from rich.table import Table
 
@@ -154,16 +180,16 @@ def _print_models(summaries: Iterable[ModelSummary]) -> None:
     for heading in ("width", "input", "params", "MACs M", "fp32 MB", "int8 MB"):
         table.add_column(heading, justify="right")
     table.add_column("variant")
-    for summary in summaries:
-        spec = summary.spec
+    for totals in found:
+        spec = totals.spec
         table.add_row(
             spec.family,
             f"{spec.width:g}",
             "{1}x{2}x{3}".format(*spec.input_shape),
-            f"{summary.params:,}",
-            f"{summary.macs / 1e6:,.2f}",
-            f"{summary.fp32_bytes / 1e6:.2f}",
-            f"{summary.int8_bytes / 1e6:.2f}",
+            f"{totals.params:,}",
+            f"{totals.macs / 1e6:,.2f}",
+            f"{totals.fp32_bytes / 1e6:.2f}",
+            f"{totals.int8_bytes / 1e6:.2f}",
             " ".join(spec.architecture.tags),
         )
     print_table(table)

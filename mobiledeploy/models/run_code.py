@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from mobiledeploy.errors import LoadError, UsageError
-from mobiledeploy.utils.files import require_regular
+from mobiledeploy.models.code_source import EXAMPLE, is_file, source_file, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -28,50 +28,6 @@ if TYPE_CHECKING:
     from mobiledeploy.models.code_spec import Argument
 
 T = TypeVar("T")
-_EXAMPLE = "For example net.py:create, or package.module:create."
-
-
-def source_of(code: str) -> tuple[str, str]:
-    """Split "FILE:CALLABLE" or "package.module:callable" into its two parts.
-
-    Raises:
-        UsageError: a part is empty.
-    """
-    place, _, name = code.rpartition(":")
-    if not place or not name.isidentifier():
-        raise UsageError(
-            f"{code!r} names no code; expected FILE:CALLABLE or package.module:callable.",
-            remedy=_EXAMPLE,
-        )
-    return place, name
-
-
-def source_file(place: str) -> Path:
-    """Return the source file of a path or of an importable module, without running it.
-
-    Raises:
-        LoadError: there is no such file or module.
-    """
-    if is_file(place):
-        require_regular(Path(place), LoadError)
-        if not Path(place).is_file():
-            raise LoadError(f"There is no file {place}.", remedy="Check the path.")
-        return Path(place)
-    try:
-        spec = importlib.util.find_spec(place)
-    except (ImportError, ValueError):
-        spec = None
-    if spec is None or spec.origin is None:
-        raise LoadError(
-            f"There is no module {place} that can be imported.",
-            remedy="Install its package in this environment, or pass the path of a .py file.",
-        )
-    return Path(spec.origin)
-
-
-def is_file(place: str) -> bool:
-    """Return whether a place is a path rather than the name of a module."""
-    return place.endswith(".py") or "/" in place or "\\" in place
 
 
 def build_module(code: str, arguments: Mapping[str, Argument], seed: int) -> nn.Module:
@@ -142,7 +98,7 @@ def _callable(source: ModuleType, name: str, code: str) -> Callable[..., object]
     raise UsageError(
         f"{code}: there is no callable {name!r}."
         + (f" The module defines {', '.join(own)}." if own else ""),
-        remedy=_EXAMPLE,
+        remedy=EXAMPLE,
     )
 
 

@@ -15,7 +15,8 @@ from torch import nn
 
 from mobiledeploy.models.build import create_on_meta
 from mobiledeploy.models.initialize import BatchNorm
-from mobiledeploy.models.spec import ArchitectureOptions, Family, ModelSpec
+from mobiledeploy.models.published import ModelTotals
+from mobiledeploy.models.spec import ModelSpec
 
 _BIAS_BYTES = 4  # int32 beside int8 weights
 _SCALE_BYTES = 4  # float32, one for each output channel
@@ -74,6 +75,17 @@ class ModelSummary:
             layer.weights + per_channel * layer.channels for layer in self.layers if layer.weights
         )
 
+    @property
+    def totals(self) -> ModelTotals:
+        """Return the sums without the layers."""
+        return ModelTotals(
+            spec=self.spec,
+            params=self.params,
+            macs=self.macs,
+            fp32_bytes=self.fp32_bytes,
+            int8_bytes=self.int8_bytes,
+        )
+
     def macs_share(self, layer: LayerSummary) -> float:
         """Return a layer's share of the network's multiply-accumulates, 0 to 1."""
         return layer.macs / self.macs
@@ -128,35 +140,3 @@ def _kind(layer: nn.Module) -> str:
     stride = f" /{layer.stride[0]}" if layer.stride[0] > 1 else ""
     dilation = f" dilated {layer.dilation[0]}" if layer.dilation[0] > 1 else ""
     return f"{name} {layer.kernel_size[0]}x{layer.kernel_size[1]}{stride}{dilation}"
-
-
-_PUBLISHED_WIDTHS: dict[Family, tuple[float, ...]] = {
-    "v1": (1.0, 0.75, 0.5, 0.25),
-    "v2": (1.4, 1.3, 1.0, 0.75, 0.5, 0.35),
-    "v3-large": (1.0, 0.75),
-    "v3-small": (1.0, 0.75),
-    "v4-conv-small": (1.0, 0.5, 0.35),
-    "v4-conv-medium": (1.0,),
-    "v4-conv-large": (1.0,),
-}
-_SLIM = ArchitectureOptions(width_rule="slim")
-_HEAD_1280 = ArchitectureOptions(head_width=1280)
-_SLIM_HEAD_1280 = ArchitectureOptions(width_rule="slim", head_width=1280)
-
-
-def published() -> tuple[ModelSpec, ...]:
-    """Return every network whose size a paper or a release states, at 224 pixels.
-
-    V3 is included in both readings: torchvision's and that of the paper's tables.
-    """
-    plain = (
-        ModelSpec(family=family, width=width)
-        for family, widths in _PUBLISHED_WIDTHS.items()
-        for width in widths
-    )
-    return (
-        *plain,
-        ModelSpec(family="v3-large", width=0.75, architecture=_SLIM),
-        ModelSpec(family="v3-small", width=1.0, architecture=_HEAD_1280),
-        ModelSpec(family="v3-small", width=0.75, architecture=_SLIM_HEAD_1280),
-    )

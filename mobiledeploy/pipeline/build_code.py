@@ -15,7 +15,8 @@ from mobiledeploy.data.preprocess import check_preprocessing, default_preprocess
 from mobiledeploy.errors import UsageError
 from mobiledeploy.models.code_spec import CodeSpec
 from mobiledeploy.models.initialize import BatchNorm, initialize, randomize_batch_norm
-from mobiledeploy.models.run_code import build_module, source_file, source_of
+from mobiledeploy.models.code_source import source_file, source_of
+from mobiledeploy.models.run_code import build_module
 from mobiledeploy.models.validate import validate_resolution
 from mobiledeploy.network import FloatModel, Preprocessing, WeightsProvenance, sides_of
 from mobiledeploy.utils.files import sha256_of

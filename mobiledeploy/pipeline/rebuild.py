@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from mobiledeploy.data.calibration import embedded_calibration, load_calibration
 from mobiledeploy.errors import ArtifactError, DataError, OtherInputsError, UsageError, WeightsError
 from mobiledeploy.models.code_spec import CodeSpec
-from mobiledeploy.models.run_code import is_file, source_file, source_of
+from mobiledeploy.models.code_source import is_file, source_file, source_of
 from mobiledeploy.network import EMBEDDED, QuantizedModel
 from mobiledeploy.pipeline.build import build
 from mobiledeploy.pipeline.build_code import build_code

@@ -1,15 +1,21 @@
 """Parameters and multiply-accumulates: the published figures, exactly."""
 
 import csv
+import json
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
+from mobiledeploy import models
 from mobiledeploy.models.build import create
+from mobiledeploy.models.published import published, published_totals
 from mobiledeploy.models.spec import FAMILIES, ArchitectureOptions, ModelSpec
-from mobiledeploy.models.summary import published, summarize
+from mobiledeploy.models.summary import summarize
 
+SIZES = Path(models.__file__).with_name("published_sizes.json")
 VARIANTS = {
     "large-slim": {"width_rule": "slim"},
     "small-head1280": {"head_width": 1280},
@@ -104,3 +110,14 @@ def test_the_published_networks_are_all_different():
     specs = published()
     assert len(specs) == 22
     assert len({spec.name for spec in specs}) == 22
+
+
+@pytest.mark.ci
+def test_the_listed_sizes_are_what_counting_gives(request):
+    counted = [summarize(spec).totals for spec in published()]
+    if request.config.getoption("--regen"):
+        sizes = {
+            one.spec.name: {k: v for k, v in asdict(one).items() if k != "spec"} for one in counted
+        }
+        SIZES.write_text(json.dumps(sizes, indent=2) + "\n")
+    assert list(published_totals()) == counted, "pytest --regen writes the sizes again"

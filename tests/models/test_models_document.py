@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from mobiledeploy.models.config import load_config
+from mobiledeploy.models.published import published
 from mobiledeploy.models.spec import ModelSpec
-from mobiledeploy.models.summary import published, summarize
+from mobiledeploy.models.summary import summarize
 
 DOCS = Path(__file__).parents[2] / "docs"
 REFERENCE = (DOCS / "reference" / "models.md").read_text(encoding="utf-8")
