@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mobiledeploy.errors import LoadError, UsageError
-from mobiledeploy.models.run_code import build_module, source_file
+from mobiledeploy.models.code_source import source_file
+from mobiledeploy.models.run_code import build_module
 
 CODE = """
 from torch import nn
