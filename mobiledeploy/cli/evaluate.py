@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobiledeploy.cli.figures import TitledRow, print_figures
-from mobiledeploy.cli.output import print_result, reserve_stdout, write_json
+from mobiledeploy.cli.output import print_result, print_table, reserve_stdout, write_json
 from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.cli.values import with_manifests
 from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
-    from mobiledeploy.evaluation.counts import Evaluation, NetworkResult
+    from mobiledeploy.evaluation.counts import Confusion, Evaluation, NetworkResult
 
 _LISTED = 10
+_NAME_WIDTH = 22  # so that two names and four figures fit 80 columns
 _HEADINGS = ("top-1", "95% interval", "top-5", "agreement")
 
 
@@ -61,6 +62,10 @@ def evaluate(
         Path | None,
         typer.Option(metavar="PATH", help="Keep what was counted in this file, and go on from it."),
     ] = None,
+    listed: Annotated[
+        int,
+        typer.Option("--list", metavar="N", min=0, help="Classes and mistakes to list."),
+    ] = _LISTED,
     json_path: Annotated[
         Path | None,
         typer.Option("--json", metavar="PATH", help="Write a JSON document (- for stdout)."),
@@ -95,7 +100,7 @@ def evaluate(
     if json_path is not None:
         write_json(json_path, result.model_dump(mode="json"))
     if json_path != STDOUT:
-        _print(result)
+        _print(result, listed)
 
 
 def _merged(paths: list[Path]) -> Evaluation:
@@ -121,7 +126,7 @@ def _shard(text: str) -> tuple[int, int]:
     )
 
 
-def _print(result: Evaluation) -> None:
+def _print(result: Evaluation, listed: int) -> None:
     rows = [
         TitledRow(title=network.name, details=(network.runtime,), figures=_figures(network))
         for network in result.networks
@@ -129,12 +134,47 @@ def _print(result: Evaluation) -> None:
     of_all = "" if result.done == result.images else f" of {result.images}"
     print_result(f"{result.done}{of_all} images of {result.data}")
     print_figures(_HEADINGS, rows)
+    if listed:
+        _print_classes(result, listed)
+        _print_confusions(result, listed)
+
+
+def _print_classes(result: Evaluation, listed: int) -> None:
+    """Print the accuracy by class of the last network, beside that of the first one."""
+    from rich import box
+    from rich.table import Table
+
+    first, last = result.networks[0], result.networks[-1]
+    by_first = {each.label: each.accuracy for each in first.classes}
+    mistakes: dict[int, Confusion] = {}
+    for pair in last.confusions:  # the most frequent first
+        mistakes.setdefault(pair.label, pair)
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("class", overflow="ellipsis", no_wrap=True, max_width=_NAME_WIDTH)
+    for heading in ("images", "top-1", *(("first network",) if len(result.networks) > 1 else ())):
+        table.add_column(heading, justify="right")
+    table.add_column("often taken for", overflow="ellipsis", no_wrap=True, max_width=_NAME_WIDTH)
+    classes = sorted(last.classes, key=lambda each: (each.accuracy, -each.images, each.label))
+    for each in classes[:listed]:
+        others = [f"{by_first[each.label]:.4f}"] if len(result.networks) > 1 else []
+        mistake = mistakes.get(each.label)
+        taken_for = "-"
+        if mistake is not None:
+            taken_for = f"{_class_name(result, mistake.predicted)}, {mistake.images} x"
+        figures = (str(each.images), f"{each.accuracy:.4f}", *others)
+        table.add_row(_class_name(result, each.label), *figures, taken_for)
+    print_result("\nClasses with the lowest top-1 accuracy of the last network:")
+    print_table(table)
+    if len(classes) > listed:
+        print_result(f"{len(classes) - listed} more: --list {len(classes)} shows all of them.")
+
+
+def _print_confusions(result: Evaluation, listed: int) -> None:
     last = result.networks[-1]
-    confusions = last.counts.confusions()[:_LISTED]
-    if confusions:
-        print_result("Most frequent mistakes of the last network:")
-    for pair in confusions:
-        label, predicted = (_class_name(result, index) for index in pair[:2])
+    if last.confusions:
+        print_result("\nMost frequent mistakes of the last network:")
+    for pair in last.confusions[:listed]:
+        label, predicted = (_class_name(result, index) for index in (pair.label, pair.predicted))
         print_result(f"  {pair.images:5} x {label} taken for {predicted}")
 
 

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import reduce
-from typing import TYPE_CHECKING, Literal, NamedTuple, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
 from pydantic import Field, NonNegativeInt, computed_field
@@ -27,7 +28,8 @@ KIND: Literal["mobiledeploy.evaluation"] = "mobiledeploy.evaluation"
 _TOP = 5
 
 
-class Confusion(NamedTuple):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Confusion:
     """How often images of one class were taken for another.
 
     Attributes:
@@ -39,6 +41,26 @@ class Confusion(NamedTuple):
     label: int
     predicted: int
     images: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassCount:
+    """What a network answered on the images of one class.
+
+    Attributes:
+        label: The class.
+        images: Its images.
+        top1: Those whose largest logit is that of their label.
+    """
+
+    label: int
+    images: int
+    top1: int
+
+    @property
+    def accuracy(self) -> float:
+        """Return the share of the class's images that are recognised."""
+        return self.top1 / self.images
 
 
 class Counts(JsonModel):
@@ -94,20 +116,28 @@ class Counts(JsonModel):
             predictions=dict(sorted(pairs.items(), key=lambda item: _pair(item[0]))),
         )
 
-    def confusions(self) -> list[Confusion]:
+    def confusions(self) -> tuple[Confusion, ...]:
         """Return which classes are taken for which others, the most frequent first."""
-        pairs = [Confusion(*_pair(key), images) for key, images in self.predictions.items()]
-        wrong = [pair for pair in pairs if pair.label != pair.predicted]
-        return sorted(wrong, key=lambda pair: (-pair.images, pair.label, pair.predicted))
+        pairs = ((*_pair(key), images) for key, images in self.predictions.items())
+        wrong = (
+            Confusion(label=label, predicted=predicted, images=images)
+            for label, predicted, images in pairs
+            if label != predicted
+        )
+        return tuple(sorted(wrong, key=lambda each: (-each.images, each.label, each.predicted)))
 
-    def by_class(self) -> dict[int, tuple[int, int]]:
-        """Return hits and images of every class that occurs."""
-        classes: dict[int, tuple[int, int]] = {}
+    def by_class(self) -> tuple[ClassCount, ...]:
+        """Return the counts of every class that occurs, in the order of the classes."""
+        totals: Counter[int] = Counter()
+        hits: Counter[int] = Counter()
         for key, images in self.predictions.items():
             label, predicted = _pair(key)
-            hits, total = classes.get(label, (0, 0))
-            classes[label] = (hits + images * (label == predicted), total + images)
-        return dict(sorted(classes.items()))
+            totals[label] += images
+            hits[label] += images * (label == predicted)
+        return tuple(
+            ClassCount(label=label, images=totals[label], top1=hits[label])
+            for label in sorted(totals)
+        )
 
 
 class NetworkResult(JsonModel):
@@ -150,6 +180,18 @@ class NetworkResult(JsonModel):
     def agreement(self) -> float:
         """Share of images with the same largest logit as in the first network."""
         return self.counts.agreeing / self.counts.images if self.counts.images else 0.0
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def classes(self) -> tuple[ClassCount, ...]:
+        """Hits and images of every class that occurs, in the order of the classes."""
+        return self.counts.by_class()
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def confusions(self) -> tuple[Confusion, ...]:
+        """Which classes are taken for which others, the most frequent first."""
+        return self.counts.confusions()
 
 
 class Evaluation(JsonModel):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 _BATCH = 16
 _SAVED_EVERY = 16  # batches
+_DERIVED = {"networks": {"__all__": {"classes", "confusions"}}}  # not kept: counted again in a ms
 
 Images = NDArray[np.float32]
 Logits = NDArray[np.float32]
@@ -161,4 +162,4 @@ def _save(path: Path | None, evaluation: Evaluation) -> None:
     if path is None:
         return
     with write_whole(path) as part:
-        part.write_text(evaluation.model_dump_json(), encoding="utf-8")
+        part.write_text(evaluation.model_dump_json(exclude=_DERIVED), encoding="utf-8")

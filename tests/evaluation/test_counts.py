@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from mobiledeploy.errors import DataError
-from mobiledeploy.evaluation.counts import Confusion, Counts, Evaluation, NetworkResult, merge
+from mobiledeploy.evaluation.counts import (
+    ClassCount,
+    Confusion,
+    Counts,
+    Evaluation,
+    NetworkResult,
+    merge,
+)
 
 RANDOM = np.random.default_rng(0)
 LOGITS = RANDOM.normal(size=(60, 8)).round(1).astype(np.float32)
@@ -45,8 +52,27 @@ def test_of_equal_logits_the_smaller_class_counts_as_in_argmax():
 def test_classes_and_confusions():
     logits = np.eye(3, dtype=np.float32)[[0, 1, 1, 2]]
     found = Counts.of(logits, [0, 0, 0, 2], logits)
-    assert found.by_class() == {0: (1, 3), 2: (1, 1)}
-    assert found.confusions() == [Confusion(label=0, predicted=1, images=2)]
+    first, second = found.by_class()
+    assert first == ClassCount(label=0, images=3, top1=1)
+    assert second == ClassCount(label=2, images=1, top1=1)
+    assert first.accuracy == pytest.approx(1 / 3)
+    assert found.confusions() == (Confusion(label=0, predicted=1, images=2),)
+
+
+def test_the_document_holds_classes_and_confusions():
+    logits = np.eye(3, dtype=np.float32)[[0, 1, 1, 2, 0]]
+    result = NetworkResult(
+        name="a", sha256="", runtime="", counts=Counts.of(logits, [0, 0, 0, 2, 2], logits)
+    )
+    document = result.model_dump(mode="json")
+    assert document["classes"] == [
+        {"label": 0, "images": 3, "top1": 1},
+        {"label": 2, "images": 2, "top1": 1},
+    ]
+    assert document["confusions"] == [
+        {"label": 0, "predicted": 1, "images": 2},
+        {"label": 2, "predicted": 0, "images": 1},
+    ]
 
 
 @pytest.mark.parametrize("cuts", [(0, 60), (0, 30, 60), (0, 1, 2, 7, 20, 21, 44, 60)])
