@@ -12,7 +12,7 @@ class Page(HTMLParser):
         text: What the page shows, charts and tooltips included.
     """
 
-    VOID = frozenset({"meta", "img", "br", "wbr"})
+    VOID = frozenset({"meta", "img", "br", "wbr", "input"})
 
     def __init__(self, html):
         super().__init__()

@@ -100,6 +100,10 @@ def sweep(
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Folder of the artifacts and of the results.")
     ] = Path("sweep"),
+    html: Annotated[
+        Path | None,
+        typer.Option(metavar="PATH", help="Write a page with an interactive chart."),
+    ] = None,
     csv_path: Annotated[
         Path | None, typer.Option("--csv", metavar="PATH", help="Write the table as CSV.")
     ] = None,
@@ -112,26 +116,24 @@ def sweep(
     from mobiledeploy.devices.open import open_device
     from mobiledeploy.sweep import points as grids
     from mobiledeploy.sweep import run as running
+    from mobiledeploy.sweep.page import require_plotly, to_html
     from mobiledeploy.sweep.pick import Budget, ranked, rows_of
     from mobiledeploy.sweep.store import Store
     from mobiledeploy.utils.files import (
         STDOUT,
         require_artifact_folder,
-        require_regular,
         require_writable_files,
         write_text,
     )
 
-    require_writable_files(csv_path, json_path, read=[grid_file, data, calib_data])
-    reserve_stdout(csv_path, json_path)
+    require_writable_files(html, csv_path, json_path, read=[grid_file, data, calib_data])
+    reserve_stdout(html, csv_path, json_path)
     given = (models, widths, resolutions, presets, weights)
+    if html is not None:
+        require_plotly()  # now, not after hours
     axes = dict(zip(grids.AXES, map(grids.split, given), strict=True))
     points = _points(axes, grid_file)
-    for path in (calib_data, data):
-        if path is not None:
-            require_regular(path, DataError)
-        if path is not None and not path.exists():
-            raise UsageError(f"There is no file or folder {path}.")
+    _require_images(calib_data, data)
     for uri in devices or ():
         open_device(uri)  # connects to nothing yet, but refuses what is no device
     require_artifact_folder(out)
@@ -161,13 +163,25 @@ def sweep(
         write_json(json_path, _document(results, rows, best))
     if csv_path is not None:
         write_text(csv_path, _as_csv(rows))
-    if STDOUT not in (csv_path, json_path):
+    if html is not None:
+        write_text(html, to_html(results, rows, best, plan.devices))
+    if STDOUT not in (html, csv_path, json_path):
         _print(results, rows, best, plan.devices)
     if not rows or all(row.missed for row in rows):
         raise GateError(
             "No artifact keeps the budget." if rows else "No point was exported.",
             remedy="Relax the budget, or add smaller points.",
         )
+
+
+def _require_images(*paths: Path | None) -> None:
+    """Raise unless the given paths are files or folders."""
+    from mobiledeploy.utils.files import require_regular
+
+    for path in filter(None, paths):
+        require_regular(path, DataError)
+        if not path.exists():
+            raise UsageError(f"There is no file or folder {path}.")
 
 
 def _points(axes: dict[str, list[str]], grid_file: Path | None) -> list[Point]:
@@ -186,6 +200,8 @@ def _points(axes: dict[str, list[str]], grid_file: Path | None) -> list[Point]:
 def _print(
     results: Sequence[Result], rows: Sequence[Row], best: Sequence[Row], devices: Sequence[str]
 ) -> None:
+    from mobiledeploy.sweep.pick import reason
+
     headings = ["size\nMB", "SQNR\ndB", "agree-\nment", "top-1", *devices, "front"]
     titled = [
         TitledRow(
@@ -207,6 +223,7 @@ def _print(
     for word, row in zip(("Pick", "Second"), best, strict=False):
         print_result(f"{word}: {row.name}, top-1 {row.artifact.top1:.4f}")
         print_result(f"  {row.artifact.path}")
+    print_result(reason(best))
 
 
 def _figures(row: Row, devices: Sequence[str]) -> tuple[str, ...]:

@@ -67,7 +67,12 @@ class Row:
     @property
     def name(self) -> str:
         """Return the point and the format, for example "v2, 160 pixels, fast (.onnx)"."""
-        return f"{self.point.title} (.{self.artifact.path.rpartition('.')[2]})"
+        return f"{self.point.title} (.{self.format})"
+
+    @property
+    def format(self) -> str:
+        """Return the suffix of the artifact without its dot."""
+        return self.artifact.path.rpartition(".")[2]
 
 
 def rows_of(results: Iterable[Result], budget: Budget) -> list[Row]:
@@ -92,6 +97,28 @@ def ranked(rows: Sequence[Row]) -> list[Row]:
     """
     possible = [row for row in rows if not row.missed and row.artifact.top1 is not None]
     return sorted(possible, key=lambda row: _costs(row.artifact))
+
+
+def reason(best: Sequence[Row]) -> str:
+    """Return why the first of the ranked rows won against the second, in one sentence."""
+    if not best:
+        return ""
+    if len(best) == 1:
+        return "It is the only one within the budget."
+    (top1, latency, size), (other_top1, other_latency, other_size) = (
+        _costs(row.artifact) for row in best[:2]
+    )
+    if top1 != other_top1:
+        what = f"its top-1 is {other_top1 - top1:.4f} higher"
+    elif latency != other_latency:
+        what = f"its top-1 is the same, and it is {other_latency - latency:.2g} ms faster"
+    elif size != other_size:
+        what = (
+            f"top-1 and latency are the same, and it is {(other_size - size) / 1e6:.2g} MB smaller"
+        )
+    else:
+        what = "both are the same in accuracy, latency and size"
+    return f"Against the second, {best[1].name}: {what}."
 
 
 def _dominates(a: MeasuredArtifact, b: MeasuredArtifact) -> bool:

@@ -170,6 +170,7 @@ def _exported(point: Point, plan: Plan, folder: Path) -> Iterator[MeasuredArtifa
             path=artifact["path"],
             sha256=artifact["sha256"],
             size_bytes=artifact["size_bytes"],
+            macs=(artifact.get("coverage") or {}).get("macs"),
             **closeness.get(name, {}),
         )
 

@@ -37,6 +37,7 @@ class MeasuredArtifact:
         path: The file.
         sha256: Its sha256.
         size_bytes: Its size.
+        macs: Multiply-accumulates per image; None if they were not counted.
         sqnr_db: SQNR against float; None if it was not checked.
         agreement: Share of images with the same class as float; None if it was not checked.
         top1: Top-1 accuracy; None without labelled images.
@@ -46,6 +47,7 @@ class MeasuredArtifact:
     path: str
     sha256: str
     size_bytes: int
+    macs: int | None = None
     sqnr_db: float | None = None
     agreement: float | None = None
     top1: float | None = None

@@ -1,5 +1,6 @@
 """A headless Chromium that shows pages; without one, tests skip, or fail where CI requires it."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,27 @@ class Browser:
 
     def evaluate(self, script):
         return self._driver.execute_script(script)
+
+    def hover(self, place, script, seconds=5):
+        """Move the mouse over a place until a script returns something, and return that.
+
+        Args:
+            place: A script that returns x and y in the window.
+            script: What to wait for, such as the text of a tooltip.
+            seconds: How long to wait.
+        """
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        x, y = self.evaluate(place)
+        shifts = itertools.chain([30], itertools.cycle([0, 1]))  # as a hand would
+
+        def found(_):
+            shift = next(shifts)
+            event = {"type": "mouseMoved", "x": x + shift, "y": y + shift}
+            self._command("Input.dispatchMouseEvent", event)
+            return self.evaluate(script)
+
+        return WebDriverWait(self._driver, seconds).until(found)
 
     def _command(self, name, parameters):
         self._driver.execute_cdp_cmd(name, parameters)

@@ -3,8 +3,10 @@
 import csv
 import json
 import sqlite3
+from importlib.util import find_spec
 
 import pytest
+import real_parts
 from refusals import refused
 
 GRID = """
@@ -57,6 +59,19 @@ def test_a_second_run_takes_what_is_there(swept, mobiledeploy, workplace):
     rows = list(csv.DictReader((workplace / "table.csv").read_text().splitlines()))
     assert [row["model"] for row in rows] == ["v1", "v2"]
     assert float(rows[0]["latency_ms local"]) > 0
+    assert int(rows[0]["macs"]) > 0
+
+
+@pytest.mark.ci
+def test_the_page_is_written(swept, mobiledeploy, workplace):
+    assert swept.returncode == 0
+    if find_spec("plotly") is None:
+        real_parts.missing("plotly", 'pip install "mobiledeploy[html]"')
+    done = mobiledeploy("sweep", *OPTIONS, "--html", "page.html", cwd=workplace)
+    assert done.returncode == 0, done.stderr
+    page = (workplace / "page.html").read_text()
+    assert "No pick: no accuracy was measured" in page
+    assert "v2, width 0.25, 32 pixels, fast, random (.onnx)" in page
 
 
 @pytest.mark.ci

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mobiledeploy.sweep.pick import Budget, ranked, rows_of
+from mobiledeploy.sweep.pick import Budget, ranked, reason, rows_of
 from mobiledeploy.sweep.points import Point
 from mobiledeploy.sweep.store import MeasuredArtifact, Result
 
@@ -62,6 +62,25 @@ def test_without_accuracy_there_is_no_pick():
     rows = rows_of([result("a", None, 3.0, 10)], Budget(min_top1=0.5))
     assert rows[0].missed == ""
     assert ranked(rows) == []
+
+
+@pytest.mark.parametrize(
+    ("others", "why"),
+    [
+        ([], "It is the only one within the budget."),
+        ([("b", 0.70, 8.0, 100)], "Against the second, v2, balanced (.onnx): its top-1 is 0.0500"),
+        ([("b", 0.75, 12.5, 100)], "its top-1 is the same, and it is 2 ms faster."),
+        ([("b", 0.75, 12.0, 4_500_000)], "and latency are the same, and it is 0.5 MB smaller."),
+        ([("b", 0.75, 12.0, 4_000_000)], "both are the same in accuracy, latency and size."),
+    ],
+)
+def test_the_pick_is_explained(others, why):
+    results = [RESULTS[0], *(result(*other) for other in others)]
+    assert why in reason(ranked(rows_of(results, Budget())))
+
+
+def test_without_a_pick_there_is_nothing_to_explain():
+    assert reason([]) == ""
 
 
 def test_a_missed_limit_is_explained():

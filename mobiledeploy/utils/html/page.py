@@ -1,7 +1,8 @@
-"""Render Jinja templates as self-contained HTML pages: no script, no font, no request.
+"""Render Jinja templates as self-contained HTML pages: no font, no request, and no script.
 
-A page's template is a file of the package that extends `utils/html/base.html.jinja`. Values are
-escaped; only a `Markup` is taken as it is. A value that is missing raises an error.
+Only the page of a sweep has scripts; its policy names them by their digests. A page's template is
+a file of the package that extends `utils/html/base.html.jinja`. Values are escaped; only a `Markup`
+is taken as it is. A value that is missing raises an error.
 """
 
 from __future__ import annotations
