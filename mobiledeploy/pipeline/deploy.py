@@ -17,6 +17,7 @@ from mobiledeploy.parity.report.json_report import summary
 from mobiledeploy.parity.run_ladder import run_ladder
 from mobiledeploy.parity.tolerances import default_tolerances
 from mobiledeploy.pipeline.check_training_match import check_training_match
+from mobiledeploy.pipeline.network_cache import remember
 from mobiledeploy.pipeline.stages import run_stages
 from mobiledeploy.utils.files import moved_when_done, require_artifact_folder
 from mobiledeploy.utils.progress import step
@@ -133,6 +134,8 @@ def deploy(
         manifests = [
             write_manifest(artifact, deployed, found, training, home=out) for artifact in artifacts
         ]
+    with step("Keeping the int8 network in the cache"):
+        remember(stages)
     return Deployment(
         model=deployed,
         artifacts=tuple(replace(artifact, path=out / artifact.path.name) for artifact in artifacts),

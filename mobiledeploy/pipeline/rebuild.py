@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from mobiledeploy.data.calibration import embedded_calibration, load_calibration
 from mobiledeploy.errors import ArtifactError, DataError, OtherInputsError, UsageError, WeightsError
-from mobiledeploy.models.code_spec import CodeSpec
 from mobiledeploy.models.code_source import is_file, source_file, source_of
+from mobiledeploy.models.code_spec import CodeSpec
 from mobiledeploy.network import EMBEDDED, QuantizedModel
 from mobiledeploy.pipeline.build import build
 from mobiledeploy.pipeline.build_code import build_code
+from mobiledeploy.pipeline.network_cache import recall
 from mobiledeploy.pipeline.stages import run_stages
 from mobiledeploy.utils.files import sha256_of
 
@@ -36,6 +37,8 @@ def rebuild(
 ) -> Stages:
     """Build the network of a manifest.
 
+    An int8 network that this machine has exported is read from the cache.
+
     Args:
         manifest: The manifest, from `read_manifest`.
         weights: The checkpoint, if it has moved.
@@ -49,7 +52,9 @@ def rebuild(
     model = rebuild_float(manifest, find_checkpoint(manifest, weights))
     calibration = find_calibration(manifest, calib_data)
     try:
-        stages = run_stages(model, calibration, manifest.recipe)
+        stages = recall(manifest, model, calibration) or run_stages(
+            model, calibration, manifest.recipe
+        )
     except UsageError as error:  # for example, the recipe names a layer that does not exist
         raise _invalid_network(manifest, error) from error
     if isinstance(stages.deployed, QuantizedModel):

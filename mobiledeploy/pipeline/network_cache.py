@@ -1,0 +1,164 @@
+"""Keep int8 networks in the cache, so that `parity` after `export` need not quantize again.
+
+In: the stages of a network that was exported. Out: the same stages, for its manifest.
+Invariants: an entry is found by the sha256 of encodings and weights in the manifest, and used only
+if its bytes are those that were written; `reproduce` reads no entry, it quantizes again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, replace
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import safetensors.torch
+import torch
+
+from mobiledeploy.errors import MobileDeployError
+from mobiledeploy.graph.aten_graph import trace
+from mobiledeploy.graph.fold_batch_norm import fold
+from mobiledeploy.network import Encoding, FoldedModel, Margin, QuantizedModel, Stages
+from mobiledeploy.utils.files import cache_folder, write_whole
+from mobiledeploy.utils.progress import step, warn
+from mobiledeploy.utils.quiet import quietly
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mobiledeploy.artifact.manifest import Manifest
+    from mobiledeploy.network import CalibrationSet, FloatModel
+
+ENTRIES = 16
+"""The newest entries stay; one of MobileNetV2 has 18 MB."""
+
+_PROGRAM = "program"
+_EQUALIZED = "equalized."
+
+
+def remember(stages: Stages) -> None:
+    """Keep an int8 network in the cache; a cache that cannot be written is a warning."""
+    deployed, equalized = stages.deployed, stages.equalized
+    if not isinstance(deployed, QuantizedModel) or equalized is None:
+        return
+    tensors = {
+        _EQUALIZED + name: tensor.contiguous()
+        for name, tensor in equalized.module.state_dict().items()
+    }
+    buffer = BytesIO()
+    with quietly():
+        torch.export.save(deployed.program, buffer)
+    program = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
+    content = safetensors.torch.save(tensors | {_PROGRAM: program})
+    description = {
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "encodings": {name: asdict(encoding) for name, encoding in deployed.encodings.items()},
+        "margin": asdict(deployed.margin),
+        "layers": dict(deployed.layers),
+        "equalization": equalized.equalization,
+        "ranges": dict(equalized.ranges),
+    }
+    entry = _entry(deployed.encodings_digest, deployed.info.provenance.sha256)
+    try:
+        with write_whole(_tensors(entry)) as part:
+            part.write_bytes(content)
+        with write_whole(entry) as part:
+            part.write_text(json.dumps(description))
+        _remove_old(entry.parent)
+    except (MobileDeployError, OSError) as error:
+        warn(f"The int8 network was not kept in the cache: {error}")
+
+
+def recall(
+    manifest: Manifest, model: FloatModel, calibration: CalibrationSet | None
+) -> Stages | None:
+    """Return the stages of a manifest's int8 network from the cache, or None if it has none.
+
+    Args:
+        manifest: The manifest of an artifact.
+        model: The network as built, with the manifest's weights.
+        calibration: The manifest's calibration images.
+    """
+    if manifest.recipe is None or calibration is None:
+        return None
+    entry = _entry(manifest.encodings_sha256, manifest.weights.sha256)
+    if not entry.is_file():
+        return None
+    with step("Reading the int8 network from the cache"):
+        try:
+            return _read(entry, manifest, model, calibration)
+        except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+            warn(f"The cached int8 network {entry} is unusable, so it is made again: {error}")
+            return None
+
+
+def _read(
+    entry: Path, manifest: Manifest, model: FloatModel, calibration: CalibrationSet
+) -> Stages:
+    """Return the stages of an entry.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError, RuntimeError: the entry is damaged, or was written
+            by another version of torch.
+    """
+    assert manifest.recipe is not None
+    description = json.loads(entry.read_bytes())
+    content = _tensors(entry).read_bytes()
+    if hashlib.sha256(content).hexdigest() != description["sha256"]:
+        raise ValueError("its bytes have changed")
+    tensors = safetensors.torch.load(content)
+    with quietly():
+        program = torch.export.load(BytesIO(tensors.pop(_PROGRAM).numpy().tobytes()))
+    weights = {name.removeprefix(_EQUALIZED): tensor for name, tensor in tensors.items()}
+    folded = fold(model)
+    equalized = _equalized(folded, description, weights)
+    quantized = QuantizedModel(
+        info=model.info,
+        program=program,
+        encodings={name: Encoding(**each) for name, each in description["encodings"].items()},
+        recipe=manifest.recipe,
+        calibration_sha256=calibration.sha256,
+        calibration_source=calibration.source,
+        calibration_count=calibration.count,
+        encodings_digest=str(manifest.encodings_sha256),
+        margin=Margin(**description["margin"]),
+        layers=description["layers"],
+    )
+    return Stages(
+        original=model,
+        folded=folded,
+        equalized=equalized,
+        deployed=quantized,
+        calibration=calibration,
+    )
+
+
+def _equalized(
+    folded: FoldedModel, description: dict[str, Any], weights: dict[str, torch.Tensor]
+) -> FoldedModel:
+    """Return the equalized network: the folded one, with other weights."""
+    if description["equalization"] == "none":
+        return folded
+    traced = trace(folded)
+    traced.load_state_dict(weights)
+    ranges = {name: (low, high) for name, (low, high) in description["ranges"].items()}
+    return replace(folded, module=traced, equalization=description["equalization"], ranges=ranges)
+
+
+def _entry(encodings: str, weights: str | None) -> Path:
+    """Return the description of an entry; its tensors lie beside it."""
+    key = hashlib.sha256(f"{encodings} {weights}".encode()).hexdigest()
+    return cache_folder() / "networks" / f"{key}.json"
+
+
+def _tensors(entry: Path) -> Path:
+    return entry.with_suffix(".safetensors")
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove all but the newest entries."""
+    entries = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    for entry in entries[:-ENTRIES]:
+        entry.unlink(missing_ok=True)
+        _tensors(entry).unlink(missing_ok=True)
