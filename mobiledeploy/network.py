@@ -31,6 +31,9 @@ Equalization = Literal["none", "cross-layer", "learned"]
 Task = Literal["classes", "regression", "embedding"]
 """What outputs mean: scores of classes, numbers in units of their own, or a vector of features."""
 
+InputName = Literal["float", "rgba-u8", "bgra-u8", "rgb-u8", "gray-u8"]
+"""Names of input formats, as `export --input` takes them."""
+
 EMBEDDED = "embedded"
 """`CalibrationSet.source` of the images that are bundled with the package."""
 CUSTOM = "custom"
@@ -100,15 +103,48 @@ class WeightsProvenance:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class InputSpec:
-    """The network's input: an image, float32 in NCHW.
+@dataclass(frozen=True, slots=True)
+class InputFormat:
+    """What an app writes into the input of an artifact.
 
     Attributes:
-        channels: Number of channels.
+        name: Its name.
+        element: Type of each value.
+        layout: Order of the axes: "NCHW" are planes, "NHWC" pixels.
+        order: The channels of a pixel, in memory order; empty for planes, in the network's order.
+    """
+
+    name: InputName
+    element: Literal["float32", "uint8"]
+    layout: Literal["NCHW", "NHWC"]
+    order: str = ""
+
+    @property
+    def is_pixels(self) -> bool:
+        """Return whether the app writes pixels as they are, and the network normalises them."""
+        return self.element == "uint8"
+
+
+INPUT_FORMATS: Mapping[InputName, InputFormat] = {
+    "float": InputFormat("float", "float32", "NCHW"),
+    "rgba-u8": InputFormat("rgba-u8", "uint8", "NHWC", "RGBA"),
+    "bgra-u8": InputFormat("bgra-u8", "uint8", "NHWC", "BGRA"),
+    "rgb-u8": InputFormat("rgb-u8", "uint8", "NHWC", "RGB"),
+    "gray-u8": InputFormat("gray-u8", "uint8", "NHWC", "Y"),
+}
+"""All input formats, by name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InputSpec:
+    """The network's input: an image.
+
+    Attributes:
+        channels: Number of channels that the network was trained with.
         height: Height in pixels.
         width: Width in pixels.
-        preprocessing: How an image file becomes this input.
+        preprocessing: How an image file becomes the input that the network was trained with.
+        format: What artifacts take. Pixels are cropped and resized, but not normalised.
         name: Name of the graph's input.
     """
 
@@ -116,12 +152,33 @@ class InputSpec:
     height: int
     width: int
     preprocessing: Preprocessing
+    format: InputFormat = INPUT_FORMATS["float"]
     name: str = INPUT_NAME
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         """Return the shape of a batch of one: (1, C, H, W)."""
         return (1, self.channels, self.height, self.width)
+
+    @property
+    def folded_shape(self) -> tuple[int, int, int, int]:
+        """Return the shape of a batch of one once preprocessing is folded: (1, C, H, W).
+
+        The channels are those of a pixel, or the network's own if nothing is folded.
+        """
+        return (1, len(self.format.order) or self.channels, self.height, self.width)
+
+    @property
+    def artifact_shape(self) -> tuple[int, int, int]:
+        """Return the shape of one image in an artifact's layout: (C, H, W) or (H, W, C)."""
+        _, channels, height, width = self.folded_shape
+        planes = self.format.layout == "NCHW"
+        return (channels, height, width) if planes else (height, width, channels)
+
+    @property
+    def app_preprocessing(self) -> Preprocessing | None:
+        """Return how an app makes the input from pixels; None if the input is the pixels."""
+        return None if self.format.is_pixels else self.preprocessing
 
     @property
     def size(self) -> ImageSize:

@@ -9,11 +9,14 @@ from dataclasses import asdict, replace
 import numpy as np
 import torch
 
+from mobiledeploy.data.pixels import artifact_inputs, folded_inputs
 from mobiledeploy.graph.fold_batch_norm import fold
+from mobiledeploy.graph.fold_preprocessing import fold_preprocessing
 from mobiledeploy.models.build import create
 from mobiledeploy.models.initialize import randomize_batch_norm
 from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
 from mobiledeploy.network import (
+    INPUT_FORMATS,
     RECIPES,
     CalibrationSet,
     FloatModel,
@@ -110,6 +113,20 @@ def described(model, *, spec=None, **changes):
     """Return a copy of a network with other fields in its `NetworkInfo`."""
     source = model.info.source if spec is None else asdict(spec)
     return replace(model, info=replace(model.info, source=source, **changes))
+
+
+def taking(model, format_):
+    """Return a copy of a network whose input has another format."""
+    return described(model, input=replace(model.info.input, format=INPUT_FORMATS[format_]))
+
+
+@functools.cache
+def quantized_for_pixels(family, format_="rgba-u8", resolution=32, *, short=True, **options):
+    """Return the int8 network with pixels as its input."""
+    model = fold_preprocessing(taking(folded(family, resolution, short=short, **options), format_))
+    images = folded_inputs(artifact_inputs(pixels(resolution), model.info.input))
+    calibrated = CalibrationSet(images=images, source="pixels", sha256="c0ffee")
+    return quantize(equalize(model, calibrated), calibrated)
 
 
 @functools.cache

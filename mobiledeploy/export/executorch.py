@@ -25,7 +25,9 @@ from torch.fx.traceback import NodeSource
 
 from mobiledeploy.artifact.metadata import for_executorch
 from mobiledeploy.errors import ExportError
+from mobiledeploy.export.pixel_program import with_pixel_input
 from mobiledeploy.export.program import program_of
+from mobiledeploy.export.xnnpack_passes.repeat_pixels import repeat_pixels
 from mobiledeploy.export.xnnpack_passes.space_to_depth_stem import space_to_depth_stems
 from mobiledeploy.utils.progress import step
 from mobiledeploy.utils.quiet import quietly
@@ -46,7 +48,8 @@ def encode_model(model: QuantizedModel | FoldedModel) -> bytes:
     Raises:
         ExportError: the exporter refused the network, or left an operator outside the delegate.
     """
-    return encode(program_of(model), for_executorch(model))
+    program = with_pixel_input(program_of(model), model.info.input)
+    return encode(program, for_executorch(model))
 
 
 def encode(program: ExportedProgram, metadata: Mapping[str, bytes]) -> bytes:
@@ -67,7 +70,9 @@ def encode(program: ExportedProgram, metadata: Mapping[str, bytes]) -> bytes:
         with quietly(), _faster_lowering(), space_to_depth_stems(), _Phases() as phases:
             phases.begin("Decomposing operators")
             edge = to_edge_transform_and_lower(
-                program, partitioner=[_Partitioner(phases)], constant_methods=constant_methods
+                repeat_pixels(program),
+                partitioner=[_Partitioner(phases)],
+                constant_methods=constant_methods,
             )
             _require_one_delegate(edge)
             phases.begin("Planning memory and serializing")

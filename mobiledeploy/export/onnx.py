@@ -27,8 +27,10 @@ from mobiledeploy.export.onnx_passes.integer_hardswish import IntegerHardSwish
 from mobiledeploy.export.onnx_passes.lowest_opset import LowestOpset
 from mobiledeploy.export.onnx_passes.name_layers import NameConstants, NameLayers
 from mobiledeploy.export.onnx_passes.pad_channels import PadDepthwiseChannels, PadStemChannels
+from mobiledeploy.export.onnx_passes.pixel_input import PixelInput
 from mobiledeploy.export.onnx_passes.quantized_clip import QuantizedClip
 from mobiledeploy.export.onnx_passes.quantized_flatten import QuantizedFlatten
+from mobiledeploy.export.onnx_passes.quantized_moves import AnyBatchShapes, QuantizedMoves
 from mobiledeploy.export.onnx_passes.symbolic_batch import SymbolicBatch
 from mobiledeploy.export.onnx_passes.uint8_activations import Uint8Activations
 from mobiledeploy.export.program import precision_of, program_of
@@ -40,11 +42,17 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 _OPSET = 18  # the lowest one that torch.onnx writes
-_CLEAN_UP = (NameLayers(), ClearMetadataAndDocStringPass(), UseGlobalAveragePool())
+_CLEAN_UP = (
+    NameLayers(),
+    ClearMetadataAndDocStringPass(),
+    UseGlobalAveragePool(),
+    AnyBatchShapes(),
+)
 _INTEGER = (
     FoldPads(),
     Uint8Activations(),
     QuantizedClip(),
+    QuantizedMoves(),
     KeepFloatLayers(),
     Int32Biases(),
     IntegerHardSwish(),
@@ -68,7 +76,8 @@ def encode_model(model: QuantizedModel | FoldedModel) -> bytes:
     """
     with step("Translating the graph to ONNX"):
         exported = _translate(program_of(model))
-    passes = (*_CLEAN_UP, *(_INTEGER if precision_of(model) == "int8" else ()), *_FINISH)
+    integer = (PixelInput(model.info.input), *_INTEGER) if precision_of(model) == "int8" else ()
+    passes = (*_CLEAN_UP, *integer, *_FINISH)
     try:
         ir.passes.Sequential(*passes)(exported)
     except ir.passes.PassError as error:
@@ -89,7 +98,8 @@ def _describe(exported: ir.Model, model: QuantizedModel | FoldedModel) -> None:
     exported.producer_name = "mobiledeploy"
     exported.producer_version = version("mobiledeploy")
     exported.doc_string = (
-        f"{model.info.name}, {precision_of(model)}. Input: float32, NCHW. Preprocessing:"
+        f"{model.info.name}, {precision_of(model)}. Input:"
+        f" {model.info.input.format.element}, {model.info.input.format.layout}. Preprocessing:"
         f" mobiledeploy.metadata in metadata_props."
     )
     properties = for_onnx(model, exported.opset_imports, exported.ir_version)

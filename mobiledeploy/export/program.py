@@ -23,7 +23,7 @@ def program_of(model: QuantizedModel | FoldedModel) -> ExportedProgram:
     # The traced graph expresses hard-sigmoid as a clamp. torch.export would decompose it into
     # operators that the XNNPACK partitioner leaves out of the delegate.
     with quietly():
-        return torch.export.export(trace(model), (torch.zeros(model.info.input.shape),))
+        return torch.export.export(trace(model), (torch.zeros(model.info.input.folded_shape),))
 
 
 def precision_of(model: QuantizedModel | FoldedModel) -> Precision:

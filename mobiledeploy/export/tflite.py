@@ -1,7 +1,7 @@
 """Export to LiteRT, formerly TensorFlow Lite: a `.tflite` with the network's own integers.
 
-In: a `QuantizedModel` or a `FoldedModel`. Out: the bytes of a `.tflite`: input (1, H, W, C) and
-logits in float32, with a batch of one.
+In: a `QuantizedModel` or a `FoldedModel`. Out: the bytes of a `.tflite`: input (1, H, W, C) in
+float32, or pixels in uint8, and logits in float32, with a batch of one.
 Invariants: the same network gives the same bytes; with XNNPACK, which LiteRT uses on every CPU, an
 int8 network gives the logits of the integer reference.
 
@@ -25,6 +25,7 @@ from mobiledeploy.errors import ExportError
 from mobiledeploy.export.program import program_of
 from mobiledeploy.export.tflite_file import TfliteFile
 from mobiledeploy.export.tflite_forms import require_form
+from mobiledeploy.export.tflite_moves import MOVES, add_move
 from mobiledeploy.export.tflite_nodes import (
     DEQUANTIZE,
     FUSED,
@@ -34,6 +35,7 @@ from mobiledeploy.export.tflite_nodes import (
     encoding_of,
     fused_clamp,
     is_integer,
+    pad_value,
     same_padding,
     shape_of,
     source_of,
@@ -82,16 +84,25 @@ def encode_model(model: QuantizedModel | FoldedModel) -> bytes:
                 f"The output has the shape {shape}; a .tflite needs (1, classes).",
                 remedy="Export to ONNX or .pte.",
             )
-        return encode_program(program, for_tflite(model))
+        is_pixels = model.info.input.format.is_pixels
+        return encode_program(program, for_tflite(model), is_pixels=is_pixels)
 
 
-def encode_program(program: ExportedProgram, metadata: Mapping[str, bytes]) -> bytes:
+def encode_program(
+    program: ExportedProgram, metadata: Mapping[str, bytes], *, is_pixels: bool = False
+) -> bytes:
     """Return a program as a serialized `.tflite` with named bytes of metadata.
+
+    Args:
+        program: The program.
+        metadata: Bytes by name.
+        is_pixels: Whether the input is pixels in uint8, which the program quantizes at scale 1.
 
     Raises:
         ExportError: LiteRT has no form of an operator.
     """
-    return _Translator(program.module(check_guards=False)).translate(metadata)
+    translator = _Translator(program.module(check_guards=False))
+    return translator.translate(metadata, is_pixels=is_pixels)
 
 
 class _Translator:
@@ -119,14 +130,20 @@ class _Translator:
             aten.flatten.using_ints: self._add_flatten,
             aten.pad.default: self._add_pad,
             **dict.fromkeys(_CLAMPS, self._add_clamp),
+            **dict.fromkeys(MOVES, self._add_move),
         }
 
-    def translate(self, metadata: Mapping[str, bytes]) -> bytes:
-        """Return the file."""
+    def translate(self, metadata: Mapping[str, bytes], *, is_pixels: bool) -> bytes:
+        """Return the file (see `encode_program`)."""
         graph = self._module.graph
         (image,) = graph.find_nodes(op="placeholder")
         (output,) = graph.find_nodes(op="output")
-        self._reals[image] = self._file.add_tensor(INPUT_NAME, shape_of(image), np.float32)
+        # a QUANTIZE from uint8 to int8 shifts the zero-point and changes no code's value
+        self._reals[image] = (
+            self._file.add_tensor(INPUT_NAME, shape_of(image), np.uint8, scale=1.0)
+            if is_pixels
+            else self._file.add_tensor(INPUT_NAME, shape_of(image), np.float32)
+        )
         for node in graph.nodes:
             if node.op == "call_function" and node.target is not WEIGHT:
                 if node.target not in (QUANTIZE, DEQUANTIZE):
@@ -192,7 +209,7 @@ class _Translator:
         weight = self._constant(node.args[1])
         kernel = weight.shape[-2:]
         x, padding_kind = self._padded(node, kernel, stride, padding, dilation)
-        depthwise = groups > 1
+        depthwise = groups > 1 and weight.shape[1] == 1
         options: Any = schema.DepthwiseConv2DOptionsT() if depthwise else schema.Conv2DOptionsT()
         if depthwise:
             options.depthMultiplier = weight.shape[0] // groups
@@ -230,7 +247,7 @@ class _Translator:
         amounts = [[0, 0], [padding[0]] * 2, [padding[1]] * 2, [0, 0]]
         shape = np.array(shape_of(source)) + np.sum(amounts, 1)
         padded = self._like(node, f"{node.name}.padded", shape.tolist())
-        self._add_pad_operator(node, x, padded, amounts, lowest=lowest)
+        self._add_pad_operator(node, x, padded, amounts, -np.inf if lowest else 0.0)
         return padded, schema.Padding.VALID
 
     def _like(self, operator: Node, name: str, shape: Sequence[int]) -> int:
@@ -246,25 +263,24 @@ class _Translator:
         x: int,
         output: int,
         amounts: Sequence[Sequence[int]],
-        *,
-        lowest: bool = False,
+        value: float = 0.0,
     ) -> None:
-        """Pad with zeros, or with the lowest number."""
+        """Pad with zeros or another number."""
         operands = [x, self._file.add_constant(f"{node.name}.amounts", np.array(amounts, np.int32))]
-        if not lowest:
+        if value == 0:
             self._file.add_operator(
                 _Operator.PAD, operands, output, schema.PadOptionsT(), version=2
             )
             return
-        operands.append(self._file.add_value_like(output, f"{node.name}.lowest", -np.inf))
+        operands.append(self._file.add_value_like(output, f"{node.name}.value", value))
         self._file.add_operator(
             _Operator.PADV2, operands, output, schema.PadV2OptionsT(), version=2
         )
 
     def _add_pad(self, node: Node, output: int, _clamp: object) -> None:
-        left, right, top, bottom = cast("Sequence[int]", node.args[1])
-        amounts = [[0, 0], [top, bottom], [left, right], [0, 0]]
-        self._add_pad_operator(node, self._operand(node, 0), output, amounts)
+        left, right, top, bottom, *channels = cast("Sequence[int]", node.args[1])
+        amounts = [[0, 0], [top, bottom], [left, right], channels or [0, 0]]
+        self._add_pad_operator(node, self._operand(node, 0), output, amounts, pad_value(node))
 
     def _add_linear(self, node: Node, output: int, clamp: _Clamp) -> None:
         options = schema.FullyConnectedOptionsT()
@@ -345,6 +361,12 @@ class _Translator:
         options.filterHeight, options.filterWidth = kernel
         options.strideH, options.strideW = stride
         self._file.add_operator(_Operator.MAX_POOL_2D, [x], output, options, version=2)
+
+    def _add_move(self, node: Node, output: int, _clamp: object) -> None:
+        first = node.args[0]
+        sources = cast("Sequence[Node]", first if isinstance(first, list | tuple) else [first])
+        read = self._codes.__getitem__ if is_integer(node) else self._real
+        add_move(self._file, node, [read(source) for source in sources], output)
 
     def _add_sigmoid(self, node: Node, output: int, _clamp: object) -> None:
         self._file.add_operator(_Operator.LOGISTIC, [self._operand(node, 0)], output, version=2)

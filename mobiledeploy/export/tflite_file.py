@@ -26,6 +26,7 @@ _LAST_OLD_CODE = 127  # operators with larger codes are unknown to the oldest ru
 _TYPES: dict[np.dtype[Any], int] = {
     np.dtype(np.float32): schema.TensorType.FLOAT32,
     np.dtype(np.int8): schema.TensorType.INT8,
+    np.dtype(np.uint8): schema.TensorType.UINT8,
     np.dtype(np.int32): schema.TensorType.INT32,
 }
 
@@ -54,7 +55,7 @@ class TfliteFile:
         Args:
             name: Its name.
             shape: Its shape, images as (1, H, W, C).
-            dtype: float32, int8 or int32.
+            dtype: float32, int8, uint8 or int32.
             scale: Its scale, or one per channel; None if it is not quantized.
             zero_point: Its zero-point.
             axis: The axis of the channels.
@@ -77,10 +78,11 @@ class TfliteFile:
         self._tensors[number].buffer = self._add_buffer(values.tobytes())
         return number
 
-    def add_like(self, number: int, name: str) -> int:
-        """Add a tensor with the shape, datatype and encoding of another one."""
+    def add_like(self, number: int, name: str, shape: Sequence[int] | None = None) -> int:
+        """Add a tensor with the datatype and encoding of another one, and its shape by default."""
         tensor = copy.copy(self._tensors[number])
         tensor.name, tensor.buffer = name, 0
+        tensor.shape = tensor.shape if shape is None else list(shape)
         self._tensors.append(tensor)
         return len(self._tensors) - 1
 

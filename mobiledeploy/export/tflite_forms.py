@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.graph.aten_graph import describe_node, is_plain_max_pool, is_zero_padding
+from mobiledeploy.export.tflite_moves import MOVES
+from mobiledeploy.export.tflite_nodes import is_integer, pad_value
+from mobiledeploy.graph.aten_graph import (
+    OPAQUE,
+    describe_node,
+    is_plain_max_pool,
+    is_zero_padding,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,17 +57,6 @@ def _anything(_node: Node) -> str:
     return ""
 
 
-def _convolution(node: Node) -> str:
-    weight = cast("torch.Tensor", cast("Node", node.args[1]).meta["val"])
-    groups = cast("int", node.args[6]) if len(node.args) > 6 else 1
-    if groups > 1 and weight.shape[1] != 1:
-        return (
-            f"it has {groups} groups of {weight.shape[1]} channels; LiteRT needs one group, or one"
-            " channel in each"
-        )
-    return ""
-
-
 def _linear(node: Node) -> str:
     shape = tuple(_operand(node, 0).shape)
     return "" if len(shape) == 2 else f"its input has the shape {shape}; expected (1, K)"
@@ -88,7 +84,9 @@ def _flatten(node: Node) -> str:
 
 def _pad(node: Node) -> str:
     four = len(cast("list[int]", node.args[1])) == 4
-    return "" if four and is_zero_padding(node) else "it is no padding of an image with zeros"
+    opaque = is_integer(node) and pad_value(node) == OPAQUE
+    known = (four and is_zero_padding(node)) or opaque
+    return "" if known else "it is no padding of an image with zeros"
 
 
 def _operand(node: Node, index: int) -> torch.Tensor:
@@ -96,7 +94,7 @@ def _operand(node: Node, index: int) -> torch.Tensor:
 
 
 _CHECKS: dict[Any, Callable[[Node], str]] = {
-    aten.conv2d.default: _convolution,
+    aten.conv2d.default: _anything,
     aten.linear.default: _linear,
     aten.add.Tensor: _binary,
     aten.mul.Tensor: _binary,
@@ -104,6 +102,7 @@ _CHECKS: dict[Any, Callable[[Node], str]] = {
     aten.max_pool2d.default: _max_pool,
     aten.flatten.using_ints: _flatten,
     aten.pad.default: _pad,
+    **dict.fromkeys(MOVES, _anything),
     aten.hardswish.default: _anything,
     aten.sigmoid.default: _anything,
     aten.relu.default: _anything,

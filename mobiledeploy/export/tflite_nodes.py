@@ -74,7 +74,8 @@ def _only_user(node: Node) -> Node | None:
 
 def source_of(node: Node) -> Node:
     """Return an operator's first operand."""
-    return cast("Node", node.args[0])
+    first = node.args[0]
+    return cast("Node", first[0] if isinstance(first, list | tuple) else first)
 
 
 def encoding_of(operator: Node) -> tuple[np.float32, int]:
@@ -95,6 +96,12 @@ def window_arguments(node: Node) -> tuple[list[int], list[int], list[int]]:
     """Return kernel, stride and padding of a max pool; torch.export leaves out a padding of 0."""
     windows = cast("list[list[int]]", [*node.args[1:4], [0, 0]])
     return windows[0], windows[1], windows[2]
+
+
+def pad_value(node: Node) -> float:
+    """Return the number that a pad adds."""
+    mode_and_value = node.args[2:]
+    return cast("float", mode_and_value[1] or 0.0) if len(mode_and_value) > 1 else 0.0
 
 
 def same_padding(size: int, kernel: int, stride: int, dilation: int) -> tuple[int, int]:

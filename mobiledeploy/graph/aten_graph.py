@@ -45,6 +45,10 @@ Kind = Literal[
     "clamp",
     "pad",
     "reshape",
+    "permute",
+    "slice",
+    "concatenate",
+    "upsample",
 ]
 
 _KINDS: dict[object, Kind] = {
@@ -61,15 +65,23 @@ _KINDS: dict[object, Kind] = {
     aten.hardtanh.default: "clamp",
     aten.pad.default: "pad",
     aten.flatten.using_ints: "reshape",
+    aten.reshape.default: "reshape",
+    aten.permute.default: "permute",
+    aten.slice.Tensor: "slice",
+    aten.cat.default: "concatenate",
+    aten.upsample_nearest2d.vec: "upsample",
 }
+_MOVES = frozenset({"pad", "reshape", "maxpool", "permute", "slice", "concatenate", "upsample"})
 # Operators that overwrite their operand. They become out-of-place, so that every value of the graph
 # can be observed.
 OUT_OF_PLACE: dict[object, torch._ops.OpOverload] = {
     aten.add_.Tensor: aten.add.Tensor,
+    aten.sub_.Tensor: aten.sub.Tensor,
     aten.mul_.Tensor: aten.mul.Tensor,
     aten.div_.Tensor: aten.div.Tensor,
     aten.clamp_.default: aten.clamp.default,
     aten.sigmoid_.default: aten.sigmoid.default,
+    aten.tanh_.default: aten.tanh.default,
     aten.silu_.default: aten.silu.default,
     aten.leaky_relu_.default: aten.leaky_relu.default,
     aten.relu_.default: aten.relu.default,
@@ -79,8 +91,7 @@ OUT_OF_PLACE: dict[object, torch._ops.OpOverload] = {
     aten.hardsigmoid_.default: aten.hardsigmoid.default,
 }
 _INT8_OPERATORS = (
-    "Export without --int8, or use only convolution, linear, additions and products of two"
-    " activations, zero padding, pooling, ReLU, ReLU6, hard-swish, hard-sigmoid, sigmoid and SiLU."
+    "Export without --int8, or use only the operators that docs/reference/operators.md lists."
 )
 _SOFTMAX = (aten.softmax.int, aten.log_softmax.int)
 _PROBABILITIES = (
@@ -88,6 +99,10 @@ _PROBABILITIES = (
     " export without --int8."
 )
 _HARDTANH = (aten.hardtanh.default, aten.relu6.default)
+OPAQUE = 255.0
+"""The alpha of an opaque pixel."""
+OPAQUE_CHANNELS = "opaque_channels"
+"""Marks the metadata of the pad that `fold_preprocessing` adds: it appends channels of 255."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +139,15 @@ class FusedOp:
     @property
     def activations(self) -> tuple[Node, ...]:
         """Return the nodes of the operands that are activations, in order."""
+        if self.kind == "concatenate":
+            return tuple(cast("list[Node]", self.operator.args[0]))
         count = 2 if self.kind in {"add", "multiply"} else 1
         return cast("tuple[Node, ...]", self.operator.args[:count])
 
     @property
     def moves_values(self) -> bool:
-        """Return whether the output holds only input values and zeros."""
-        return self.kind in {"pad", "reshape", "maxpool"}
+        """Return whether the output holds only input values, zeros and opaque alpha."""
+        return self.kind in _MOVES
 
     @property
     def shares_encoding(self) -> bool:
@@ -315,11 +332,13 @@ def _activation_of(kind: Kind, node: Node) -> Node | None:
 def _kind_of(node: Node) -> Kind | None:
     """Return the int8 kind of an operator; None if it has none."""
     kind = _KINDS.get(node.target)
-    if kind == "pad" and not is_zero_padding(node):
+    if kind == "pad" and not (is_zero_padding(node) or OPAQUE_CHANNELS in node.meta):
         return None
     if kind in {"add", "multiply"} and not _joins_activations(node):
         return None
     if kind == "pool" and list(cast("list[int]", node.args[1])) != [1, 1]:
+        return None
+    if kind in {"concatenate", "slice", "permute", "reshape"} and not _keeps_images_apart(node):
         return None
     return kind if kind != "maxpool" or is_plain_max_pool(node) else None
 
@@ -333,6 +352,19 @@ def _joins_activations(node: Node) -> bool:
     activations = [each for each in node.all_input_nodes if each.op != "get_attr"]
     given = [each for each in node.args if each in activations]
     return len(given) == len(node.args) == 2 and not node.kwargs
+
+
+def _keeps_images_apart(node: Node) -> bool:
+    """Return whether an operator that copies values keeps the first axis, and copies no weights."""
+    if any(each.op == "get_attr" for each in node.all_input_nodes):
+        return False
+    arguments = (*node.args[1:], 0)
+    if node.target is aten.permute.default:
+        return cast("list[int]", arguments[0])[0] == 0
+    if node.target is aten.reshape.default:
+        source = cast("Node", node.args[0])
+        return bool(node.meta["val"].shape[0] == source.meta["val"].shape[0])
+    return node.target is aten.flatten.using_ints or cast("int", arguments[0]) != 0
 
 
 def is_plain_max_pool(node: Node) -> bool:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from mobiledeploy.data.pixels import artifact_inputs, folded_inputs
 from mobiledeploy.graph.fold_batch_norm import fold
+from mobiledeploy.graph.fold_preprocessing import fold_preprocessing
 from mobiledeploy.network import QuantRecipe, Stages
 from mobiledeploy.quantization.equalize import equalize
 from mobiledeploy.quantization.learned_equalization import learn_equalization
@@ -12,7 +15,7 @@ from mobiledeploy.quantization.ptq import quantize
 from mobiledeploy.utils.progress import step
 
 if TYPE_CHECKING:
-    from mobiledeploy.network import CalibrationSet, FloatModel, FoldedModel
+    from mobiledeploy.network import CalibrationSet, FloatModel, FoldedModel, InputSpec
     from mobiledeploy.quantization.mixed_precision import MixedPrecision
 
 
@@ -34,11 +37,12 @@ def run_stages(
         ExportError: the network has an operator that cannot be quantized.
     """
     with step("Folding BatchNorm"):
-        folded = fold(model)
+        folded = fold_preprocessing(fold(model))
     if calibration is None:
         return Stages(
             original=model, folded=folded, equalized=None, deployed=folded, calibration=None
         )
+    calibration = folded_images(calibration, model.info.input)
     equalized = equalize_as(recipe or QuantRecipe(), folded, calibration)
     with step("Quantizing to int8"):
         quantized = quantize(equalized, calibration, recipe, mixed_precision)
@@ -49,6 +53,17 @@ def run_stages(
         deployed=quantized,
         calibration=calibration,
     )
+
+
+def folded_images(images: CalibrationSet, image: InputSpec) -> CalibrationSet:
+    """Return images as the folded network reads them: normalised, or as planes of pixels.
+
+    Raises:
+        DataError: the network takes pixels, and the images were not made from pixels.
+    """
+    if not image.format.is_pixels:
+        return images
+    return replace(images, images=folded_inputs(artifact_inputs(images.images, image)))
 
 
 def equalize_as(

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 _TIE_MARGIN = 1e-3  # distance of single values from a rounding tie, in steps
 _LEAST_SCALE = 1e-6 / 255
+PIXELS = Encoding(scale=1.0, zero_point=-128)
+"""The encoding of pixels that are the network's input: the codes plus 128 are the pixels."""
 SIGMOID = Encoding(scale=1 / 256, zero_point=-128)
 """The encoding of every sigmoid."""
 SIGMOID_SATURATES = 8.0
@@ -61,19 +63,27 @@ def encode_around(low: float, high: float, bounds: Sequence[float]) -> Encoding:
     return _away_from_ties(encode(low, high), np.array(inside)) if inside else encode(low, high)
 
 
-def encode_input(preprocessing: Preprocessing) -> Encoding:
-    """Return the encoding of normalised 8-bit images, in which no pixel value is clipped.
+def encode_input(preprocessing: Preprocessing | None) -> Encoding:
+    """Return the encoding of 8-bit images, in which no pixel value is clipped.
 
     XNNPACK multiplies by 1 / s where ONNX Runtime divides by s. The results differ in the last bit
     of a float, which matters near a rounding tie. There are only 256 values per channel, so a scale
     can be found at which none of them is near a tie.
+
+    Args:
+        preprocessing: How an app makes the input from pixels; None if the input is the pixels,
+            which are then codes, so that nothing is rounded.
     """
+    if preprocessing is None:
+        return PIXELS
     values = pixel_values(preprocessing)
     return _away_from_ties(encode(float(values.min()), float(values.max())), values)
 
 
-def pixel_values(preprocessing: Preprocessing) -> NDArray[np.float32]:
+def pixel_values(preprocessing: Preprocessing | None) -> NDArray[np.float32]:
     """Return what the 256 values of a pixel become in each channel, (256, channels)."""
+    if preprocessing is None:
+        return np.arange(256, dtype=np.float32)[:, None]
     pixels = np.arange(256, dtype=np.float32)[:, None] / np.float32(255)
     mean, std = (np.array(each, np.float32) for each in (preprocessing.mean, preprocessing.std))
     return ((pixels - mean) / std).astype(np.float32)

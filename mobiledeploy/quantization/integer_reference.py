@@ -20,13 +20,15 @@ network no runtime is held to every bit.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
 import torchao.quantization.pt2e.quantize_pt2e  # noqa: F401 - registers quantized_decomposed
+from torch.fx.node import map_aggregate
 from torch.nn import functional as F
 
+from mobiledeploy.data.pixels import folded_inputs
 from mobiledeploy.errors import ExportError
 from mobiledeploy.graph.aten_graph import clamp_of, module_of
 from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME
@@ -147,37 +149,37 @@ class IntegerReference:
         self.logit_step = float(last.args[1]) if in_codes else None
         self.exact = not model.recipe.float_layers
 
-    def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
-        """Return {"logits": (N, classes)} for {"input": (N, C, H, W)}."""
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
+        """Return {"logits": (N, classes)} for {"input": (N, C, H, W), or pixels (N, H, W, C)}."""
+        planes = torch.from_numpy(folded_inputs(inputs[INPUT_NAME]))
         with torch.no_grad():
-            logits = _Interpreter(self._module).run(torch.from_numpy(inputs[INPUT_NAME]))
+            logits = _Interpreter(self._module).run(planes)
         return {OUTPUT_NAME: _real(logits).float().numpy()}
 
-    def run_in_float(
-        self, inputs: Mapping[str, NDArray[np.float32]]
-    ) -> dict[str, NDArray[np.float32]]:
+    def run_in_float(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """Return the logits of PyTorch, which computes in float between quantize and dequantize.
 
         Clients that do not fuse these operators compute like this.
         """
+        planes = torch.from_numpy(folded_inputs(inputs[INPUT_NAME]))
         with torch.no_grad():
             # an exported program itself insists on the batch that it was traced with
-            logits = torch.fx.Interpreter(self._module).run(torch.from_numpy(inputs[INPUT_NAME]))
+            logits = torch.fx.Interpreter(self._module).run(planes)
         return {OUTPUT_NAME: logits.numpy()}
 
-    def layers(self, images: NDArray[np.float32]) -> dict[str, Codes]:
-        """Return the output of every `quantize` node for (N, C, H, W), in topological order."""
+    def layers(self, images: NDArray[Any]) -> dict[str, Codes]:
+        """Return the output of every `quantize` node, in topological order; images as in `run`."""
         layers: dict[str, Codes] = {}
         for rounding in self.roundings(images):
             layers[rounding.name] = _as_codes(rounding)
         return layers
 
-    def roundings(self, images: NDArray[np.float32]) -> list[Rounding]:
-        """Return what every `quantize` node rounded for (N, C, H, W), in topological order."""
+    def roundings(self, images: NDArray[Any]) -> list[Rounding]:
+        """Return what every `quantize` node rounded, in topological order; images as in `run`."""
         interpreter = _Interpreter(self._module)
         interpreter.roundings = []
         with torch.no_grad():
-            interpreter.run(torch.from_numpy(images))
+            interpreter.run(torch.from_numpy(folded_inputs(images)))
         return interpreter.roundings
 
 
@@ -212,7 +214,8 @@ class _Interpreter(torch.fx.Interpreter):
         if target not in _INTEGER_OPS:
             raise ExportError(f"The integer reference does not define the operator {target}.")
         if _is_float(target, args):
-            return target(*(_real(a) if _is_value(a) else a for a in args), **kwargs)
+            real = cast("Any", lambda value: _real(value) if _is_value(value) else value)
+            return target(*map_aggregate(args, real), **kwargs)
         return _INTEGER_OPS[target](*args, **kwargs)
 
 
@@ -223,7 +226,10 @@ def _is_float(target: object, args: tuple[Any, ...]) -> bool:
     """
     if target in _QUANTIZERS:
         return False
-    return isinstance(args[1 if target in _WEIGHTED else 0], torch.Tensor)
+    operand = args[1 if target in _WEIGHTED else 0]
+    if target is aten.cat.default:
+        operand = operand[0]
+    return isinstance(operand, torch.Tensor)
 
 
 def _is_value(value: object) -> bool:
@@ -358,14 +364,30 @@ def relu(x: Scaled) -> Scaled:
     return Scaled(x.values.clamp(min=0), x.scale)
 
 
-def flatten(x: Scaled, start: int) -> Scaled:
-    """Merge all axes from `start` on."""
-    return Scaled(x.values.flatten(start), x.scale)
+def copying(target: Any) -> Callable[..., Scaled]:
+    """Return the integer form of an ATen operator that copies values."""
+
+    def copied(x: Scaled, *arguments: Any) -> Scaled:
+        return Scaled(target(x.values, *arguments), x.scale)
+
+    return copied
 
 
-def pad(x: Scaled, amounts: list[int], *_: object) -> Scaled:
-    """Pad with zeros, the value of the zero-point."""
-    return Scaled(F.pad(x.values, amounts), x.scale)
+def pad(
+    x: Scaled, amounts: list[int], mode: str = "constant", value: float | None = None
+) -> Scaled:
+    """Pad with zeros, the value of the zero-point, or append channels of opaque alpha."""
+    return Scaled(F.pad(x.values, amounts, mode, (value or 0.0) / float(x.scale)), x.scale)
+
+
+def concatenate(parts: list[Scaled], axis: int) -> Scaled:
+    """Join tensors of one scale along an axis."""
+    if any(part.scale != parts[0].scale for part in parts):
+        raise ExportError(
+            "The operands of a concatenation have different scales; expected one scale, so that it"
+            " copies codes."
+        )
+    return Scaled(torch.cat([part.values for part in parts], axis), parts[0].scale)
 
 
 def _codes_of_bias(bias: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
@@ -379,6 +401,13 @@ _QUANTIZERS = (
     quantized.dequantize_per_channel.default,
 )
 _WEIGHTED = (aten.conv2d.default, aten.linear.default)
+_COPYING = (
+    aten.flatten.using_ints,
+    aten.reshape.default,
+    aten.permute.default,
+    aten.slice.Tensor,
+    aten.upsample_nearest2d.vec,
+)
 _INTEGER_OPS: dict[object, Callable[..., Scaled | torch.Tensor]] = {
     _QUANTIZE: quantize,
     quantized.dequantize_per_tensor.default: dequantize,
@@ -393,6 +422,7 @@ _INTEGER_OPS: dict[object, Callable[..., Scaled | torch.Tensor]] = {
     aten.max_pool2d.default: max_pool,
     aten.hardswish.default: hardswish,
     aten.sigmoid.default: sigmoid,
-    aten.flatten.using_ints: flatten,
     aten.pad.default: pad,
+    aten.cat.default: concatenate,
+    **{target: copying(target) for target in _COPYING},
 }

@@ -29,8 +29,12 @@ if TYPE_CHECKING:
 _EXACT = 0.5  # the distance of integers
 
 
-def smallest_margin(plan: Plan, preprocessing: Preprocessing) -> Margin:
+def smallest_margin(plan: Plan, preprocessing: Preprocessing | None) -> Margin:
     """Return the smallest margin of a network, for inputs made from 8-bit pixels.
+
+    Args:
+        plan: The network's plan.
+        preprocessing: As in `encodings.encode_input`.
 
     Raises:
         ExportError: a layer's margin is within float32's own error.

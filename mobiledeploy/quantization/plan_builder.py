@@ -47,7 +47,8 @@ class PlanBuilder:
         shared_encodings: Its groups of activations that share one encoding.
         observed: Activation statistics on the calibration images, by node name.
         widest: Ranges (low, high) of everything that was observed, by shared encoding.
-        preprocessing: Preprocessing of the input, which decides the input's encoding.
+        preprocessing: How an app makes the input from pixels, which decides its encoding; None if
+            the input is the pixels.
         least_widths: Least width of a range that runtimes accept, by shared encoding.
     """
 
@@ -56,7 +57,7 @@ class PlanBuilder:
     shared_encodings: tuple[SharedEncoding, ...]
     observed: Mapping[str, ActivationStats]
     widest: Ranges
-    preprocessing: Preprocessing
+    preprocessing: Preprocessing | None
     least_widths: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
@@ -79,7 +80,7 @@ class PlanBuilder:
             shared_encodings=shared_encodings,
             observed=observed,
             widest=widest_ranges(shared_encodings, observed),
-            preprocessing=model.info.preprocessing,
+            preprocessing=model.info.input.app_preprocessing,
         )
         return builder.with_least_widths()
 

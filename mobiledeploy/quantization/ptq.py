@@ -69,7 +69,7 @@ def quantize(
     require_layers(plan.ops, recipe)
     plan = plan.with_float_layers(recipe.float_layers)
     require_requantizable(plan)
-    margin = smallest_margin(plan, model.info.preprocessing)
+    margin = smallest_margin(plan, model.info.input.app_preprocessing)
     rounded = round_layers(plan, recipe, calibration.images)
     encodings = {shared.name: plan.encodings[shared.name] for shared in plan.shared_encodings}
     modules = {
@@ -77,7 +77,7 @@ def quantize(
     }
     with step("Converting to int8"):
         _write_weights(plan, rounded)
-        program = convert(plan, model.info.input.shape)
+        program = convert(plan, model.info.input.folded_shape)
     return QuantizedModel(
         info=model.info,
         program=program,

@@ -98,7 +98,7 @@ def encode_ranges(
     ops: Sequence[FusedOp],
     shared_encodings: Sequence[SharedEncoding],
     ranges: Ranges,
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | None,
 ) -> dict[str, Encoding]:
     """Return the encodings of ranges, by shared encoding.
 
@@ -106,7 +106,7 @@ def encode_ranges(
         ops: Int8 operators of the network.
         shared_encodings: In topological order, because a pool's scale depends on its input's.
         ranges: (low, high) of each.
-        preprocessing: Preprocessing of the input.
+        preprocessing: As in `encodings.encode_input`.
 
     Raises:
         ExportError: a pool has too many elements to be exact in all runtimes.

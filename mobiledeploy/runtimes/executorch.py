@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 _BINDINGS = executorch_bindings()
-_FLOAT = 6  # executorch/runtime/core/portable_type/scalar_type.h
+_INPUT_TYPES = {0: "uint8", 6: "float32"}  # executorch/runtime/core/portable_type/scalar_type.h
 
 
 class ExecuTorchRunner:
@@ -50,7 +50,7 @@ class ExecuTorchRunner:
 
     Raises:
         ArtifactError: ExecuTorch rejects the file, or its method "forward" does not take one
-            float32 (N, C, H, W) and return one float32 (N, classes).
+            float32 (N, C, H, W) or uint8 (N, H, W, C) and return one float32 (N, classes).
         RuntimeFailedError: Another runner is open with another number of threads.
         UsageError: `optimize` is False, or the path is not UTF-8.
     """
@@ -72,7 +72,7 @@ class ExecuTorchRunner:
         _set_threads(threads)
         # The method points into the program, which must outlive it.
         self._program, self._method = _load(path)
-        batch, *sample = self._input_sizes()
+        self.input_type, (batch, *sample) = self._input()
         self.batch_size: int = batch
         self.input_shape: tuple[int, ...] = tuple(sample)
         self.metadata, self.labels = decode_description(
@@ -80,18 +80,19 @@ class ExecuTorchRunner:
         )
         _open.add(self)
 
-    def _input_sizes(self) -> tuple[int, ...]:
+    def _input(self) -> tuple[str, tuple[int, ...]]:
+        """Return the datatype and the shape of the input."""
         meta = self._method.method_meta()
         tensors = [meta.input_tensor_meta(i) for i in range(meta.num_inputs())]
         outputs = meta.num_outputs()
-        images = [t for t in tensors if t.dtype() == _FLOAT and len(t.sizes()) == 4]
+        images = [t for t in tensors if t.dtype() in _INPUT_TYPES and len(t.sizes()) == 4]
         if len(tensors) != 1 or not images or outputs != 1:
             raise ArtifactError(
                 f"{self.path}: {METHOD!r} takes {tensors} and returns {outputs} values; "
-                "expected one float32 (N, C, H, W) and one output.",
+                "expected one float32 (N, C, H, W) or uint8 (N, H, W, C) and one output.",
                 remedy="Export the model with `mobiledeploy export`.",
             )
-        return tuple(tensors[0].sizes())
+        return _INPUT_TYPES[tensors[0].dtype()], tuple(tensors[0].sizes())
 
     def _constant(self, name: str) -> bytes:
         """Return the uint8 tensor that a method returns; b"" if there is no such method."""
@@ -102,12 +103,12 @@ class ExecuTorchRunner:
             (value,) = self._program.load_method(name)(())
         return cast("bytes", value.numpy().tobytes())
 
-    def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[np.float32]]:
         """Run the network (see `Runner.run`)."""
-        samples = single_input(inputs, self.input_shape)
+        samples = single_input(inputs, self.input_shape, self.input_type)
         return {OUTPUT_NAME: in_batches_of(self.batch_size, samples, self._run_batch)}
 
-    def _run_batch(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _run_batch(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         try:
             # The method clones its outputs, so they outlive the next run.
             (logits,) = self._method((torch.from_numpy(batch),))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from importlib.metadata import version
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -25,11 +25,14 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+_INPUTS = (np.float32, np.uint8)
 _ERRORS = (RuntimeError, ValueError, MemoryError)
 
 
 class LiteRTRunner:
-    """A `.tflite` file in LiteRT. It reads images as (H, W, C); `run` takes them as (C, H, W).
+    """A `.tflite` file in LiteRT. It reads images as (H, W, C).
+
+    `run` takes pixels as (H, W, C) and float images as (C, H, W), like all runners.
 
     Args:
         path: The file.
@@ -37,8 +40,8 @@ class LiteRTRunner:
         optimize: Must be True: what XNNPACK fuses cannot be switched off here.
 
     Raises:
-        ArtifactError: LiteRT rejects the file, or it does not take one float32 (1, H, W, C) and
-            return one output.
+        ArtifactError: LiteRT rejects the file, or it does not take one float32 or uint8
+            (1, H, W, C) and return one output.
         UsageError: `optimize` is False, or the path is not UTF-8.
     """
 
@@ -73,7 +76,11 @@ class LiteRTRunner:
         with damage_explained(path):
             self._input, self._output, (batch, height, width, channels) = self._signature()
         self.batch_size: int = batch
-        self.input_shape: tuple[int, ...] = (channels, height, width)
+        self.input_type = np.dtype(self._interpreter.get_input_details()[0]["dtype"]).name
+        is_pixels = self.input_type == "uint8"
+        self.input_shape: tuple[int, ...] = (
+            (height, width, channels) if is_pixels else (channels, height, width)
+        )
 
     def _signature(self) -> tuple[int, int, tuple[int, int, int, int]]:
         """Return the numbers of input and output, and the shape of the input."""
@@ -82,10 +89,10 @@ class LiteRTRunner:
             self._interpreter.get_output_details(),
         )
         image = inputs[0] if len(inputs) == 1 else None
-        if image is None or len(image["shape"]) != 4 or image["dtype"] is not np.float32:
+        if image is None or len(image["shape"]) != 4 or image["dtype"] not in _INPUTS:
             found = [(each["name"], each["dtype"].__name__, list(each["shape"])) for each in inputs]
             raise ArtifactError(
-                f"{self.path} takes {found}; expected one float32 (1, H, W, C).",
+                f"{self.path} takes {found}; expected one float32 or uint8 (1, H, W, C).",
                 remedy="Export the model with `mobiledeploy export`.",
             )
         if len(outputs) != 1:
@@ -98,14 +105,15 @@ class LiteRTRunner:
             raise ValueError(f"its input has the shape {shape}")
         return image["index"], outputs[0]["index"], cast("tuple[int, int, int, int]", shape)
 
-    def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[np.float32]]:
         """Run the network (see `Runner.run`)."""
-        samples = single_input(inputs, self.input_shape)
+        samples = single_input(inputs, self.input_shape, self.input_type)
         return {OUTPUT_NAME: in_batches_of(self.batch_size, samples, self._run_batch)}
 
-    def _run_batch(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _run_batch(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         try:
-            images = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
+            is_pixels = self.input_type == "uint8"
+            images = batch if is_pixels else np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
             self._interpreter.set_tensor(self._input, images)
             self._interpreter.invoke()
             return cast("NDArray[np.float32]", self._interpreter.get_tensor(self._output))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
@@ -69,6 +69,8 @@ class OnnxRuntimeRunner:
         self._session = load(path, session_options(threads=threads, optimize=optimize))
         with damage_explained(path):
             self.input_shape, self.batch_size = self._signature()
+            given = self._session.get_inputs()[0].type
+            self.input_type = "uint8" if given == "tensor(uint8)" else "float32"
             properties = self._session.get_modelmeta().custom_metadata_map
             self.metadata, self.labels = read_metadata(path, properties)
 
@@ -88,14 +90,14 @@ class OnnxRuntimeRunner:
         fixed = all(isinstance(size, int) for size in sample)
         return (tuple(sample) if fixed else None, batch if isinstance(batch, int) else None)
 
-    def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[np.float32]]:
         """Run the network (see `Runner.run`)."""
-        samples = single_input(inputs, self.input_shape)
+        samples = single_input(inputs, self.input_shape, self.input_type)
         if self.batch_size is None:
             return {OUTPUT_NAME: self._run_batch(samples)}
         return {OUTPUT_NAME: in_batches_of(self.batch_size, samples, self._run_batch)}
 
-    def _run_batch(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _run_batch(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         try:
             (logits,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: batch})
         except ORT_ERRORS as error:

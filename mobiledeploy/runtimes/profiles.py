@@ -11,18 +11,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mobiledeploy.errors import RuntimeFailedError
 from mobiledeploy.runtimes.onnxruntime import ORT_ERRORS, load, session_options
 from mobiledeploy.utils.files import temporary_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-    import numpy as np
     from numpy.typing import NDArray
 
 # ONNX Runtime's names of types -> NumPy's names
 _DATATYPES = {"float": "float32", "double": "float64"}
+_NOISE: Mapping[str, Callable[[np.random.Generator, tuple[int, ...]], NDArray[Any]]] = {
+    "tensor(float)": lambda random, shape: random.standard_normal(shape).astype(np.float32),
+    "tensor(uint8)": lambda random, shape: random.integers(0, 256, shape, np.uint8),
+}
 _KERNEL = "_kernel_time"
 _PROFILE_BYTES = 2_000_000  # room for the profile of one run
 
@@ -81,10 +86,10 @@ def run_profiled(path: Path, inputs: Mapping[str, NDArray[Any]]) -> tuple[Profil
 
 
 def example_inputs(path: Path, generator: np.random.Generator) -> dict[str, NDArray[Any]] | None:
-    """Return normally distributed noise for each input, a batch of one.
+    """Return noise for each input, a batch of one: normally distributed, or pixels.
 
     Returns:
-        None if an input is not float32 or its size is not fixed.
+        None if an input is neither float32 nor uint8, or its size is not fixed.
 
     Raises:
         ArtifactError: ONNX Runtime rejects the file.
@@ -93,10 +98,10 @@ def example_inputs(path: Path, generator: np.random.Generator) -> dict[str, NDAr
     inputs = {}
     for tensor in session.get_inputs():
         first, *rest = tensor.shape
-        if tensor.type != "tensor(float)" or not all(isinstance(size, int) for size in rest):
+        if tensor.type not in _NOISE or not all(isinstance(size, int) for size in rest):
             return None
         shape = (first if isinstance(first, int) else 1, *rest)
-        inputs[tensor.name] = generator.standard_normal(shape).astype("float32")
+        inputs[tensor.name] = _NOISE[tensor.type](generator, shape)
     return inputs
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch.export import ExportedProgram
@@ -35,6 +35,7 @@ class EagerRunner:
     runtime = "torch"
     version = str(torch.__version__)
     thread_safe = True
+    input_type = "float32"
     metadata: Mapping[str, object] = {}
     labels: tuple[str, ...] = ()
 
@@ -54,7 +55,7 @@ class EagerRunner:
         else:
             self._module = model
 
-    def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[np.float32]]:
         """Run the network (see `Runner.run`)."""
         samples = single_input(inputs, self.input_shape)
         before = torch.get_num_threads()
@@ -66,7 +67,7 @@ class EagerRunner:
         finally:
             torch.set_num_threads(before)
 
-    def _run_batch(self, batch: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _run_batch(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         try:
             with torch.inference_mode():
                 # channels last is nearly twice as fast for depthwise convolutions

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -47,7 +47,11 @@ class Runner(Protocol):
 
     @property
     def input_shape(self) -> tuple[int, ...] | None:
-        """Return the shape of one sample, (C, H, W); None if the runtime does not know it."""
+        """Return the shape of one sample, (C, H, W), or (H, W, C) of pixels; None if unknown."""
+
+    @property
+    def input_type(self) -> str:
+        """Return the NumPy datatype of the input: "float32", or "uint8" for pixels."""
 
     @property
     def metadata(self) -> Mapping[str, object]:
@@ -57,11 +61,11 @@ class Runner(Protocol):
     def labels(self) -> tuple[str, ...]:
         """Return the names of the classes; empty if the artifact has none."""
 
-    def run(self, inputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, NDArray[np.float32]]:
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[np.float32]]:
         """Run the network.
 
         Args:
-            inputs: {"input": float32 (N, C, H, W)}.
+            inputs: {"input": float32 (N, C, H, W)}, or uint8 (N, H, W, C) for pixels.
 
         Returns:
             {"logits": float32 (N, classes)}, owned by the caller.
@@ -83,8 +87,10 @@ class Runner(Protocol):
 
 
 def single_input(
-    inputs: Mapping[str, NDArray[np.float32]], input_shape: tuple[int, ...] | None
-) -> NDArray[np.float32]:
+    inputs: Mapping[str, NDArray[Any]],
+    input_shape: tuple[int, ...] | None,
+    input_type: str = "float32",
+) -> NDArray[Any]:
     """Return the one input, contiguous and writable (torch warns about arrays that are not).
 
     Raises:
@@ -96,10 +102,14 @@ def single_input(
             remedy=f"Pass {{{INPUT_NAME!r}: images}}.",
         )
     batch = inputs[INPUT_NAME]
-    if batch.dtype != np.float32:
+    if batch.dtype != input_type:
+        remedy = (
+            "Pass pixels as they are, without normalisation."
+            if input_type == "uint8"
+            else "Convert the batch with .astype(numpy.float32)."
+        )
         raise RuntimeFailedError(
-            f"The network takes float32; it was given {batch.dtype}.",
-            remedy="Convert the batch with .astype(numpy.float32).",
+            f"The network takes {input_type}; it was given {batch.dtype}.", remedy=remedy
         )
     if batch.ndim != 4 or len(batch) == 0 or (input_shape and batch.shape[1:] != input_shape):
         expected = ", ".join(str(n) for n in input_shape) if input_shape else "C, H, W"
@@ -112,8 +122,8 @@ def single_input(
 
 def in_batches_of(
     size: int,
-    samples: NDArray[np.float32],
-    run: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+    samples: NDArray[Any],
+    run: Callable[[NDArray[Any]], NDArray[np.float32]],
 ) -> NDArray[np.float32]:
     """Run `samples` through a network of fixed batch `size`; return the stacked outputs.
 

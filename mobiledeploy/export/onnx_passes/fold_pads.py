@@ -28,6 +28,8 @@ class FoldPads(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         modified = False
         for pad in nodes_of(model, "Pad"):
+            if pad.inputs[0] in model.graph.inputs:  # that of `PixelInput`
+                continue
             writing = only_user(pad.outputs[0])
             reading = only_user(writing.outputs[0])
             convolution = only_user(reading.outputs[0])

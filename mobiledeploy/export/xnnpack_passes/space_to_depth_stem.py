@@ -16,12 +16,12 @@ and nothing else, so the output is identical.
 Why (decision record 0004 has the figures): XNNPACK's int8 kernels process eight input channels at a
 time on x86-64 and on ARM with i8mm, so a tap of 3 channels costs as much as one of 6, and six taps
 replace nine. Converting the image from planes to channels-last also becomes cheaper: it moves
-elements of two bytes in tiles with half as many columns.
+elements of two bytes in tiles with half as many columns. Pixels need no conversion: two of them are
+neighbours in memory, in the order (i, c), so a reshape makes the pairs.
 """
 
 from __future__ import annotations
 
-import hashlib
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
@@ -32,16 +32,23 @@ from executorch.backends.xnnpack import xnnpack_preprocess
 from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import (
     XNNConv2d,
     XNNConvert,
-    XNNQuantizedTensorValue,
     XNNStaticConstantPad,
-    XNNStaticReshape,
     XNNStaticTranspose,
     XNode,
-    XValue,
 )
-from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import (
-    CONSTANT_TENSOR_ALIGNMENT,
+
+from mobiledeploy.export.xnnpack_passes.common import (
+    constant_of,
+    dims_of,
+    new_reshape,
+    new_value,
+    operands_of,
+    readers_of,
+    set_constant,
+    set_dims,
+    value_of,
 )
+from mobiledeploy.export.xnnpack_passes.pixel_input import read_pixels
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,34 +89,50 @@ def space_to_depth_stems() -> Iterator[None]:
 
 
 def convert_stem(graph: XNNGraph, store: NamedDataStore) -> None:
-    """Convert the stem of a graph in place.
+    """Convert the input of pixels and the stem of a graph, in place.
 
-    The graph stays as it is if it does not begin with an int8 stem (a float graph), if the stem's
-    stride is not 2, or if the image's width is odd.
+    The stem stays as it is if it is not int8 (a float graph), if its stride is not 2, or if the
+    image's width is odd.
 
     Args:
         graph: The graph that ExecuTorch is about to serialize.
         store: The graph's constants; receives the new weight.
     """
+    if read_pixels(graph):
+        pads = [each for each in graph.xnodes[1:2] if _is_pad(each)]
+        kinds = [XNNConvert, *[XNNStaticConstantPad] * len(pads), XNNConv2d]
+        if _begins_with(graph, kinds) and _halves(graph, graph.xnodes[len(kinds) - 1]):
+            convolution = graph.xnodes[len(kinds) - 1]
+            _convert_convolution(graph, store, convolution, pixel_order=True)
+            _pair_pixels(graph, convolution)
+        return
     if _begins_with(graph, _PADDED_STEM_NODES):
         _absorb_pad(graph)
     if not _begins_with(graph, _STEM_NODES):
         return
     convert, transpose, convolution = graph.xnodes[:3]
+    if _halves(graph, convolution):
+        _convert_convolution(graph, store, convolution)
+        _convert_layout(graph, convert, transpose)
+
+
+def _is_pad(node: XNode) -> bool:
+    return isinstance(node.xnode_union, XNNStaticConstantPad)
+
+
+def _halves(graph: XNNGraph, convolution: XNode) -> bool:
+    """Return whether a convolution halves the width, so that pairs of pixels can be its input."""
     stem = convolution.xnode_union
-    width = _dims(graph, stem.input1_id)[2]
-    halves = stem.subsampling_width == 2 and width == 2 * _dims(graph, stem.output_id)[2]
-    if not halves or stem.groups != 1 or stem.dilation_width != 1:
-        return
-    _convert_convolution(graph, store, convolution)
-    _convert_layout(graph, convert, transpose)
+    width = dims_of(graph, stem.input1_id)[2]
+    halves = stem.subsampling_width == 2 and width == 2 * dims_of(graph, stem.output_id)[2]
+    return bool(halves and stem.groups == 1 and stem.dilation_width == 1)
 
 
 def _begins_with(graph: XNNGraph, kinds: list[type]) -> bool:
     """Return whether the first nodes are of these kinds, each read by the next node alone."""
     unions = [node.xnode_union for node in graph.xnodes[: len(kinds)]]
     return [type(union) for union in unions] == kinds and all(
-        _operands(reader).count(union.output_id) == _readers(graph, union.output_id) == 1
+        operands_of(reader).count(union.output_id) == readers_of(graph, union.output_id) == 1
         for union, reader in pairwise(unions)
     )
 
@@ -128,17 +151,20 @@ def _absorb_pad(graph: XNNGraph) -> None:
         padding_right=stem.padding_right + right,
     )
     graph.xnodes[2].xnode_union = replace(transpose, input_id=pad.input_id)
-    batch, channels, height, width = _dims(graph, pad.input_id)
-    _set_dims(graph, transpose.output_id, [batch, height, width, channels])
+    batch, channels, height, width = dims_of(graph, pad.input_id)
+    set_dims(graph, transpose.output_id, [batch, height, width, channels])
     del graph.xnodes[1]
 
 
-def paired_weight(weight: NDArray[np.int8], padding: int) -> tuple[NDArray[np.int8], int]:
+def paired_weight(
+    weight: NDArray[np.int8], padding: int, *, pixel_order: bool = False
+) -> tuple[NDArray[np.int8], int]:
     """Return the weight v of the module's formula and the left padding that goes with it.
 
     Args:
         weight: w, (O, kH, kW, C), of a convolution with stride 2 along the width.
         padding: Left padding in pixels.
+        pixel_order: Whether the 2 C channels of v are in the order (i, c) instead of (c, i).
 
     Returns:
         v, (O, kH, pairs, 2 C), and the left padding in pairs.
@@ -150,18 +176,22 @@ def paired_weight(weight: NDArray[np.int8], padding: int) -> tuple[NDArray[np.in
     for k in range(width):
         j, i = divmod(k - padding, 2)
         paired[:, :, before + j, :, i] = weight[:, :, k]
+    if pixel_order:
+        paired = paired.swapaxes(3, 4)
     return paired.reshape(out, height, pairs, 2 * channels), before
 
 
-def _convert_convolution(graph: XNNGraph, store: NamedDataStore, node: XNode) -> None:
+def _convert_convolution(
+    graph: XNNGraph, store: NamedDataStore, node: XNode, *, pixel_order: bool = False
+) -> None:
     """Replace the weight, the stride and the padding of the stem."""
     stem = node.xnode_union
-    value = _value(graph, stem.filter_id).tensor_value
-    content = _constant(graph, store, value.constant_buffer_idx)
+    value = value_of(graph, stem.filter_id).tensor_value
+    content = constant_of(graph, store, value.constant_buffer_idx)
     pixels = np.frombuffer(content, np.int8).reshape(value.dims)
-    pairs, before = paired_weight(pixels, stem.padding_left)
-    _set_constant(graph, store, value.constant_buffer_idx, pairs.tobytes())
-    _set_dims(graph, stem.filter_id, list(pairs.shape))
+    pairs, before = paired_weight(pixels, stem.padding_left, pixel_order=pixel_order)
+    set_constant(graph, store, value.constant_buffer_idx, pairs.tobytes())
+    set_dims(graph, stem.filter_id, list(pairs.shape))
     node.xnode_union = replace(
         stem,
         padding_left=before,
@@ -172,73 +202,27 @@ def _convert_convolution(graph: XNNGraph, store: NamedDataStore, node: XNode) ->
     )
 
 
-def _constant(graph: XNNGraph, store: NamedDataStore, index: int) -> bytes:
-    entry = store.pte_data[graph.constant_data[index].named_key]
-    return bytes(store.buffers[entry.buffer_index])
-
-
-def _set_constant(graph: XNNGraph, store: NamedDataStore, index: int, content: bytes) -> None:
-    """Replace a constant; drop the old one from the store if nothing else reads it."""
-    former = graph.constant_data[index].named_key
-    key = hashlib.sha256(content).hexdigest()
-    store.add_named_data(key, content, CONSTANT_TENSOR_ALIGNMENT)
-    constant = replace(graph.constant_data[index], size=len(content), named_key=key)
-    graph.constant_data[index] = constant
-    if all(each.named_key != former for each in graph.constant_data):
-        del store.pte_data[former]
+def _pair_pixels(graph: XNNGraph, convolution: XNode) -> None:
+    """Reshape pixels (1, H, W, C) to (1, H, W / 2, 2 C) in front of a convolution."""
+    stem = convolution.xnode_union
+    batch, height, width, channels = dims_of(graph, stem.input1_id)
+    pairs = new_value(graph, stem.input1_id, [batch, height, width // 2, 2 * channels])
+    reshape = new_reshape(graph, stem.input1_id, pairs, convolution.debug_handle)
+    graph.xnodes.insert(graph.xnodes.index(convolution), reshape)
+    convolution.xnode_union = replace(stem, input1_id=pairs)
 
 
 def _convert_layout(graph: XNNGraph, convert: XNode, transpose: XNode) -> None:
     """Replace the transpose to (1, H, W, C) by one to (1, H, W / 2, 2 C), two bytes at a time."""
     codes, target = convert.xnode_union.output_id, transpose.xnode_union.output_id
-    _, channels, height, width = _dims(graph, codes)
+    _, channels, height, width = dims_of(graph, codes)
     pairs = height * width // 2
-    planes = _new_value(graph, codes, [channels, pairs, 2])
-    pixels = _new_value(graph, codes, [pairs, channels, 2])
+    planes = new_value(graph, codes, [channels, pairs, 2])
+    pixels = new_value(graph, codes, [pairs, channels, 2])
     transpose.xnode_union = XNNStaticTranspose(3, [1, 0, 2], planes, pixels, flags=0)
-    _set_dims(graph, target, [1, height, width // 2, 2 * channels])
+    set_dims(graph, target, [1, height, width // 2, 2 * channels])
     graph.xnodes[1:2] = [
-        _reshape(graph, codes, planes, convert.debug_handle),
+        new_reshape(graph, codes, planes, convert.debug_handle),
         transpose,
-        _reshape(graph, pixels, target, transpose.debug_handle),
+        new_reshape(graph, pixels, target, transpose.debug_handle),
     ]
-
-
-def _reshape(graph: XNNGraph, source: int, target: int, debug_handle: int) -> XNode:
-    dims = _dims(graph, target)
-    return XNode(XNNStaticReshape(len(dims), dims, source, target, flags=0), debug_handle)
-
-
-def _value(graph: XNNGraph, number: int) -> XNNQuantizedTensorValue:
-    values = (value.xvalue_union for value in graph.xvalues)
-    quantized = (each for each in values if isinstance(each, XNNQuantizedTensorValue))
-    return next(each for each in quantized if each.tensor_value.id_out == number)
-
-
-def _dims(graph: XNNGraph, number: int) -> list[int]:
-    return list(_value(graph, number).tensor_value.dims)
-
-
-def _set_dims(graph: XNNGraph, number: int, dims: list[int]) -> None:
-    tensor = _value(graph, number).tensor_value
-    tensor.dims, tensor.num_dims = dims, len(dims)
-
-
-def _new_value(graph: XNNGraph, like: int, dims: list[int]) -> int:
-    """Add a value with the encoding of `like` and other dimensions; return its number."""
-    model = _value(graph, like)
-    number = len(graph.xvalues)
-    tensor = replace(model.tensor_value, id_out=number, dims=dims, num_dims=len(dims))
-    graph.xvalues.append(XValue(XNNQuantizedTensorValue(tensor, model.quant_params)))
-    return number
-
-
-def _readers(graph: XNNGraph, value: int) -> int:
-    """Return how many operands of all nodes are this value."""
-    return sum(_operands(node.xnode_union).count(value) for node in graph.xnodes)
-
-
-def _operands(union: object) -> list[int]:
-    """Return the values that a node reads, without its constants."""
-    fields = vars(union).items()
-    return [value for name, value in fields if name.startswith("input") and name.endswith("_id")]

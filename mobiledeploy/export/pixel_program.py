@@ -1,0 +1,51 @@
+"""The program of a network of pixels, with the pixels as its input.
+
+    image (1, C, H, W), float  ->  quantize (scale 1, zero-point -128)  ->  int8 codes
+    pixels (1, H, W, C), uint8 ->  permute, dequantize (scale 1), quantize  ->  the same codes
+
+Both compute pixel - 128. The exporter of `.pte` needs the second form, because ExecuTorch takes the
+type and shape of the input from the program.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from mobiledeploy.errors import ExportError
+from mobiledeploy.utils.quiet import quietly
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+    from mobiledeploy.network import InputSpec
+
+_QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
+_DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+
+
+def with_pixel_input(program: ExportedProgram, image: InputSpec) -> ExportedProgram:
+    """Return the program with pixels as its input; with the format "float" the program itself.
+
+    Raises:
+        ExportError: the pixels are read by a layer in float.
+    """
+    if not image.format.is_pixels:
+        return program
+    exported = program.module(check_guards=False)
+    # a new graph module, without the exported program's hook that fixes the shape of its input
+    module = torch.fx.GraphModule(exported, exported.graph)
+    graph = module.graph
+    (source,) = graph.find_nodes(op="placeholder")
+    if [reader.target for reader in source.users] != [_QUANTIZE]:
+        raise ExportError("Pixels are read by a layer in float; expected an int8 convolution.")
+    (quantize,) = source.users
+    with graph.inserting_before(quantize):
+        values = graph.call_function(_DEQUANTIZE, (source, 1.0, 0, 0, 255, torch.uint8))
+        planes = graph.call_function(torch.ops.aten.permute_copy.default, (values, [0, 3, 1, 2]))
+    quantize.update_arg(0, planes)
+    module.recompile()
+    with quietly():
+        pixels = torch.zeros((1, *image.artifact_shape), dtype=torch.uint8)
+        return torch.export.export(module, (pixels,))

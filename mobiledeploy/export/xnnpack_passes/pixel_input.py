@@ -1,0 +1,130 @@
+"""Pixels as the input of an XNNPACK graph: uint8 (1, H, W, C), read in that order.
+
+In: the graph that ExecuTorch lowers a program of pixels to (`export.pixel_program`). ExecuTorch
+takes the pixels for int8, moves them into planes and back again. Out: the same codes by one
+conversion of bytes,
+
+    pixels, uint8, zero-point 0  ->  codes, int8, zero-point -128,        code = pixel - 128
+
+Both have the scale 1, so nothing is rounded. XNNPACK's convolutions have no kernels for uint8
+activations with a scale per output channel, hence the conversion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import (
+    PerTensorQuant,
+    XNNConv2d,
+    XNNConvert,
+    XNNDatatype,
+    XNNQuantizedTensorValue,
+    XNNStaticConstantPad,
+    XNNStaticTranspose,
+    XNode,
+)
+
+from mobiledeploy.export.xnnpack_passes.common import (
+    dims_of,
+    new_value,
+    operands_of,
+    readers_of,
+    set_dims,
+    value_of,
+)
+
+if TYPE_CHECKING:
+    from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import XNNGraph
+
+_TO_PIXELS = (0, 2, 3, 1)
+_INTERNAL = {"external_id": 0xFFFFFFFF, "flags": 0}
+
+
+def read_pixels(graph: XNNGraph) -> bool:
+    """Convert the input of a graph in place; return whether it takes pixels.
+
+    A graph whose input is not quantized, that of a float image, stays as it is.
+    """
+    (pixels,) = graph.input_ids
+    unions = [value.xvalue_union for value in graph.xvalues]
+    is_quantized = any(
+        isinstance(union, XNNQuantizedTensorValue) and union.tensor_value.id_out == pixels
+        for union in unions
+    )
+    if not is_quantized:
+        return False
+    codes = new_value(graph, pixels, dims_of(graph, pixels))
+    given, inside = value_of(graph, pixels), value_of(graph, codes)
+    inside.tensor_value = replace(inside.tensor_value, **_INTERNAL)
+    inside.quant_params = PerTensorQuant(scale=1.0, zero_point=-128)
+    given.tensor_value = replace(given.tensor_value, datatype=XNNDatatype.xnn_datatype_quint8)
+    given.quant_params = PerTensorQuant(scale=1.0, zero_point=0)
+    for node in graph.xnodes:
+        _rename_operands(node, {pixels: codes})
+    handle = graph.xnodes[0].debug_handle
+    graph.xnodes.insert(0, XNode(XNNConvert(pixels, codes, flags=0), handle))
+    _stay_in_pixels(graph, codes)
+    return True
+
+
+def _stay_in_pixels(graph: XNNGraph, codes: int) -> None:
+    """Remove the transposes between the codes and the only convolution that reads them."""
+    chain: list[XNode] = []
+    for node in graph.xnodes[1:]:
+        last = chain[-1].xnode_union.output_id if chain else codes
+        if operands_of(node.xnode_union) != [last] or readers_of(graph, last) != 1:
+            return
+        if isinstance(node.xnode_union, XNNConv2d):
+            break
+        if not isinstance(node.xnode_union, XNNStaticTranspose | XNNStaticConstantPad):
+            return
+        chain.append(node)
+    convolution = graph.xnodes[1 + len(chain)]
+    value, kept = codes, []
+    for node in chain:
+        if isinstance(node.xnode_union, XNNStaticConstantPad):
+            _pad_pixels(graph, node, value)
+            if _absorb(convolution, node):
+                continue
+            value = node.xnode_union.output_id
+            kept.append(node)
+    _rename_operands(convolution, {chain[-1].xnode_union.output_id: value} if chain else {})
+    graph.xnodes[1 : 1 + len(chain)] = kept
+
+
+def _pad_pixels(graph: XNNGraph, node: XNode, source: int) -> None:
+    """Make a pad of planes one of pixels."""
+    pad = node.xnode_union
+    before, after = (
+        [amounts[axis] for axis in _TO_PIXELS] for amounts in (pad.pre_paddings, pad.post_paddings)
+    )
+    node.xnode_union = replace(pad, pre_paddings=before, post_paddings=after, input_id=source)
+    padded = zip(dims_of(graph, source), before, after, strict=True)
+    set_dims(graph, pad.output_id, [sum(amounts) for amounts in padded])
+
+
+def _absorb(convolution: XNode, node: XNode) -> bool:
+    """Move zero padding of height and width into the convolution; return whether it was that."""
+    pad, stem = node.xnode_union, convolution.xnode_union
+    (_, top, left, front), (_, bottom, right, back) = pad.pre_paddings, pad.post_paddings
+    if pad.padding_value != 0 or front or back:
+        return False
+    convolution.xnode_union = replace(
+        stem,
+        padding_top=stem.padding_top + top,
+        padding_left=stem.padding_left + left,
+        padding_bottom=stem.padding_bottom + bottom,
+        padding_right=stem.padding_right + right,
+    )
+    return True
+
+
+def _rename_operands(node: XNode, names: dict[int, int]) -> None:
+    changed = {
+        field: names[value]
+        for field, value in vars(node.xnode_union).items()
+        if field.startswith("input") and field.endswith("_id") and value in names
+    }
+    node.xnode_union = replace(node.xnode_union, **changed)
