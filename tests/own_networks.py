@@ -124,6 +124,87 @@ class Bounds(nn.Module):
         return self.head(F.adaptive_avg_pool2d(x, 2))
 
 
+class Shuffled(nn.Module):
+    """Concatenations, splits and shuffles, as in ShuffleNet, of tensors with every encoding."""
+
+    def __init__(self, classes=5):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 2, 1), nn.BatchNorm2d(16))
+        self.left = nn.Conv2d(8, 8, 3, padding=1, groups=2)
+        self.right = nn.Conv2d(8, 8, 3, padding=2, dilation=2)
+        self.focus = nn.Conv2d(12, 8, 1)
+        self.mix = nn.Conv2d(48, 16, 1, groups=4)
+        self.head = nn.Linear(16, classes)
+
+    def forward(self, x):
+        patches = torch.cat(
+            [x[..., ::2, ::2], x[..., 1::2, ::2], x[..., ::2, 1::2], x[..., 1::2, 1::2]], 1
+        )
+        y = F.relu(self.stem(x))
+        left, right = y.chunk(2, dim=1)
+        left, right = self.left(left), F.hardswish(self.right(right))
+        y = torch.cat([left, right, torch.sigmoid(left), left * right, right], 1)
+        n, c, h, w = y.shape
+        y = y.view(n, 2, c // 2, h, w).transpose(1, 2).reshape(n, c, h, w)
+        y = torch.cat([y, self.focus(patches)], dim=1)
+        y = F.channel_shuffle(F.relu(self.mix(y)), 4)
+        first, second = torch.split(y, [6, 10], 1)
+        y = torch.cat((second, first), 1)
+        return self.head(y.mean([2, 3]))
+
+
+class Upsampled(nn.Module):
+    """Upsampling of every kind, and a skip connection."""
+
+    def __init__(self, classes=5):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8))
+        self.down = nn.Conv2d(8, 8, 3, 2, 1)
+        self.pooled = nn.Conv2d(8, 4, 1)
+        self.mix = nn.Conv2d(18, 8, 1)
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, x):
+        x = F.relu(self.stem(x))
+        y = self.down(x)
+        size = x.shape[-2:]
+        everywhere = F.relu(self.pooled(y.mean((2, 3), keepdim=True)))
+        x = torch.cat(
+            [
+                F.interpolate(y[:, :4], scale_factor=2),
+                F.interpolate(y[:, 4:], size=size, mode="bilinear", align_corners=False),
+                F.interpolate(everywhere, size=size, mode="bilinear", align_corners=False),
+                everywhere.expand(-1, -1, *size),
+                F.pixel_shuffle(y, 2),
+            ],
+            dim=1,
+        )
+        x = F.interpolate(x[:, :, 1:], scale_factor=(3, 1), mode="bilinear")
+        return self.head(F.relu(self.mix(x)).mean([2, 3]))
+
+
+class Arithmetic(nn.Module):
+    """Constants, differences, and activations that are made of them."""
+
+    def __init__(self, classes=5):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor([0.1, -0.2, 0.3]).view(1, 3, 1, 1))
+        self.norm = nn.BatchNorm2d(3)
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.convs = nn.ModuleList(nn.Conv2d(8, 8, 3, padding=1) for _ in range(3))
+        self.prelu = nn.PReLU(8, init=0.3)
+        self.scale = nn.Parameter(torch.linspace(0.5, 1.5, 8))
+        self.head = nn.Linear(8, classes)
+
+    def forward(self, x):
+        x = F.leaky_relu(self.stem(self.norm((x - self.mean) / 0.9)), 0.1)
+        x = x + self.scale.view(-1, 1, 1) * torch.tanh(self.convs[0](x))
+        x = self.prelu(self.convs[1](x)) - x
+        gate = torch.sigmoid(self.convs[2](x))
+        x = gate * x + (1 - gate) * 0.5
+        return 2.0 * self.head(-x.mean([2, 3]) * 3 + 0.1) - 1
+
+
 class Sine(nn.Module):
     """An operator that nothing knows."""
 

@@ -5,13 +5,13 @@ same, at any batch size. Implementations write one operator in many ways: a hard
 x * relu6(x + 3) / 6, global average pooling as a mean, squeeze-and-excitation with linear layers.
 Each pass rewrites one of them:
 
-    x * clamp(x + 3, 0, 6) / 6         -> hardswish(x)
-    clamp(x + 3, 0, 6) / 6             -> hardsigmoid(x)
-    silu(x)                            -> x * sigmoid(x)
     average of windows                 -> a depthwise convolution
     mean over height and width         -> adaptive_avg_pool2d(x, 1)
     view (N, C, 1, 1) as (N, C)        -> flatten(x, 1)
     linear layers between such views   -> 1x1 convolutions
+    activations                        -> see `canonical_activations`
+    slices, shuffles, upsampling       -> see `canonical_moves`
+    arithmetic with constants          -> see `canonical_constants`
 
 Invariant: an operator that no pass knows stays as it is, with its module and its line of code.
 """
@@ -27,10 +27,17 @@ from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from mobiledeploy.errors import UsageError
 from mobiledeploy.graph.aten_graph import OUT_OF_PLACE, describe_node, parameter
+from mobiledeploy.graph.canonical_activations import canonical_activations
+from mobiledeploy.graph.canonical_constants import (
+    evaluate_constants,
+    write_constants_as_batch_norm,
+)
+from mobiledeploy.graph.canonical_moves import canonical_moves, write_views_for_any_batch
+from mobiledeploy.graph.rewriting import calls, replace
 from mobiledeploy.utils.quiet import quietly
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from torch import nn
     from torch.fx import GraphModule, Node
@@ -56,6 +63,7 @@ _VIEWS = (
     aten.squeeze.dim,
     aten.squeeze.dims,
     aten.unsqueeze.default,
+    aten.unflatten.int,
 )
 _POINTWISE = (
     aten.relu.default,
@@ -86,28 +94,20 @@ def canonical_graph(module: nn.Module, input_shape: tuple[int, ...]) -> GraphMod
             raise _untraceable(module, error) from error
         unlifted = program.module(check_guards=False)
     traced = torch.fx.GraphModule(unlifted, unlifted.graph)
-    for rewrite in (
-        _out_of_place,
-        _remove_identities,
-        _number_padding,
-        _clamps,
-        _hard_sigmoids,
-        _hard_swishes,
-        _silus,
-        _pools,
-        _average_windows,
-        _max_windows,
-        _flattenings,
-        _gates,
-        _expansions,
-    ):
-        rewrite(traced)
-        traced.graph.eliminate_dead_code()
+    _apply(traced, _FIRST)
+    record_shapes(traced, example)  # the next ones read those of new nodes
+    _apply(traced, _THEN)
     traced.graph.lint()
     traced.recompile()
     record_shapes(traced, example)
     _require_any_batch(traced, module, input_shape)
     return traced
+
+
+def _apply(traced: GraphModule, rewrites: Iterable[Callable[[GraphModule], None]]) -> None:
+    for rewrite in rewrites:
+        rewrite(traced)
+        traced.graph.eliminate_dead_code()
 
 
 def record_shapes(traced: GraphModule, example: torch.Tensor) -> None:
@@ -128,16 +128,19 @@ def _untraceable(module: nn.Module, error: Exception) -> UsageError:
 def _require_any_batch(
     traced: GraphModule, module: nn.Module, input_shape: tuple[int, ...]
 ) -> None:
-    """Raise UsageError unless graph and module compute the same for two images.
+    """Raise UsageError unless the graph computes for two images what the module does for each.
 
-    torch.export writes the batch size of its example into views. Those that are no flattening still
-    have it.
+    torch.export writes the batch size of its example into views. Those that move values from one
+    image to another still have it.
     """
+    if any(node.args[3] is None for node in calls(traced, (aten.batch_norm.default,))):
+        return  # without statistics of its own; `fold_graph` refuses it by its name
     generator = torch.Generator().manual_seed(0)
     images = torch.randn((2, *input_shape[1:]), generator=generator)
     try:
         with torch.no_grad():
-            expected, found = module(images), traced(images)
+            expected = torch.cat([module(image) for image in images.split(1)])
+            found = traced(images)
         same = expected.shape == found.shape and torch.allclose(
             found, expected, rtol=0, atol=1e-3 * float(expected.abs().max())
         )
@@ -167,16 +170,16 @@ def _out_of_place(traced: GraphModule) -> None:
 
 def _remove_identities(traced: GraphModule) -> None:
     """Remove operators that do nothing in inference, and casts to the dtype that is there."""
-    for node in _calls(traced, (*_IDENTITIES, *_CASTS)):
+    for node in calls(traced, (*_IDENTITIES, *_CASTS)):
         source = node.args[0]
         assert isinstance(source, torch.fx.Node)
         if node.target in _IDENTITIES or node.meta["val"].dtype == source.meta["val"].dtype:
-            _replace(traced, node, source)
+            replace(traced, node, source)
 
 
 def _number_padding(traced: GraphModule) -> None:
     """Write the paddings "same" and "valid" of convolutions as numbers."""
-    for node in _calls(traced, (aten.conv2d.padding,)):
+    for node in calls(traced, (aten.conv2d.padding,)):
         defaults = (None, [1, 1], "valid", [1, 1], 1)
         arguments: list[Any] = [*node.args, *defaults[len(node.args) - 2 :]]
         kernel, padding, dilation = arguments[1].meta["val"].shape[2:], *arguments[4:6]
@@ -187,62 +190,9 @@ def _number_padding(traced: GraphModule) -> None:
         node.target, node.args = aten.conv2d.default, tuple(arguments)
 
 
-def _clamps(traced: GraphModule) -> None:
-    """Write clamps and ReLU6 as ReLU or hardtanh, which the integer reference defines."""
-    for node in _calls(traced, (aten.relu6.default,)):
-        node.target, node.args = aten.hardtanh.default, (node.args[0], 0.0, 6.0)
-    for node in _calls(traced, (aten.clamp.default, aten.clamp_min.default)):
-        low, high = (*node.args[1:], None, None)[:2]
-        if low == 0 and high is None:
-            node.target, node.args = aten.relu.default, node.args[:1]
-        elif low is not None and high is not None:
-            node.target, node.args = aten.hardtanh.default, (node.args[0], low, high)
-
-
-def _hard_sigmoids(traced: GraphModule) -> None:
-    """Recognise clamp(x + 3, 0, 6) / 6."""
-    for node in _calls(traced, (aten.div.Tensor, aten.mul.Tensor)):
-        divided = node.target is aten.div.Tensor
-        if not _is_scalar(node.args[1], 6 if divided else 1 / 6):
-            continue
-        source = _behind_shifted_clamp(node.args[0])
-        if source is not None:
-            node.target, node.args = aten.hardsigmoid.default, (source,)
-
-
-def _hard_swishes(traced: GraphModule) -> None:
-    """Recognise x * hardsigmoid(x), and x * clamp(x + 3, 0, 6) / 6."""
-    for node in _calls(traced, (aten.mul.Tensor,)):
-        for x, gate in (node.args[:2], node.args[1::-1]):
-            is_gate = isinstance(gate, torch.fx.Node) and gate.target is aten.hardsigmoid.default
-            if is_gate and cast("Node", gate).args[0] is x:
-                node.target, node.args = aten.hardswish.default, (x,)
-                break
-    for node in _calls(traced, (aten.div.Tensor, aten.mul.Tensor)):
-        if not _is_scalar(node.args[1], 6 if node.target is aten.div.Tensor else 1 / 6):
-            continue
-        product = node.args[0]
-        if not isinstance(product, torch.fx.Node) or product.target is not aten.mul.Tensor:
-            continue
-        for x, gate in (product.args[:2], product.args[1::-1]):
-            if _behind_shifted_clamp(gate) is x and x is not None:
-                node.target, node.args = aten.hardswish.default, (x,)
-                break
-
-
-def _silus(traced: GraphModule) -> None:
-    """Write SiLU as a product, whose two operators have integer forms."""
-    for node in _calls(traced, (aten.silu.default,)):
-        source = cast("Node", node.args[0])
-        with traced.graph.inserting_before(node):
-            gate = traced.graph.call_function(aten.sigmoid.default, (source,))
-        gate.meta = dict(node.meta)
-        node.target, node.args = aten.mul.Tensor, (source, gate)
-
-
 def _pools(traced: GraphModule) -> None:
     """Write means and average pools over the whole image as adaptive_avg_pool2d to 1x1."""
-    for node in _calls(traced, (aten.mean.dim, aten.avg_pool2d.default)):
+    for node in calls(traced, (aten.mean.dim, aten.avg_pool2d.default)):
         source = cast("Node", node.args[0])
         axes = _mean_axes(node)
         if axes == {2} and _mean_axes(source) == {3}:  # x.mean(3).mean(2)
@@ -265,7 +215,7 @@ def _pools(traced: GraphModule) -> None:
             if not keeps:
                 result = traced.graph.call_function(aten.flatten.using_ints, (pooled, 1))
                 result.meta = dict(node.meta)
-        _replace(traced, node, result)
+        replace(traced, node, result)
 
 
 def _average_windows(traced: GraphModule) -> None:
@@ -273,7 +223,7 @@ def _average_windows(traced: GraphModule) -> None:
 
     Windows that count fewer pixels at the border than inside stay as they are, and are refused.
     """
-    for node in _calls(traced, (aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default)):
+    for node in calls(traced, (aten.avg_pool2d.default, aten.adaptive_avg_pool2d.default)):
         source = cast("Node", node.args[0])
         _, channels, *sides = source.meta["val"].shape
         if node.target is aten.avg_pool2d.default:
@@ -301,7 +251,7 @@ def _average_windows(traced: GraphModule) -> None:
 
 def _max_windows(traced: GraphModule) -> None:
     """Write all arguments of max pools: ExecuTorch's partitioner reads the stride."""
-    for node in _calls(traced, (aten.max_pool2d.default,)):
+    for node in calls(traced, (aten.max_pool2d.default,)):
         defaults: tuple[Any, ...] = (None, [], 0, 1, False)
         arguments: list[Any] = [*node.args, *defaults[len(node.args) - 1 :]]
         source, kernel, stride, padding, dilation, ceil_mode = arguments
@@ -325,20 +275,25 @@ def _mean_axes(node: Node) -> set[int]:
 
 def _flattenings(traced: GraphModule) -> None:
     """Write views of (1, ...) as (1, K) as flatten(x, 1); remove views that change nothing."""
-    for node in _calls(traced, _VIEWS):
+    for node in calls(traced, _VIEWS):
         source = cast("Node", node.args[0])
         before, after = source.meta["val"].shape, node.meta["val"].shape
         if before == after and before[0] == 1:
-            _replace(traced, node, source)
+            replace(traced, node, source)
         elif len(after) == 2 and len(before) > 2 and before[0] == after[0] == 1:
             while source.target in _VIEWS:  # all of them keep the order of the values
                 source = cast("Node", source.args[0])
             node.target, node.args, node.kwargs = aten.flatten.using_ints, (source, 1), {}
 
 
+def _views(traced: GraphModule) -> None:
+    """Write all other views as reshapes for any batch size."""
+    write_views_for_any_batch(traced, _VIEWS)
+
+
 def _gates(traced: GraphModule) -> None:
     """Write linear layers as 1x1 convolutions between (N, C, 1, 1) and (N, K, 1, 1)."""
-    for node in _calls(traced, (aten.reshape.default, aten.unsqueeze.default)):
+    for node in calls(traced, (aten.reshape.default, aten.unsqueeze.default)):
         after, source = node.meta["val"].shape, cast("Node", node.args[0])
         while source.target is aten.unsqueeze.default:  # x[:, :, None, None]
             source = cast("Node", source.args[0])
@@ -351,7 +306,7 @@ def _gates(traced: GraphModule) -> None:
             if each.target is aten.linear.default:
                 _as_convolution(traced, each)
         chain[0].replace_all_uses_with(cast("Node", chain[0].args[0]))
-        _replace(traced, node, chain[-1])
+        replace(traced, node, chain[-1])
 
 
 def _pointwise_chain(end: Node) -> list[Node] | None:
@@ -383,38 +338,30 @@ def _as_convolution(traced: GraphModule, node: Node) -> None:
 
 def _expansions(traced: GraphModule) -> None:
     """Remove expansions in front of multiplications and additions, which broadcast."""
-    for node in _calls(traced, (aten.expand.default, aten.expand_as.default)):
+    for node in calls(traced, (aten.expand.default, aten.expand_as.default)):
         if all(user.target in (aten.mul.Tensor, aten.add.Tensor) for user in node.users):
-            _replace(traced, node, cast("Node", node.args[0]))
-
-
-def _behind_shifted_clamp(node: object) -> Node | None:
-    """Return x for clamp(x + 3, 0, 6); None for anything else."""
-    if not isinstance(node, torch.fx.Node):
-        return None
-    is_relu6 = node.target is aten.relu6.default or (
-        node.target is aten.hardtanh.default and tuple(node.args[1:]) in ((0, 6), (0.0, 6.0))
-    )
-    shifted = node.args[0] if is_relu6 else None
-    if not isinstance(shifted, torch.fx.Node) or shifted.target is not aten.add.Tensor:
-        return None
-    return cast("Node", shifted.args[0]) if _is_scalar(shifted.args[1], 3) else None
-
-
-def _is_scalar(value: object, expected: float) -> bool:
-    return isinstance(value, int | float) and abs(value - expected) < 1e-6
+            replace(traced, node, cast("Node", node.args[0]))
 
 
 def _is_padded(padding: object) -> bool:
     return any(cast("list[int]", padding)) if isinstance(padding, list | tuple) else bool(padding)
 
 
-def _calls(traced: GraphModule, targets: Iterable[object]) -> Sequence[Node]:
-    """Return the nodes that call one of these operators, in topological order."""
-    wanted = set(targets)
-    return [node for node in traced.graph.nodes if node.target in wanted]
-
-
-def _replace(traced: GraphModule, node: Node, by: Node) -> None:
-    node.replace_all_uses_with(by)
-    traced.graph.erase_node(node)
+_FIRST = (
+    _out_of_place,
+    _remove_identities,
+    _number_padding,
+    evaluate_constants,
+    canonical_moves,
+)
+_THEN = (
+    canonical_activations,
+    _pools,
+    _average_windows,
+    _max_windows,
+    _flattenings,
+    _gates,
+    _expansions,
+    write_constants_as_batch_norm,
+    _views,
+)

@@ -2,7 +2,8 @@
 
 Input: a `FloatModel` of a module that is not one of ours. Output: a `FoldedModel` with a flat ATen
 graph. Maths: as in `fold_batch_norm`. A BatchNorm that does not follow a convolution or a linear
-layer of its own is a scale and an offset per channel, and becomes a depthwise 1x1 convolution.
+layer of its own is a scale and an offset per channel, and becomes a depthwise 1x1 convolution, or a
+diagonal linear layer.
 Invariant: the function stays the same, and no BatchNorm remains.
 """
 
@@ -150,26 +151,27 @@ def _own_parameters(traced: GraphModule, node: Node) -> None:
 
 
 def _become_depthwise(traced: GraphModule, node: Node, affine: _Affine) -> None:
-    """Replace a BatchNorm by a depthwise 1x1 convolution, in place.
+    """Replace a BatchNorm by a depthwise 1x1 convolution, or by a diagonal linear layer, in place.
 
     Raises:
-        UsageError: its input is not an image.
+        UsageError: its input is neither an image nor a vector.
     """
     shape = cast("Node", node.args[0]).meta["val"].shape
-    if len(shape) != 4:
+    if len(shape) not in (2, 4):
         raise UsageError(
-            f"The BatchNorm {describe_node(node)} cannot be folded: it stands behind no linear"
-            " layer of its own, nor in front of one.",
-            remedy="Put it directly behind a linear layer.",
+            f"The BatchNorm {describe_node(node)} cannot be folded: its input has the shape"
+            f" {tuple(shape)}; expected (N, C, H, W) or (N, C).",
+            remedy="Put it directly behind a convolution or a linear layer.",
         )
-    weight = affine.gain.float().view(-1, 1, 1, 1)
+    is_image = len(shape) == 4
+    gain = affine.gain.float()
+    weight = gain.view(-1, 1, 1, 1) if is_image else torch.diag(gain)
     for suffix, tensor in (("gain", weight), ("offset", affine.offset.float())):
         name = f"{node.name}_{suffix}"
         traced.register_parameter(name, torch.nn.Parameter(tensor, requires_grad=False))
     with traced.graph.inserting_before(node):
-        gain = traced.graph.get_attr(f"{node.name}_gain")
-        offset = traced.graph.get_attr(f"{node.name}_offset")
-    node.target = aten.conv2d.default
-    ones = [1, 1]
-    node.args = (node.args[0], gain, offset, ones, [0, 0], ones, shape[1])
+        attributes = [traced.graph.get_attr(f"{node.name}_{each}") for each in ("gain", "offset")]
+    layout = ([1, 1], [0, 0], [1, 1], shape[1]) if is_image else ()
+    node.target = aten.conv2d.default if is_image else aten.linear.default
+    node.args = (node.args[0], *attributes, *layout)
     node.kwargs = {}

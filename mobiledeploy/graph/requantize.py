@@ -2,9 +2,10 @@
 
 Input: a flat ATen graph. Output: the same graph with depthwise 1x1 convolutions of weight 1.
 
-Operands and result of an addition share one encoding, and the encoding of some results is not free:
-a product and a hard-swish avoid half-way results, a mean depends on its input, a sigmoid's is
-always the same, a hard-swish's input starts at -3, and a sigmoid's input has a scale of its own.
+Operands and result of an addition or a concatenation share one encoding, and the encoding of some
+tensors is not free: the input's follows from the pixels, a product and a hard-swish avoid half-way
+results, a mean depends on its input, a sigmoid's is always the same, a hard-swish's input starts at
+-3, and a sigmoid's input has a scale of its own.
 Where one tensor is bound in two ways, a convolution between them requantizes it. Invariant: the
 float function stays the same.
 """
@@ -28,7 +29,16 @@ _BOUND = (
     aten.sigmoid.default,
     aten.adaptive_avg_pool2d.default,
 )
-_SHARING = (aten.add.Tensor,)
+_SHARING = (aten.add.Tensor, aten.cat.default)
+_COPYING = (
+    aten.flatten.using_ints,
+    aten.reshape.default,
+    aten.permute.default,
+    aten.slice.Tensor,
+    aten.pad.default,
+    aten.max_pool2d.default,
+    aten.upsample_nearest2d.vec,
+)
 _WEIGHTED = (aten.conv2d.default, aten.linear.default)
 
 
@@ -36,8 +46,11 @@ def insert_requantizations(traced: GraphModule) -> None:
     """Insert identity convolutions where they are needed, in place."""
     for node in list(traced.graph.nodes):
         if node.target in _SHARING:
-            for operand in dict.fromkeys(node.all_input_nodes):
-                if _origin(operand).target in _BOUND:
+            origins = {operand: _origin(operand) for operand in node.all_input_nodes}
+            if node.target is aten.cat.default and len(set(origins.values())) == 1:
+                continue  # parts of one tensor have one encoding
+            for operand, origin in origins.items():
+                if origin.op == "placeholder" or origin.target in _BOUND:
                     _insert(traced, operand, node)
         elif node.target in (aten.hardswish.default, aten.hardsigmoid.default):
             source = cast("Node", node.args[0])
@@ -50,8 +63,10 @@ def insert_requantizations(traced: GraphModule) -> None:
 
 
 def _origin(node: Node) -> Node:
-    """Return the operator that writes a tensor: the node, or what precedes its activation."""
-    return cast("Node", node.args[0]) if clamp_of(node) is not None else node
+    """Return the operator that computes a tensor, through activations and copies."""
+    while clamp_of(node) is not None or node.target in _COPYING:
+        node = cast("Node", node.args[0])
+    return node
 
 
 def _insert(traced: GraphModule, source: Node, reader: Node) -> None:

@@ -151,12 +151,14 @@ class FakeQuantizedNetwork(torch.fx.Interpreter):
 
     def operands(self, n: Node) -> list[Any]:
         """Return the operands of an int8 operator, its activations fake-quantized."""
-        args, _ = self.fetch_args_kwargs_from_env(n)
-        operands = list(args)
-        for position, node in enumerate(self._int8_ops[n].activations):
-            if node not in self._quantized:
-                operands[position] = self._quantize(node, operands[position])
-        return operands
+        activations = self._int8_ops[n].activations
+
+        def operand(node: Node) -> Any:
+            value = self.env[node]
+            is_float = node in activations and node not in self._quantized
+            return self._quantize(node, value) if is_float else value
+
+        return list(cast("Any", torch.fx.node.map_arg(n.args, operand)))
 
     def layer_weights(self, n: Node, operands: Sequence[Any]) -> LayerWeights:  # noqa: ARG002
         """Return an int8 layer's weights, given (input, float weight, float bias, ...)."""

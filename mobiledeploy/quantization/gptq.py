@@ -87,14 +87,15 @@ def _columns(node: Node, weight: torch.Tensor, x: torch.Tensor, most: int) -> to
     """
     if x.dim() == 2:
         return x.unsqueeze(0)
-    groups, each, kernel = groups_of(node), weight.shape[1], weight.shape[-1]
-    stride = cast("list[int]", node.args[3])[0] if len(node.args) > 3 else 1
-    padding = cast("list[int]", node.args[4])[0] if len(node.args) > 4 else 0
-    dilation = cast("list[int]", node.args[5])[0] if len(node.args) > 5 else 1
-    side = (x.shape[-1] + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-    sparse = stride * max(1, side // most)
-    if kernel == 1:  # the same as below, with less copying
-        return x[..., ::sparse, ::sparse].movedim(1, -1).reshape(-1, groups, each).movedim(1, 0)
+    groups, channels, kernel = groups_of(node), weight.shape[1], tuple(weight.shape[2:])
+    defaults = ([1, 1], [0, 0], [1, 1])
+    given = cast("tuple[list[int], ...]", (*node.args[3:6], *defaults[len(node.args[3:6]) :]))
+    stride, padding, dilation = (tuple(pair) for pair in given)
+    width = (x.shape[-1] + 2 * padding[1] - dilation[1] * (kernel[1] - 1) - 1) // stride[1] + 1
+    sparse = tuple(each * max(1, width // most) for each in stride)
+    if kernel == (1, 1):  # the same as below, with less copying
+        pixels = x[..., :: sparse[0], :: sparse[1]]
+        return pixels.movedim(1, -1).reshape(-1, groups, channels).movedim(1, 0)
     patches = F.unfold(x, kernel, dilation=dilation, padding=padding, stride=sparse)
     count, _, positions = patches.shape
     grouped = patches.view(count, groups, -1, positions)

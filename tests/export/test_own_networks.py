@@ -23,6 +23,9 @@ pytestmark = pytest.mark.ci
         own_networks.Gates,
         own_networks.Pools,
         own_networks.Bounds,
+        own_networks.Shuffled,
+        own_networks.Upsampled,
+        own_networks.Arithmetic,
     ],
 )
 def test_a_network_of_users_is_exact_and_int8_in_all_formats(network, tmp_path):

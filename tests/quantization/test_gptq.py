@@ -20,8 +20,13 @@ from mobiledeploy.quantization.weight_rounding import round_to_nearest
         ((6, 1, 5, 5), 1, 4, 2, 6),
         ((12, 1, 3, 3), 2, 0, 1, 6),
         ((4, 3, 3, 3), 1, 2, 2, 2),
+        ((4, 6, 3, 1), (1, 2), (1, 0), (2, 1), 1),
+        ((4, 6, 1, 1), (2, 1), 0, 1, 1),
     ],
-    ids=["pointwise", "strided", "depthwise", "dilated", "two-filters", "dilated-groups"],
+    ids=[
+        *("pointwise", "strided", "depthwise", "dilated", "two-filters", "dilated-groups"),
+        *("rectangle", "strided-rows"),
+    ],
 )
 def test_the_columns_times_the_weights_are_the_convolution(
     shape, stride, padding, dilation, groups
@@ -31,7 +36,8 @@ def test_the_columns_times_the_weights_are_the_convolution(
         torch.randn(shape, generator=generator),
         torch.randn(2, 6, 9, 9, generator=generator),
     )
-    settings = ([stride] * 2, [padding] * 2, [dilation] * 2, groups)
+    pairs = ([each] * 2 if isinstance(each, int) else each for each in (stride, padding, dilation))
+    settings = (*map(list, pairs), groups)
     expected = F.conv2d(x, weight, None, *settings)  # (N, out, H, W)
     columns = _columns(SimpleNamespace(args=(None, None, None, *settings)), weight, x, 9)
     rows = weight.view(groups, shape[0] // groups, -1)

@@ -57,7 +57,7 @@ class PadStemChannels(ir.passes.InPlacePass):
         missing = -channels % _DENSE_MULTIPLE
         readings = [usage.node for usage in codes.uses()]
         readers = [usage.node for reading in readings for usage in reading.outputs[0].uses()]
-        if not missing or any(reader.op_type != "Conv" for reader in readers):
+        if not missing or any(r.op_type != "Conv" or _groups(r) > 1 for r in readers):
             return ir.passes.PassResult(model, modified=False)
         pads = add_constant(model.graph, "stem.pads", np.array([0, 0, 0, 0, 0, missing, 0, 0]))
         pad = ir.node("Pad", [codes, pads], name="stem.pad")

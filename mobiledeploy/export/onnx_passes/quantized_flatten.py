@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import onnx_ir as ir
 
-from mobiledeploy.export.onnx_passes.common import nodes_of, only_user, producer
+from mobiledeploy.export.onnx_passes.common import constant, nodes_of, only_user, producer
 
 
 class QuantizedFlatten(ir.passes.InPlacePass):
@@ -16,6 +16,8 @@ class QuantizedFlatten(ir.passes.InPlacePass):
     def call(self, model: ir.Model) -> ir.passes.PassResult:
         modified = False
         for reshape in nodes_of(model, "Reshape"):
+            if constant(reshape.inputs[1]).size != 2:
+                continue
             source = reshape.inputs[0]
             assert source is not None
             first, last = reshape, reshape

@@ -9,14 +9,14 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.export.onnx_passes.common import nodes_of
+from mobiledeploy.export.onnx_passes.common import constant, nodes_of
 
 
 class SymbolicBatch(ir.passes.InPlacePass):
     """Name the first axis of the input and the output; drop what was inferred in between."""
 
     def requires(self, model: ir.Model) -> None:
-        if any(nodes_of(model, "Reshape")):
+        if any(constant(node.inputs[1]).flat[0] != 0 for node in nodes_of(model, "Reshape")):
             raise ExportError(
                 "The graph has a Reshape to a constant shape, which would fix the batch size."
             )
