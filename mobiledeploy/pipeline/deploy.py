@@ -134,8 +134,7 @@ def deploy(
         manifests = [
             write_manifest(artifact, deployed, found, training, home=out) for artifact in artifacts
         ]
-    with step("Keeping the int8 network in the cache"):
-        remember(stages)
+    remember(stages)
     return Deployment(
         model=deployed,
         artifacts=tuple(replace(artifact, path=out / artifact.path.name) for artifact in artifacts),

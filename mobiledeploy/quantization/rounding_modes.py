@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 _BITS = 31
 
+# Every mode computes the number of steps to within a few units of float32's last place: 2**-13 for
+# numbers up to 512. Further from half-way than this, no mode can round to another code.
+_UNDECIDED = 2.0**-10
+_LARGEST = 512.0
+
 
 @dataclass(frozen=True, slots=True)
 class RoundingDifference:
@@ -49,13 +54,31 @@ def rounding_differences(roundings: Iterable[Rounding]) -> list[RoundingDifferen
     found = []
     for rounding in roundings:
         low, high = -128 - rounding.zero_point, 127 - rounding.zero_point
-        expected = rounding.result.values.double()
+        step = rounding.result.scale
+        undecided = _undecided(rounding.value, step)
+        value = _chosen(rounding.value, undecided)
+        expected = rounding.result.values[undecided].double()
         for name, mode in MODES.items():
-            codes = mode(rounding.value, rounding.result.scale).clamp(low, high)
-            differing = int(torch.count_nonzero(codes != expected))
+            differing = int(torch.count_nonzero(mode(value, step).clamp(low, high) != expected))
             if differing:
-                found.append(RoundingDifference(rounding.name, name, differing, codes.numel()))
+                codes = rounding.result.values.numel()
+                found.append(RoundingDifference(rounding.name, name, differing, codes))
     return found
+
+
+def _undecided(value: Scaled | torch.Tensor, step: torch.Tensor) -> torch.Tensor:
+    """Return where modes may differ: near half-way, or beyond what the bound holds for."""
+    steps = unrounded(value, step)
+    near = (steps - steps.floor() - 0.5).abs() < _UNDECIDED
+    return near | (steps.abs() > _LARGEST)
+
+
+def _chosen(value: Scaled | torch.Tensor, where: torch.Tensor) -> Scaled | torch.Tensor:
+    """Return some of the values, in one dimension."""
+    if not isinstance(value, Scaled):
+        return value[where]
+    scale = value.scale.expand_as(value.values)[where] if value.scale.numel() > 1 else value.scale
+    return Scaled(value.values[where], scale)
 
 
 def half_away_from_zero(value: Scaled | torch.Tensor, step: torch.Tensor) -> torch.Tensor:

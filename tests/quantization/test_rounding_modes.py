@@ -53,6 +53,20 @@ def test_saturated_codes_do_not_differ():
     assert rounding_differences([rounding]) == []
 
 
+def test_the_modes_agree_where_they_are_not_tried():
+    """All sums of a layer with 7 ratios: far from half-way, no mode gives another code."""
+    sums = torch.arange(-300_000.0, 300_000.0).repeat(7, 1)
+    ratios = torch.tensor([1.7e-3, 1.1e-3, 9e-4, 3.3e-4, 0.01, 0.37, 1e-5])[:, None]
+    steps = sums * ratios
+    value = Scaled(sums, ratios)
+    away = ((steps - steps.floor() - 0.5).abs() >= 2**-10) & (steps.abs() <= 512)
+    assert away.float().mean() > 0.3
+    for mode in MODES.values():
+        torch.testing.assert_close(
+            mode(value, STEP)[away], steps.double().round()[away], rtol=0, atol=0
+        )
+
+
 @pytest.mark.parametrize(("family", "resolution"), [("v1", 32), ("v2", 32), ("v3-small", 64)])
 def test_no_code_of_a_quantized_network_depends_on_the_mode(family, resolution):
     reference = IntegerReference(networks.quantized(family, resolution, short=True))
