@@ -1,0 +1,66 @@
+"""Lowering without the passes that find nothing gives the same bytes."""
+
+from contextlib import nullcontext
+
+import networks
+import pytest
+from torch import nn
+
+from mobiledeploy.utils.quiet import quietly
+
+with quietly():
+    from executorch.backends.xnnpack import xnnpack_preprocess
+
+    from mobiledeploy.export import executorch
+    from mobiledeploy.export.xnnpack_passes.needed_passes import needed_passes
+
+
+@pytest.fixture
+def passes(monkeypatch):
+    """The names of the passes that ran."""
+    ran = []
+    manager = xnnpack_preprocess.XNNPACKPassManager
+
+    class Recording(manager):
+        def transform(self):
+            ran.extend(each.__name__ for each in self.passes)
+            return super().transform()
+
+    monkeypatch.setattr(xnnpack_preprocess, "XNNPACKPassManager", Recording)
+    return ran
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("family", ["v2", "v3-small"])
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
+def test_the_bytes_are_those_of_all_passes(family, precision, passes, monkeypatch):
+    make = networks.quantized if precision == "int8" else networks.folded
+    model = make(family, short=True)
+    few = executorch.encode_model(model)
+    ran = list(passes)
+    monkeypatch.setattr(executorch, "needed_passes", nullcontext)
+    monkeypatch.delattr(executorch._Partitioner, "ops_to_not_decompose")
+    assert executorch.encode_model(model) == few
+    everything = passes[len(ran) :]
+    assert "ChannelsLastTaggedReshapePass" in ran
+    assert len(ran) < len(everything) / 2
+
+
+@pytest.mark.parametrize(
+    ("module", "needed"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 4, 1), nn.ReLU()), "FuseActivationPass"),
+        (nn.PReLU(3), "PReLUReshapePass"),
+    ],
+)
+def test_a_pass_that_finds_something_runs(module, needed, passes):
+    executorch.encode_model(networks.model_of(module, 8))
+    assert needed in passes
+    assert "ConvertToSDPAPass" not in passes
+
+
+def test_afterwards_executorch_has_its_own_passes():
+    manager = xnnpack_preprocess.XNNPACKPassManager
+    with needed_passes():
+        assert xnnpack_preprocess.XNNPACKPassManager is not manager
+    assert xnnpack_preprocess.XNNPACKPassManager is manager
