@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -17,10 +18,12 @@ from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.errors import DataError, GateError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
+    from mobiledeploy.sweep.make_point import Plan
     from mobiledeploy.sweep.pick import Row
     from mobiledeploy.sweep.points import Point
+    from mobiledeploy.sweep.run import Workers
     from mobiledeploy.sweep.store import Result
 
 _STORE = "sweep.sqlite"
@@ -75,15 +78,24 @@ def sweep(
     ] = None,
     devices: Annotated[
         list[str] | None,
-        typer.Option("--device", metavar="URI", help="Where to measure latency. Can be repeated."),
+        typer.Option(
+            "--device",
+            metavar="URI",
+            help="Where to measure latency: URI or NAME=URI. Can be repeated.",
+        ),
     ] = None,
     runs: Annotated[
         int,
         typer.Option(metavar="N", min=2, max=1_000_000, help="Measured inferences per artifact."),
     ] = 50,
     jobs: Annotated[
-        int, typer.Option(metavar="N", min=1, max=64, help="Exports at the same time.")
-    ] = 1,
+        int | None,
+        typer.Option(metavar="N", min=1, max=64, help="Exports at the same time. [default: 1]"),
+    ] = None,
+    cluster: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Export on a Ray cluster: ray, or ray://HOST:PORT."),
+    ] = None,
     max_latency: Annotated[
         float | None, typer.Option(metavar="MS", min=0, help="Largest median latency.")
     ] = None,
@@ -115,9 +127,10 @@ def sweep(
     """Measure variants of a network, and pick one under a budget."""
     from mobiledeploy.devices.open import open_device
     from mobiledeploy.sweep import points as grids
-    from mobiledeploy.sweep import run as running
+    from mobiledeploy.sweep.make_point import DeviceName, Plan
     from mobiledeploy.sweep.page import require_plotly, to_html
     from mobiledeploy.sweep.pick import Budget, ranked, rows_of
+    from mobiledeploy.sweep.run import run
     from mobiledeploy.sweep.store import Store
     from mobiledeploy.utils.files import (
         STDOUT,
@@ -134,8 +147,12 @@ def sweep(
     axes = dict(zip(grids.AXES, map(grids.split, given), strict=True))
     points = _points(axes, grid_file)
     _require_images(calib_data, data)
-    for uri in devices or ():
-        open_device(uri)  # connects to nothing yet, but refuses what is no device
+    if cluster is not None:
+        _require_cluster(cluster, points, jobs)
+    for device in devices or ():
+        open_device(
+            DeviceName(device).uri
+        )  # connects to nothing yet, but refuses what is no device
     require_artifact_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     budget = Budget(
@@ -144,7 +161,7 @@ def sweep(
         max_macs=None if max_macs is None else max_macs * 1e6,
         min_top1=min_top1,
     )
-    plan = running.Plan(
+    plan = Plan(
         formats=tuple(dict.fromkeys(str(each) for each in formats or [Format.ONNX])),
         out=out,
         calib_data=calib_data,
@@ -152,11 +169,11 @@ def sweep(
         samples=samples,
         devices=tuple(dict.fromkeys(devices or ["local"])),
         runs=runs,
-        jobs=jobs,
+        jobs=jobs or 1,
         budget=budget,
     )
-    with showing_progress(), Store(out / _STORE) as store:
-        results = running.run(points, plan, store, retry=retry)
+    with showing_progress(), Store(out / _STORE) as store, _workers(plan, cluster) as workers:
+        results = run(points, plan, store, workers, retry=retry)
     rows = rows_of(results, budget)
     best = ranked(rows)
     if json_path is not None:
@@ -172,6 +189,41 @@ def sweep(
             "No artifact keeps the budget." if rows else "No point was exported.",
             remedy="Relax the budget, or add smaller points.",
         )
+
+
+def _require_cluster(cluster: str, points: Sequence[Point], jobs: int | None) -> None:
+    """Raise unless the points can be made on this cluster."""
+    from mobiledeploy.models.code_spec import is_code
+    from mobiledeploy.sweep.ray_workers import require_ray
+
+    if cluster != "ray" and not cluster.startswith("ray://"):
+        raise UsageError(f"--cluster is {cluster!r}; expected ray, or ray://HOST:PORT.")
+    if jobs is not None:
+        raise UsageError(
+            "--jobs is for this machine; a cluster decides how many exports run.",
+            remedy="Leave out --jobs or --cluster.",
+        )
+    for point in points:
+        if is_code(point.model):
+            raise UsageError(
+                f"{point.model} is code of this machine, which a cluster does not have.",
+                remedy="Leave out --cluster.",
+            )
+    require_ray()
+
+
+@contextmanager
+def _workers(plan: Plan, cluster: str | None) -> Iterator[Workers]:
+    """Yield the workers of this machine, or of a cluster, and disconnect from it."""
+    from mobiledeploy.sweep.local_workers import LocalWorkers
+
+    if cluster is None:
+        yield LocalWorkers(plan)
+        return
+    from mobiledeploy.sweep.ray_workers import RayWorkers
+
+    with RayWorkers(plan, cluster) as workers:
+        yield workers
 
 
 def _require_images(*paths: Path | None) -> None:
@@ -267,9 +319,10 @@ def _as_csv(rows: Sequence[Row]) -> str:
     text = io.StringIO()
     flat = [_flat(row) for row in rows]
     for each in flat:
-        latencies = each.pop("latency_ms")
-        assert isinstance(latencies, dict)
-        each |= {f"latency_ms {device}": value for device, value in latencies.items()}
+        for name in ("latency_ms", "machines"):
+            by_device = each.pop(name)
+            assert isinstance(by_device, dict)
+            each |= {f"{name} {device}": value for device, value in by_device.items()}
     columns = list(dict.fromkeys(name for each in flat for name in each))
     writer = csv.DictWriter(text, columns, restval="")
     writer.writeheader()

@@ -69,15 +69,22 @@ class Point:
         arguments += ["--weights", self.weights] if self.weights else []
         return arguments + ([] if self.ptq == "fp32" else ["--int8", "--ptq", self.ptq])
 
+    def checkpoint_files(self) -> list[Path]:
+        """Return the checkpoint and its `config.json`, which both decide what is loaded."""
+        weights = Path(self.weights)
+        if not self.weights or not weights.is_file():
+            return []
+        config = weights.with_name("config.json")
+        return [weights, *([config] if config.is_file() else [])]
+
     def identity(self, context: Mapping[str, object]) -> str:
         """Return the sha256 of everything that the result depends on.
 
         Args:
             context: What all points share: formats, digests of the images, versions.
         """
-        weights = Path(self.weights)
-        digest = sha256_of(weights) if self.weights and weights.is_file() else self.weights
-        document = asdict(self) | {"weights": digest, "context": dict(context)}
+        digests = [(path.name, sha256_of(path)) for path in self.checkpoint_files()]
+        document = asdict(self) | {"weights": digests or self.weights, "context": dict(context)}
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 

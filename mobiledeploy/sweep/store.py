@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-State = Literal["exported", "done", "failed", "over budget"]
+State = Literal["exported", "done", "failed", "interrupted", "over budget"]
 _SCHEMA = 1
 _TABLE = """
 CREATE TABLE IF NOT EXISTS results (
@@ -42,6 +42,7 @@ class MeasuredArtifact:
         agreement: Share of images with the same class as float; None if it was not checked.
         top1: Top-1 accuracy; None without labelled images.
         latency_ms: Median latency by device.
+        machines: The processor that it was measured on, by device.
     """
 
     path: str
@@ -52,6 +53,7 @@ class MeasuredArtifact:
     agreement: float | None = None
     top1: float | None = None
     latency_ms: dict[str, float] = field(default_factory=dict)
+    machines: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,8 +62,9 @@ class Result:
 
     Attributes:
         point: The point.
-        state: "exported" until its latency is measured, then "done"; "failed", or "over budget" if
-            it was not measured any further.
+        state: "exported" until its latency is measured, then "done"; "failed"; "interrupted" if it
+            was stopped from outside or the disk was full, and is made again by the next run; "over
+            budget" if it was not measured any further.
         error: Why it failed, or which budget it missed; empty if it is done.
         artifacts: Its artifacts.
     """

@@ -59,6 +59,7 @@ def test_a_second_run_takes_what_is_there(swept, mobiledeploy, workplace):
     rows = list(csv.DictReader((workplace / "table.csv").read_text().splitlines()))
     assert [row["model"] for row in rows] == ["v1", "v2"]
     assert float(rows[0]["latency_ms local"]) > 0
+    assert rows[0]["machines local"]
     assert int(rows[0]["macs"]) > 0
 
 
@@ -91,6 +92,10 @@ def test_nothing_within_the_budget_fails(swept, mobiledeploy, workplace):
         (["--grid", "missing.yml"], "Could not read missing.yml"),
         (["--model", "v2", "--device", "foo://x"], "'foo://x' is not a device"),
         (["--model", "v2", "--data", "missing"], "There is no file or folder missing"),
+        (["--model", "v2", "--cluster", "10.0.0.1"], "expected ray, or ray://HOST:PORT"),
+        (["--model", "v2", "--cluster", "ray", "--jobs", "2"], "--jobs is for this machine"),
+        (["--model", "net.py:create", "--cluster", "ray"], "net.py:create is code of this machine"),
+        (["--model", "v2", "--device", "pi=foo://x"], "'foo://x' is not a device"),
     ],
 )
 def test_wrong_options_are_refused(mobiledeploy, tmp_path, words, message):

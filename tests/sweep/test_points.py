@@ -90,3 +90,15 @@ def test_the_digest_of_images(tmp_path):
 def test_values_may_be_separated_by_commas():
     assert split(["0.5, 1.0", "1.4"]) == ["0.5", "1.0", "1.4"]
     assert split(None) == []
+
+
+def test_a_config_beside_the_checkpoint_belongs_to_the_point(tmp_path):
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(b"x")
+    point = Point(model="v2", weights=str(weights))
+    before = point.identity({})
+    assert point.checkpoint_files() == [weights]
+    (tmp_path / "config.json").write_text("{}")
+    assert point.checkpoint_files() == [weights, tmp_path / "config.json"]
+    assert point.identity({}) != before
+    assert Point(model="v2", weights="imagenet").checkpoint_files() == []

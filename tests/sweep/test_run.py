@@ -1,11 +1,17 @@
 """Running a sweep: each point once, failures kept, the rest goes on."""
 
+from threading import Event
+
 import pytest
 
 from mobiledeploy.errors import RuntimeFailedError
-from mobiledeploy.sweep import run as running
+from mobiledeploy.sweep import local_workers
+from mobiledeploy.sweep.commands import Commands, InterruptedCommandError
+from mobiledeploy.sweep.local_workers import LocalWorkers
+from mobiledeploy.sweep.make_point import DeviceName, Plan
 from mobiledeploy.sweep.pick import Budget
 from mobiledeploy.sweep.points import grid
+from mobiledeploy.sweep.run import run
 from mobiledeploy.sweep.store import Store
 
 POINTS = grid({"model": ["v2"], "width": ["0.25", "0.5", "1.0"], "weights": ["random"]})
@@ -23,7 +29,11 @@ def plan(tmp_path, **changes):
         "jobs": 2,
         "budget": Budget(),
     }
-    return running.Plan(**(given | changes))
+    return Plan(**(given | changes))
+
+
+def sweep(points, wanted, store, *, retry=False):
+    return run(points, wanted, store, LocalWorkers(wanted), retry=retry)
 
 
 @pytest.fixture
@@ -31,11 +41,12 @@ def commands(monkeypatch):
     """The commands that would have run; width 0.5 fails."""
     made = []
 
-    def fake(arguments, *, threads):
+    def fake(_, arguments, *, threads):
         made.append(arguments)
         assert threads >= 1
         if arguments[0] == "bench":
-            return {"measurements": [{"times_ms": [3.0, 1.0, 2.0]}, {"times_ms": [4.0]}]}
+            times = [{"times_ms": [3.0, 1.0, 2.0]}, {"times_ms": [4.0]}]
+            return {"measurements": times, "host": {"model": "a chip"}}
         if arguments[0] == "evaluate":
             return {"networks": [{"top1_accuracy": 0.75}]}
         if "0.5" in arguments:
@@ -52,7 +63,7 @@ def commands(monkeypatch):
         other = entry | {"path": f"{out}/a.pte"}
         return {"artifacts": [entry, other], "parity": {"rungs": [rung]}}
 
-    monkeypatch.setattr(running, "_run", fake)
+    monkeypatch.setattr(Commands, "run", fake)
     return made
 
 
@@ -62,7 +73,7 @@ def kinds(commands):
 
 def test_points_are_made_once_and_failures_are_kept(tmp_path, commands):
     with Store(tmp_path / "a.sqlite") as store:
-        first = running.run(POINTS, plan(tmp_path), store, retry=False)
+        first = sweep(POINTS, plan(tmp_path), store)
         assert [result.state for result in first] == ["done", "failed", "done"]
         assert first[1].error == "no room"
         onnx, pte = first[0].artifacts
@@ -70,23 +81,23 @@ def test_points_are_made_once_and_failures_are_kept(tmp_path, commands):
         assert (pte.sqnr_db, pte.latency_ms) == (None, {"local": 4.0})
         assert sorted(kinds(commands)) == ["bench", "bench", "export", "export", "export"]
         commands.clear()
-        assert running.run(POINTS, plan(tmp_path), store, retry=False) == first
+        assert sweep(POINTS, plan(tmp_path), store) == first
         assert commands == []
-        running.run(POINTS, plan(tmp_path), store, retry=True)
+        sweep(POINTS, plan(tmp_path), store, retry=True)
         assert kinds(commands) == ["export"]  # the failed one
 
 
 def test_every_point_has_a_folder_of_its_own(tmp_path, commands):
     with Store(tmp_path / "a.sqlite") as store:
         points = grid({"model": ["v2"], "ptq": ["fast", "best"]})
-        running.run(points, plan(tmp_path), store, retry=False)
+        sweep(points, plan(tmp_path), store)
     folders = [c[c.index("--out") + 1] for c in commands if c[0] == "export"]
     assert len(set(folders)) == 2
 
 
 def test_latency_is_measured_after_all_exports(tmp_path, commands):
     with Store(tmp_path / "a.sqlite") as store:
-        running.run(POINTS, plan(tmp_path), store, retry=False)
+        sweep(POINTS, plan(tmp_path), store)
     assert kinds(commands)[-2:] == ["bench", "bench"]
 
 
@@ -94,7 +105,7 @@ def test_accuracy_is_counted_once_for_all_formats(tmp_path, commands):
     (tmp_path / "a.npz").write_bytes(b"x")
     with Store(tmp_path / "a.sqlite") as store:
         wanted = plan(tmp_path, data=tmp_path / "a.npz", samples=7)
-        result, *_ = running.run(POINTS[:1], wanted, store, retry=False)
+        result, *_ = sweep(POINTS[:1], wanted, store)
     assert [artifact.top1 for artifact in result.artifacts] == [0.75, 0.75]
     (command,) = [command for command in commands if command[0] == "evaluate"]
     assert command[-2:] == ["--samples", "7"]
@@ -103,33 +114,33 @@ def test_accuracy_is_counted_once_for_all_formats(tmp_path, commands):
 def test_points_over_budget_are_not_measured(tmp_path, commands):
     with Store(tmp_path / "a.sqlite") as store:
         small = plan(tmp_path, budget=Budget(max_size_bytes=10))
-        (result,) = running.run(POINTS[:1], small, store, retry=False)
+        (result,) = sweep(POINTS[:1], small, store)
         assert (result.state, result.error) == ("over budget", "0.00 MB, above 1e-05 MB")
         assert kinds(commands) == ["export"]
     commands.clear()
     with Store(tmp_path / "b.sqlite") as store:
         few = plan(tmp_path, budget=Budget(max_macs=1e8))
-        results = running.run(POINTS, few, store, retry=False)
+        results = sweep(POINTS, few, store)
         assert [result.state for result in results] == ["done", "failed", "over budget"]
         assert results[2].error == "301 M MACs, above 100 M"
         assert kinds(commands).count("export") == 2  # nothing was done for the third
 
 
 def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path, commands, monkeypatch):
-    measure = running._with_latency
+    measure = local_workers.with_latency
 
-    def interrupted(result, given):
+    def interrupted(result, *given):
         if result.point.width == 1.0:
             raise KeyboardInterrupt
-        return measure(result, given)
+        return measure(result, *given)
 
-    monkeypatch.setattr(running, "_with_latency", interrupted)
+    monkeypatch.setattr(local_workers, "with_latency", interrupted)
     with Store(tmp_path / "a.sqlite") as store, pytest.raises(KeyboardInterrupt):
-        running.run(POINTS, plan(tmp_path), store, retry=False)
+        sweep(POINTS, plan(tmp_path), store)
     commands.clear()
-    monkeypatch.setattr(running, "_with_latency", measure)
+    monkeypatch.setattr(local_workers, "with_latency", measure)
     with Store(tmp_path / "a.sqlite") as store:
-        results = running.run(POINTS, plan(tmp_path), store, retry=False)
+        results = sweep(POINTS, plan(tmp_path), store)
     assert [result.state for result in results] == ["done", "failed", "done"]
     assert kinds(commands) == ["bench"]  # nothing was exported or measured twice
 
@@ -137,21 +148,102 @@ def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path, commands, monke
 def test_a_larger_budget_takes_up_points_that_were_given_up(tmp_path, commands):
     with Store(tmp_path / "a.sqlite") as store:
         few = plan(tmp_path, budget=Budget(max_macs=1e8))
-        running.run(POINTS, few, store, retry=False)
+        sweep(POINTS, few, store)
         commands.clear()
-        running.run(POINTS, few, store, retry=False)
+        sweep(POINTS, few, store)
         assert commands == []
-        results = running.run(POINTS, plan(tmp_path), store, retry=False)
+        results = sweep(POINTS, plan(tmp_path), store)
         assert [result.state for result in results] == ["done", "failed", "done"]
         assert kinds(commands) == ["export", "bench"]
 
 
-def test_the_last_error_of_a_command_is_kept():
-    text = "step\nError: The images have no labels.\nTry: add a\nlabels.csv\n"
-    assert running._error_of(text) == "The images have no labels."
-    assert running._error_of("killed") == "killed"
+@pytest.mark.usefixtures("commands")
+def test_what_is_finished_is_kept_after_ctrl_c(tmp_path, monkeypatch):
+    started, stopped = Event(), Event()
+    fake = Commands.run
+    kept = {}
+
+    def run_command(self, arguments, *, threads):
+        if arguments[3] == "1":  # still runs while the sweep is stopped
+            started.set()
+            assert stopped.wait(30)
+        return fake(self, arguments, threads=threads)
+
+    def put(identity, result):
+        assert started.wait(30)
+        if not stopped.is_set():
+            raise KeyboardInterrupt
+        kept[identity] = result.state
+
+    monkeypatch.setattr(Commands, "run", run_command)
+    monkeypatch.setattr(Commands, "stop", lambda _: stopped.set())
+    points = {str(point.width): point for point in (POINTS[0], POINTS[2])}
+    with pytest.raises(KeyboardInterrupt):
+        LocalWorkers(plan(tmp_path)).make(points, put)
+    assert kept == {"0.25": "exported", "1.0": "exported"}
 
 
-def test_a_command_that_fails_says_why():
-    with pytest.raises(RuntimeFailedError, match="no-such-model"):
-        running._run(["export", "no-such-model"], threads=1)
+def test_interrupted_points_are_made_again(tmp_path, commands, monkeypatch):
+    fake = Commands.run
+
+    def killed(self, arguments, *, threads):
+        if "0.25" in arguments:
+            raise InterruptedCommandError("`mobiledeploy export` was killed, twice.")
+        return fake(self, arguments, threads=threads)
+
+    with Store(tmp_path / "a.sqlite") as store:
+        monkeypatch.setattr(Commands, "run", killed)
+        first = sweep(POINTS, plan(tmp_path), store)
+        assert [result.state for result in first] == ["interrupted", "failed", "done"]
+        monkeypatch.setattr(Commands, "run", fake)
+        commands.clear()
+        second = sweep(POINTS, plan(tmp_path), store)
+        assert [result.state for result in second] == ["done", "failed", "done"]
+        assert kinds(commands) == ["export", "bench"]
+
+
+def test_a_device_that_was_measured_is_not_measured_again(tmp_path, commands, monkeypatch):
+    fake = Commands.run
+
+    def killed(self, arguments, *, threads):
+        if "ssh://pi" in arguments:
+            raise InterruptedCommandError("`mobiledeploy bench` was killed, twice.")
+        return fake(self, arguments, threads=threads)
+
+    wanted = plan(tmp_path, devices=("local", "pi=ssh://pi"))
+    with Store(tmp_path / "a.sqlite") as store:
+        monkeypatch.setattr(Commands, "run", killed)
+        (first,) = sweep(POINTS[:1], wanted, store)
+        assert (first.state, first.error) == ("exported", "`mobiledeploy bench` was killed, twice.")
+        assert list(first.artifacts[0].latency_ms) == ["local"]
+        monkeypatch.setattr(Commands, "run", fake)
+        commands.clear()
+        (second,) = sweep(POINTS[:1], wanted, store)
+    assert (second.state, second.error) == ("done", "")
+    assert list(second.artifacts[0].latency_ms) == ["local", "pi=ssh://pi"]
+    assert second.artifacts[0].machines == {"local": "a chip", "pi=ssh://pi": "a chip"}
+    assert [command[command.index("--device") + 1] for command in commands] == ["ssh://pi"]
+
+
+def test_larger_points_are_not_made_if_a_smaller_one_is_too_slow(tmp_path, commands):
+    points = grid({"model": ["v2", "v1"], "width": ["1.0", "0.25"], "resolution": ["160", "96"]})
+    slow = plan(tmp_path, jobs=1, budget=Budget(max_latency_ms=1.5))
+    with Store(tmp_path / "a.sqlite") as store:
+        results = sweep(points, slow, store)
+        made = [command for command in commands if command[0] == "export"]
+        assert [command[1:6:2] for command in made] == [["v2", "0.25", "96"], ["v1", "0.25", "96"]]
+        assert [result.state for result in results] == [*("over budget",) * 3, "done"] * 2
+        assert results[0].error == (
+            "v2, width 0.25, 96 pixels, balanced is smaller and takes 2 ms, above 1.5 ms"
+        )
+        commands.clear()
+        enough = plan(tmp_path, budget=Budget(max_latency_ms=4))
+        assert {result.state for result in sweep(points, enough, store)} == {"done"}
+        assert kinds(commands).count("export") == 6
+
+
+def test_a_device_may_have_a_name():
+    assert (DeviceName("ssh://a@b:22").name, DeviceName("local").uri) == ("", "local")
+    named = DeviceName("pi5=ssh://a@b:22")
+    assert (named.name, named.uri) == ("pi5", "ssh://a@b:22")
+    assert DeviceName("exec:env A=1 python3").name == ""

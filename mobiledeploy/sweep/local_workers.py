@@ -1,0 +1,62 @@
+"""Make points in processes on this machine."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from mobiledeploy.errors import RuntimeFailedError
+from mobiledeploy.sweep.commands import Commands
+from mobiledeploy.sweep.make_point import make, with_latency
+from mobiledeploy.utils.progress import track
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from mobiledeploy.sweep.make_point import Plan
+    from mobiledeploy.sweep.points import Point
+    from mobiledeploy.sweep.run import Put
+    from mobiledeploy.sweep.store import Result
+
+
+class LocalWorkers:
+    """Processes on this machine.
+
+    Args:
+        plan: What is done with every point; `jobs` of them run at the same time.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._commands = Commands()
+
+    @property
+    def slots(self) -> int:
+        """Return the number of jobs."""
+        return self._plan.jobs
+
+    def make(self, points: Mapping[str, Point], put: Put) -> None:
+        """Make points; after Ctrl-C or an error, stop the others and keep what is finished."""
+        pool = ThreadPoolExecutor(self._plan.jobs)
+        futures = {
+            pool.submit(make, point, self._plan, key, self._commands): key
+            for key, point in points.items()
+        }
+        try:
+            for future in track(as_completed(futures), "Exporting", len(futures)):
+                put(futures[future], future.result())
+        except BaseException:
+            self._commands.stop()
+            pool.shutdown(cancel_futures=True)
+            for future, key in futures.items():
+                if not future.cancelled():
+                    with suppress(RuntimeFailedError):  # the same disk may be full
+                        put(key, future.result())
+            raise
+        pool.shutdown()
+
+    def measure(self, results: Mapping[str, Result], put: Put) -> None:
+        """Measure the latency of exported points, one after the other."""
+        for key, result in track(results.items(), "Measuring latency", len(results)):
+            put(key, with_latency(result, self._plan.devices, self._plan, self._commands))
