@@ -7,6 +7,7 @@ would disturb what is measured next.
 from __future__ import annotations
 
 import os
+import runpy
 import signal
 import sys
 import threading
@@ -20,9 +21,8 @@ def main() -> NoReturn:
     """Run the command line with the arguments after the parent's process id."""
     parent = int(sys.argv.pop(1))
     threading.Thread(target=_stop_without, args=(parent,), daemon=True).start()
-    from mobiledeploy.__main__ import main as run_command  # noqa: PLC0415 - after the watch began
-
-    run_command()
+    runpy.run_module("mobiledeploy", run_name="__main__", alter_sys=True)
+    sys.exit()
 
 
 def _stop_without(parent: int) -> None:

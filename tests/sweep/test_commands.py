@@ -123,15 +123,15 @@ def test_stopping_ends_all_commands_and_starts_no_more(script):
 
 WAITS = """
 import sys, time
-import mobiledeploy.__main__ as program
 from mobiledeploy.sweep import child
 
-def wait():
+def wait(*_, **options):
+    assert options == {"run_name": "__main__", "alter_sys": True}
     print("ready", flush=True)
     time.sleep(60)
     print("still there")
 
-program.main = wait
+child.runpy.run_module = wait
 child.main()
 """
 PARENT = """
