@@ -33,7 +33,7 @@ def evaluate(
     *,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="PATH", help="Labelled images: a folder or a .npz file."),
+        typer.Option(metavar="PATH", help="Labelled images: a folder, tar shards or a .npz file."),
     ] = None,
     samples: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Number of images. [default: all]")

@@ -1,8 +1,8 @@
 """Read labelled images batch by batch, in memory that does not grow with their number.
 
-Input: a folder or an `.npz`, and a network's `NetworkInfo`. Output: batches of inputs with labels.
-Batches are decoded by threads while the caller runs the previous ones. The pixels of an `.npz` are
-loaded at once, as 8-bit values.
+Input: a folder, tar shards or an `.npz`, and a network's `NetworkInfo`. Output: batches of inputs
+with labels. Batches are decoded by threads while the caller runs the previous ones. The pixels of
+an `.npz` are loaded at once, as 8-bit values.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from mobiledeploy.data.calibration import spread_indices
 from mobiledeploy.data.folder import find_images, labels_of
 from mobiledeploy.data.images import ImageFile, decode
 from mobiledeploy.data.preprocess import check_preprocessing
+from mobiledeploy.data.shards import find_shards, open_shards
 from mobiledeploy.errors import DataError
 from mobiledeploy.utils.files import require_regular
+from mobiledeploy.utils.progress import step
 from mobiledeploy.utils.quiet import quietly
 
 if TYPE_CHECKING:
@@ -101,7 +103,8 @@ def open_stream(source: Path, info: NetworkInfo, samples: int | None = None) -> 
     """Find labelled images for a network.
 
     Args:
-        source: A folder with labels (see `folder.labels_of`), or an `.npz` with labels.
+        source: A folder with labels (see `folder.labels_of`), a `.tar` or a folder of them (see
+            `shards`), or an `.npz` with labels.
         info: The network; gives input size, preprocessing and classes.
         samples: Number of images to take, evenly spread; None takes all.
 
@@ -111,12 +114,14 @@ def open_stream(source: Path, info: NetworkInfo, samples: int | None = None) -> 
     """
     check_preprocessing(info.preprocessing, info.input.channels)
     require_regular(source, DataError)
+    if find_shards(source):
+        return _of_shards(source, info, samples)
     if source.is_dir():
         return _of_folder(source, info, samples)
     if source.suffix.lower() != ".npz" or not source.is_file():
         raise DataError(
-            f"{source} is neither a folder nor an .npz.",
-            remedy="Pass a folder of images, or an .npz with `images` and `labels`.",
+            f"{source} is neither a folder, a .tar nor an .npz.",
+            remedy="Pass a folder of images, tar shards, or an .npz with `images` and `labels`.",
         )
     return _of_arrays(source, info, samples)
 
@@ -128,20 +133,43 @@ def _of_folder(source: Path, info: NetworkInfo, samples: int | None) -> ImageStr
     if labels is None:
         raise _without_labels(source, (*found.notes, *notes))
     paths = [found.paths[index] for index in chosen]
-    names = [found.names[index] for index in chosen]
+    files = [ImageFile(found.names[i], path) for i, path in zip(chosen, paths, strict=True)]
+    sizes = [path.stat().st_size for path in paths]
+    return _of_files(source, files, sizes, labels, (*found.notes, *notes), info)
 
+
+def _of_shards(source: Path, info: NetworkInfo, samples: int | None) -> ImageStream:
+    with step("Listing the images of the shards"):
+        found = open_shards(source)
+    chosen = _chosen(len(found.images), samples, source, found.notes)
+    labels, notes = found.labels_of(chosen, info.label_count, info.labels)
+    if labels is None:
+        raise _without_labels(source, (*found.notes, *notes))
+    names = found.names
+    files = [ImageFile(names[index], found.images[index]) for index in chosen]
+    sizes = [found.images[index].size for index in chosen]
+    return _of_files(source, files, sizes, labels, (*found.notes, *notes), info)
+
+
+def _of_files(
+    source: Path,
+    files: Sequence[ImageFile],
+    sizes: Sequence[int],
+    labels: Sequence[int],
+    notes: Sequence[str],
+    info: NetworkInfo,
+) -> ImageStream:
     def read(indices: Sequence[int]) -> Images:
-        files = [ImageFile(names[index], paths[index]) for index in indices]
         size = info.input.size
-        return np.stack([decode(file, info.preprocessing, size)[0] for file in files])
+        return np.stack([decode(files[i], info.preprocessing, size)[0] for i in indices])
 
-    entries = (f"{name} {path.stat().st_size}" for name, path in zip(names, paths, strict=True))
+    entries = (f"{file.name} {size}" for file, size in zip(files, sizes, strict=True))
     return ImageStream(
         source=str(source),
         labels=tuple(labels),
         sha256=_digest(entries, labels),
         class_names=info.labels,
-        notes=(*found.notes, *notes),
+        notes=tuple(notes),
         read=read,
     )
 

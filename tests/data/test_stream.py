@@ -79,7 +79,7 @@ def test_no_images_and_too_few_are_refused(tmp_path, folder):
         open_stream(tmp_path / "empty", INFO)
     with pytest.raises(DataError, match="12 images, fewer than the 13"):
         open_stream(folder, INFO, samples=13)
-    with pytest.raises(DataError, match="neither a folder nor"):
+    with pytest.raises(DataError, match=r"neither a folder, a \.tar nor"):
         open_stream(tmp_path / "missing", INFO)
 
 
