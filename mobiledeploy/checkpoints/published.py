@@ -106,9 +106,7 @@ def published_for(spec: ModelSpec) -> Published:
     if spec.family not in PUBLISHED:
         raise UsageError(
             f"mobiledeploy downloads no ImageNet weights for {spec.family}.",
-            remedy="Download model.safetensors and config.json of a"
-            f" timm/mobilenet{spec.family.replace('-', '_')} from the Hugging Face Hub, and pass"
-            " --weights PATH; or pass --weights random if only latency matters.",
+            remedy=_remedy(spec.family),
         )
     wanted = {
         "width": (spec.width, 1.0),
@@ -121,7 +119,17 @@ def published_for(spec: ModelSpec) -> Published:
         raise UsageError(
             f"There are no ImageNet weights for {spec.family} with {', '.join(departures)}: "
             "they exist for width 1.0, 1000 classes, 3 channels and the published architecture.",
-            remedy="Pass a checkpoint of your own with --weights PATH, or --weights random if "
-            "only latency matters.",
+            remedy=_remedy(spec.family),
         )
     return PUBLISHED[spec.family]
+
+
+def _remedy(family: Family) -> str:
+    """Return what to pass in place of `imagenet`."""
+    from mobiledeploy.checkpoints.registry import registry  # noqa: PLC0415 - imports this module
+
+    names = [name for name, checkpoint in registry().items() if checkpoint.family == family]
+    return (
+        f"Pass the name of a published checkpoint ({', '.join(names)}), --weights PATH, or"
+        " --weights random if only latency matters."
+    )

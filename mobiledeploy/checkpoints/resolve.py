@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mobiledeploy.checkpoints.identify import complete_spec, inspect_checkpoint
 from mobiledeploy.checkpoints.infer import Build
 from mobiledeploy.checkpoints.published import RESOLUTION, published_for
+from mobiledeploy.checkpoints.registry import fetch_registered, is_registered
 from mobiledeploy.errors import UsageError
 from mobiledeploy.models.spec import ModelSpec
 from mobiledeploy.network import ImageSize, Preprocessing, sides_of
@@ -50,7 +51,8 @@ def resolve(spec: ModelSpec, given: Collection[str], build: Build) -> Resolution
     if not spec.weights:
         raise UsageError(
             "The name of the weights is empty.",
-            remedy="Pass imagenet, random, or the path of a checkpoint. Is a variable unset?",
+            remedy="Pass imagenet, random, the name of a published checkpoint, or the path of a"
+            " checkpoint. Is a variable unset?",
         )
     if spec.weights == "random":
         return Resolution(spec=spec)
@@ -61,13 +63,17 @@ def resolve(spec: ModelSpec, given: Collection[str], build: Build) -> Resolution
             is_imagenet=True,
             notes=_other_resolution(RESOLUTION, spec.resolution),
         )
+    notes: tuple[str, ...] = ()
+    if is_registered(spec.weights):
+        fetched = fetch_registered(spec.weights)
+        spec, notes = replace(spec, weights=str(fetched.path)), fetched.notes
     info = inspect_checkpoint(Path(spec.weights), build, spec.architecture)
     return Resolution(
         spec=complete_spec(info, spec, given),
         preprocessing=info.preprocessing,
         labels=info.labels,
         is_imagenet=info.is_imagenet,
-        notes=(*info.notes, *_other_resolution(info.trained_at, spec.resolution)),
+        notes=(*notes, *info.notes, *_other_resolution(info.trained_at, spec.resolution)),
     )
 
 

@@ -29,8 +29,9 @@ MODEL_ARGUMENTS = typer.Option(
     help="Argument for the code of MODEL. Can be repeated.",
 )
 WEIGHTS = typer.Option(
-    metavar="imagenet|random|PATH",
-    help="Weights to load: a name, or the path of a checkpoint. [default: imagenet]",
+    metavar="imagenet|random|NAME|PATH",
+    help="Weights: a name, such as timm/mobilenetv2_050.lamb_in1k, or the path of a checkpoint."
+    " [default: imagenet]",
     autocompletion=weights_names,
     show_default=False,
 )

@@ -25,13 +25,14 @@ class FetchError(Exception):
     """One source did not deliver the file; the text says why. Other sources may be tried."""
 
 
-def download(url: str, to: Path, *, size_bytes: int) -> None:
+def download(url: str, to: Path, *, size_bytes: int | None) -> None:
     """Download a URL to a file. Proxies are read from the environment.
 
     Args:
         url: An http, https or file URL.
         to: Path to write to.
-        size_bytes: Expected size, for progress and to detect a truncated transfer.
+        size_bytes: Expected size, for progress and to detect a truncated transfer; None takes that
+            which the server announces.
 
     Raises:
         FetchError: The server cannot be reached or refuses, or the transfer was truncated.
@@ -47,9 +48,22 @@ def download(url: str, to: Path, *, size_bytes: int) -> None:
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise FetchError(f"{url}: {error or type(error).__name__}") from error
     with response:
-        received = _receive(response, to, size_bytes, url=url)
-    if received < size_bytes:
-        raise FetchError(f"{url}: only {received} of {size_bytes} bytes arrived")
+        expected = size_bytes or _announced(response, url)
+        received = _receive(response, to, expected, url=url)
+    if received < expected:
+        raise FetchError(f"{url}: only {received} of {expected} bytes arrived")
+
+
+def _announced(response: http.client.HTTPResponse, url: str) -> int:
+    """Return the size that a server announces.
+
+    Raises:
+        FetchError: It announces none, so that a truncated transfer could not be told.
+    """
+    length = response.headers.get("Content-Length", "")
+    if not (length.isascii() and length.isdigit() and int(length)):
+        raise FetchError(f"{url}: the server does not say how long the file is")
+    return int(length)
 
 
 def _receive(response: BinaryIO, to: Path, size_bytes: int, *, url: str) -> int:

@@ -6,6 +6,7 @@ import pytest
 
 from mobiledeploy.checkpoints import dialects, published, read, unwrap
 from mobiledeploy.checkpoints import hub as fetch
+from mobiledeploy.checkpoints.registry import registry
 from mobiledeploy.data.images import SUFFIXES as IMAGES
 from mobiledeploy.utils import files
 
@@ -20,6 +21,14 @@ def test_every_published_file_is_listed_with_its_preprocessing(family):
     assert f"crop {file.preprocessing.crop_pct}" in line
     assert file.preprocessing.interpolation in line
     assert ("mean and std 0.5" in line) == (file.preprocessing.mean == (0.5, 0.5, 0.5))
+
+
+def test_every_published_name_is_listed_with_its_accuracy():
+    text = (DOCS / "weights.md").read_text()
+    for name, checkpoint in registry().items():
+        known = {64: "full", 8: "8 digits", 0: "no"}[len(checkpoint.sha256)]
+        figures = f"{checkpoint.resolution} | {checkpoint.top1:.4f} | {known}"
+        assert f"| `{name}` | {checkpoint.family} | {figures} |" in text
 
 
 def test_every_accepted_name_is_listed():
