@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 Interpolation = Literal["bilinear", "bicubic", "nearest"]
 Equalization = Literal["none", "cross-layer", "learned"]
 """How channels were rescaled: not at all, by cross-layer equalization, or by learned scales."""
-Task = Literal["classes", "regression", "embedding"]
-"""What outputs mean: scores of classes, numbers in units of their own, or a vector of features."""
+Task = Literal["classes", "regression", "embedding", "boxes", "map"]
+"""What outputs mean: scores of classes, numbers in units of their own, a vector of features,
+coordinates of boxes, or one vector of class scores per place of an image."""
 
 InputName = Literal["float", "rgba-u8", "bgra-u8", "rgb-u8", "gray-u8"]
 """Names of input formats, as `export --input` takes them."""
@@ -200,10 +201,12 @@ class InputSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OutputSpec:
-    """One output of the network: float32, (N, size).
+    """One output of the network: float32.
 
     Attributes:
         size: Values per image: the classes of a classifier, the features of a headless network.
+        dimensions: Shape of one image's values, for example (21, 64, 64) of a map; empty for
+            (size,).
         labels: Class names; empty if unknown.
         task: What the values mean. Only those of classes have a largest one that counts.
         name: Name of the graph's output.
@@ -213,6 +216,12 @@ class OutputSpec:
     labels: tuple[str, ...] = ()
     task: Task = "classes"
     name: str = OUTPUT_NAME
+    dimensions: tuple[int, ...] = ()
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return the shape of one image's values."""
+        return self.dimensions or (self.size,)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -247,6 +256,12 @@ class NetworkInfo:
     def classes(self) -> int:
         """Return the size of the first output."""
         return self.outputs[0].size
+
+    @property
+    def is_plain(self) -> bool:
+        """Return whether the network has one output, (N, values), of the usual name."""
+        first, *others = self.outputs
+        return not others and not first.dimensions and first.name == OUTPUT_NAME
 
     @property
     def label_count(self) -> int:

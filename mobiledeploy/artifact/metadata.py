@@ -51,7 +51,7 @@ def describe(model: QuantizedModel | FoldedModel) -> dict[str, object]:
             "mean": preprocessing.mean,
             "std": preprocessing.std,
         },
-        "output": {"name": OUTPUT_NAME, "classes": info.classes},
+        "output": {"name": info.outputs[0].name, "classes": info.classes},
         "weights": {
             "source": info.provenance.source,
             "sha256": info.provenance.sha256,
@@ -60,6 +60,10 @@ def describe(model: QuantizedModel | FoldedModel) -> dict[str, object]:
     }
     if isinstance(model, QuantizedModel):
         document["margin"] = asdict(model.margin)
+    if not info.is_plain:
+        document["outputs"] = [
+            {"name": each.name, "task": each.task, "shape": each.shape} for each in info.outputs
+        ]
     return document | ({"float_layers": list(kept)} if kept else {})
 
 
@@ -97,6 +101,16 @@ def for_executorch(model: QuantizedModel | FoldedModel) -> Mapping[str, bytes]:
     if model.info.labels:
         entries[f"mobiledeploy_{LABELS}"] = zlib.compress("\n".join(model.info.labels).encode(), 9)
     return entries
+
+
+def output_names(metadata: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the names of an artifact's outputs, in order.
+
+    Args:
+        metadata: The document in the artifact; empty for a file of another exporter.
+    """
+    outputs = cast("list[dict[str, str]]", metadata.get("outputs", []))
+    return tuple(output["name"] for output in outputs) or (OUTPUT_NAME,)
 
 
 @contextmanager

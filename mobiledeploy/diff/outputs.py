@@ -16,10 +16,11 @@ from mobiledeploy.data.calibration import load_calibration
 from mobiledeploy.diff.types import Flip, FloatComparison, OutputsDiff, PairedComparison
 from mobiledeploy.errors import ArtifactError, LoadError
 from mobiledeploy.metrics import sign_test
-from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME
+from mobiledeploy.network import INPUT_NAME
 from mobiledeploy.parity.compare import compare_logits
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.runtimes.pytorch import EagerRunner
+from mobiledeploy.utils.outputs import joined_arrays
 from mobiledeploy.utils.progress import track
 from mobiledeploy.utils.threads import batch_slices
 
@@ -104,7 +105,7 @@ def _logits(artifact: OpenArtifact, images: CalibrationSet) -> Logits:
 
 def _run(run: Run, images: CalibrationSet, description: str) -> Logits:
     batches = batch_slices(images.images)
-    logits = (run({INPUT_NAME: images.images[batch]})[OUTPUT_NAME] for batch in batches)
+    logits = (joined_arrays(run({INPUT_NAME: images.images[batch]})) for batch in batches)
     return np.concatenate(list(track(logits, description, len(batches))))
 
 

@@ -34,7 +34,7 @@ from mobiledeploy.export.onnx_passes.quantized_moves import AnyBatchShapes, Quan
 from mobiledeploy.export.onnx_passes.symbolic_batch import SymbolicBatch
 from mobiledeploy.export.onnx_passes.uint8_activations import Uint8Activations
 from mobiledeploy.export.program import precision_of, program_of
-from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME, FoldedModel, QuantizedModel
+from mobiledeploy.network import INPUT_NAME, FoldedModel, QuantizedModel
 from mobiledeploy.utils.progress import step
 from mobiledeploy.utils.quiet import quietly
 
@@ -75,7 +75,7 @@ def encode_model(model: QuantizedModel | FoldedModel) -> bytes:
         ExportError: the exporter refused the network, or a pass failed its check.
     """
     with step("Translating the graph to ONNX"):
-        exported = _translate(program_of(model))
+        exported = _translate(program_of(model), [each.name for each in model.info.outputs])
     integer = (PixelInput(model.info.input), *_INTEGER) if precision_of(model) == "int8" else ()
     passes = (*_CLEAN_UP, *integer, *_FINISH)
     try:
@@ -106,7 +106,7 @@ def _describe(exported: ir.Model, model: QuantizedModel | FoldedModel) -> None:
     exported.metadata_props.update(properties)
 
 
-def _translate(program: ExportedProgram) -> ir.Model:
+def _translate(program: ExportedProgram, output_names: list[str]) -> ir.Model:
     """Return what torch.onnx makes of a program."""
     try:
         with quietly():
@@ -114,7 +114,7 @@ def _translate(program: ExportedProgram) -> ir.Model:
                 program,
                 dynamo=True,
                 input_names=[INPUT_NAME],
-                output_names=[OUTPUT_NAME],
+                output_names=output_names,
                 opset_version=_OPSET,
                 external_data=False,
                 verbose=False,

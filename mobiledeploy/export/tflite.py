@@ -1,7 +1,7 @@
 """Export to LiteRT, formerly TensorFlow Lite: a `.tflite` with the network's own integers.
 
 In: a `QuantizedModel` or a `FoldedModel`. Out: the bytes of a `.tflite`: input (1, H, W, C) in
-float32, or pixels in uint8, and logits in float32, with a batch of one.
+float32, or pixels in uint8, and outputs in float32, with a batch of one.
 Invariants: the same network gives the same bytes; with XNNPACK, which LiteRT uses on every CPU, an
 int8 network gives the logits of the integer reference.
 
@@ -21,7 +21,6 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 
 from mobiledeploy.artifact.metadata import for_tflite
-from mobiledeploy.errors import ExportError
 from mobiledeploy.export.program import program_of
 from mobiledeploy.export.tflite_file import TfliteFile
 from mobiledeploy.export.tflite_forms import require_form
@@ -42,7 +41,7 @@ from mobiledeploy.export.tflite_nodes import (
     window_arguments,
     without_clamp,
 )
-from mobiledeploy.graph.aten_graph import clamp_of
+from mobiledeploy.graph.aten_graph import clamp_of, outputs_of
 from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME
 from mobiledeploy.utils.progress import step
 
@@ -75,34 +74,31 @@ def encode_model(model: QuantizedModel | FoldedModel) -> bytes:
         ExportError: LiteRT has no form of an operator.
     """
     with step("Writing the graph for LiteRT"):
-        program = program_of(model)
-        (output,) = program.graph.find_nodes(op="output")
-        ((logits,),) = output.args
-        shape = tuple(logits.meta["val"].shape)
-        if len(shape) != 2:
-            raise ExportError(
-                f"The output has the shape {shape}; a .tflite needs (1, classes).",
-                remedy="Export to ONNX or .pte.",
-            )
+        names = [output.name for output in model.info.outputs]
         is_pixels = model.info.input.format.is_pixels
-        return encode_program(program, for_tflite(model), is_pixels=is_pixels)
+        return encode_program(program_of(model), for_tflite(model), names, is_pixels=is_pixels)
 
 
 def encode_program(
-    program: ExportedProgram, metadata: Mapping[str, bytes], *, is_pixels: bool = False
+    program: ExportedProgram,
+    metadata: Mapping[str, bytes],
+    output_names: Sequence[str] = (OUTPUT_NAME,),
+    *,
+    is_pixels: bool = False,
 ) -> bytes:
     """Return a program as a serialized `.tflite` with named bytes of metadata.
 
     Args:
         program: The program.
         metadata: Bytes by name.
+        output_names: Names of the outputs, in order.
         is_pixels: Whether the input is pixels in uint8, which the program quantizes at scale 1.
 
     Raises:
         ExportError: LiteRT has no form of an operator.
     """
     translator = _Translator(program.module(check_guards=False))
-    return translator.translate(metadata, is_pixels=is_pixels)
+    return translator.translate(metadata, output_names, is_pixels=is_pixels)
 
 
 class _Translator:
@@ -133,26 +129,27 @@ class _Translator:
             **dict.fromkeys(MOVES, self._add_move),
         }
 
-    def translate(self, metadata: Mapping[str, bytes], *, is_pixels: bool) -> bytes:
+    def translate(
+        self, metadata: Mapping[str, bytes], output_names: Sequence[str], *, is_pixels: bool
+    ) -> bytes:
         """Return the file (see `encode_program`)."""
         graph = self._module.graph
         (image,) = graph.find_nodes(op="placeholder")
-        (output,) = graph.find_nodes(op="output")
-        # a QUANTIZE from uint8 to int8 shifts the zero-point and changes no code's value
-        self._reals[image] = (
-            self._file.add_tensor(INPUT_NAME, shape_of(image), np.uint8, scale=1.0)
-            if is_pixels
-            else self._file.add_tensor(INPUT_NAME, shape_of(image), np.float32)
-        )
+        if is_pixels:
+            number = self._file.add_tensor(INPUT_NAME, shape_of(image), np.uint8, scale=1.0)
+            self._codes[image] = number
+        else:
+            number = self._file.add_tensor(INPUT_NAME, shape_of(image), np.float32)
+            self._reals[image] = number
         for node in graph.nodes:
             if node.op == "call_function" and node.target is not WEIGHT:
                 if node.target not in (QUANTIZE, DEQUANTIZE):
                     require_form(node)
                 self._add(node)
-        (logits,) = output.args[0]
-        result = self._real(logits)
-        self._file.rename(result, OUTPUT_NAME)
-        return self._file.serialize([self._reals[image]], [result], metadata)
+        results = [self._real(node) for node in outputs_of(graph)]
+        for result, name in zip(results, output_names, strict=True):
+            self._file.rename(result, name)
+        return self._file.serialize([number], results, metadata)
 
     def _add(self, node: Node) -> None:
         """Add the operators of one node, unless another node adds them."""
@@ -174,7 +171,10 @@ class _Translator:
         operator = without_clamp(source)
         if not is_integer(operator):
             options = schema.QuantizeOptionsT()
-            self._file.add_operator(_Operator.QUANTIZE, [self._real(source)], output, options)
+            # pixels are codes: from uint8 to int8, only the zero-point shifts
+            is_pixels = source.op == "placeholder" and source in self._codes
+            given = self._codes[source] if is_pixels else self._real(source)
+            self._file.add_operator(_Operator.QUANTIZE, [given], output, options)
         else:
             self._add_operator(operator, output, None if operator is source else clamp_of(source))
 

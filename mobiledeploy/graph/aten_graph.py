@@ -27,7 +27,7 @@ from mobiledeploy.utils.quiet import quietly
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from torch.fx import GraphModule, Node
+    from torch.fx import Graph, GraphModule, Node
 
     from mobiledeploy.network import FoldedModel
 
@@ -169,6 +169,11 @@ class SharedEncoding:
     nodes: tuple[Node, ...]
     clamp: tuple[float, float]
 
+    @property
+    def leaves_network(self) -> bool:
+        """Return whether one of the activations is an output of the network."""
+        return any(user.op == "output" for node in self.nodes for user in node.users)
+
 
 def trace(model: FoldedModel) -> GraphModule:
     """Return the folded module as a flat ATen graph with its own copy of the weights.
@@ -263,6 +268,13 @@ def find_shared_encodings(
         clamp = (min(low for low, _ in bounds), max(high for _, high in bounds))
         found.append(SharedEncoding(members[-1].name, members, clamp))
     return tuple(found)
+
+
+def outputs_of(graph: Graph) -> tuple[Node, ...]:
+    """Return the nodes that are the outputs of a graph, in order."""
+    (output,) = graph.find_nodes(op="output")
+    (result,) = output.args
+    return tuple(result) if isinstance(result, list | tuple) else (result,)
 
 
 def connected_components(

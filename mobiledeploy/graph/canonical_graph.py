@@ -26,7 +26,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from mobiledeploy.errors import UsageError
-from mobiledeploy.graph.aten_graph import OUT_OF_PLACE, describe_node, parameter
+from mobiledeploy.graph.aten_graph import OUT_OF_PLACE, describe_node, outputs_of, parameter
 from mobiledeploy.graph.canonical_activations import canonical_activations
 from mobiledeploy.graph.canonical_constants import (
     evaluate_constants,
@@ -34,6 +34,7 @@ from mobiledeploy.graph.canonical_constants import (
 )
 from mobiledeploy.graph.canonical_moves import canonical_moves, write_views_for_any_batch
 from mobiledeploy.graph.rewriting import calls, replace
+from mobiledeploy.utils.outputs import joined
 from mobiledeploy.utils.quiet import quietly
 
 if TYPE_CHECKING:
@@ -94,6 +95,7 @@ def canonical_graph(module: nn.Module, input_shape: tuple[int, ...]) -> GraphMod
             raise _untraceable(module, error) from error
         unlifted = program.module(check_guards=False)
     traced = torch.fx.GraphModule(unlifted, unlifted.graph)
+    _return_tensors(traced)
     _apply(traced, _FIRST)
     record_shapes(traced, example)  # the next ones read those of new nodes
     _apply(traced, _THEN)
@@ -102,6 +104,14 @@ def canonical_graph(module: nn.Module, input_shape: tuple[int, ...]) -> GraphMod
     record_shapes(traced, example)
     _require_any_batch(traced, module, input_shape)
     return traced
+
+
+def _return_tensors(traced: GraphModule) -> None:
+    """Make the graph return its tensor, or a tuple of them, instead of a dict."""
+    traced.graph.set_codegen(torch.fx.graph.CodeGen())
+    (output,) = traced.graph.find_nodes(op="output")
+    leaves = outputs_of(traced.graph)
+    output.args = (leaves if len(leaves) > 1 else leaves[0],)
 
 
 def _apply(traced: GraphModule, rewrites: Iterable[Callable[[GraphModule], None]]) -> None:
@@ -139,8 +149,8 @@ def _require_any_batch(
     images = torch.randn((2, *input_shape[1:]), generator=generator)
     try:
         with torch.no_grad():
-            expected = torch.cat([module(image) for image in images.split(1)])
-            found = traced(images)
+            expected = torch.cat([joined(module(image)) for image in torch.split(images, 1)])
+            found = joined(traced(images))
         same = expected.shape == found.shape and torch.allclose(
             found, expected, rtol=0, atol=1e-3 * float(expected.abs().max())
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from mobiledeploy.models.spec import default_task
@@ -49,6 +49,7 @@ class CodeSpec:
         seed: Seed of torch while the callable runs, and of random weights.
         title: Name of the network in file names.
         task: What the outputs mean; None is `default_task`.
+        outputs: The outputs, if the network has several or another one than `num_classes` logits.
     """
 
     code: str
@@ -61,6 +62,7 @@ class CodeSpec:
     seed: int = 0
     title: str
     task: Task | None = None
+    outputs: tuple[OutputSpec, ...] = ()
 
     @property
     def name(self) -> str:
@@ -96,17 +98,16 @@ class CodeSpec:
                 width=sides_of(self.resolution)[1],
                 preprocessing=preprocessing,
             ),
-            outputs=(
-                OutputSpec(
-                    size=self.num_classes,
-                    labels=labels,
-                    task=self.task or default_task(self.num_classes),
-                ),
-            ),
+            outputs=self._outputs(labels),
             provenance=provenance,
             source=asdict(self),
             expected_sqnr_db=_EXPECTED_SQNR_DB,
         )
+
+    def _outputs(self, labels: tuple[str, ...]) -> tuple[OutputSpec, ...]:
+        plain = OutputSpec(size=self.num_classes, task=self.task or default_task(self.num_classes))
+        first, *others = self.outputs or (plain,)
+        return (replace(first, labels=labels), *others)
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> CodeSpec:
@@ -114,4 +115,8 @@ class CodeSpec:
         values = dict(document)
         if isinstance(values.get("resolution"), list):
             values["resolution"] = tuple(values["resolution"])
+        values["outputs"] = tuple(
+            OutputSpec(**{**each, "dimensions": tuple(each["dimensions"]), "labels": ()})
+            for each in values.get("outputs", ())
+        )
         return cls(**values)

@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from mobiledeploy.graph.aten_graph import find_fused_ops, trace
+from mobiledeploy.graph.aten_graph import find_fused_ops, outputs_of, trace
 from mobiledeploy.metrics import power_ratio_db, signal_power, varies
 from mobiledeploy.parity.layer_codes import LAYER_IMAGES, in_batches
 from mobiledeploy.parity.types import LayerNoise
+from mobiledeploy.utils.outputs import joined
 from mobiledeploy.utils.progress import track
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ class _Sums:
         """Return an SQNR; NaN for logits that do not vary."""
         if not self.logits:
             return power_ratio_db(signal, noise)
-        values = np.concatenate([batch[side].numpy() for batch in self.logits])
+        values = np.concatenate([joined(batch[side]).numpy() for batch in self.logits])
         return power_ratio_db(signal_power(values), noise) if varies(values) else math.nan
 
 
@@ -172,7 +173,8 @@ class _FloatAndInt8(torch.fx.Interpreter):
         self._noise = noise
         self._int8 = int8
         self._operators = {op.output: op.operator.name for op in noise.ops}
-        self._last = noise.ops[-1].operator.name
+        outputs = outputs_of(noise.traced.graph)
+        self._last = {op.operator.name for op in noise.ops if op.output in outputs}
 
     def run_node(self, n: Node) -> Any:
         if n.op == "placeholder":
@@ -191,9 +193,12 @@ class _FloatAndInt8(torch.fx.Interpreter):
         """Add the noise of one tensor; return what the next operators read."""
         int8 = torch.from_numpy(self._int8[name]).reshape(float_.shape)
         sums = self._noise.sums.setdefault(name, _Sums())
-        sums.add(float_, exact, int8, are_logits=name == self._last)
+        sums.add(float_, exact, int8, are_logits=name in self._last)
         return float_, int8
 
     def _arguments(self, n: Node, side: int) -> list[Any]:
-        values = [self.env[a] if isinstance(a, torch.fx.Node) else a for a in n.args]
-        return [value[side] if isinstance(value, tuple) else value for value in values]
+        def value(node: Node) -> Any:
+            found = self.env[node]
+            return found[side] if isinstance(found, tuple) else found
+
+        return list(cast("Any", torch.fx.node.map_arg(n.args, value)))

@@ -15,7 +15,7 @@ from mobiledeploy.artifact.artifact import Format
 from mobiledeploy.data.preprocess import channels_reversed, pixels_reversed
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError
 from mobiledeploy.metrics import varies
-from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME, QuantizedModel, Stages, evenly_spread
+from mobiledeploy.network import INPUT_NAME, QuantizedModel, Stages, evenly_spread
 from mobiledeploy.parity.channel_order import reversed_channels
 from mobiledeploy.parity.ladder import EXACT, CalibrationCheck, Check, Ladder
 from mobiledeploy.parity.layer_codes import LAYER_IMAGES, compare_layers, explain, in_batches
@@ -28,6 +28,7 @@ from mobiledeploy.quantization.rounding_modes import rounding_differences
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.runtimes.pytorch import EagerRunner
 from mobiledeploy.utils.files import sha256_of
+from mobiledeploy.utils.outputs import joined_arrays
 from mobiledeploy.utils.progress import step, track
 from mobiledeploy.utils.threads import on_one_thread, parallel_map
 
@@ -202,8 +203,8 @@ class LadderRunner:
         known = {INPUT_NAME: calibration.images[:LAYER_IMAGES]}
         calibration_check = CalibrationCheck(
             "fold",
-            EagerRunner(self._networks.folded.module).run(known)[OUTPUT_NAME],
-            run(known)[OUTPUT_NAME],
+            joined_arrays(EagerRunner(self._networks.folded.module).run(known)),
+            joined_arrays(run(known)),
             {"min_sqnr_db": self._limits.min_rewrite_sqnr_db},
         )
         self.ladder.add(
@@ -366,7 +367,7 @@ class LadderRunner:
             return ""
         few = self._inputs[:LAYER_IMAGES]
         if self._inputs.shape[1] == 3 and logits.shape == expected.shape:
-            swapped = runner.run({INPUT_NAME: channels_reversed(few)})[OUTPUT_NAME]
+            swapped = joined_arrays(runner.run({INPUT_NAME: channels_reversed(few)}))
             if np.array_equal(swapped, expected[: len(few)]):
                 failures.append("With reversed channels its logits are equal: it takes BGR.")
         if Format.of(path) is not Format.ONNX:
@@ -450,7 +451,7 @@ def _run(run: RunBatch, inputs: Images, description: str, *, in_parallel: bool =
     batches = in_batches(inputs)
 
     def logits(batch: Images) -> Logits:
-        return run({INPUT_NAME: batch})[OUTPUT_NAME]
+        return joined_arrays(run({INPUT_NAME: batch}))
 
     results = parallel_map(logits, batches) if in_parallel else map(logits, batches)
     return np.concatenate(list(track(results, description, len(batches))))

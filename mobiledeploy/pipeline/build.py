@@ -76,7 +76,7 @@ def build(
             ImageNet-1k. Weights that are known to be ImageNet's have these by default.
         **fields: Other fields of `ModelSpec`. They override those of `config`. No explicit field
             may contradict the weights. For code: `arguments`, `resolution`, `in_channels`, `seed`,
-            `task`.
+            `task`, `outputs`.
 
     Raises:
         UsageError: there is no such family, fields contradict each other, or the preprocessing is
@@ -122,7 +122,7 @@ def _require_memory(spec: ModelSpec) -> None:
 
 def _refuse_for_code(config: Path | None, fields: Mapping[str, Any]) -> None:
     """Raise UsageError for what only families have."""
-    allowed = {"arguments", "resolution", "in_channels", "seed", "task"}
+    allowed = {"arguments", "resolution", "in_channels", "input", "seed", "task", "outputs"}
     foreign = [*(["config"] if config else []), *sorted(set(fields) - allowed)]
     if foreign:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)

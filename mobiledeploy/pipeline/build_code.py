@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
 from mobiledeploy.checkpoints.load_module import digest_of_state, load_state
 from mobiledeploy.data.labels import load_labels
 from mobiledeploy.data.preprocess import check_preprocessing, default_preprocessing
@@ -19,6 +17,7 @@ from mobiledeploy.models.code_source import source_file, source_of
 from mobiledeploy.models.run_code import build_module
 from mobiledeploy.models.validate import validate_resolution
 from mobiledeploy.network import FloatModel, Preprocessing, WeightsProvenance, sides_of
+from mobiledeploy.pipeline.code_outputs import is_plain, outputs_of_module
 from mobiledeploy.utils.files import sha256_of
 from mobiledeploy.utils.progress import step
 from mobiledeploy.utils.threads import on_one_thread
@@ -41,6 +40,7 @@ def build_code(
     preprocessing: Preprocessing | Mapping[str, Any] | None = None,
     labels: Path | Literal["imagenet"] | None = None,
     task: Task | None = None,
+    outputs: Sequence[str] = (),
     resolution: ImageSize = 224,
     in_channels: int = 3,
     seed: int = 0,
@@ -54,12 +54,15 @@ def build_code(
         preprocessing: Differences from ImageNet's preprocessing, or all of it.
         labels: A text file with one class name per line, or "imagenet".
         task: What the outputs mean; by default classes, or regression for a single output.
+        outputs: "NAME:TASK" or "NAME" for each output, in order; those of a dict have names of
+            their own. By default a map for an image, else as for `task`.
         resolution: Size of the input in pixels, the side of a square or (height, width).
         in_channels: Channels of the input image.
         seed: Seed of torch while the callable runs, and of random weights.
 
     Raises:
-        UsageError: the code does not name a callable that returns a network with one output.
+        UsageError: the code does not name a callable that returns a network, or the network has
+            other outputs.
         LoadError: the code cannot be found or fails, or a file cannot be read.
         WeightsError: the checkpoint does not fit the network.
     """
@@ -73,18 +76,19 @@ def build_code(
         digest = sha256_of(source_file(place))
         module = build_module(code, arguments or {}, seed)
         size = sides_of(_checked(resolution))
-        outputs = _output_size(module, (1, in_channels, *size))
+        found = outputs_of_module(module, (1, in_channels, *size), outputs, task)
         provenance = _load(module, weights, code, seed, size)
     spec = CodeSpec(
         code=code,
         code_sha256=digest,
         arguments=dict(arguments or {}),
         resolution=resolution,
-        num_classes=outputs,
+        num_classes=found[0].size,
         in_channels=in_channels,
         weights=weights or "",
         seed=seed,
         task=task,
+        outputs=() if is_plain(found) else found,
         title=f"{Path(place).stem if place.endswith('.py') else place}_{name}",
     )
     names = load_labels(Path(labels), spec.num_classes) if labels is not None else ()
@@ -99,6 +103,7 @@ def from_module(
     preprocessing: Preprocessing | Mapping[str, Any] | None = None,
     labels: Sequence[str] = (),
     task: Task | None = None,
+    outputs: Sequence[str] = (),
     name: str | None = None,
 ) -> FloatModel:
     """Take a network that already exists, as `build` returns one.
@@ -108,15 +113,18 @@ def from_module(
     instead where that matters: ``build("net.py:create", weights="best.pth")``.
 
     Args:
-        module: Maps images (N, C, H, W) to one tensor (N, values). It is set to eval mode.
+        module: Maps images (N, C, H, W) to a tensor (N, ...), or to a tuple, list or dict of them.
+            It is set to eval mode.
         input_shape: Channels, height and width of the input, or these after a batch of 1.
         preprocessing: Differences from ImageNet's preprocessing, or all of it.
         labels: Class names; empty if unknown.
         task: What the outputs mean; by default classes, or regression for a single output.
+        outputs: "NAME:TASK" or "NAME" for each output, in order; those of a dict have names of
+            their own. By default a map for an image, else as for `task`.
         name: Name of the network in file names; by default that of its class.
 
     Raises:
-        UsageError: the module does not compute one output (N, values) from such images.
+        UsageError: the module does not compute such outputs from such images.
     """
     *batch, channels, height, width = input_shape
     if batch not in ([], [1]):
@@ -124,12 +132,14 @@ def from_module(
             f"input_shape is {tuple(input_shape)}; expected (C, H, W) or (1, C, H, W)."
         )
     module = module.eval()
+    found = outputs_of_module(module, (1, channels, height, width), outputs, task)
     spec = CodeSpec(
         code="",
         resolution=_checked(height if height == width else (height, width)),
-        num_classes=_output_size(module, (1, channels, height, width)),
+        num_classes=found[0].size,
         in_channels=channels,
         task=task,
+        outputs=() if is_plain(found) else found,
         title=name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(module).__name__).lower(),
     )
     if len(labels) not in (0, spec.num_classes):
@@ -165,35 +175,6 @@ def _as_returned(module: nn.Module, origin: str) -> WeightsProvenance:
 def _checked(resolution: ImageSize) -> ImageSize:
     validate_resolution(resolution)
     return resolution
-
-
-def _output_size(module: nn.Module, shape: tuple[int, ...]) -> int:
-    """Return the number of values that a module computes for one image.
-
-    Raises:
-        UsageError: it refuses such an image, or returns anything but one tensor (1, values).
-    """
-    try:
-        with torch.no_grad():
-            output = module(torch.zeros(shape))
-    except Exception as error:  # the module's own code may raise anything
-        reason = str(error).strip().split("\n")[0] or type(error).__name__
-        raise UsageError(
-            f"{type(module).__name__} refuses an input of the shape {shape}: {reason}",
-            remedy="Pass the input that it was trained with: --resolution, --in-channels.",
-        ) from error
-    if not isinstance(output, torch.Tensor) or output.dim() != 2 or len(output) != 1:
-        found = (
-            f"a tensor {tuple(output.shape)}"
-            if isinstance(output, torch.Tensor)
-            else f"a {type(output).__name__}"
-        )
-        raise UsageError(
-            f"{type(module).__name__} returns {found}; expected one tensor (1, values) for one"
-            " image.",
-            remedy="Return one output, flattened to two dimensions.",
-        )
-    return output.shape[1]
 
 
 def _float_model(

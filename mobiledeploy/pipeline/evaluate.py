@@ -15,10 +15,11 @@ from mobiledeploy.artifact.manifest import read_manifest
 from mobiledeploy.data.stream import open_stream
 from mobiledeploy.errors import UsageError
 from mobiledeploy.evaluation.evaluate import Network, evaluate
-from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME
+from mobiledeploy.network import INPUT_NAME
 from mobiledeploy.pipeline.rebuild import find_checkpoint, rebuild_float
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.runtimes.pytorch import EagerRunner
+from mobiledeploy.utils.outputs import joined_arrays
 from mobiledeploy.utils.progress import step, warn
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def _require_alike(manifests: Sequence[Manifest]) -> None:
 
 def _network(name: str, sha256: str, runner: Runner | EagerRunner) -> Network:
     def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        return runner.run({INPUT_NAME: images})[OUTPUT_NAME]
+        return joined_arrays(runner.run({INPUT_NAME: images}))
 
     return Network(name, sha256, f"{runner.runtime} {runner.version}", run)
 

@@ -143,6 +143,7 @@ def _rebuild_code(manifest: Manifest, spec: CodeSpec, checkpoint: Path | None) -
         in_channels=spec.in_channels,
         seed=spec.seed,
         task=spec.task,
+        outputs=[f"{each.name}:{each.task}" for each in spec.outputs],
     )
 
 

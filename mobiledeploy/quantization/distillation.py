@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol, cast
 import numpy as np
 import torch
 
+from mobiledeploy.utils.outputs import joined
 from mobiledeploy.utils.threads import batch_slices, channels_last, parallel_map
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def split_hold_out(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
 def float_logits(traced: GraphModule, images: NDArray[np.float32]) -> torch.Tensor:
     """Return the float network's logits, (N, classes)."""
     batches = batch_slices(images, size=1)
-    logits = parallel_map(lambda batch: traced(torch.from_numpy(images[batch])), batches)
+    logits = parallel_map(lambda batch: joined(traced(torch.from_numpy(images[batch]))), batches)
     return torch.cat(list(logits))
 
 

@@ -11,7 +11,7 @@ corrected before the loss is measured, as they will be afterwards.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -19,6 +19,7 @@ from mobiledeploy.graph.aten_graph import weight_and_bias
 from mobiledeploy.quantization.bias_correction import round_with_bias_correction
 from mobiledeploy.quantization.distillation import distillation_loss, float_logits
 from mobiledeploy.quantization.fake_quantize import FakeQuantizedNetwork, LayerWeights
+from mobiledeploy.utils.outputs import joined
 from mobiledeploy.utils.progress import step
 
 if TYPE_CHECKING:
@@ -76,4 +77,4 @@ class _Candidate:
 
     def run(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits, (N, classes)."""
-        return cast("torch.Tensor", FakeQuantizedNetwork(self.plan, self.weights).run(images))
+        return joined(FakeQuantizedNetwork(self.plan, self.weights).run(images))

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from mobiledeploy.graph.observers import Recorder
+from mobiledeploy.utils.outputs import joined
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -66,7 +67,7 @@ def probe(
     """
     recorder = Recorder(traced, nodes, keep=lambda value: value)
     with torch.enable_grad():
-        logits = recorder.run(images.clone().requires_grad_(True))
+        logits = joined(recorder.run(images.clone().requires_grad_(True)))
     values = [recorder.records[node] for node in nodes]
     random = torch.Generator().manual_seed(seed)
     gradients = [

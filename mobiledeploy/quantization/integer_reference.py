@@ -30,8 +30,9 @@ from torch.nn import functional as F
 
 from mobiledeploy.data.pixels import folded_inputs
 from mobiledeploy.errors import ExportError
-from mobiledeploy.graph.aten_graph import clamp_of, module_of
-from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME
+from mobiledeploy.graph.aten_graph import clamp_of, module_of, outputs_of
+from mobiledeploy.network import INPUT_NAME
+from mobiledeploy.utils.outputs import tensors_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -133,7 +134,8 @@ class IntegerReference:
     Accepts batches of any size, from several threads at a time.
 
     Attributes:
-        logit_step: Scale of the logits; None if they are computed in float.
+        logit_step: Scale of the logits; None if they are computed in float, or if there are several
+            outputs.
         exact: Whether every layer is int8, so that a runtime can be held to every bit.
         operators: The operator that each `quantize` node rounds, by the name of that node.
     """
@@ -143,18 +145,19 @@ class IntegerReference:
     def __init__(self, model: QuantizedModel) -> None:
         self._module = model.program.module(check_guards=False)
         self.operators = _operators(self._module.graph)
-        (output,) = model.program.graph.find_nodes(op="output")
-        ((last,),) = output.args
-        in_codes = last.target is quantized.dequantize_per_tensor.default
-        self.logit_step = float(last.args[1]) if in_codes else None
+        self._names = [output.name for output in model.info.outputs]
+        steps = [_step_of(node) for node in outputs_of(model.program.graph)]
+        self.logit_step = steps[0] if len(steps) == 1 else None
         self.exact = not model.recipe.float_layers
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-        """Return {"logits": (N, classes)} for {"input": (N, C, H, W), or pixels (N, H, W, C)}."""
+        """Return the outputs by name for {"input": (N, C, H, W), or pixels (N, H, W, C)}."""
         planes = torch.from_numpy(folded_inputs(inputs[INPUT_NAME]))
         with torch.no_grad():
-            logits = _Interpreter(self._module).run(planes)
-        return {OUTPUT_NAME: _real(logits).float().numpy()}
+            result: object = _Interpreter(self._module).run(planes)
+        values = result if isinstance(result, list | tuple) else (result,)
+        arrays = (_real(value).float().numpy() for value in values)
+        return dict(zip(self._names, arrays, strict=True))
 
     def run_in_float(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
         """Return the logits of PyTorch, which computes in float between quantize and dequantize.
@@ -164,8 +167,9 @@ class IntegerReference:
         planes = torch.from_numpy(folded_inputs(inputs[INPUT_NAME]))
         with torch.no_grad():
             # an exported program itself insists on the batch that it was traced with
-            logits = torch.fx.Interpreter(self._module).run(planes)
-        return {OUTPUT_NAME: logits.numpy()}
+            result = torch.fx.Interpreter(self._module).run(planes)
+        arrays = (tensor.numpy() for tensor in tensors_of(result))
+        return dict(zip(self._names, arrays, strict=True))
 
     def layers(self, images: NDArray[Any]) -> dict[str, Codes]:
         """Return the output of every `quantize` node, in topological order; images as in `run`."""
@@ -181,6 +185,12 @@ class IntegerReference:
         with torch.no_grad():
             interpreter.run(torch.from_numpy(folded_inputs(images)))
         return interpreter.roundings
+
+
+def _step_of(output: Node) -> float | None:
+    """Return the scale of an output's codes; None if it is computed in float."""
+    in_codes = output.target is quantized.dequantize_per_tensor.default
+    return float(cast("float", output.args[1])) if in_codes else None
 
 
 def _operators(graph: Graph) -> dict[str, LayerOperator]:

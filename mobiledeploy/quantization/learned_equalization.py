@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ from mobiledeploy.quantization.distillation import (
 from mobiledeploy.quantization.fake_quantize import FloatWeightNetwork, fake_quantize
 from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.ranges import learnable_encodings
+from mobiledeploy.utils.outputs import joined
 from mobiledeploy.utils.progress import track
 from mobiledeploy.utils.threads import on_one_thread
 
@@ -169,7 +170,7 @@ class _Student:
         widths = {node: self.log_widths[name].exp() for node, name in self._shared_of.items()}
         for group, scale in zip(self._groups, self.scales(), strict=True):
             widths |= {node.name: scale * widths.get(node.name, 1.0) for node in group.nodes}
-        return cast("torch.Tensor", _RescaledNetwork(self._plan, widths).run(images))
+        return joined(_RescaledNetwork(self._plan, widths).run(images))
 
 
 def _most_width(encoding: Encoding, clamp: tuple[float, float]) -> float:

@@ -14,7 +14,7 @@ images is returned, or the start if no epoch improves on it.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -29,6 +29,7 @@ from mobiledeploy.quantization.distillation import (
 )
 from mobiledeploy.quantization.fake_quantize import FakeQuantizedNetwork, LayerWeights
 from mobiledeploy.quantization.weight_rounding import largest_bias
+from mobiledeploy.utils.outputs import joined
 from mobiledeploy.utils.progress import track
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class _Student:
             )
             for (name, steps), bias in zip(self.steps.items(), self._clamped_biases(), strict=True)
         }
-        return cast("torch.Tensor", FakeQuantizedNetwork(self._plan, weights).run(images))
+        return joined(FakeQuantizedNetwork(self._plan, weights).run(images))
 
     def rounded(self) -> dict[str, LayerWeights]:
         """Return the present weights, rounded, and biases, by operator name."""

@@ -69,7 +69,7 @@ def search_factors(builder: PlanBuilder, images: NDArray[np.float32]) -> dict[st
     tables = track(parallel_map(costs, batches), "Searching ranges", len(batches))
     best = np.argmin(sum(tables, start=np.zeros(1)), axis=1)
     return {
-        shared.name: _FACTORS[choice] if shared is not builder.shared_encodings[-1] else 1.0
+        shared.name: 1.0 if shared.leaves_network else _FACTORS[choice]
         for shared, choice in zip(builder.shared_encodings, best, strict=True)
     }
 

@@ -45,14 +45,14 @@ def widest_ranges(
 ) -> dict[str, tuple[float, float]]:
     """Return the range of everything that was observed, inside the clamp, by shared encoding.
 
-    The last one, that of the logits, leaves a margin for larger logits on unseen images.
+    Those of the outputs leave a margin for larger logits on unseen images.
     """
     ranges = {}
     for shared in shared_encodings:
         stats = [observed[node.name] for node in shared.nodes]
         low = min(float(s.minima.min()) for s in stats)
         high = max(float(s.maxima.max()) for s in stats)
-        if shared is shared_encodings[-1]:
+        if shared.leaves_network:
             low, high = low * stats[0].margin, high * stats[0].margin
         ranges[shared.name] = (max(low, shared.clamp[0]), min(high, shared.clamp[1]))
     return ranges
@@ -85,7 +85,8 @@ def learnable_encodings(
     a hard-swish and behind a multiplication or a pool follow from other scales.
     """
     name_of = {node: shared.name for shared in shared_encodings for node in shared.nodes}
-    fixed = {shared_encodings[0].name, shared_encodings[-1].name}
+    fixed = {shared_encodings[0].name}
+    fixed |= {shared.name for shared in shared_encodings if shared.leaves_network}
     for op in ops:
         if op.kind in {"hardswish", "multiply", "pool", "sigmoid"}:
             fixed.add(name_of[op.output])

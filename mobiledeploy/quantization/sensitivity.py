@@ -17,9 +17,10 @@ import numpy as np
 import torch
 
 from mobiledeploy.errors import DataError
-from mobiledeploy.graph.aten_graph import groups_of, parameter
+from mobiledeploy.graph.aten_graph import groups_of, outputs_of, parameter
 from mobiledeploy.metrics import power_ratio_db, signal_power, varies
 from mobiledeploy.quantization.fake_quantize import FakeQuantizedNetwork
+from mobiledeploy.utils.outputs import joined
 from mobiledeploy.utils.progress import track
 from mobiledeploy.utils.threads import batch_slices, channels_last, parallel_map
 
@@ -202,13 +203,13 @@ class LogitNoise:
         self._plan = plan
         self._rounded = rounded
         self._images = images
-        self._logits = plan.ops[-1].output
+        self._outputs = outputs_of(plan.traced.graph)
         everything = frozenset(op.name for op in plan.ops)
         self._known = {
             float_ops: self._network(float_ops).values(images)
             for float_ops in (frozenset[str](), everything)
         }
-        self.exact = self._known[everything][self._logits].double()
+        self.exact = self._joined(self._known[everything])
 
     def power(self, float_ops: frozenset[str]) -> float:
         """Return the sum of the squared errors of the logits with these operators in float."""
@@ -217,7 +218,10 @@ class LogitNoise:
         stale = _descendants(changed)
         known = {n: value for n, value in self._known[base].items() if n not in stale}
         values = self._network(float_ops).values(self._images, known)
-        return float((values[self._logits].double() - self.exact).square().sum())
+        return float((self._joined(values) - self.exact).square().sum())
+
+    def _joined(self, values: Mapping[Node, torch.Tensor]) -> torch.Tensor:
+        return joined([values[node] for node in self._outputs]).double()
 
     def _network(self, float_ops: frozenset[str]) -> FakeQuantizedNetwork:
         plan = replace(self._plan, float_ops=float_ops)

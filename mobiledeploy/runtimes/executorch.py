@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from mobiledeploy.artifact.metadata import output_names
 from mobiledeploy.artifact.pte_file import (
     LABELS_METHOD,
     METADATA_METHOD,
@@ -17,7 +18,6 @@ from mobiledeploy.artifact.pte_file import (
 )
 from mobiledeploy.devices.agent.runtimes import executorch_bindings
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
-from mobiledeploy.network import OUTPUT_NAME
 from mobiledeploy.runtimes.native_output import captured_stderr
 from mobiledeploy.runtimes.runner import in_batches_of, single_input
 from mobiledeploy.utils.files import require_utf8
@@ -72,12 +72,13 @@ class ExecuTorchRunner:
         _set_threads(threads)
         # The method points into the program, which must outlive it.
         self._program, self._method = _load(path)
-        self.input_type, (batch, *sample) = self._input()
-        self.batch_size: int = batch
-        self.input_shape: tuple[int, ...] = tuple(sample)
         self.metadata, self.labels = decode_description(
             path, self._constant(METADATA_METHOD), self._constant(LABELS_METHOD)
         )
+        self._names = output_names(self.metadata)
+        self.input_type, (batch, *sample) = self._input()
+        self.batch_size: int = batch
+        self.input_shape: tuple[int, ...] = tuple(sample)
         _open.add(self)
 
     def _input(self) -> tuple[str, tuple[int, ...]]:
@@ -86,10 +87,11 @@ class ExecuTorchRunner:
         tensors = [meta.input_tensor_meta(i) for i in range(meta.num_inputs())]
         outputs = meta.num_outputs()
         images = [t for t in tensors if t.dtype() in _INPUT_TYPES and len(t.sizes()) == 4]
-        if len(tensors) != 1 or not images or outputs != 1:
+        if len(tensors) != 1 or not images or outputs != len(self._names):
             raise ArtifactError(
                 f"{self.path}: {METHOD!r} takes {tensors} and returns {outputs} values; "
-                "expected one float32 (N, C, H, W) or uint8 (N, H, W, C) and one output.",
+                "expected one float32 (N, C, H, W) or uint8 (N, H, W, C) and"
+                f" {len(self._names)} outputs.",
                 remedy="Export the model with `mobiledeploy export`.",
             )
         return _INPUT_TYPES[tensors[0].dtype()], tuple(tensors[0].sizes())
@@ -106,18 +108,19 @@ class ExecuTorchRunner:
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[np.float32]]:
         """Run the network (see `Runner.run`)."""
         samples = single_input(inputs, self.input_shape, self.input_type)
-        return {OUTPUT_NAME: in_batches_of(self.batch_size, samples, self._run_batch)}
+        outputs = in_batches_of(self.batch_size, samples, self._run_batch)
+        return dict(zip(self._names, outputs, strict=True))
 
-    def _run_batch(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+    def _run_batch(self, batch: NDArray[Any]) -> list[NDArray[np.float32]]:
         try:
             # The method clones its outputs, so they outlive the next run.
-            (logits,) = self._method((torch.from_numpy(batch),))
+            outputs = self._method((torch.from_numpy(batch),))
         except RuntimeError as error:
             raise RuntimeFailedError(
                 f"ExecuTorch failed while running {self.path}: {error}",
                 remedy="Export the model again, or update ExecuTorch.",
             ) from error
-        return cast("NDArray[np.float32]", logits.numpy())
+        return [output.numpy() for output in outputs]
 
     def __enter__(self) -> Self:
         """Return itself."""

@@ -10,9 +10,9 @@ import numpy as np
 from ai_edge_litert.interpreter import Interpreter
 
 from mobiledeploy.artifact.artifact import damage_explained
+from mobiledeploy.artifact.metadata import output_names
 from mobiledeploy.artifact.tflite_file import read_metadata, read_tflite
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
-from mobiledeploy.network import OUTPUT_NAME
 from mobiledeploy.runtimes.native_output import captured_stderr
 from mobiledeploy.runtimes.runner import in_batches_of, single_input
 from mobiledeploy.utils.files import require_utf8
@@ -41,7 +41,7 @@ class LiteRTRunner:
 
     Raises:
         ArtifactError: LiteRT rejects the file, or it does not take one float32 or uint8
-            (1, H, W, C) and return one output.
+            (1, H, W, C) and return outputs.
         UsageError: `optimize` is False, or the path is not UTF-8.
     """
 
@@ -74,7 +74,7 @@ class LiteRTRunner:
                 " this runtime does not have.",
             ) from failure
         with damage_explained(path):
-            self._input, self._output, (batch, height, width, channels) = self._signature()
+            self._input, self._outputs, (batch, height, width, channels) = self._signature()
         self.batch_size: int = batch
         self.input_type = np.dtype(self._interpreter.get_input_details()[0]["dtype"]).name
         is_pixels = self.input_type == "uint8"
@@ -82,8 +82,8 @@ class LiteRTRunner:
             (height, width, channels) if is_pixels else (channels, height, width)
         )
 
-    def _signature(self) -> tuple[int, int, tuple[int, int, int, int]]:
-        """Return the numbers of input and output, and the shape of the input."""
+    def _signature(self) -> tuple[int, list[int], tuple[int, int, int, int]]:
+        """Return the numbers of input and outputs, and the shape of the input."""
         inputs, outputs = (
             self._interpreter.get_input_details(),
             self._interpreter.get_output_details(),
@@ -95,28 +95,31 @@ class LiteRTRunner:
                 f"{self.path} takes {found}; expected one float32 or uint8 (1, H, W, C).",
                 remedy="Export the model with `mobiledeploy export`.",
             )
-        if len(outputs) != 1:
+        if len(outputs) != len(output_names(self.metadata)):
             raise ArtifactError(
-                f"{self.path} has {len(outputs)} outputs; expected one.",
+                f"{self.path} has {len(outputs)} outputs; expected"
+                f" {len(output_names(self.metadata))}.",
                 remedy="Export the model with `mobiledeploy export`.",
             )
         shape = tuple(int(size) for size in image["shape"])
         if min(shape) < 1:
             raise ValueError(f"its input has the shape {shape}")
-        return image["index"], outputs[0]["index"], cast("tuple[int, int, int, int]", shape)
+        numbers = [output["index"] for output in outputs]
+        return image["index"], numbers, cast("tuple[int, int, int, int]", shape)
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[np.float32]]:
         """Run the network (see `Runner.run`)."""
         samples = single_input(inputs, self.input_shape, self.input_type)
-        return {OUTPUT_NAME: in_batches_of(self.batch_size, samples, self._run_batch)}
+        outputs = in_batches_of(self.batch_size, samples, self._run_batch)
+        return dict(zip(output_names(self.metadata), outputs, strict=True))
 
-    def _run_batch(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+    def _run_batch(self, batch: NDArray[Any]) -> list[NDArray[np.float32]]:
         try:
             is_pixels = self.input_type == "uint8"
             images = batch if is_pixels else np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
             self._interpreter.set_tensor(self._input, images)
             self._interpreter.invoke()
-            return cast("NDArray[np.float32]", self._interpreter.get_tensor(self._output))
+            return [_planes(self._interpreter.get_tensor(number)) for number in self._outputs]
         except _ERRORS as error:
             raise RuntimeFailedError(
                 f"LiteRT failed while running {self.path}: {error}",
@@ -135,3 +138,9 @@ class LiteRTRunner:
     ) -> None:
         """Free the interpreter."""
         del self._interpreter
+
+
+def _planes(output: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return an output with the channels of images in front, as all runners do."""
+    is_image = output.ndim == 4
+    return np.ascontiguousarray(output.transpose(0, 3, 1, 2)) if is_image else output

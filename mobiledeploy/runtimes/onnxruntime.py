@@ -9,10 +9,10 @@ import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from mobiledeploy.artifact.artifact import damage_explained
-from mobiledeploy.artifact.metadata import metadata_errors_explained
+from mobiledeploy.artifact.metadata import metadata_errors_explained, output_names
 from mobiledeploy.devices.agent.machine import products_saturate
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError
-from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME
+from mobiledeploy.network import INPUT_NAME
 from mobiledeploy.runtimes.native_output import captured_stderr
 from mobiledeploy.runtimes.runner import in_batches_of, single_input
 from mobiledeploy.utils.files import require_utf8
@@ -56,7 +56,7 @@ class OnnxRuntimeRunner:
 
     Raises:
         ArtifactError: ONNX Runtime rejects the file, or its inputs and outputs are not one "input"
-            and one "logits".
+            and those that its metadata name.
     """
 
     runtime = "onnxruntime"
@@ -68,20 +68,25 @@ class OnnxRuntimeRunner:
         self.threads = threads
         self._session = load(path, session_options(threads=threads, optimize=optimize))
         with damage_explained(path):
+            self._outputs = [output.name for output in self._session.get_outputs()]
             self.input_shape, self.batch_size = self._signature()
             given = self._session.get_inputs()[0].type
             self.input_type = "uint8" if given == "tensor(uint8)" else "float32"
             properties = self._session.get_modelmeta().custom_metadata_map
             self.metadata, self.labels = read_metadata(path, properties)
+        expected = list(output_names(self.metadata))
+        if self._outputs != expected:
+            raise ArtifactError(
+                f"{path} has outputs {self._outputs}; expected {expected}.",
+                remedy="Export the model with `mobiledeploy export`.",
+            )
 
     def _signature(self) -> tuple[tuple[int, ...] | None, int | None]:
         """Return the shape of one sample and the fixed batch; None where they are symbolic."""
         inputs = [i.name for i in self._session.get_inputs()]
-        outputs = [o.name for o in self._session.get_outputs()]
-        if inputs != [INPUT_NAME] or outputs != [OUTPUT_NAME]:
+        if inputs != [INPUT_NAME]:
             raise ArtifactError(
-                f"{self.path} has inputs {inputs} and outputs {outputs}; "
-                f"expected one {INPUT_NAME!r} and one {OUTPUT_NAME!r}.",
+                f"{self.path} has inputs {inputs}; expected one {INPUT_NAME!r}.",
                 remedy="Export the model with `mobiledeploy export`.",
             )
         batch, *sample = self._session.get_inputs()[0].shape
@@ -94,18 +99,19 @@ class OnnxRuntimeRunner:
         """Run the network (see `Runner.run`)."""
         samples = single_input(inputs, self.input_shape, self.input_type)
         if self.batch_size is None:
-            return {OUTPUT_NAME: self._run_batch(samples)}
-        return {OUTPUT_NAME: in_batches_of(self.batch_size, samples, self._run_batch)}
+            return dict(zip(self._outputs, self._run_batch(samples), strict=True))
+        outputs = in_batches_of(self.batch_size, samples, self._run_batch)
+        return dict(zip(self._outputs, outputs, strict=True))
 
-    def _run_batch(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+    def _run_batch(self, batch: NDArray[Any]) -> list[NDArray[np.float32]]:
         try:
-            (logits,) = self._session.run([OUTPUT_NAME], {INPUT_NAME: batch})
+            outputs = self._session.run(self._outputs, {INPUT_NAME: batch})
         except ORT_ERRORS as error:
             raise RuntimeFailedError(
                 f"ONNX Runtime failed while running {self.path}: {error}",
                 remedy="Export the model again, or update ONNX Runtime.",
             ) from error
-        return cast("NDArray[np.float32]", logits)
+        return cast("list[NDArray[np.float32]]", outputs)
 
     def __enter__(self) -> Self:
         """Return itself."""

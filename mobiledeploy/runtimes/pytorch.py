@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.export import ExportedProgram
@@ -10,10 +10,11 @@ from torch.export import ExportedProgram
 from mobiledeploy.errors import RuntimeFailedError
 from mobiledeploy.network import OUTPUT_NAME
 from mobiledeploy.runtimes.runner import in_batches_of, single_input
+from mobiledeploy.utils.outputs import tensors_of
 from mobiledeploy.utils.threads import channels_last
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -62,19 +63,19 @@ class EagerRunner:
         torch.set_num_threads(self.threads)
         try:
             if self.batch_size is None:
-                return {OUTPUT_NAME: self._run_batch(samples)}
-            return {OUTPUT_NAME: in_batches_of(self.batch_size, samples, self._run_batch)}
+                return _named(self._run_batch(samples))
+            return _named(in_batches_of(self.batch_size, samples, self._run_batch))
         finally:
             torch.set_num_threads(before)
 
-    def _run_batch(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+    def _run_batch(self, batch: NDArray[Any]) -> list[NDArray[np.float32]]:
         try:
             with torch.inference_mode():
                 # channels last is nearly twice as fast for depthwise convolutions
-                logits = self._module(channels_last(batch))
+                outputs = tensors_of(self._module(channels_last(batch)))
         except RuntimeError as error:
             raise RuntimeFailedError(f"PyTorch failed while running the model: {error}") from error
-        return cast("NDArray[np.float32]", logits.contiguous().numpy())
+        return [output.contiguous().numpy() for output in outputs]
 
     def __enter__(self) -> Self:
         """Return itself."""
@@ -87,6 +88,13 @@ class EagerRunner:
         traceback: TracebackType | None,
     ) -> None:
         """Do nothing: the module belongs to the caller."""
+
+
+def _named(outputs: Sequence[NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    """Return outputs by name; a module has no names for several."""
+    if len(outputs) == 1:
+        return {OUTPUT_NAME: outputs[0]}
+    return {f"output_{number}": output for number, output in enumerate(outputs)}
 
 
 def _exported_shape(program: ExportedProgram) -> tuple[int | None, tuple[int, ...]]:

@@ -10,7 +10,7 @@ from mobiledeploy.errors import RuntimeFailedError
 from mobiledeploy.network import INPUT_NAME
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
     from typing import Self
 
@@ -68,7 +68,8 @@ class Runner(Protocol):
             inputs: {"input": float32 (N, C, H, W)}, or uint8 (N, H, W, C) for pixels.
 
         Returns:
-            {"logits": float32 (N, classes)}, owned by the caller.
+            The outputs by name, float32 (N, ...), in the graph's order and owned by the caller: one
+            "logits" (N, classes), unless the metadata name others.
 
         Raises:
             RuntimeFailedError: The inputs do not fit the network, or the runtime failed.
@@ -123,9 +124,9 @@ def single_input(
 def in_batches_of(
     size: int,
     samples: NDArray[Any],
-    run: Callable[[NDArray[Any]], NDArray[np.float32]],
-) -> NDArray[np.float32]:
-    """Run `samples` through a network of fixed batch `size`; return the stacked outputs.
+    run: Callable[[NDArray[Any]], Sequence[NDArray[np.float32]]],
+) -> list[NDArray[np.float32]]:
+    """Run `samples` through a network of fixed batch `size`; return each output, stacked.
 
     Raises:
         RuntimeFailedError: The number of samples is not a multiple of `size`.
@@ -136,7 +137,6 @@ def in_batches_of(
             remedy=f"Pass a multiple of {size} samples.",
         )
     if len(samples) == size:
-        return run(samples)
-    return np.concatenate(
-        [run(samples[start : start + size]) for start in range(0, len(samples), size)]
-    )
+        return list(run(samples))
+    batches = [run(samples[start : start + size]) for start in range(0, len(samples), size)]
+    return [np.concatenate(parts) for parts in zip(*batches, strict=True)]

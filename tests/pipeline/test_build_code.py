@@ -12,6 +12,7 @@ from torch import nn
 
 from mobiledeploy.artifact.manifest import read_manifest
 from mobiledeploy.errors import ArtifactError, OtherInputsError, UsageError
+from mobiledeploy.models.code_spec import CodeSpec
 from mobiledeploy.models.initialize import randomize_batch_norm
 from mobiledeploy.network import RECIPES
 from mobiledeploy.pipeline.build import build, load_images
@@ -21,6 +22,11 @@ from mobiledeploy.pipeline.rebuild import find_checkpoint, rebuild_float
 
 SOURCE = Path(own_networks.__file__).read_text()
 IMAGES = torch.from_numpy(networks.pixels(32, count=3))
+
+
+def returning(function):
+    """Return a module that calls a function."""
+    return type("Module", (nn.Module,), {"forward": lambda _, x: function(x)})()
 
 
 @pytest.fixture
@@ -134,13 +140,72 @@ def test_what_code_cannot_take_is_refused(fields, text):
 @pytest.mark.parametrize(
     ("module", "text"),
     [
-        (nn.Conv2d(3, 4, 3), r"returns a tensor \(1, 4, 30, 30\)"),
-        (type("Two", (nn.Module,), {"forward": lambda _, x: (x, x)})(), "returns a tuple"),
+        (returning(lambda x: x.mean([1, 2, 3])), r"returns a tensor \(1,\); expected \(1, ...\)"),
+        (returning(lambda x: x[0]), r"returns a tensor \(3, 32, 32\)"),
+        (returning(lambda x: (x, 3)), "returns a tuple: found Tensor, int; expected tensors"),
     ],
 )
-def test_outputs_other_than_one_vector_are_refused(module, text):
+def test_anything_but_tensors_of_one_image_is_refused(module, text):
     with pytest.raises(UsageError, match=text):
         from_module(module, input_shape=(1, 3, 32, 32))
+
+
+def heads(x):
+    return {"kind": x.mean([2, 3]), "age": x.mean([2, 3])[:, :1], "places": x}
+
+
+def test_outputs_of_a_dict_keep_their_names_and_get_their_tasks_by_name():
+    given = ("age", "places:map", "kind:embedding")
+    info = from_module(returning(heads), input_shape=(3, 32, 32), outputs=given).info
+    assert [(each.name, each.task, each.shape) for each in info.outputs] == [
+        ("kind", "embedding", (3,)),
+        ("age", "regression", (1,)),
+        ("places", "map", (3, 32, 32)),
+    ]
+
+
+def test_outputs_of_a_tuple_are_numbered_or_named_in_order():
+    def pair(x):
+        return x.mean([2, 3]), x
+
+    plain = from_module(returning(pair), input_shape=(3, 32, 32)).info.outputs
+    assert [(each.name, each.task) for each in plain] == [
+        ("output_0", "classes"),
+        ("output_1", "map"),
+    ]
+    named = from_module(returning(pair), input_shape=(3, 32, 32), outputs=("a", "b:regression"))
+    assert [(each.name, each.task) for each in named.info.outputs] == [
+        ("a", "classes"),
+        ("b", "regression"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "text"),
+    [
+        (("kind", "age"), "--output names kind, age; the network has 3 outputs: kind, age, places"),
+        (("kind", "age", "other"), "--output names kind, age, other"),
+        (
+            ("kind:classes", "age", "places:classes"),
+            r"places .* is no classes",
+        ),
+        (("kind:colour", "age", "places"), "'colour' is no task; expected one of classes"),
+    ],
+)
+def test_outputs_that_do_not_fit_the_network_are_refused(outputs, text):
+    with pytest.raises(UsageError, match=text):
+        from_module(returning(heads), input_shape=(3, 32, 32), outputs=outputs)
+
+
+def test_several_outputs_survive_the_document_of_their_specification():
+    spec = CodeSpec.from_document(
+        json.loads(json.dumps(from_module(returning(heads), input_shape=(3, 32, 32)).info.source))
+    )
+    assert [(each.name, each.shape) for each in spec.outputs] == [
+        ("kind", (3,)),
+        ("age", (1,)),
+        ("places", (3, 32, 32)),
+    ]
 
 
 def test_random_weights_are_settled_on_images_of_the_networks_own_size(tmp_path):

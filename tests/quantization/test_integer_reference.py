@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.network import QuantRecipe
+from mobiledeploy.network import OutputSpec, QuantRecipe
 from mobiledeploy.quantization import integer_reference as reference
 from mobiledeploy.quantization.integer_reference import Scaled
 
@@ -225,6 +225,12 @@ def test_an_operator_that_is_not_defined_is_named():
             return q.dequantize_per_tensor.default(x, 0.1, 0, -128, 127, torch.int8)
 
     program = torch.export.export(Sine(), (torch.zeros(1, 3),))
-    runner = reference.IntegerReference(SimpleNamespace(program=program, recipe=QuantRecipe()))
+    runner = reference.IntegerReference(
+        SimpleNamespace(
+            program=program,
+            recipe=QuantRecipe(),
+            info=SimpleNamespace(outputs=(OutputSpec(size=3),)),
+        )
+    )
     with pytest.raises(ExportError, match=r"does not define the operator .*sin"):
         runner.run({"input": np.zeros((1, 3), np.float32)})
