@@ -40,11 +40,13 @@ def inspect(
     from mobiledeploy.inspect.inspect_artifact import inspect_artifact
 
     summary = inspect_artifact(artifact)
-    _compare_with_manifest(artifact)
+    manifest = _manifest_beside(artifact)
+    if manifest and manifest["problem"]:
+        print_warning(manifest["problem"])
     if as_json:
         coverage = summary.coverage.document() if summary.coverage else None
         header = {"schema": SCHEMA, "kind": "mobiledeploy.inspect"}
-        print_json(header | asdict(summary) | {"coverage": coverage})
+        print_json(header | asdict(summary) | {"coverage": coverage, "manifest": manifest})
     else:
         for line in _lines(summary):
             print_result(line)
@@ -54,16 +56,21 @@ def inspect(
         require_int8(artifact.name, summary.coverage, min_int8_coverage)
 
 
-def _compare_with_manifest(artifact: Path) -> None:
-    """Warn if there is a manifest beside the artifact that does not describe it, or is damaged."""
+def _manifest_beside(artifact: Path) -> dict[str, str] | None:
+    """Return the manifest beside an artifact, and its problem; None if there is no manifest.
+
+    The problem is why it does not describe the artifact, or how it is damaged; empty without one.
+    """
     from mobiledeploy.artifact.manifest import manifest_path, read_manifest
 
-    if not manifest_path(artifact).exists():
-        return
+    path = manifest_path(artifact)
+    if not path.exists():
+        return None
     try:
         read_manifest(artifact)
     except ArtifactError as error:
-        print_warning(error.message)
+        return {"path": str(path), "problem": error.message}
+    return {"path": str(path), "problem": ""}
 
 
 def _lines(summary: ArtifactSummary) -> Iterator[str]:

@@ -380,3 +380,10 @@ def test_the_command_warns_of_a_manifest_that_does_not_fit(
     written = capsys.readouterr().err
     assert (warning or "") in written
     assert ("Warning" in written) == (warning is not None)
+    assert _run(["inspect", str(path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["manifest"]
+    if warning is None:
+        assert found is None
+    else:
+        assert found["path"] == f"{path}.json"
+        assert warning in found["problem"]
