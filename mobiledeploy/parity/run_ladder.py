@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mobiledeploy.network import CalibrationSet, FoldedModel
     from mobiledeploy.parity.tolerances import Tolerances
     from mobiledeploy.parity.types import LayerNoise, RungName, WorstImage
+    from mobiledeploy.quantization.integer_reference import Rounding
     from mobiledeploy.quantization.rounding_modes import RoundingDifference
     from mobiledeploy.runtimes.runner import Runner
 
@@ -50,7 +51,6 @@ if TYPE_CHECKING:
     RunOnDevice = Callable[[Path, Images], Logits]
 
 _CHANNEL_IMAGES = 200
-_ROUNDING = "Trying other rounding modes"
 _RANDOM_WEIGHTS = "random weights have no accuracy to lose"
 
 
@@ -149,6 +149,7 @@ class LadderRunner:
         step = self.reference.logit_step if self.reference else None
         self.ladder = Ladder(labels=self._labels, step=step, task=self._task)
         self.artifacts: list[ComparedArtifact] = []
+        self._differences: list[RoundingDifference] = []
 
     def add_stages(self, *, quick: bool) -> None:
         """Add the rungs before export: float, fold, equalize, integers.
@@ -166,8 +167,10 @@ class LadderRunner:
         if self._networks.equalized is not None and not quick:
             self._add_equalized(self._networks.equalized, self._networks.calibration, note)
         if self.reference is not None:
-            self._add_integers(self.reference, note)
-            if self.reference.exact and not quick:
+            exact = self.reference.exact and not quick
+            run = self._trying_roundings(self.reference) if exact else self.reference.run
+            self._add_integers(run, note)
+            if exact:
                 self._add_any_rounding(self.reference)
 
     def _add_float(self, *, check_channels: bool) -> None:
@@ -216,9 +219,20 @@ class LadderRunner:
             seconds=_since(started),
         )
 
-    def _add_integers(self, reference: IntegerReference, note: str) -> None:
+    def _trying_roundings(self, reference: IntegerReference) -> RunBatch:
+        """Return the integer reference, which also collects what other rounding modes change."""
+
+        def run(inputs: Mapping[str, Inputs]) -> Mapping[str, Logits]:
+            roundings: list[Rounding] = []
+            outputs = reference.run(inputs, roundings)
+            self._differences.extend(rounding_differences(roundings))
+            return outputs
+
+        return run
+
+    def _add_integers(self, run: RunBatch, note: str) -> None:
         started = time.perf_counter()
-        logits = _run(reference.run, self._inputs, "Running the integer reference")
+        logits = _run(run, self._inputs, "Running the integer reference")
         checks = [Check("equalize"), Check("float", self._limits.of_quantization())]
         self.ladder.add("integers", logits, checks, note=note, seconds=_since(started))
 
@@ -226,18 +240,11 @@ class LadderRunner:
         """Add the rung of the same network in float, and of the integers in other roundings."""
         started = time.perf_counter()
         logits = _run(reference.run_in_float, self._inputs, "Running the network in float QDQ")
-        batches = in_batches(self._inputs)
-
-        def differences(batch: Images) -> list[RoundingDifference]:
-            return rounding_differences(reference.roundings(batch))
-
-        results = track(parallel_map(differences, batches), _ROUNDING, len(batches))
-        found = [difference for differing in results for difference in differing]
         self.ladder.add(
             "any-rounding",
             logits,
             [Check("integers", EXACT)],
-            failures=_rounding_failures(reference, found),
+            failures=_rounding_failures(reference, self._differences),
             seconds=_since(started),
         )
 
@@ -403,7 +410,8 @@ def _rounding_failures(
     sentences = []
     for mode in dict.fromkeys(difference.mode for difference in found):
         of_mode = [difference for difference in found if difference.mode == mode]
-        layers = list(dict.fromkeys(difference.quantize for difference in of_mode))
+        names = {difference.quantize for difference in of_mode}
+        layers = [name for name in reference.operators if name in names]
         codes = sum(d.differing for d in of_mode if d.quantize == layers[0])
         first = reference.operators[layers[0]].title
         sentences.append(

@@ -150,11 +150,20 @@ class IntegerReference:
         self.logit_step = steps[0] if len(steps) == 1 else None
         self.exact = not model.recipe.float_layers
 
-    def run(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
-        """Return the outputs by name for {"input": (N, C, H, W), or pixels (N, H, W, C)}."""
+    def run(
+        self, inputs: Mapping[str, NDArray[Any]], roundings: list[Rounding] | None = None
+    ) -> dict[str, NDArray[np.float32]]:
+        """Return the outputs by name for {"input": (N, C, H, W), or pixels (N, H, W, C)}.
+
+        Args:
+            inputs: The images.
+            roundings: What every `quantize` node rounded is appended, in topological order.
+        """
         planes = torch.from_numpy(folded_inputs(inputs[INPUT_NAME]))
+        interpreter = _Interpreter(self._module)
+        interpreter.roundings = roundings
         with torch.no_grad():
-            result: object = _Interpreter(self._module).run(planes)
+            result: object = interpreter.run(planes)
         values = result if isinstance(result, list | tuple) else (result,)
         arrays = (_real(value).float().numpy() for value in values)
         return dict(zip(self._names, arrays, strict=True))
@@ -180,11 +189,9 @@ class IntegerReference:
 
     def roundings(self, images: NDArray[Any]) -> list[Rounding]:
         """Return what every `quantize` node rounded, in topological order; images as in `run`."""
-        interpreter = _Interpreter(self._module)
-        interpreter.roundings = []
-        with torch.no_grad():
-            interpreter.run(torch.from_numpy(folded_inputs(images)))
-        return interpreter.roundings
+        roundings: list[Rounding] = []
+        self.run({INPUT_NAME: images}, roundings)
+        return roundings
 
 
 def _step_of(output: Node) -> float | None:
