@@ -73,6 +73,8 @@ def needed_passes() -> Iterator[None]:
     class NeededPasses(manager):  # type: ignore[misc, valid-type]  # executorch is untyped
         """XNNPACK's passes without those that find nothing."""
 
+        passes: list[type]
+
         def __init__(self, exported_program: ExportedProgram, passes: list[type] | None) -> None:
             super().__init__(exported_program, passes)
             self.passes = [each for each in self.passes if _may_change(each, exported_program)]
