@@ -222,6 +222,41 @@ def mean_cosine_similarity(reference: Logits, candidate: Logits) -> float:
     return float(((reference * candidate).sum(axis=1) / lengths).mean())
 
 
+def rms_error(reference: Logits, candidate: Logits) -> float:
+    """Return the root of the mean squared difference, in the outputs' units; lower is better."""
+    reference, candidate = _checked(reference, candidate)
+    return float(np.sqrt(np.square(reference - candidate).mean()))
+
+
+def mean_iou(reference: Logits, candidate: Logits, classes: int) -> float:
+    """Return the mean intersection over union of two maps' top-1 classes; higher is better.
+
+    Counted over all places of all samples, and averaged over the classes that either side has
+    anywhere (Everingham et al. 2010, "The PASCAL Visual Object Classes challenge", section 4.4).
+
+    Args:
+        reference: (N, classes x places), class by class.
+        candidate: As `reference`.
+        classes: Number of classes, above 1.
+
+    Raises:
+        DataError: the values are not classes x places, or there is one class.
+    """
+    reference, candidate = _checked(reference, candidate)
+    if classes < 2 or reference.shape[1] % classes:
+        raise DataError(
+            f"{reference.shape[1]} values are no map of {classes} classes; expected a multiple, and"
+            " two classes or more."
+        )
+    one, other = (
+        side.reshape(len(side), classes, -1).argmax(axis=1).ravel()
+        for side in (reference, candidate)
+    )
+    both = np.bincount(one[one == other], minlength=classes)
+    either = np.bincount(one, minlength=classes) + np.bincount(other, minlength=classes) - both
+    return float((both[either > 0] / either[either > 0]).mean())
+
+
 def kl_divergence(reference: Logits, candidate: Logits) -> float:
     """Return the mean of `kl_divergences`, in nats; lower is better."""
     return float(kl_divergences(reference, candidate).mean())

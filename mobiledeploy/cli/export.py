@@ -64,6 +64,7 @@ def export(
         ),
     ] = None,
     task: Annotated[options.Task | None, options.TASK] = None,
+    output: Annotated[list[str] | None, options.OUTPUT] = None,
     calib_data: Annotated[Path | None, options.CALIB_DATA] = None,
     calib_samples: Annotated[int | None, options.CALIB_SAMPLES] = None,
     ptq: Annotated[options.Ptq | None, options.PTQ] = None,
@@ -130,6 +131,7 @@ def export(
         "in_channels": in_channels,
         "seed": seed,
         "task": task.value if task else None,
+        "outputs": output,
     }
     reserve_stdout(STDOUT if as_json else None)
     recipe = RECIPES[(ptq or options.Ptq.BALANCED).value]
@@ -211,8 +213,15 @@ def _print_deployment(deployment: Deployment) -> None:
     print_result(Text(first.stem, "bold"))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("artifact")
-    what = {"classes": "agreement", "regression": "mean error", "embedding": "mean cosine"}
-    last = what[deployment.model.info.task]
+    what = {
+        "classes": "agreement",
+        "regression": "mean error",
+        "embedding": "mean cosine",
+        "boxes": "mean error",
+        "map": "mean IoU",
+    }
+    several = len(deployment.model.info.outputs) > 1
+    last = what["regression" if several else deployment.model.info.task]
     for heading in ("size", "logits differing", "SQNR vs float", last, "int8"):
         table.add_column(heading, justify="right")
     for artifact in deployment.artifacts:
@@ -228,7 +237,7 @@ def _print_deployment(deployment: Deployment) -> None:
     else:
         images = describe_images(report.data.count, report.data.source)
         print_result(f"Parity {'holds' if report.passed else 'FAILED'} on {images}.")
-        if report.task != "classes" and (text := loss(report)):
+        if (several or report.task != "classes") and (text := loss(report)):
             print_result(text)
     kept = getattr(getattr(deployment.model, "recipe", None), "float_layers", ())
     if kept:
@@ -268,8 +277,11 @@ def _figures(deployment: Deployment, artifact: Artifact) -> tuple[str, str, str,
         "classes": ("top1_agreement", ".3f"),
         "regression": ("mean_abs_difference", ".3g"),
         "embedding": ("mean_cosine_similarity", ".4f"),
+        "boxes": ("mean_abs_difference", ".3g"),
+        "map": ("mean_iou", ".4f"),
     }
-    name, form = closeness[deployment.model.info.task]
+    info = deployment.model.info
+    name, form = closeness["regression" if len(info.outputs) > 1 else info.task]
     values = cast("Mapping[str, float]", found)
     return (
         f"{exact.metrics['differing_logits']:.0f} of {exact.metrics['logits']:.0f}"

@@ -71,9 +71,14 @@ ALLOW_MISMATCH = typer.Option(
     help="Go on if the BatchNorm statistics say that this is not the network that was trained.",
 )
 TASK = typer.Option(
-    metavar="classes|regression|embedding",
+    metavar="classes|regression|embedding|boxes|map",
     help="What the outputs mean. Agreement is judged for classes only."
     " [default: regression for one output, embedding without a classifier, else classes]",
+)
+OUTPUT = typer.Option(
+    metavar="NAME:TASK",
+    help="Name and task of each output of a network from code, in order; those of a dict have names"
+    " of their own. Repeat it. [default: a map for an image, else as for --task]",
 )
 SEED = typer.Option(metavar="N", help="Seed of random weights. [default: 0]")
 
@@ -92,6 +97,8 @@ class Task(StrEnum):
     CLASSES = "classes"
     REGRESSION = "regression"
     EMBEDDING = "embedding"
+    BOXES = "boxes"
+    MAP = "map"
 
 
 class Ptq(StrEnum):

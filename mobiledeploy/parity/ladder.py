@@ -33,7 +33,13 @@ import numpy as np
 
 from mobiledeploy import metrics
 from mobiledeploy.errors import DataError, GateError
-from mobiledeploy.parity.compare import compare_logits, missed_limits
+from mobiledeploy.parity.compare import (
+    classes_of_map,
+    compare_logits,
+    compare_outputs,
+    compare_together,
+    missed_limits,
+)
 from mobiledeploy.parity.types import Comparison, Rung
 
 if TYPE_CHECKING:
@@ -41,7 +47,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from mobiledeploy.network import Task
+    from mobiledeploy.network import OutputSpec
     from mobiledeploy.parity.types import Metrics, ParityReport, RungName
 
     Logits = NDArray[np.float32]
@@ -99,18 +105,22 @@ class Ladder:
     Args:
         labels: Class index of each image; None where unknown.
         step: Scale of the int8 logits; None for a float network.
-        task: What the outputs mean.
+        outputs: The outputs; by default one of classes.
 
     Attributes:
         rungs: The rungs so far.
     """
 
     def __init__(
-        self, *, labels: Sequence[int] | None, step: float | None, task: Task = "classes"
+        self,
+        *,
+        labels: Sequence[int] | None,
+        step: float | None,
+        outputs: Sequence[OutputSpec] = (),
     ) -> None:
         self._labels = labels
         self._step = step
-        self._task = task
+        self._outputs = tuple(outputs)
         self._logits: dict[tuple[RungName, str], Logits] = {}
         self.rungs: list[Rung] = []
 
@@ -196,7 +206,11 @@ class Ladder:
         limits: Mapping[str, float],
     ) -> Comparison:
         try:
-            found = compare_logits(reference, candidate, self._step, self._task)
+            if len(self._outputs) > 1:
+                return self._comparison_of_outputs(rung, reference, candidate, limits)
+            task = self._outputs[0].task if self._outputs else "classes"
+            classes = classes_of_map(self._outputs[0]) if self._outputs else 1
+            found = compare_logits(reference, candidate, self._step, task, classes_of_map=classes)
         except (GateError, DataError) as error:
             return Comparison(reference=rung, metrics={}, limits=limits, failures=(error.message,))
         if limits == EXACT:
@@ -206,8 +220,30 @@ class Ladder:
             failures = tuple(f"Against {TITLES[rung]}: {text}" for text in missed)
         return Comparison(reference=rung, metrics=found, limits=limits, failures=failures)
 
+    def _comparison_of_outputs(
+        self,
+        rung: RungName,
+        reference: Logits,
+        candidate: Logits,
+        limits: Mapping[str, float],
+    ) -> Comparison:
+        exact = limits == EXACT
+        outputs = compare_outputs(reference, candidate, self._outputs, {} if exact else limits)
+        found = compare_together(reference, candidate, outputs)
+        failures = _differences(rung, found) if exact else ()
+        for each in outputs:
+            missed = missed_limits(each.metrics, each.limits)
+            failures += tuple(f"Against {TITLES[rung]}, {each.name}: {text}" for text in missed)
+        return Comparison(
+            reference=rung, metrics=found, limits=limits, failures=failures, outputs=outputs
+        )
+
     def _accuracy(self, logits: Logits) -> float | None:
-        return None if self._labels is None else metrics.top1_accuracy(logits, self._labels)
+        """Return the accuracy of the first output; None without labels."""
+        if self._labels is None:
+            return None
+        size = self._outputs[0].size if self._outputs else logits.shape[1]
+        return metrics.top1_accuracy(logits[:, :size], self._labels)
 
 
 def require_passed(report: ParityReport) -> None:

@@ -141,13 +141,14 @@ class LadderRunner:
         self._random = networks.original.info.has_random_weights
         self._task = networks.original.info.task
         self._has_classes = self._task == "classes" and not self._random
+        self._first = networks.original.info.classes
         self._labels = images.labels if self._has_classes else None
         deployed = networks.deployed
         self.reference = (
             IntegerReference(deployed) if isinstance(deployed, QuantizedModel) else None
         )
         step = self.reference.logit_step if self.reference else None
-        self.ladder = Ladder(labels=self._labels, step=step, task=self._task)
+        self.ladder = Ladder(labels=self._labels, step=step, outputs=networks.original.info.outputs)
         self.artifacts: list[ComparedArtifact] = []
         self._differences: list[RoundingDifference] = []
 
@@ -184,7 +185,9 @@ class LadderRunner:
             bgr = pixels_reversed(self._inputs[chosen], preprocessing)
             other = _run(run, bgr, "Trying reversed channels")
             labels = None if self._labels is None else [self._labels[i] for i in chosen]
-            problem = reversed_channels(logits[chosen], other, labels)
+            problem = reversed_channels(
+                logits[chosen][:, : self._first], other[:, : self._first], labels
+            )
             failures += [problem] if problem else []
         self.ladder.add("float", logits, failures=failures, seconds=_since(started))
 
@@ -309,7 +312,7 @@ class LadderRunner:
         last = next((logits for logits in reversed(reached) if logits is not None), None)
         if exact is None or last is None or exact.shape != last.shape or count == 0:
             return ()
-        if self._task != "classes":
+        if self._task != "classes" or len(self._networks.original.info.outputs) > 1:
             return ()
         info = self._networks.original.info
         return worst_images(

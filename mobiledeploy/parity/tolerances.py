@@ -16,6 +16,12 @@ if TYPE_CHECKING:
     from mobiledeploy.network import NetworkInfo
 
 
+# A SQNR of 12 dB leaves a cosine of 0.97, if the embedding varies about zero. A broken map agrees
+# by chance, in one place of so many as it has classes.
+_MIN_MEAN_COSINE = 0.9
+_MIN_MEAN_IOU = 0.5
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tolerances:
     """Limits that the rungs have to meet.
@@ -27,6 +33,8 @@ class Tolerances:
             may then reach 6 where they did not on the calibration images.
         min_sqnr_db: int8 against float.
         min_top1_agreement: int8 against float; None if the outputs are no classes.
+        min_mean_iou: int8 against float, for maps of classes; None without maps.
+        min_mean_cosine: int8 against float, for embeddings; None without embeddings.
         min_float_sqnr_db: A float artifact against the folded network: float rounding again.
         min_mixed_sqnr_db: An artifact with layers in float against the integer reference. Runtimes
             round float sums differently; now and then a code behind them is one off, and the int8
@@ -43,6 +51,8 @@ class Tolerances:
     min_equalized_sqnr_db: float = 35.0
     min_sqnr_db: float = 12.0
     min_top1_agreement: float | None = 0.85
+    min_mean_iou: float | None = None
+    min_mean_cosine: float | None = None
     min_float_sqnr_db: float = 80.0
     min_mixed_sqnr_db: float = 18.0
     max_half_way: float = 0.001
@@ -53,10 +63,21 @@ class Tolerances:
         limits = {"min_sqnr_db": self.min_sqnr_db}
         if self.min_top1_agreement is not None:
             limits["min_top1_agreement"] = self.min_top1_agreement
+        if self.min_mean_iou is not None:
+            limits["min_mean_iou"] = self.min_mean_iou
+        if self.min_mean_cosine is not None:
+            limits["min_mean_cosine_similarity"] = self.min_mean_cosine
         return limits
 
 
 def default_tolerances(info: NetworkInfo) -> Tolerances:
     """Return the limits of a network, with the SQNR that its family is expected to reach."""
-    limits = replace(Tolerances(), min_sqnr_db=info.expected_sqnr_db)
-    return limits if info.task == "classes" else replace(limits, min_top1_agreement=None)
+    tasks = {output.task for output in info.outputs}
+    has_map = any(output.task == "map" and output.shape[0] > 1 for output in info.outputs)
+    limits = replace(
+        Tolerances(),
+        min_sqnr_db=info.expected_sqnr_db,
+        min_mean_iou=_MIN_MEAN_IOU if has_map else None,
+        min_mean_cosine=_MIN_MEAN_COSINE if "embedding" in tasks else None,
+    )
+    return limits if "classes" in tasks else replace(limits, min_top1_agreement=None)

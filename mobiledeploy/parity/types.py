@@ -65,7 +65,10 @@ class Metrics(TypedDict, total=False):
 
     Absent are `sqnr_db` if nothing varies between the images, what belongs to classes if the
     outputs are none, what belongs to single outputs unless they are a regression, cosines of zero
-    vectors, and steps of float logits.
+    vectors, and steps of float logits. `mean_iou` is that of maps, `rms_error` that of regressions
+    and boxes, in their units.
+
+    Of several outputs together there are the counts and the differences, and the lowest `sqnr_db`.
     """
 
     differing_logits: NonNegative
@@ -85,11 +88,29 @@ class Metrics(TypedDict, total=False):
     mean_abs_difference: NonNegative
     cosine_similarity: float
     mean_cosine_similarity: float
+    mean_iou: Share
+    rms_error: NonNegative
     constant_outputs: NonNegative
     lowest_output: NonNegative
     lowest_output_sqnr_db: JsonFloat
     max_steps_apart: NonNegative
     mean_steps_apart: NonNegative
+
+
+class OutputComparison(_Model):
+    """One of several outputs of a rung, compared with that of another rung.
+
+    Attributes:
+        name: Name of the output.
+        task: What it means.
+        metrics: Empty where the two cannot be compared.
+        limits: What is required of this output, as in `Comparison`.
+    """
+
+    name: str
+    task: Task
+    metrics: Metrics
+    limits: Mapping[Annotated[str, Field(pattern="^(min|max)_")], float]
 
 
 class Comparison(_Model):
@@ -102,6 +123,7 @@ class Comparison(_Model):
         limits: What is required, as "min_NAME" or "max_NAME" of a metric. Empty where the metrics
             are shown for information only.
         failures: Why it failed, one sentence each; empty if it passed.
+        outputs: The outputs one by one, if there are several.
     """
 
     reference: RungName
@@ -109,6 +131,7 @@ class Comparison(_Model):
     metrics: Metrics
     limits: Mapping[Annotated[str, Field(pattern="^(min|max)_")], float]
     failures: tuple[Text, ...] = ()
+    outputs: tuple[OutputComparison, ...] = ()
 
     @computed_field  # type: ignore[prop-decorator]
     @property

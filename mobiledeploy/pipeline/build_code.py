@@ -87,7 +87,7 @@ def build_code(
         in_channels=in_channels,
         weights=weights or "",
         seed=seed,
-        task=task,
+        task=found[0].task if outputs else task,
         outputs=() if is_plain(found) else found,
         title=f"{Path(place).stem if place.endswith('.py') else place}_{name}",
     )
@@ -138,7 +138,8 @@ def from_module(
         resolution=_checked(height if height == width else (height, width)),
         num_classes=found[0].size,
         in_channels=channels,
-        task=task,
+        input=input,
+        task=found[0].task if outputs else task,
         outputs=() if is_plain(found) else found,
         title=name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(module).__name__).lower(),
     )

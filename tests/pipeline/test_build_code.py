@@ -180,6 +180,13 @@ def test_outputs_of_a_tuple_are_numbered_or_named_in_order():
     ]
 
 
+def test_the_only_output_keeps_its_usual_name_and_gets_the_task():
+    module = returning(lambda x: x.mean([2, 3]))
+    model = from_module(module, input_shape=(3, 32, 32), outputs=["logits:embedding"])
+    assert model.info.is_plain
+    assert CodeSpec.from_document(model.info.source).task == model.info.task == "embedding"
+
+
 @pytest.mark.parametrize(
     ("outputs", "text"),
     [

@@ -61,6 +61,9 @@ def loss(report: ParityReport) -> str:
     rung, found = next(((r, c.metrics) for r, c in compared if c and c.metrics), (None, None))
     if rung is None or found is None:
         return ""
+    comparison = rung.against("float")
+    if comparison is not None and comparison.outputs:
+        return _loss_of_outputs(rung.title, comparison)
     if report.task != "classes":
         return _loss_of_values(rung.title, found, report)
     if "flips" not in found:
@@ -74,6 +77,12 @@ def loss(report: ParityReport) -> str:
     if not flips:
         return f"{kept}."
     return f"{kept}; the largest margin of a changed class is {found['worst_flip_margin']:.2f}."
+
+
+def _loss_of_outputs(title: str, comparison: Comparison) -> str:
+    """Return how far each of several outputs is from float's, in one line."""
+    texts = (f"{each.name} {_loss(each.metrics, each.task)}" for each in comparison.outputs)
+    return f"{title} against float: {'; '.join(texts)}."
 
 
 def _loss_of_values(title: str, found: Metrics, report: ParityReport) -> str:
@@ -154,6 +163,10 @@ def _loss(metrics: Metrics, task: Task) -> str:
         parts.append(f"{metrics['top1_agreement']:.3f}")
     elif task == "embedding" and "mean_cosine_similarity" in metrics:
         parts.append(f"cosine {metrics['mean_cosine_similarity']:.4f}")
+    elif "mean_iou" in metrics:
+        parts.append(f"mean IoU {metrics['mean_iou']:.4f}")
+    elif "rms_error" in metrics:
+        parts.append(f"error {metrics['rms_error']:.3g}")
     else:
         parts.append(f"error {metrics['mean_abs_difference']:.3g}")
     return ", ".join(parts)
