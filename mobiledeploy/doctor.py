@@ -111,18 +111,8 @@ def examine_device(host: Host) -> tuple[Check, ...]:
 
 
 def _check_runtime(suffix: str, needed: tuple[str, ...], native: str, host: Host) -> Check:
-    if not host.python:  # Android: the runner is on this machine and is pushed to the device
-        path = host.runtimes.get(native)
-        if path:
-            return Check(name=suffix, state="ok", found=f"run by {path}")
-        return Check(
-            name=suffix,
-            state="missing",
-            found=f"cannot be run: there is no {native or 'runner for it'}",
-            remedy="Build it for Android and pass it with --runner. The documentation says how."
-            if native
-            else "Use the .onnx or .pte of the same network: all hold the same integers.",
-        )
+    if not host.python:
+        return _check_native(suffix, needed[1], native, host)
     lacking = [name for name in needed if not host.runtimes.get(name)]
     if lacking:
         return Check(
@@ -133,6 +123,22 @@ def _check_runtime(suffix: str, needed: tuple[str, ...], native: str, host: Host
             " --litert for .tflite).",
         )
     return Check(name=suffix, state="ok", found=f"run by {needed[1]}")
+
+
+def _check_native(suffix: str, runtime: str, built: str, host: Host) -> Check:
+    """Check what runs an artifact where there is no Python: the native runner, or a built one."""
+    version, path = host.runtimes.get(runtime), host.runtimes.get(built)
+    if version or path:
+        found = f"run by {path or f'{runtime} {version} in the native runner'}"
+        return Check(name=suffix, state="ok", found=found)
+    return Check(
+        name=suffix,
+        state="missing",
+        found="cannot be run: there is no runner for it",
+        remedy="`mobiledeploy device setup` installs the native runner."
+        if built
+        else "Use the .onnx or .pte of the same network: all hold the same integers.",
+    )
 
 
 def check_speed(host: Host) -> Check:

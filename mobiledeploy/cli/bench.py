@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobiledeploy.cli.device_options import DEVICE, PYTHON, RUNNER, TIMEOUT
+from mobiledeploy.cli.device_options import DEVICE, PYTHON, RUNNER, TIMEOUT, split_runners
 from mobiledeploy.cli.figures import TitledRow, print_figures
 from mobiledeploy.cli.output import (
     print_note,
@@ -91,7 +91,7 @@ def bench(
     ] = 0,
     device_uri: Annotated[str, DEVICE] = "local",
     python: Annotated[str, PYTHON] = "",
-    runners: Annotated[list[Path] | None, RUNNER] = None,
+    runners: Annotated[list[str] | None, RUNNER] = None,
     timeout: Annotated[float, TIMEOUT] = 600,
     counting: Annotated[
         bool,
@@ -133,13 +133,20 @@ def bench(
     from mobiledeploy.bench.measure import RUNS
     from mobiledeploy.devices.open import open_device, parse_cores
 
+    runner, built_runners = split_runners(runners)
     if profile or trace is not None:
         from mobiledeploy.cli.profile import profile_artifacts, require_profile_options
 
         require_profile_options(context)
         profile_artifacts(
             artifacts,
-            device=open_device(device_uri, python=python, timeout_s=timeout),
+            device=open_device(
+                device_uri,
+                python=python,
+                runner=runner,
+                built_runners=built_runners,
+                timeout_s=timeout,
+            ),
             runs=RUNS if runs is None else runs,
             threads=threads,
             json_path=json_path,
@@ -177,7 +184,8 @@ def bench(
         open_device(
             device_uri,
             python=python,
-            runners=runners or (),
+            runner=runner,
+            built_runners=built_runners,
             timeout_s=timeout,
             counts_instructions=counting,
         ) as device,

@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import typer
+
+from mobiledeploy.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mobiledeploy.devices.python_device import RunnerKind
 
 _LONGEST_S = 7 * 24 * 3600
 
@@ -19,8 +29,11 @@ PYTHON = typer.Option(
 )
 RUNNER = typer.Option(
     "--runner",
-    metavar="PATH",
-    help="An executor_runner or onnxruntime_perf_test built for Android (adb). Can be repeated.",
+    metavar="native|python|PATH",
+    help="What runs the artifacts on the device: the native runner of `device setup`, Python, or"
+    " (adb, can be repeated) an executor_runner or onnxruntime_perf_test that you built."
+    " [default: what is set up]",
+    show_default=False,
 )
 TIMEOUT = typer.Option(
     "--timeout",
@@ -29,3 +42,21 @@ TIMEOUT = typer.Option(
     max=_LONGEST_S,
     help="Time limit of one session on the device.",
 )
+
+
+def split_runners(values: Sequence[str] | None) -> tuple[RunnerKind, tuple[Path, ...]]:
+    """Return the kind of runner that was named, "" if none was, and the runners' files.
+
+    Raises:
+        UsageError: A kind and something else were named.
+    """
+    given = tuple(values or ())
+    kinds: list[RunnerKind] = []
+    for kind in ("native", "python"):
+        kinds += [kind] if kind in given else []
+    if kinds and len(given) > 1:
+        raise UsageError(
+            f"--runner {kinds[0]} and another --runner exclude one another.",
+            remedy="Leave one of them out.",
+        )
+    return (kinds[0], ()) if kinds else ("", tuple(Path(value) for value in given))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobiledeploy.cli import model_options as options
-from mobiledeploy.cli.device_options import DEVICE, PYTHON, TIMEOUT
+from mobiledeploy.cli.device_options import DEVICE, PYTHON, RUNNER, TIMEOUT, split_runners
 from mobiledeploy.cli.output import print_result, print_table, reserve_stdout
 from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.cli.values import not_nan, was_given, with_manifests
@@ -82,6 +82,7 @@ def parity(
     ] = False,
     device_uri: Annotated[str | None, DEVICE] = None,
     python: Annotated[str, PYTHON] = "",
+    runners: Annotated[list[str] | None, RUNNER] = None,
     timeout: Annotated[float, TIMEOUT] = 600,
     baseline: Annotated[
         Path | None,
@@ -111,9 +112,9 @@ def parity(
     from mobiledeploy.parity.report import write
     from mobiledeploy.utils.progress import step
 
-    if device_uri is None and (was_given(context, "python") or was_given(context, "timeout")):
+    if device_uri is None and any(was_given(context, n) for n in ("python", "runners", "timeout")):
         raise UsageError(
-            "--python and --timeout need --device, which was not given.",
+            "--python, --runner and --timeout need --device, which was not given.",
             remedy="Add --device URI, or leave these options out.",
         )
     targets = write.Targets(
@@ -140,7 +141,14 @@ def parity(
         with ExitStack() as stack:
             device = None
             if device_uri is not None:
-                opened = open_device(device_uri, python=python, timeout_s=timeout)
+                runner, built = split_runners(runners)
+                opened = open_device(
+                    device_uri,
+                    python=python,
+                    runner=runner,
+                    built_runners=built,
+                    timeout_s=timeout,
+                )
                 device = stack.enter_context(opened)
             report = check_parity(
                 artifacts,

@@ -28,7 +28,7 @@ _SLOWEST = 15
 # the parameters of `bench` that apply to a profile
 _PARAMETERS = frozenset(
     {"artifacts", "threads", "runs", "profile", "trace", "json_path"}
-    | {"device_uri", "python", "timeout"}
+    | {"device_uri", "python", "runners", "timeout"}
 )
 
 

@@ -48,16 +48,18 @@ def run_session(
     timeout_s: float,
     explain_exit: ExplainExit,
     environment: Mapping[str, str] | None = None,
+    is_native: bool = False,
 ) -> Iterator[Message]:
     """Run one session; yield its messages, "hello" first and "result" last.
 
     Args:
-        argv: Starts a Python on the device that runs `agent.BOOTSTRAP`.
+        argv: Starts a Python on the device that runs `agent.BOOTSTRAP`, or the native runner.
         request: What to do; None to receive "hello" only.
         uri: The device's name in errors.
         timeout_s: How long the task may take, and how long the session may send nothing.
         explain_exit: Turns the command's exit code and output into an error, where it knows them.
         environment: Variables for the command, added to this process's.
+        is_native: Whether the command starts the native runner, which needs no agent.
 
     Raises:
         RuntimeFailedError: The device cannot be reached, or the session crashed, hung, or ended
@@ -72,7 +74,7 @@ def run_session(
         _Watchdog(process, timeout_s + GRACE_S) as watchdog,
     ):
         try:
-            _send_in_background(process, request, files, timeout_s)
+            _send_in_background(process, _parts(request, files, timeout_s, is_native=is_native))
             for message in _messages(process, log):
                 watchdog.reset()
                 progress.update(message)
@@ -159,19 +161,23 @@ def _start(
         ) from error
 
 
-def _send_in_background(
-    process: subprocess.Popen[bytes],
-    request: Request | None,
-    files: Mapping[str, bytes],
-    timeout_s: float,
-) -> None:
-    """Send agent, request and files from a thread, so that neither side blocks the other."""
-    pipe = _raw_stdin(process)
-    source = bundle()
-    parts = [b"%d\n" % len(source), source]
+def _parts(
+    request: Request | None, files: Mapping[str, bytes], timeout_s: float, *, is_native: bool
+) -> list[bytes]:
+    """Return what is sent: the agent, unless the runner is native; the request; its files."""
+    parts = []
+    if not is_native:
+        source = bundle()
+        parts = [b"%d\n" % len(source), source]
     if request is not None:
         header = request_message(request, files, limit_s=timeout_s)
         parts += [json.dumps(header).encode() + b"\n", *files.values()]
+    return parts
+
+
+def _send_in_background(process: subprocess.Popen[bytes], parts: Sequence[bytes]) -> None:
+    """Send from a thread, so that neither side blocks the other."""
+    pipe = _raw_stdin(process)
 
     def send() -> None:
         with contextlib.suppress(OSError, ValueError):  # it has ended: its exit code is reported

@@ -83,8 +83,9 @@ def host_from_report(uri: str, report: MachineReport) -> Host:
     if hwcap is not None:
         # QEMU passes on the /proc/cpuinfo of the machine it runs on, but its own hwcap words.
         features = frozenset(f for f, (word, bit) in _HWCAP.items() if hwcap[word] >> bit & 1)
-        emulated = "vendor_id" in report["processor"]
-        model = f"emulated on {model}" if emulated else model
+        below = "vendor_id" in report["processor"]
+        emulated = below or model.startswith("QEMU")  # as devices/qemu/processor.py names it
+        model = f"emulated on {model}" if below else model
     return Host(
         architecture=report["architecture"],
         model=model,

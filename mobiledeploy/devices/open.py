@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol, Self
 
 from mobiledeploy.devices.agent_session import decode_arrays
-from mobiledeploy.devices.android.device import AdbDevice
-from mobiledeploy.devices.python_device import TIMEOUT_S, CommandDevice, LocalDevice
+from mobiledeploy.devices.android.device import BuiltRunnersDevice
+from mobiledeploy.devices.android.native import AdbDevice
+from mobiledeploy.devices.python_device import TIMEOUT_S, CommandDevice, LocalDevice, RunnerKind
 from mobiledeploy.devices.request import Request
 from mobiledeploy.devices.ssh import SshDevice
 from mobiledeploy.errors import UsageError
@@ -56,7 +57,8 @@ def open_device(
     *,
     timeout_s: float = TIMEOUT_S,
     python: str = "",
-    runners: Sequence[Path] = (),
+    runner: RunnerKind = "",
+    built_runners: Sequence[Path] = (),
     counts_instructions: bool = False,
 ) -> Device:
     """Return the device of a URI: `local`, `ssh://...`, `adb://...` or `exec:COMMAND`.
@@ -66,41 +68,83 @@ def open_device(
         timeout_s: How long a task may take, and how long a session may send nothing.
         python: The interpreter on an ssh device; "" for the one of `mobiledeploy device setup`, or
             else python3.
-        runners: Native runners for a phone (adb only).
+        runner: "python" or "native" (ssh and exec); "" for what was set up.
+        built_runners: Programs for a phone that the user built (adb only), in place of the native
+            runner.
         counts_instructions: Whether instructions will be counted (QEMU through exec only).
 
     Raises:
         UsageError: The URI is of an unknown kind, or an option does not apply to it.
         RuntimeFailedError: The plugin that counts instructions cannot be compiled.
     """
-    if counts_instructions and not uri.startswith("exec:"):
-        raise UsageError(
-            f"Instructions cannot be counted on {uri}: only an emulator counts them.",
-            remedy="Use QEMU: --device 'exec:qemu-aarch64 -L ROOT ROOT/usr/bin/python3'. "
-            "scripts/arm64-root builds ROOT.",
-        )
+    _require_options_apply(
+        uri,
+        python=python,
+        runner=runner,
+        built_runners=built_runners,
+        counts_instructions=counts_instructions,
+    )
     if uri.startswith("ssh://"):
-        return SshDevice(uri, python=python, timeout_s=timeout_s)
-    if python:
-        raise UsageError(
-            f"--python applies to ssh:// devices only; the device is {uri}.",
-            remedy="Remove --python.",
-        )
+        return SshDevice(uri, python=python, runner=runner, timeout_s=timeout_s)
     if uri.startswith("adb://"):
-        return AdbDevice(uri, runners=runners, timeout_s=timeout_s)
-    if runners:
-        raise UsageError(
-            f"--runner applies to adb:// devices only; the device is {uri}.",
-            remedy="Remove --runner.",
-        )
+        if built_runners:
+            return BuiltRunnersDevice(uri, runners=built_runners, timeout_s=timeout_s)
+        return AdbDevice(uri, timeout_s=timeout_s)
     if uri == "local":
         return LocalDevice(timeout_s=timeout_s)
     if uri.startswith("exec:"):
-        return CommandDevice(uri, timeout_s=timeout_s, counts_instructions=counts_instructions)
+        return CommandDevice(
+            uri, runner=runner, timeout_s=timeout_s, counts_instructions=counts_instructions
+        )
     raise UsageError(
         f"{uri!r} is not a device.",
         remedy="Use local, ssh://[user@]host[:port], adb://[SERIAL] or exec:COMMAND.",
     )
+
+
+def _require_options_apply(
+    uri: str,
+    *,
+    python: str,
+    runner: RunnerKind,
+    built_runners: Sequence[Path],
+    counts_instructions: bool,
+) -> None:
+    """Raise if an option does not apply to the kind of a device.
+
+    Raises:
+        UsageError: The message names the option.
+    """
+    if counts_instructions and not uri.startswith("exec:"):
+        raise UsageError(
+            f"Instructions cannot be counted on {uri}: only an emulator counts them.",
+            remedy="Use QEMU: --device 'exec:qemu-aarch64 -cpu cortex-a76', after `mobiledeploy "
+            "device setup` with the same device.",
+        )
+    if python and not uri.startswith("ssh://"):
+        raise UsageError(
+            f"--python applies to ssh:// devices only; the device is {uri}.",
+            remedy="Remove --python.",
+        )
+    if python and runner == "native":
+        raise UsageError(
+            "--python and --runner native exclude one another.", remedy="Leave one of them out."
+        )
+    if built_runners and not uri.startswith("adb://"):
+        raise UsageError(
+            f"--runner PATH applies to adb:// devices only; the device is {uri}.",
+            remedy="Use --runner native or --runner python, or remove --runner.",
+        )
+    if runner == "python" and uri.startswith("adb://"):
+        raise UsageError(
+            "There is no Python on Android.", remedy="Remove --runner, or use --runner native."
+        )
+    if runner == "native" and uri == "local":
+        raise UsageError(
+            "The device local runs artifacts in the Python of mobiledeploy.",
+            remedy="Use --device exec:env --runner native, after `mobiledeploy device setup "
+            "exec:env`.",
+        )
 
 
 def parse_cores(text: str | None) -> tuple[int, ...]:

@@ -1,22 +1,28 @@
-"""Devices on which a command starts a Python, which then runs the agent."""
+"""Devices on which a command starts the agent: a Python that runs it, or the native runner."""
 
 from __future__ import annotations
 
+import platform
 import shlex
 import sys
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 from mobiledeploy.devices.agent import BOOTSTRAP
 from mobiledeploy.devices.agent_session import run_session
 from mobiledeploy.devices.command_output import last_output
 from mobiledeploy.devices.host import Host, host_from_report
+from mobiledeploy.devices.native.bundle import cached_bundle
 from mobiledeploy.devices.qemu import plugin as qemu_plugin
+from mobiledeploy.devices.qemu import processor
 from mobiledeploy.errors import MobileDeployError, RuntimeFailedError, UsageError
+from mobiledeploy.utils.progress import warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from mobiledeploy.devices.request import Message, Request
+
+RunnerKind = Literal["", "python", "native"]
 
 TIMEOUT_S = 600.0
 
@@ -26,9 +32,10 @@ class PythonDevice:
 
     Args:
         uri: The device as the user named it.
-        argv: Starts a Python on the device that runs `agent.BOOTSTRAP`.
+        argv: Starts a Python on the device that runs `agent.BOOTSTRAP`, or the native runner.
         timeout_s: How long a task may take, and how long a session may send nothing.
         environment: Variables for the command, added to this process's.
+        is_native: Whether it is the native runner.
     """
 
     def __init__(
@@ -38,9 +45,11 @@ class PythonDevice:
         *,
         timeout_s: float = TIMEOUT_S,
         environment: Mapping[str, str] | None = None,
+        is_native: bool = False,
     ) -> None:
         self.uri = uri
         self._argv = argv
+        self._is_native = is_native
         self._timeout_s = timeout_s
         self._environment = environment
         self._host: Host | None = None
@@ -91,6 +100,7 @@ class PythonDevice:
             timeout_s=self._timeout_s,
             explain_exit=self.explain_exit,
             environment=self._environment,
+            is_native=self._is_native,
         ):
             if "hello" in message and self._host is None:
                 self._host = host_from_report(self.uri, message["hello"])
@@ -117,40 +127,87 @@ class LocalDevice(PythonDevice):
 
 
 class CommandDevice(PythonDevice):
-    """`exec:COMMAND`, where COMMAND starts a Python and passes arguments on to it.
+    """`exec:COMMAND`, where COMMAND starts a Python or the native runner.
 
-    The command's standard input must reach the interpreter (`docker run -i`). No shell is involved:
+    The command's standard input must reach the program (`docker run -i`). No shell is involved:
     COMMAND is split into words as a shell would, and nothing in it is expanded.
 
     Args:
-        uri: `exec:COMMAND`.
+        uri: `exec:COMMAND`. COMMAND passes arguments on to the Python or runs the program that
+            follows. A QEMU that is given no program runs the native runner.
+        runner: "python" or "native"; "" for what fits the command.
         timeout_s: How long a task may take, and how long a session may send nothing.
         counts_instructions: Whether QEMU, if the command runs it, loads the counting plugin.
 
     Raises:
         UsageError: See `split_command`.
-        RuntimeFailedError: The plugin cannot be compiled.
+        RuntimeFailedError: The plugin cannot be compiled, or the native runner was not set up.
     """
 
     def __init__(
-        self, uri: str, *, timeout_s: float = TIMEOUT_S, counts_instructions: bool = False
+        self,
+        uri: str,
+        *,
+        runner: RunnerKind = "",
+        timeout_s: float = TIMEOUT_S,
+        counts_instructions: bool = False,
     ) -> None:
+        argv, self._note = split_command(uri), ""
+        if processor.is_qemu(argv):
+            argv, self._note = processor.with_safe_processor(argv)
+        is_native = runner == "native" or (not runner and runs_native(argv))
+        argv = native_command(argv) if is_native else [*argv, "-c", BOOTSTRAP]
         super().__init__(
             uri,
-            [*split_command(uri), "-c", BOOTSTRAP],
+            argv,
             timeout_s=timeout_s,
             environment=qemu_plugin.environment() if counts_instructions else None,
+            is_native=is_native,
         )
+
+    def __enter__(self) -> Self:
+        """Report whether the emulated processor was changed."""
+        if self._note:
+            warn(self._note)
+        return self
 
     def explain_exit(self, code: int, output: str, *, started: bool) -> MobileDeployError | None:
         """Return an error for a command that ended before the agent started."""
         if started:
             return None
+        if self._is_native:
+            return RuntimeFailedError(
+                f"{self.uri} ended with code {code} before the native runner started."
+                f"{last_output(output)}",
+                remedy="The command must run the program that follows it, of the processor that "
+                "`mobiledeploy device setup` was run for, and leave its standard input connected.",
+            )
         return RuntimeFailedError(
             f"{self.uri} ended with code {code} before Python started.{last_output(output)}",
             remedy="The command must start Python 3.9 or later, pass further arguments on to it, "
             "and leave its standard input and output connected.",
         )
+
+
+def runs_native(argv: list[str]) -> bool:
+    """Return whether a command is a QEMU that is given no program to run."""
+    return processor.is_qemu(argv) and not processor.names_program(argv)
+
+
+def command_architecture(argv: list[str]) -> str:
+    """Return the architecture of the programs that a command runs, in the kernel's words."""
+    return "aarch64" if processor.is_qemu(argv) else platform.machine()
+
+
+def native_command(argv: list[str]) -> list[str]:
+    """Return a command that runs the native runner, given the command that runs a program.
+
+    Raises:
+        RuntimeFailedError: The native runner was not set up for this architecture.
+    """
+    bundle = cached_bundle(command_architecture(argv))
+    root = ["-L", str(processor.sysroot(argv))] if runs_native(argv) and "-L" not in argv else []
+    return [*argv, *root, *bundle.command()]
 
 
 def split_command(uri: str) -> list[str]:
@@ -169,6 +226,6 @@ def split_command(uri: str) -> list[str]:
     if not argv:
         raise UsageError(
             "exec: has no command.",
-            remedy="For example: exec:'qemu-aarch64 -L ROOT ROOT/usr/bin/python3'",
+            remedy="For example: exec:'qemu-aarch64 -cpu cortex-a76'",
         )
     return argv

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Samples = NDArray[np.float32]
 
-Task = Literal["bench", "instructions", "outputs", "profile"]
+Task = Literal["bench", "instructions", "outputs", "profile", "load"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +47,8 @@ class Request:
 
     Attributes:
         task: "bench" times the artifacts, "instructions" counts the instructions of one artifact,
-            "profile" times the operators of one artifact, "outputs" only runs the artifacts.
+            "profile" times the operators of one artifact, "outputs" only runs the artifacts, "load"
+            loads the runtimes of the native runner.
         artifacts: Paths on this machine.
         inputs: Samples for each artifact, (N, C, H, W) float32; None for noise that the device
             generates. Timing and counting use the first batch; all batches are run at the end.
@@ -171,7 +172,8 @@ class Result(TypedDict, total=False):
     - "bench": fresh, times_ms [artifact][round], conditions, outputs;
     - "instructions": runtime, instructions [round], outputs;
     - "profile": runtime, whole_us [round], operators;
-    - "outputs": inputs (None for samples that were sent), outputs.
+    - "outputs": inputs (None for samples that were sent), outputs;
+    - "load": runtimes.
 
     `inputs` and `outputs` have one entry per artifact, a `.npy` file in base64.
     """
@@ -185,6 +187,7 @@ class Result(TypedDict, total=False):
     operators: list[OperatorTimes]
     inputs: list[str | None]
     outputs: list[str | None]
+    runtimes: list[str]
 
 
 class ErrorReport(TypedDict):
@@ -296,7 +299,7 @@ def operator_file(index: int) -> str:
 def to_npy(array: Samples) -> bytes:
     """Return an array as the bytes of a `.npy` file."""
     file = io.BytesIO()
-    np.save(file, array)
+    np.save(file, np.ascontiguousarray(array))
     return file.getvalue()
 
 

@@ -1,5 +1,8 @@
 """A machine over ssh, with the system's OpenSSH and the user's configuration.
 
+The agent runs there in a Python, or the native runner takes its place: it is chosen if it was set
+up and `mobiledeploy device setup` made no Python environment.
+
 `~/.ssh/config` decides on keys, agent, jump hosts and host keys. The device authenticates once, and
 all its sessions share the connection (ControlMaster). Commands are argv lists here; they are quoted
 for the shell on the device.
@@ -21,7 +24,9 @@ from urllib.parse import urlsplit
 
 from mobiledeploy.devices.agent import BOOTSTRAP
 from mobiledeploy.devices.command_output import last_output
-from mobiledeploy.devices.python_device import TIMEOUT_S, PythonDevice
+from mobiledeploy.devices.native.bundle import runner_folder
+from mobiledeploy.devices.native.place import FIND_HOME, START, RunnerPlace, explain_start
+from mobiledeploy.devices.python_device import TIMEOUT_S, PythonDevice, RunnerKind
 from mobiledeploy.errors import MobileDeployError, RuntimeFailedError, UsageError
 from mobiledeploy.utils.progress import step
 
@@ -30,12 +35,21 @@ _SSH_FAILED = 255
 _NOT_FOUND = (126, 127)
 # a host that does not answer for 15 s counts as gone, while connecting and afterwards
 _OPTIONS = {"ConnectTimeout": "15", "ServerAliveInterval": "5", "ServerAliveCountMax": "3"}
+_HOME = "~/.cache/mobiledeploy"  # of the native runner, in a folder for each version
 # $1: the interpreter, or "" for that of ENVIRONMENT or else the system's; $2: its program
 _START_PYTHON = f"""p=$1
 [ "$p" ] || {{ p="$HOME{ENVIRONMENT[1:]}/bin/python"; [ -x "$p" ] || p=python3; }}
 case $p in "~"/*) p="$HOME/${{p#??}}";; esac
 exec "$p" -c "$2"
 """
+# prints what is there: $1 is the folder of the native runner, $2 that of the environment
+_PROBE = (
+    FIND_HOME
+    + """[ -x "$HOME/$2/bin/python" ] && echo mobiledeploy-has-environment
+[ -e "$h/runner" ] && echo mobiledeploy-has-runner
+echo "mobiledeploy-machine $(uname -s) $(uname -m)"
+"""
+)
 _INSTALL = """p=$1; e="$HOME/$2"; shift 2
 case $p in "~"/*) p="$HOME/${p#??}";; esac
 "$p" -m venv --clear "$e" && "$e/bin/python" -m pip install --disable-pip-version-check "$@" || {
@@ -74,15 +88,25 @@ class SshDevice(PythonDevice):
         uri: The device.
         python: The interpreter on the device; "" for the one of `mobiledeploy device setup`, or
             else python3. A leading ~ is the home folder there.
+        runner: "python" or "native"; "" for what was set up.
         timeout_s: How long a task may take, and how long a session may send nothing.
 
     Raises:
         UsageError: See `ssh_arguments`.
     """
 
-    def __init__(self, uri: str, *, python: str = "", timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        uri: str,
+        *,
+        python: str = "",
+        runner: RunnerKind = "",
+        timeout_s: float = TIMEOUT_S,
+    ) -> None:
         self._target = ssh_arguments(uri)
         self._python = python
+        self._runner: RunnerKind = "python" if python else runner
+        self.machine = ""  # its system and architecture, as `uname -sm` prints them
         self._folder: Path | None = None
         super().__init__(uri, [], timeout_s=timeout_s)
 
@@ -94,14 +118,19 @@ class SshDevice(PythonDevice):
         """
         # the paths of sockets are limited to about 100 characters: use /tmp, whatever TMPDIR is
         self._folder = Path(tempfile.mkdtemp(prefix=f"mobiledeploy-ssh-{os.getpid()}-", dir="/tmp"))
-        start = [_START_PYTHON, "sh", self._python, BOOTSTRAP]
-        self._argv = [*self._ssh("ControlMaster=no"), shlex.join(["sh", "-c", *start])]
         try:
             with step(f"Connecting to {self.uri}"):
-                self._connect()
+                found = self._connect()
         except BaseException:
             self._disconnect()
             raise
+        [self.machine] = re.findall(r"mobiledeploy-machine (.*)", found) or [""]
+        prefers_native = "has-runner" in found and "has-environment" not in found
+        self._is_native = self._runner == "native" or (not self._runner and prefers_native)
+        start = [_START_PYTHON, "sh", self._python, BOOTSTRAP]
+        if self._is_native:
+            start = [START, "sh", f"{_HOME}/{runner_folder()}"]
+        self._argv = self.remote(["sh", "-c", *start])
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -112,12 +141,22 @@ class SshDevice(PythonDevice):
         """Return an error for the exit codes of ssh itself and of the shell on the device."""
         if code == _SSH_FAILED:
             return self._unreachable(output)
+        if self._is_native:
+            return None if started else explain_start(self.uri, code, output)
         if code in _NOT_FOUND and not started:
             return RuntimeFailedError(
                 f"{self._python or 'python3'} cannot be started on {self.uri}.",
                 remedy="Install Python 3.9 or later there, or name an interpreter with --python.",
             )
         return None
+
+    def remote(self, argv: list[str]) -> list[str]:
+        """Return the argv that runs an argv on the device."""
+        return [*self._ssh("ControlMaster=no"), shlex.join(argv)]
+
+    def runner_place(self) -> RunnerPlace:
+        """Return where the native runner is kept on the device."""
+        return RunnerPlace(uri=self.uri, home=_HOME, command=self.remote, timeout_s=self._timeout_s)
 
     def install(self, requirements: list[str]) -> None:
         """Create mobiledeploy's virtual environment on the device and install into it.
@@ -129,7 +168,7 @@ class SshDevice(PythonDevice):
         """
         environment = ENVIRONMENT.removeprefix("~/")
         script = ["sh", "-c", _INSTALL, "sh", self._python or "python3", environment]
-        argv = [*self._ssh("ControlMaster=no"), shlex.join([*script, *requirements])]
+        argv = self.remote([*script, *requirements])
         with step(f"Installing on {self.uri}: {', '.join(requirements)}"):
             done = _run(argv, timeout_s=self._timeout_s)
         if done.returncode:
@@ -145,11 +184,15 @@ class SshDevice(PythonDevice):
         given += [f"ControlPath={self._folder}/connection", *options]
         return ["ssh", *(word for option in given for word in ("-o", option)), *self._target]
 
-    def _connect(self) -> None:
+    def _connect(self) -> str:
+        """Connect; return what the device answers to `_PROBE`."""
         argv = self._ssh("ControlMaster=yes", f"ControlPersist={int(self._timeout_s) + 60}")
-        done = _run([*argv, "true"], timeout_s=self._timeout_s)
+        folders = (f"{_HOME}/{runner_folder()}", ENVIRONMENT.removeprefix("~/"))
+        probe = shlex.join(["sh", "-c", _PROBE, "sh", *folders])
+        done = _run([*argv, probe], timeout_s=self._timeout_s)
         if done.returncode:
             raise self._unreachable(done.stderr)
+        return done.stdout
 
     def _unreachable(self, output: str) -> RuntimeFailedError:
         known = [rest for pattern, *rest in _REASONS if re.search(pattern, output)]

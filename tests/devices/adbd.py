@@ -1,8 +1,9 @@
 """A small device daemon that speaks the adb wire protocol, for the real adb client.
 
-It serves connection and authorization, `shell,v2` with exit codes, and the file transfer of `sync:`
-(stat, send, receive). Commands run in this machine's shell; /data/local/tmp stands for a folder of
-the test. The protocol is described in AOSP's packages/modules/adb: protocol.txt, SYNC.TXT and
+It serves connection and authorization, `shell,v2` with input and exit codes, and the file transfer
+of `sync:` (stat, send, receive). Commands run in this machine's shell; /data/local/tmp stands for a
+folder of the test. Where `emulator` is set, it runs the loader of a program as a phone's kernel
+would. The protocol is described in AOSP's packages/modules/adb: protocol.txt, SYNC.TXT and
 shell_protocol.h.
 """
 
@@ -15,8 +16,10 @@ import threading
 from pathlib import Path
 
 FOLDER = "/data/local/tmp"
+FLIP_AFTER = 1 << 20
 VERSION, MAX_DATA = 0x01000000, 1 << 18
-STDOUT, STDERR, EXIT = 1, 2, 3
+STDIN, STDOUT, STDERR, EXIT, CLOSE_STDIN = range(5)
+LOADER = 'exec "$l"'  # in the script that starts the native runner
 BANNER = b"device::ro.product.name=test;ro.product.model=Test;features=shell_v2,cmd\0"
 
 
@@ -33,8 +36,11 @@ class Daemon:
         self.state = state
         self.cut_after_bytes: int | None = None  # of a pushed file, then the connection is cut
         self.flips_a_byte = False  # of every pushed file
+        self.cut_input_after_bytes: int | None = None  # of a command, then the connection is cut
+        self.flips_input = False  # of commands that get much input
         self.disk_is_full = False
         self.environment: dict[str, str] = {}
+        self.emulator = ""  # a command that runs ARM64 programs
         self._server = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
         threading.Thread(target=self._accept, daemon=True).start()
@@ -188,23 +194,50 @@ class _Stream:
             return data
 
     def _here(self, text: str) -> str:
-        return text.replace(FOLDER, str(self.connection.daemon.folder))
+        daemon = self.connection.daemon
+        text = text.replace(LOADER, LOADER.replace("exec", f"exec {daemon.emulator}"))
+        return text.replace(FOLDER, str(daemon.folder))
 
     def _shell(self, command: str) -> None:
         environment = os.environ | self.connection.daemon.environment
         with subprocess.Popen(
             ["sh", "-c", self._here(command)],
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=environment,
         ) as self._process:
+            threading.Thread(target=self._pass_in, args=(self._process.stdin,), daemon=True).start()
             errors = threading.Thread(target=self._pass_on, args=(STDERR, self._process.stderr))
             errors.start()
             self._pass_on(STDOUT, self._process.stdout)
             errors.join()
             code = self._process.wait()
         self._write(struct.pack("<BIB", EXIT, 1, code if code >= 0 else 128 - code))
+
+    def _pass_in(self, pipe) -> None:
+        """Pass the client's input on until it ends, or the connection breaks."""
+        sent = 0
+        with contextlib.suppress(OSError, EOFError, ValueError), pipe:
+            while True:
+                kind, size = struct.unpack("<BI", self._read(5))
+                data = self._read(size)
+                if kind == CLOSE_STDIN:
+                    return
+                if kind == STDIN:
+                    sent += len(data)
+                    pipe.write(self._damaged(data, sent))
+                    pipe.flush()
+
+    def _damaged(self, data: bytes, sent: int) -> bytes:
+        """Return input as the faults of the daemon change it."""
+        daemon = self.connection.daemon
+        if daemon.cut_input_after_bytes is not None and sent > daemon.cut_input_after_bytes:
+            daemon.cut()
+            raise EOFError
+        if daemon.flips_input and sent > FLIP_AFTER:
+            return data[:-1] + bytes([data[-1] ^ 1])
+        return data
 
     def _pass_on(self, kind: int, pipe) -> None:
         with contextlib.suppress(OSError, EOFError):

@@ -71,9 +71,28 @@ def test_causes_of_unsteady_speed_are_reported(conditions, state, message):
     assert bool(check.remedy) == bool(message)
 
 
-def test_only_ssh_devices_can_be_set_up(capsys):
-    assert _run(["device", "setup", HERE, "--yes"]) == 2
+def test_only_ssh_devices_can_be_set_up_with_python(capsys):
+    assert _run(["device", "setup", HERE, "--runner", "python", "--yes"]) == 2
     assert "only ssh devices can" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--runner", "native", "--litert"],
+        ["--runner", "python", "--compiler", "g++"],
+        ["--executorch", "--bundle", "runner.tar.gz"],
+        ["--python", "python3", "--compiler", "g++"],
+    ],
+)
+def test_options_of_both_runners_exclude_one_another(options, capsys):
+    assert _run(["device", "setup", "ssh://pi", *options]) == 2
+    assert "Leave one kind of options out." in " ".join(capsys.readouterr().err.split())
+
+
+def test_another_runner_is_refused(capsys):
+    assert _run(["device", "setup", "ssh://pi", "--runner", "ruby"]) == 2
+    assert "expected native or python" in capsys.readouterr().err
 
 
 @pytest.fixture
@@ -108,7 +127,7 @@ def test_setup_announces_and_creates_the_environment(own_environment, monkeypatc
 def test_setup_asks_for_confirmation(own_environment, monkeypatch, capsys):
     server, folder = own_environment
     monkeypatch.setattr("typer.confirm", lambda *_, **__: False)
-    assert _run(["device", "setup", server.uri]) == 130
+    assert _run(["device", "setup", server.uri, "--runner", "python"]) == 130
     assert "onnxruntime==" in capsys.readouterr().err
     assert not folder.exists()
 
@@ -127,11 +146,12 @@ def test_a_failed_setup_is_removed(own_environment, monkeypatch, capsys):
 @pytest.mark.parametrize("uri", ["ssh://[::1", "ssh://-oProxyCommand=x", "ssh://"])
 def test_setup_refuses_a_wrong_uri_before_it_asks(uri, monkeypatch, capsys):
     monkeypatch.setattr("typer.confirm", lambda *_, **__: pytest.fail("asked"))
+    assert _run(["device", "setup", uri, "--runner", "python"]) == 2
     assert _run(["device", "setup", uri]) == 2
     assert "is not an ssh device" in capsys.readouterr().err
 
 
 def test_setup_without_a_terminal_names_the_option(monkeypatch, capsys):
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    assert _run(["device", "setup", "ssh://host.invalid"]) == 2
+    assert _run(["device", "setup", "ssh://host.invalid", "--runner", "python"]) == 2
     assert "Pass --yes to confirm it." in capsys.readouterr().err

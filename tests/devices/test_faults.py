@@ -12,78 +12,28 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from adbd import Daemon
-from real_parts import connections, missing, program
-from sshd import Server
+from faults import (
+    CORRUPTER,
+    PATIENCE_S,
+    Place,
+    listed_faults,
+    mount_tiny,
+    processes_in,
+    registry,
+    wait_until,
+    wait_until_empty,
+    when,
+)
+from real_parts import connections, program
 
 from mobiledeploy.cli import _run
 from mobiledeploy.devices import agent_session as session
 from mobiledeploy.devices.qemu import plugin as qemu_plugin
 
-PATIENCE_S = 240  # enough for a slow and busy machine
-CORRUPTER = """
-import subprocess, sys
-from threading import Thread
-child = subprocess.Popen(sys.argv[2:], stdin=subprocess.PIPE)
-data = sys.stdin.buffer.read1(1 << 22)
-while data:
-    at = data.find(b"classifier.weight")
-    if at >= 0 and sys.argv[1] == "flip":
-        data = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
-    if at >= 0 and sys.argv[1] == "cut":
-        child.stdin.write(data[:at])
-        break
-    child.stdin.write(data)
-    child.stdin.flush()
-    data = sys.stdin.buffer.read1(1 << 22)
-child.stdin.close()
-sys.exit(child.wait())
-"""
-
-
-@dataclass
-class Place:
-    """What a fault is made with: folders for temporary files and tools, an artifact, devices."""
-
-    tmp: Path
-    tools: Path
-    artifact: Path
-    ssh: Server
-    open: contextlib.ExitStack
-    phones: Callable[..., Daemon]
-
-    def python(self, *lines: str, before: str = "", environment: str = "") -> str:
-        """Return an `exec:` device: this Python, which first runs `lines`."""
-        site = self.tools / "site"
-        site.mkdir()
-        (site / "sitecustomize.py").write_text("\n".join(lines))
-        variables = f"TMPDIR={self.tmp} PYTHONPATH={site} {environment}"
-        return f"exec:{before} env {variables} {sys.executable}"
-
-    def script(self, name: str, text: str) -> Path:
-        path = self.tools / name
-        path.write_text(text)
-        path.chmod(0o755)
-        return path
-
-
 FAULTS = {}
-
-
-def fault(code: int, message: str):
-    """Register a function that makes a fault and returns the device and further options."""
-
-    def register(arrange):
-        FAULTS[arrange.__name__.replace("_", " ")] = (arrange, code, message)
-        return arrange
-
-    return register
-
+fault = registry(FAULTS)
 
 # Changes ONNX Runtime when it is imported.
 AT_IMPORT = """
@@ -384,11 +334,10 @@ def adb_phone_is_offline(place):
     return [f"adb://{place.phones('offline').serial}"]
 
 
-@fault(2, "There is no onnxruntime_perf_test, which runs .onnx files on Android")
-def adb_has_no_runner(place):
+@fault(2, "No --runner is onnxruntime_perf_test, which runs .onnx files on Android")
+def adb_runner_is_for_another_format(place):
     place.phones()
-    os.environ["MOBILEDEPLOY_CACHE"] = str(place.tools)
-    return ["adb://"]
+    return ["adb://", "--runner", str(place.script("executor_runner", "#!/bin/sh"))]
 
 
 @fault(2, "--runner .*/other is not a runner")
@@ -397,7 +346,7 @@ def adb_runner_is_another_program(place):
     return ["adb://", "--runner", str(place.script("other", "#!/bin/sh"))]
 
 
-@fault(2, "--runner applies to adb:// devices only")
+@fault(2, "--runner PATH applies to adb:// devices only")
 def exec_gets_runner_option(place):
     return [place.python(), "--runner", "onnxruntime_perf_test"]
 
@@ -466,30 +415,6 @@ def remote(place, *lines):
     return [place.ssh.uri, "--python", str(python)]
 
 
-def when(path, act):
-    """Call `act` as soon as a file exists."""
-    from threading import Thread
-
-    def wait():
-        until = time.monotonic() + PATIENCE_S
-        while not path.exists() and time.monotonic() < until:
-            time.sleep(0.05)
-        act()
-
-    Thread(target=wait, daemon=True).start()
-
-
-def mount_tiny(folder):
-    """Mount a file system of 16 KiB on a folder."""
-    done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=16k", "tmpfs", folder],
-        capture_output=True,
-        check=False,
-    )
-    if done.returncode:
-        missing("the right to mount a file system", "run the tests as root")
-
-
 @pytest.fixture
 def place(tmp_path, float_onnx, ssh, phones, monkeypatch):
     for name, value in (("PATH", ""), ("MOBILEDEPLOY_CACHE", str(tmp_path)), ("CC", "cc")):
@@ -524,27 +449,6 @@ def test_a_fault_is_reported_and_leaves_no_files(name, place, capsys):
     for phone in place.tools.parent.glob("phone?"):
         wait_until_empty(phone)
         wait_until(lambda folder=phone: not processes_in(folder))
-
-
-def processes_in(folder):
-    """Return the processes whose working directory is in a folder, even if it was removed."""
-    found = []
-    for link in Path("/proc").glob("[0-9]*/cwd"):
-        with contextlib.suppress(OSError):  # it has ended
-            found += [link] if link.readlink().is_relative_to(folder) else []
-    return found
-
-
-def wait_until(holds):
-    until = time.monotonic() + PATIENCE_S
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.05)
-
-
-def wait_until_empty(folder):
-    """Wait until a folder is empty: the agent may still be cleaning up."""
-    wait_until(lambda: not list(folder.iterdir()))
 
 
 @pytest.mark.ci
@@ -586,8 +490,7 @@ def end_connection(folder):
 
 
 def test_the_documentation_lists_all_faults_and_exit_codes(repository):
-    text = (repository / "docs" / "reference" / "devices.md").read_text()
-    table = text.split("| fault | what the command says | exit code |")[1]
-    listed = dict(re.findall(r"^\| ([^|]+) \| [^|]+ \| (\d) \|$", table, re.MULTILINE))
-    assert listed == {name: str(code) for name, (_, code, _) in FAULTS.items()}
+    assert listed_faults(repository, "## Failures") == {
+        name: str(code) for name, (_, code, _) in FAULTS.items()
+    }
     assert len(FAULTS) >= 25

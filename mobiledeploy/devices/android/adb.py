@@ -62,6 +62,27 @@ class Phone:
             )
         return output
 
+    def command(self, argv: list[str]) -> list[str]:
+        """Return the argv that runs an argv on the phone, with its input and output connected."""
+        return ["adb", "-s", self.serial, "shell", "-T", shlex.join(argv)]
+
+    def identity(self) -> tuple[str, str]:
+        """Return the phone's maker, model and chip, and its system.
+
+        Raises:
+            RuntimeFailedError: The phone does not answer.
+        """
+        properties = (
+            "ro.product.manufacturer",
+            "ro.product.model",
+            "ro.build.version.release",
+            "ro.product.cpu.abi",
+            "ro.soc.model",
+        )
+        lines = self.shell("; ".join(f"getprop {name}" for name in properties)).splitlines()
+        maker, model, release, abi, chip = (lines + [""] * len(properties))[: len(properties)]
+        return " ".join(filter(None, (maker, model, chip))), f"Android {release} ({abi})"
+
     def push(self, source: Path, target: str) -> None:
         """Copy a file of this machine to a path on the phone.
 

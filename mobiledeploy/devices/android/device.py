@@ -1,4 +1,4 @@
-"""An Android phone, where native runners take the place of the agent.
+"""An Android phone with runners that the user built, which take the place of the agent.
 
 A session works as on every device: send the files into a new folder, below `/data/local/tmp`, check
 their sha256 there, run, pull the outputs, remove the folder.
@@ -33,7 +33,7 @@ from mobiledeploy.devices.host import Host, parse_cpuinfo
 from mobiledeploy.devices.python_device import TIMEOUT_S
 from mobiledeploy.devices.request import artifact_file, request_files, to_npy
 from mobiledeploy.errors import RuntimeFailedError, UsageError
-from mobiledeploy.utils.files import cache_folder, sha256_of
+from mobiledeploy.utils.files import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -50,12 +50,12 @@ _SYS_FILES = (
 )
 
 
-class AdbDevice:
-    """`adb://SERIAL`, or `adb://` where only one phone is connected.
+class BuiltRunnersDevice:
+    """`adb://SERIAL`, or `adb://` where only one phone is connected, with `--runner PATH`.
 
     Args:
         uri: The device.
-        runners: Native runners on this machine for the kinds of artifacts that will be run.
+        runners: Programs on this machine for the kinds of artifacts that will be run.
         timeout_s: How long one command on the phone may take.
     """
 
@@ -66,7 +66,6 @@ class AdbDevice:
     ) -> None:
         self.uri = uri
         self._runners = runners
-        self._cached_runners = cache_folder() / "runners"
         self._timeout_s = timeout_s
         self._phone: Phone | None = None
 
@@ -92,27 +91,19 @@ class AdbDevice:
             RuntimeFailedError: The phone does not answer.
         """
         phone = self._entered()
-        properties = (
-            "ro.product.manufacturer",
-            "ro.product.model",
-            "ro.build.version.release",
-            "ro.product.cpu.abi",
-            "ro.soc.model",
-        )
-        lines = phone.shell("; ".join(f"getprop {name}" for name in properties)).splitlines()
-        maker, model, release, abi, chip = (lines + [""] * len(properties))[: len(properties)]
+        model, system = phone.identity()
         architecture, cores = phone.shell("uname -m; nproc").split()
         _, features = parse_cpuinfo(phone.shell("cat /proc/cpuinfo"))
         return Host(
             architecture=architecture,
-            model=" ".join(filter(None, (maker, model, chip))),
+            model=model,
             cores=int(cores),
             features=features,
             uri=self.uri,
-            os=f"Android {release} ({abi})",
+            os=system,
             runtimes={
                 kind.program: None if runner is None else str(runner.path)
-                for kind, runner in find_runners(self._runners, self._cached_runners).items()
+                for kind, runner in find_runners(self._runners).items()
             },
             conditions=dict(_read_conditions(phone)),
         )
@@ -140,7 +131,7 @@ class AdbDevice:
         session = _Session(
             phone=phone,
             request=request,
-            runners=runners_for(request.artifacts, self._runners, self._cached_runners),
+            runners=runners_for(request.artifacts, self._runners),
             folder=f"{FOLDER}/mobiledeploy-{secrets.token_hex(4)}",
         )
         phone.shell(f"mkdir {session.folder}")

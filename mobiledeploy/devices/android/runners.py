@@ -143,14 +143,11 @@ class OnnxRuntimePerfTest(NativeRunner):
 KINDS: tuple[type[NativeRunner], ...] = (ExecutorRunner, OnnxRuntimePerfTest)
 
 
-def find_runners(
-    given: Sequence[Path], folder: Path
-) -> dict[type[NativeRunner], NativeRunner | None]:
+def find_runners(given: Sequence[Path]) -> dict[type[NativeRunner], NativeRunner | None]:
     """Return a runner of each kind, None where there is none.
 
     Args:
-        given: Files that the user named; they take precedence.
-        folder: Where other runners are, under the program's own name.
+        given: Files that the user named.
 
     Raises:
         UsageError: A given file does not exist, or its name is not that of a runner.
@@ -159,20 +156,17 @@ def find_runners(
     if unknown := [str(path) for path in given if path not in kinds or not path.is_file()]:
         raise UsageError(
             f"--runner {unknown[0]} is not a runner.",
-            remedy=f"Name a file with {' or '.join(k.program for k in KINDS)} in its name.",
+            remedy="Use native or python, or name a file with "
+            f"{' or '.join(k.program for k in KINDS)} in its name.",
         )
     found: dict[type[NativeRunner], NativeRunner | None] = {}
     for kind in KINDS:
         named = [path for path, its_kind in kinds.items() if its_kind is kind]
-        cached = [path for path in (folder / kind.program,) if path.is_file()]
-        paths = named or cached
-        found[kind] = kind(path=paths[0]) if paths else None
+        found[kind] = kind(path=named[0]) if named else None
     return found
 
 
-def runners_for(
-    artifacts: Sequence[Path], given: Sequence[Path], folder: Path
-) -> dict[str, NativeRunner]:
+def runners_for(artifacts: Sequence[Path], given: Sequence[Path]) -> dict[str, NativeRunner]:
     """Return the runner for each suffix among the artifacts; see `find_runners`.
 
     Raises:
@@ -180,12 +174,12 @@ def runners_for(
     """
     needed = {path.suffix for path in artifacts}
     runners = {}
-    for kind, runner in find_runners(given, folder).items():
+    for kind, runner in find_runners(given).items():
         if kind.suffix in needed and runner is None:
             raise UsageError(
-                f"There is no {kind.program}, which runs {kind.suffix} files on Android.",
-                remedy="Build it (the documentation of devices says how), then name it with "
-                f"--runner or put it at {folder / kind.program}.",
+                f"No --runner is {kind.program}, which runs {kind.suffix} files on Android.",
+                remedy="Name one, or remove --runner: `mobiledeploy device setup` installs a runner"
+                " for both formats.",
             )
         if kind.suffix in needed and runner is not None:
             runners[kind.suffix] = runner

@@ -1,4 +1,4 @@
-"""Android phones: the real adb client, and a daemon that speaks the adb protocol."""
+"""Android phones with runners that the user built: the real adb client, and a daemon."""
 
 import importlib
 import json
@@ -12,8 +12,8 @@ from mobiledeploy.devices.open import open_device, run_artifact
 from mobiledeploy.errors import UsageError
 
 
-def test_the_host_of_a_phone_is_read_over_adb(phone):
-    with open_device("adb://") as device:
+def test_the_host_of_a_phone_is_read_over_adb(phone, runners):
+    with open_device("adb://", built_runners=runners) as device:
         host = device.host
     assert host.label == f"adb:// (Google Pixel 9, {host.architecture})"
     assert host.os == "Android 16 (arm64-v8a)"
@@ -28,7 +28,7 @@ def test_a_phone_returns_the_outputs_of_this_machine_for_any_file_name(
 ):
     strange = tmp_path / "mobile net \"v2\" 'ä' $HOME;`id`.pte"
     strange.write_bytes(int8_pte.read_bytes())
-    with open_device(f"adb://{phone.serial}", runners=runners) as device:
+    with open_device(f"adb://{phone.serial}", built_runners=runners) as device:
         there = run_artifact(device, strange, images[:2])
     with open_device() as here:
         assert np.array_equal(there, run_artifact(here, int8_pte, images[:2]))
@@ -44,7 +44,7 @@ def one_session(monkeypatch):
 @pytest.mark.ci
 @pytest.mark.usefixtures("one_session")
 def test_bench_on_a_phone_checks_the_outputs_of_executor_runner(phone, runners, int8_pte):
-    with open_device("adb://", runners=runners) as device:
+    with open_device("adb://", built_runners=runners) as device:
         [found] = measure([int8_pte], device=device, runs=3, warmup=1)
     assert found.runtime == "executor_runner"
     assert len(found.times_ms) == 3
@@ -62,7 +62,7 @@ def test_bench_on_a_phone_checks_the_outputs_of_executor_runner(phone, runners, 
 def test_bench_warns_that_outputs_of_onnxruntime_perf_test_are_unchecked(
     phone, runners, float_onnx, int8_onnx
 ):
-    with open_device("adb://", runners=runners) as device:
+    with open_device("adb://", built_runners=runners) as device:
         pair = measure([float_onnx, int8_onnx], device=device, runs=24, warmup=1)
     for found in pair:
         assert found.runtime == "onnxruntime_perf_test"
@@ -75,7 +75,7 @@ def test_bench_warns_that_outputs_of_onnxruntime_perf_test_are_unchecked(
 
 def test_durations_are_refused(phone, runners, float_onnx):
     with (
-        open_device("adb://", runners=runners) as device,
+        open_device("adb://", built_runners=runners) as device,
         pytest.raises(UsageError, match="a number of inferences, not a duration"),
     ):
         measure([float_onnx], device=device, duration_s=1.0)
@@ -84,7 +84,7 @@ def test_durations_are_refused(phone, runners, float_onnx):
 
 def test_parity_is_refused_for_a_runner_without_outputs(phone, runners, float_onnx, images):
     with (
-        open_device("adb://", runners=runners) as device,
+        open_device("adb://", built_runners=runners) as device,
         pytest.raises(UsageError, match="does not return its outputs"),
     ):
         run_artifact(device, float_onnx, images)
@@ -96,11 +96,12 @@ def test_device_check_lists_what_a_phone_can_run(phone, runners, capsys):
     checks = {c["name"]: c for c in json.loads(capsys.readouterr().out)["checks"]}
     assert checks["system"]["found"] == "Android 16 (arm64-v8a)"
     assert (checks[".pte"]["state"], checks[".onnx"]["state"]) == ("ok", "missing")
-    assert "no onnxruntime_perf_test" in checks[".onnx"]["found"]
+    assert "there is no runner for it" in checks[".onnx"]["found"]
     assert phone.serial
 
 
-def test_operators_cannot_be_profiled_on_a_phone(phone, int8_pte, capsys):
-    assert _run(["bench", str(int8_pte), "--profile", "--device", "adb://"]) == 2
+def test_built_runners_do_not_profile(phone, runners, int8_pte, capsys):
+    argv = ["bench", str(int8_pte), "--profile", "--device", "adb://", "--runner", str(runners[0])]
+    assert _run(argv) == 2
     assert "native programs, which do not report operators" in capsys.readouterr().err
     assert phone.serial

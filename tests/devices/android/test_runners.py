@@ -41,20 +41,17 @@ def test_output_without_all_times_is_an_error(kind, output, tmp_path):
         kind(path=tmp_path / "runner").timing(output, warmup=0, runs=3)
 
 
-def test_runners_are_found_by_name_and_given_ones_take_precedence(tmp_path, runners):
+def test_runners_are_told_apart_by_their_names(tmp_path, runners):
     pte, onnx = runners
     artifacts = [tmp_path / "a.pte", tmp_path / "b.onnx"]
-    found = runners_for(artifacts, runners, tmp_path)
+    found = runners_for(artifacts, runners)
     assert {suffix: r.path for suffix, r in found.items()} == {".pte": pte, ".onnx": onnx}
-    cached = tmp_path / "executor_runner"
-    cached.touch()
-    assert runners_for(artifacts[:1], [], tmp_path)[".pte"].path == cached
-    assert runners_for(artifacts[:1], [pte], tmp_path)[".pte"].path == pte
-    with pytest.raises(UsageError, match="no onnxruntime_perf_test"):
-        runners_for(artifacts, [pte], tmp_path)
+    assert runners_for(artifacts[:1], [pte])[".pte"].path == pte
+    with pytest.raises(UsageError, match="No --runner is onnxruntime_perf_test"):
+        runners_for(artifacts, [pte])
 
 
 @pytest.mark.parametrize("name", ["runner", "executor_runner.missing"])
 def test_files_that_are_not_runners_are_refused(tmp_path, name):
     with pytest.raises(UsageError, match="is not a runner"):
-        runners_for([tmp_path / "a.pte"], [tmp_path / name], tmp_path)
+        runners_for([tmp_path / "a.pte"], [tmp_path / name])

@@ -1,0 +1,166 @@
+// A .pte file in ExecuTorch. This file becomes `executorch.so`, which needs ExecuTorch's libraries.
+#include <executorch/extension/module/module.h>
+#include <executorch/extension/tensor/tensor.h>
+#include <executorch/runtime/platform/runtime.h>
+
+#include <random>
+
+#include "runner.h"
+
+// The wheel has the library of threads, but no header for this class.
+namespace executorch::extension::threadpool {
+class ThreadPool {
+ public:
+  size_t get_thread_count() const;
+  bool _unsafe_reset_threadpool(uint32_t threads);
+};
+ThreadPool* get_threadpool();
+}  // namespace executorch::extension::threadpool
+
+namespace runner {
+namespace {
+
+using executorch::aten::ScalarType;
+using executorch::extension::Module;
+using executorch::extension::TensorPtr;
+using executorch::runtime::Error;
+using executorch::runtime::EValue;
+using executorch::runtime::Program;
+
+constexpr const char* kRuntime = "executorch " EXECUTORCH_VERSION;
+constexpr size_t kPadding = 128;  // values that XNNPACK may read behind a tensor
+
+Failure rejected(const std::string& label, Error error) {
+  return {"ArtifactError",
+          std::string(kRuntime) + " cannot load " + label + ": " +
+              executorch::runtime::to_string(error) + ".",
+          "Export the model again: the file is damaged, or it needs operators or backends that "
+          "this runtime does not have."};
+}
+
+Failure failed(const std::string& label, Error error) {
+  return {"RuntimeFailedError",
+          "ExecuTorch failed while running " + label + ": " +
+              executorch::runtime::to_string(error) + ".",
+          "Export the model again, or update ExecuTorch on the device."};
+}
+
+std::unique_ptr<Module> load(const std::string& path, const std::string& label, int threads) {
+  executorch::runtime::runtime_init();
+  auto* pool = executorch::extension::threadpool::get_threadpool();
+  if (pool->get_thread_count() != static_cast<size_t>(threads))
+    pool->_unsafe_reset_threadpool(threads);
+  auto module = std::make_unique<Module>(path, Module::LoadMode::Mmap);
+  Error error = module->load(Program::Verification::InternalConsistency);
+  if (error == Error::Ok) error = module->load_forward();
+  if (error != Error::Ok) throw rejected(label, error);
+  return module;
+}
+
+class ExecuTorch : public Network {
+ public:
+  ExecuTorch(const std::string& path, const std::string& label, int threads)
+      : label_(label), module_(load(path, label, threads)) {
+    runtime = kRuntime;
+    const auto meta = module_->method_meta("forward");
+    if (!meta.ok()) throw rejected(label, meta.error());
+    if (meta->num_inputs() != 1 || meta->num_outputs() != 1)
+      throw Failure{"ArtifactError",
+                    label + " has " + std::to_string(meta->num_inputs()) + " inputs and " +
+                        std::to_string(meta->num_outputs()) + " outputs; expected one of each.",
+                    "Export the model with `mobiledeploy export`."};
+    const auto input = meta->input_tensor_meta(0), output = meta->output_tensor_meta(0);
+    if (!input.ok()) throw rejected(label, input.error());
+    if (!output.ok()) throw rejected(label, output.error());
+    if (input->scalar_type() != ScalarType::Float || output->scalar_type() != ScalarType::Float ||
+        input->sizes().size() < 2)
+      throw not_float(label);
+    sizes_.assign(input->sizes().begin(), input->sizes().end());
+    batch_size = sizes_[0];
+    input_shape.assign(sizes_.begin() + 1, sizes_.end());
+    output_shape.assign(output->sizes().begin() + 1, output->sizes().end());
+  }
+
+  const float* run(const float* batch) override {
+    const TensorPtr input = executorch::extension::from_blob(const_cast<float*>(batch), sizes_);
+    auto outputs = module_->forward(EValue(input));
+    if (!outputs.ok()) throw failed(label_, outputs.error());
+    output_ = std::move(*outputs);
+    return output_[0].toTensor().const_data_ptr<float>();
+  }
+
+ private:
+  std::string label_;
+  std::unique_ptr<Module> module_;
+  std::vector<executorch::aten::SizesType> sizes_;
+  std::vector<EValue> output_;
+};
+
+// Integers over the whole range of their type, or normally distributed floats.
+std::vector<uint8_t> noise(const OperatorInput& input, size_t bytes_per_value) {
+  std::mt19937 random(0);
+  std::vector<uint8_t> data((product(input.shape) + kPadding) * bytes_per_value);
+  if (input.datatype == "float32") {
+    std::normal_distribution<float> normal;
+    auto* values = reinterpret_cast<float*>(data.data());
+    for (size_t i = 0; i < data.size() / 4; i++) values[i] = normal(random);
+  } else {
+    for (uint8_t& byte : data) byte = static_cast<uint8_t>(random());
+  }
+  return data;
+}
+
+class Operator : public OperatorProgram {
+ public:
+  Operator(const std::string& path, const std::string& label, int threads,
+           const std::vector<OperatorInput>& inputs)
+      : label_(label), module_(load(path, label, threads)) {
+    static const struct {
+      const char* name;
+      ScalarType type;
+      size_t bytes;
+    } types[] = {{"float32", ScalarType::Float, 4},
+                 {"int32", ScalarType::Int, 4},
+                 {"int8", ScalarType::Char, 1},
+                 {"uint8", ScalarType::Byte, 1}};
+    for (const OperatorInput& input : inputs)
+      for (const auto& type : types) {
+        if (input.datatype != type.name) continue;
+        data_.push_back(noise(input, type.bytes));
+        tensors_.push_back(executorch::extension::from_blob(
+            data_.back().data(), {input.shape.begin(), input.shape.end()}, type.type));
+        values_.emplace_back(tensors_.back());
+      }
+    if (values_.size() != inputs.size())
+      throw Failure{"RuntimeFailedError", label + " has an input of an unknown datatype.",
+                    "Use the versions of mobiledeploy and of its runner that belong together."};
+  }
+
+  void run() override {
+    const auto outputs = module_->forward(values_);
+    if (!outputs.ok()) throw failed(label_, outputs.error());
+  }
+
+ private:
+  std::string label_;
+  std::unique_ptr<Module> module_;
+  std::vector<std::vector<uint8_t>> data_;
+  std::vector<TensorPtr> tensors_;
+  std::vector<EValue> values_;
+};
+
+std::unique_ptr<Network> make_network(const std::string& path, const std::string& label, int threads) {
+  return std::make_unique<ExecuTorch>(path, label, threads);
+}
+
+std::unique_ptr<OperatorProgram> make_operator(const std::string& path, const std::string& label,
+                                               int threads,
+                                               const std::vector<OperatorInput>& inputs) {
+  return std::make_unique<Operator>(path, label, threads, inputs);
+}
+
+}  // namespace
+}  // namespace runner
+
+extern "C" __attribute__((visibility("default"))) const runner::ExecuTorchApi executorch_api = {
+    EXECUTORCH_VERSION, runner::make_network, runner::make_operator};

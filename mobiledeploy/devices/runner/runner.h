@@ -1,0 +1,130 @@
+// The native runner: the same protocol and the same tasks as `devices/agent`, without Python.
+//
+// `serve.cpp` receives one request, `tasks.cpp` carries it out in a child process, and each runtime
+// is a `Network`. The runtimes are loaded in the child only: if one crashes, the parent reports it.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+namespace runner {
+
+using nlohmann::json;
+
+// `devices/agent/machine.py` has the same number.
+constexpr int kProtocol = 1;
+
+using Shape = std::vector<int64_t>;
+using Send = std::function<void(const json&)>;
+
+// An error that the other side raises; `type` is the name of a class of `mobiledeploy.errors`.
+struct Failure {
+  std::string type, message, remedy;
+};
+
+inline Failure not_float(const std::string& label) {
+  return {"ArtifactError", label + " does not take float32 images, which the native runner needs.",
+          "Run it in Python (--runner python), or export the network with float32 inputs."};
+}
+
+// Dense float32 values.
+struct Array {
+  Shape shape;
+  std::vector<float> values;
+};
+
+// A loaded network with one float32 input and one float32 output.
+class Network {
+ public:
+  virtual ~Network() = default;
+  // Runs one batch; the output stays valid until the next call.
+  virtual const float* run(const float* batch) = 0;
+  // Ends the profile and returns the path of its file (ONNX Runtime only).
+  virtual std::string end_profile() { return ""; }
+
+  std::string runtime;  // name and version
+  int64_t batch_size = 1;
+  Shape input_shape;   // of one sample: channels, height, width
+  Shape output_shape;  // of one sample, known after the first run
+
+  int64_t input_values() const;  // of one batch
+  int64_t output_values() const;
+};
+
+// A program of one operator, with noise as its inputs.
+class OperatorProgram {
+ public:
+  virtual ~OperatorProgram() = default;
+  virtual void run() = 0;
+};
+
+struct OperatorInput {
+  std::string datatype;
+  Shape shape;
+};
+
+// What `executorch.so` exports: ExecuTorch's libraries are loaded with it, when a .pte needs them.
+struct ExecuTorchApi {
+  const char* version;
+  std::unique_ptr<Network> (*open)(const std::string& path, const std::string& label, int threads);
+  std::unique_ptr<OperatorProgram> (*open_operator)(const std::string& path,
+                                                    const std::string& label, int threads,
+                                                    const std::vector<OperatorInput>& inputs);
+};
+
+// ---- runtimes.cpp
+
+// Loads the runtime's library for a suffix, such as ".onnx". Throws Failure if it cannot.
+void load_runtime(const std::string& suffix, const std::string& label);
+std::vector<std::string> load_all_runtimes();  // returns their names and versions
+std::unique_ptr<Network> open_network(const std::string& path, const std::string& label,
+                                      int threads, bool profiled = false);
+std::unique_ptr<OperatorProgram> open_operator(const std::string& path, const std::string& label,
+                                               int threads,
+                                               const std::vector<OperatorInput>& inputs);
+std::string suffix_of(const std::string& path);
+
+// ---- onnxruntime.cpp
+
+std::string onnxruntime_version(void* library);
+std::unique_ptr<Network> open_onnxruntime(void* library, const std::string& path,
+                                          const std::string& label, int threads, bool profiled);
+
+// ---- machine.cpp
+
+json describe();
+json conditions();
+bool products_saturate();
+std::vector<int> usable_cores();
+std::string home_folder();  // the folder of this program
+
+// The peak of resident memory since construction, less the resident memory at construction.
+class PeakMemory {
+ public:
+  PeakMemory();
+  int64_t added_bytes() const;
+
+ private:
+  int64_t before_;
+};
+
+// ---- files.cpp
+
+std::string read_file(const std::string& path);
+std::string sha256(const std::string& path);
+std::string base64(const std::string& data);
+std::string to_npy(const Array& array);
+Array from_npy(const std::string& data, const std::string& label);
+int64_t product(const Shape& shape);
+std::string joined(const Shape& shape);
+
+// ---- tasks.cpp
+
+json run_task(const json& request, const std::string& folder, const Send& send);
+
+}  // namespace runner

@@ -1,0 +1,357 @@
+// The tasks, as in `devices/agent/tasks.py`: time artifacts, count their instructions, time their
+// operators, or only run them.
+#include <fcntl.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <random>
+
+#include "runner.h"
+
+namespace runner {
+namespace {
+
+constexpr int kNoiseBatches = 2;   // where no inputs were sent
+constexpr float kDeviation = 74;   // of integers from -128 to 127
+constexpr double kProgressEveryS = 0.2;
+constexpr int kMinRounds = 2;
+constexpr int kRunsPerRound = 2;   // the second one counts: the weights are in the caches again
+constexpr long kReadCount = 0x6d6f62;  // devices/qemu/plugin.c has the same number
+
+double now_s() {
+  timespec time{};
+  clock_gettime(CLOCK_MONOTONIC, &time);
+  return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
+}
+
+// A network and its samples.
+struct Loaded {
+  std::unique_ptr<Network> network;
+  Array samples;
+
+  void run() { network->run(samples.values.data()); }
+};
+
+std::string text(const json& artifact, const char* key) {
+  return artifact.at(key).get<std::string>();
+}
+
+// The inputs that were sent, or noise with the range of normalised images.
+Array samples_for(const json& artifact, const std::string& folder, const Network& network) {
+  Shape sample = network.input_shape;
+  if (artifact.at("inputs").is_string()) {
+    const std::string label = text(artifact, "label");
+    Array given = from_npy(read_file(folder + "/" + text(artifact, "inputs")), label);
+    if (given.shape.empty() || given.shape[0] < 1 ||
+        Shape(given.shape.begin() + 1, given.shape.end()) != sample)
+      throw Failure{"RuntimeFailedError",
+                    label + " takes samples of the shape (" + joined(sample) +
+                        "); it was given (" + joined(given.shape) + ").",
+                    "Pass samples of that shape."};
+    if (given.shape[0] % network.batch_size)
+      throw Failure{"RuntimeFailedError",
+                    "The network takes " + std::to_string(network.batch_size) +
+                        " samples at a time; it was given " + std::to_string(given.shape[0]) + ".",
+                    "Pass a multiple of " + std::to_string(network.batch_size) + " samples."};
+    return given;
+  }
+  Array noise;
+  noise.shape = sample;
+  noise.shape.insert(noise.shape.begin(), kNoiseBatches * network.batch_size);
+  std::mt19937 random(0);
+  noise.values.resize(product(noise.shape));
+  for (float& value : noise.values) value = static_cast<int8_t>(random() & 255) / kDeviation;
+  return noise;
+}
+
+Loaded load(const json& request, const json& artifact, const std::string& folder,
+            const Send& send) {
+  const std::string label = text(artifact, "label");
+  send({{"loading", label}});
+  Loaded loaded;
+  loaded.network =
+      open_network(folder + "/" + text(artifact, "file"), label, request.at("threads"));
+  loaded.samples = samples_for(artifact, folder, *loaded.network);
+  return loaded;
+}
+
+// Loads the first artifact of this process and runs it once; measures both.
+Loaded load_fresh(const json& request, const json& artifact, const std::string& folder,
+                  const Send& send, json* fresh) {
+  const std::string label = text(artifact, "label");
+  const std::string path = folder + "/" + text(artifact, "file");
+  send({{"loading", label}});
+  load_runtime(suffix_of(path), label);
+  read_file(path);  // into the page cache
+  Loaded loaded;
+  const PeakMemory memory;
+  const double began = now_s();
+  loaded.network = open_network(path, label, request.at("threads"));
+  const double ready = now_s();
+  loaded.samples = samples_for(artifact, folder, *loaded.network);
+  const double prepared = now_s();
+  loaded.run();
+  const double ran = now_s();
+  *fresh = {{"runtime", loaded.network->runtime},
+            {"load_ms", 1e3 * (ready - began)},
+            {"first_ms", 1e3 * (ran - prepared)},
+            {"peak_memory_bytes", memory.added_bytes()}};
+  return loaded;
+}
+
+// Runs all samples, one batch at a time; returns the outputs as a .npy file in base64.
+json outputs_of(Loaded& loaded, const Send& send) {
+  Network& network = *loaded.network;
+  Array found;
+  const int64_t count = loaded.samples.shape[0];
+  for (int64_t start = 0; start < count; start += network.batch_size) {
+    const float* rows =
+        network.run(loaded.samples.values.data() + start * product(network.input_shape));
+    found.values.insert(found.values.end(), rows, rows + network.output_values());
+    send({{"progress", static_cast<double>(start + network.batch_size) / count}});
+  }
+  found.shape = network.output_shape;
+  found.shape.insert(found.shape.begin(), count);
+  return base64(to_npy(found));
+}
+
+// Sends the share of the rounds that are done, at most five times a second.
+class Progress {
+ public:
+  Progress(const Send& send, double rounds, const json& duration_s)
+      : send_(send), rounds_(rounds), duration_s_(duration_s.is_null() ? 0 : duration_s.get<double>()) {}
+
+  void operator()(int done) {
+    const double now = now_s();
+    if (now - last_ < kProgressEveryS) return;
+    last_ = now;
+    const double share = duration_s_ > 0 ? (now - began_) / duration_s_ : done / rounds_;
+    send_({{"progress", std::min(1.0, share)}});
+  }
+
+ private:
+  const Send& send_;
+  double rounds_, duration_s_, began_ = now_s(), last_ = began_;
+};
+
+void nothing(const json&) {}
+
+// Times the networks round by round, in an order that is shuffled anew; see `agent/timing.py`.
+json interleaved(std::vector<Loaded>& all, const json& request, const Send& send) {
+  const int rounds = request.at("rounds"), warmup = request.at("warmup");
+  const json& duration = request.at("duration_s");
+  std::mt19937 random(request.at("seed").get<uint32_t>());
+  std::vector<std::vector<double>> times_ms(all.size());
+  std::vector<size_t> order(all.size());
+  for (size_t i = 0; i < order.size(); i++) order[i] = i;
+  const auto round = [&](bool keep) {
+    std::shuffle(order.begin(), order.end(), random);
+    for (size_t index : order) {
+      all[index].run();
+      const double began = now_s();
+      all[index].run();
+      const double elapsed = now_s() - began;
+      if (keep) times_ms[index].push_back(1e3 * elapsed);
+    }
+  };
+  Progress progress(send, rounds, duration);
+  for (int i = 0; i < warmup; i++) {
+    round(false);
+    progress(0);
+  }
+  const double began = now_s();
+  const auto is_done = [&](int done) {
+    if (duration.is_null()) return done >= rounds;
+    return done >= kMinRounds && now_s() - began >= duration.get<double>();
+  };
+  for (int done = 0; !is_done(done);) {
+    round(true);
+    progress(++done);
+  }
+  return times_ms;
+}
+
+json bench(const json& request, const std::string& folder, const Send& send) {
+  std::vector<Loaded> all;
+  json fresh;
+  for (const json& artifact : request.at("artifacts"))
+    all.push_back(all.empty() ? load_fresh(request, artifact, folder, send, &fresh)
+                              : load(request, artifact, folder, send));
+  const json before = conditions();
+  const json times_ms = interleaved(all, request, send);
+  const json after = conditions();
+  json outputs = json::array();
+  for (size_t i = 0; i < all.size(); i++)
+    outputs.push_back(request.at("artifacts")[i].at("inputs").is_null()
+                          ? json()
+                          : outputs_of(all[i], nothing));
+  return {{"fresh", fresh},
+          {"times_ms", times_ms},
+          {"conditions", {{"before", before}, {"after", after}}},
+          {"outputs", outputs}};
+}
+
+json run_only(const json& request, const std::string& folder, const Send& send) {
+  json inputs = json::array(), outputs = json::array();
+  for (const json& artifact : request.at("artifacts")) {
+    Loaded loaded = load(request, artifact, folder, send);
+    const bool sent = artifact.at("inputs").is_string();
+    inputs.push_back(sent ? json() : json(base64(to_npy(loaded.samples))));
+    outputs.push_back(outputs_of(loaded, send));
+  }
+  return {{"inputs", inputs}, {"outputs", outputs}};
+}
+
+// Returns, when called, the number of instructions that the process has executed.
+class InstructionCounter {
+ public:
+  InstructionCounter() {
+    if (pipe2(pipe_, O_NONBLOCK) != 0) pipe_[0] = pipe_[1] = -1;
+  }
+
+  int64_t operator()() const {
+    int64_t count = 0;
+    syscall(kReadCount, pipe_[1]);
+    if (read(pipe_[0], &count, sizeof count) != sizeof count)
+      throw Failure{"RuntimeFailedError",
+                    "Instructions cannot be counted on this device: it does not run under a QEMU "
+                    "that has loaded the counting plugin.",
+                    "Use a QEMU (user mode) that can load plugins: qemu-aarch64 from Debian's "
+                    "package qemu-user, not the static one from qemu-user-static."};
+    return count;
+  }
+
+ private:
+  int pipe_[2];
+};
+
+json instructions(const json& request, const std::string& folder, const Send& send) {
+  const json& artifact = request.at("artifacts").at(0);
+  Loaded loaded = load(request, artifact, folder, send);
+  const InstructionCounter counter;
+  for (int i = 0; i < request.at("warmup").get<int>(); i++) loaded.run();
+  int64_t before = counter();
+  const int64_t overhead = counter() - before;  // of the counting itself
+  json counts = json::array();
+  for (int i = 0; i < request.at("rounds").get<int>(); i++) {
+    before = counter();
+    loaded.run();
+    counts.push_back(counter() - before - overhead);
+  }
+  const bool wanted = artifact.at("inputs").is_string();
+  return {{"runtime", loaded.network->runtime},
+          {"instructions", counts},
+          {"outputs", json::array({wanted ? outputs_of(loaded, nothing) : json()})}};
+}
+
+// Runs twice; returns the time of the second run in microseconds.
+template <typename Run>
+double second_run_us(const Run& run) {
+  run();
+  const double began = now_s();
+  run();
+  return 1e6 * (now_s() - began);
+}
+
+// Times every kernel of an .onnx with ONNX Runtime's profiler; see `agent/operators.py`.
+json time_kernels(const json& request, const std::string& folder, Loaded& loaded,
+                  const std::function<void()>& before_each, const Send& send) {
+  static const std::string kKernel = "_kernel_time";
+  const json& artifact = request.at("artifacts").at(0);
+  const auto profiled = open_network(folder + "/" + text(artifact, "file"),
+                                     text(artifact, "label"), request.at("threads"), true);
+  const size_t warmup = request.at("warmup"), rounds = warmup + request.at("rounds").get<size_t>();
+  for (size_t done = 1; done <= rounds; done++) {
+    before_each();
+    for (int i = 0; i < kRunsPerRound; i++) profiled->run(loaded.samples.values.data());
+    send({{"progress", static_cast<double>(done) / static_cast<double>(rounds)}});
+  }
+  std::vector<std::string> order;
+  std::map<std::string, json> kernels;
+  for (const json& event : json::parse(read_file(profiled->end_profile()))) {
+    const std::string name = event.value("name", "");
+    if (event.value("cat", "") != "Node" || name.size() < kKernel.size() ||
+        name.compare(name.size() - kKernel.size(), kKernel.size(), kKernel) != 0)
+      continue;
+    const json& details = event.at("args");
+    const std::string index = text(details, "node_index"), kind = text(details, "op_name");
+    if (!kernels.count(index)) {
+      order.push_back(index);
+      std::string title = kind + " " + name.substr(0, name.size() - kKernel.size());
+      const json shapes = details.value("output_type_shape", json::array());
+      if (!shapes.empty() && !shapes[0].empty()) title += " " + shapes[0].begin()->dump();
+      kernels[index] = {{"name", title}, {"kind", kind}, {"times_us", json::array()}};
+    }
+    kernels[index]["times_us"].push_back(event.at("dur"));
+  }
+  json operators = json::array();
+  for (const std::string& index : order) {
+    json& kernel = kernels[index];
+    const json times = kernel["times_us"];
+    if (times.size() != kRunsPerRound * rounds)
+      throw Failure{"RuntimeFailedError",
+                    "ONNX Runtime's profile has " + std::to_string(times.size()) + " runs of " +
+                        text(kernel, "name") + ", not " + std::to_string(kRunsPerRound * rounds) + ".",
+                    "Use fewer --runs: the profiler has room for a million events."};
+    kernel["times_us"] = json::array();
+    for (size_t i = warmup; i < rounds; i++)
+      kernel["times_us"].push_back(times[kRunsPerRound * i + kRunsPerRound - 1]);
+    operators.push_back(kernel);
+  }
+  return operators;
+}
+
+// Times each program of one operator, in the order of the request.
+json time_programs(const json& request, const std::string& folder,
+                   const std::function<void()>& before_each, const Send& send) {
+  std::vector<std::unique_ptr<OperatorProgram>> programs;
+  for (const json& entry : request.at("operators")) {
+    std::vector<OperatorInput> inputs;
+    for (const json& input : entry.at("inputs"))
+      inputs.push_back({input.at(0).get<std::string>(), input.at(1).get<Shape>()});
+    programs.push_back(open_operator(folder + "/" + text(entry, "file"), text(entry, "label"),
+                                     request.at("threads"), inputs));
+  }
+  std::vector<std::vector<double>> times_us(programs.size());
+  const int rounds = request.at("rounds");
+  for (int done = 1; done <= rounds; done++) {
+    before_each();
+    for (size_t i = 0; i < programs.size(); i++)
+      times_us[i].push_back(second_run_us([&] { programs[i]->run(); }));
+    send({{"progress", static_cast<double>(done) / rounds}});
+  }
+  json operators = json::array();
+  for (const auto& times : times_us) operators.push_back({{"times_us", times}});
+  return operators;
+}
+
+json profile(const json& request, const std::string& folder, const Send& send) {
+  Loaded loaded = load(request, request.at("artifacts").at(0), folder, send);
+  std::vector<double> whole_us;
+  const auto time_whole = [&] { whole_us.push_back(second_run_us([&] { loaded.run(); })); };
+  const json operators = request.at("operators").empty()
+                             ? time_kernels(request, folder, loaded, time_whole, send)
+                             : time_programs(request, folder, time_whole, send);
+  return {{"runtime", loaded.network->runtime}, {"whole_us", whole_us}, {"operators", operators}};
+}
+
+json load_only(const json&, const std::string&, const Send&) {
+  return {{"runtimes", load_all_runtimes()}};
+}
+
+}  // namespace
+
+json run_task(const json& request, const std::string& folder, const Send& send) {
+  static const std::map<std::string, json (*)(const json&, const std::string&, const Send&)> tasks =
+      {{"bench", bench},
+       {"instructions", instructions},
+       {"outputs", run_only},
+       {"profile", profile},
+       {"load", load_only}};
+  return tasks.at(request.at("task"))(request, folder, send);
+}
+
+}  // namespace runner

@@ -1,0 +1,41 @@
+"""Copies of the native runner with a fault in it."""
+
+import os
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+from mobiledeploy.devices.native import sources
+from mobiledeploy.devices.native.bundle import SUMS, Bundle, _sums
+
+_STEPS = {"AT_LOAD": "nothing", "AT_CREATE": "fine", "ACT": "nothing", "AT_RUN": "fine"}
+
+
+def link_bundle(cache: Path, target: Path) -> Bundle:
+    """Link this machine's runner in a cache to a new folder; return it."""
+    [found] = (cache / "runner").glob(f"{platform.machine()}-*")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(found, target, copy_function=os.link)
+    return Bundle.open(target)
+
+
+def replace_file(bundle: Bundle, name: str, content: bytes) -> None:
+    """Replace a file of a linked bundle, and list the sha256 again."""
+    for changed in (name, SUMS):
+        (bundle.folder / changed).unlink()
+    (bundle.folder / name).write_bytes(content)
+    (bundle.folder / name).chmod(0o755)
+    (bundle.folder / SUMS).write_text(_sums(bundle.folder))
+
+
+def break_runtime(bundle: Bundle, cache: Path, work: Path, *flags: str, **steps: str) -> None:
+    """Put a library in front of ONNX Runtime that fails at a step; see `fault_library.c`."""
+    package = cache / "runner" / "downloads" / sources.ONNXRUNTIME_HEADERS.path.rpartition("/")[2]
+    sources.unpack_headers(package, sources.ONNXRUNTIME_HEADERS, work / "include")
+    library = bundle.folder / "libonnxruntime.so.1"
+    library.rename(bundle.folder / "real")
+    names = [f"-D{name}={value}" for name, value in (_STEPS | steps).items()]
+    source = Path(__file__).with_name("fault_library.c")
+    argv = ["cc", "-shared", "-fPIC", "-w", f"-I{work / 'include'}", *names, *flags]
+    subprocess.run([*argv, str(source), "-o", str(library), "-ldl"], check=True)
