@@ -48,7 +48,9 @@ def runner_type(artifact: ArtifactEntry) -> type[Runner]:
 
 
 class Runner:
-    """A loaded network with one input and one output.
+    """A loaded network with one input.
+
+    Of several outputs, `run` returns all values, one output behind the other.
 
     Attributes:
         runtime: Name and version.
@@ -96,13 +98,13 @@ class OnnxRuntime(Runner):
                 "Export the model again: the file is damaged, not ONNX, or newer than the runtime.",
             ) from error
         ins, outs = self._session.get_inputs(), self._session.get_outputs()
-        if len(ins) != 1 or len(outs) != 1:
+        if len(ins) != 1 or not outs:
             raise AgentError(
                 "ArtifactError",
-                f"{label} has {len(ins)} inputs and {len(outs)} outputs; expected one of each.",
+                f"{label} has {len(ins)} inputs and {len(outs)} outputs; expected one input.",
                 "Export the model with `mobiledeploy export`.",
             )
-        self._input, self._output = ins[0].name, outs[0].name
+        self._input, self._outputs = ins[0].name, [each.name for each in outs]
         batch, *sample = ins[0].shape
         self.input_shape = tuple(sample)
         self.batch_size = batch if isinstance(batch, int) else 1
@@ -129,13 +131,27 @@ class OnnxRuntime(Runner):
     def run(self, batch: Any) -> Any:
         """Return the output for one batch, (batch_size, classes)."""
         try:
-            return self._session.run([self._output], {self._input: batch})[0]
+            return joined(self._session.run(self._outputs, {self._input: batch}))
         except Exception as error:
             raise AgentError(
                 "RuntimeFailedError",
                 f"ONNX Runtime failed while running {self._label}: {error}",
                 "Export the model again, or update ONNX Runtime on the device.",
             ) from error
+
+
+def joined(outputs: list[Any]) -> Any:
+    """Return the values of all outputs, one behind the other, (batch_size, values)."""
+    if len(outputs) == 1 and outputs[0].ndim == 2:
+        return outputs[0]
+    import numpy as np
+
+    return np.concatenate([each.reshape(len(each), -1) for each in outputs], axis=1)
+
+
+def _planes(output: Any) -> Any:
+    """Return an output of LiteRT with the channels of images in front."""
+    return output.transpose(0, 3, 1, 2) if output.ndim == 4 else output
 
 
 class ProfiledOnnxRuntime(OnnxRuntime):
@@ -184,7 +200,7 @@ class ExecuTorch(Runner):
     def run(self, batch: Any) -> Any:
         """Return the output for one batch, (batch_size, classes)."""
         try:
-            return self._method((self._from_numpy(batch),))[0].numpy()
+            return joined([each.numpy() for each in self._method((self._from_numpy(batch),))])
         except RuntimeError as error:
             raise AgentError(
                 "RuntimeFailedError",
@@ -205,7 +221,7 @@ class LiteRT(Runner):
             self._interpreter = Interpreter(model_path=path, num_threads=threads)
             self._interpreter.allocate_tensors()
             (given,) = self._interpreter.get_input_details()
-            (result,) = self._interpreter.get_output_details()
+            results = self._interpreter.get_output_details()
             batch, height, width, channels = (int(size) for size in given["shape"])
         except (RuntimeError, ValueError, MemoryError) as error:
             raise AgentError(
@@ -214,7 +230,7 @@ class LiteRT(Runner):
                 "Export the model again: the file is damaged, or it needs operators that this"
                 " runtime does not have.",
             ) from error
-        self._input, self._output = given["index"], result["index"]
+        self._input, self._outputs = given["index"], [each["index"] for each in results]
         self.batch_size, self.input_shape = batch, (channels, height, width)
 
     def run(self, batch: Any) -> Any:
@@ -225,7 +241,9 @@ class LiteRT(Runner):
             images = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
             self._interpreter.set_tensor(self._input, images)
             self._interpreter.invoke()
-            return self._interpreter.get_tensor(self._output)
+            return joined(
+                [_planes(self._interpreter.get_tensor(number)) for number in self._outputs]
+            )
         except (RuntimeError, ValueError) as error:
             raise AgentError(
                 "RuntimeFailedError",
