@@ -13,7 +13,7 @@ from adbd import Daemon
 from real_parts import missing
 from sshd import Server
 
-PATIENCE_S = 30  # enough for a slow and busy machine
+PATIENCE_S = 240  # enough for a slow and busy machine
 CORRUPTER = """
 import subprocess, sys
 from threading import Thread

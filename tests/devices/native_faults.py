@@ -7,16 +7,20 @@ import subprocess
 from pathlib import Path
 
 from mobiledeploy.devices.native import sources
-from mobiledeploy.devices.native.bundle import SUMS, Bundle, _sums
+from mobiledeploy.devices.native.bundle import SUMS, Bundle, _sums, runner_key
 
 _STEPS = {"AT_LOAD": "nothing", "AT_CREATE": "fine", "ACT": "nothing", "AT_RUN": "fine"}
 
 
+def built_folder(cache: Path) -> Path:
+    """Return the folder of this machine's runner in a cache."""
+    return cache / "runner" / f"{platform.machine()}-{runner_key()}"
+
+
 def link_bundle(cache: Path, target: Path) -> Bundle:
     """Link this machine's runner in a cache to a new folder; return it."""
-    [found] = (cache / "runner").glob(f"{platform.machine()}-*")
     target.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copytree(found, target, copy_function=os.link)
+    shutil.copytree(built_folder(cache), target, copy_function=os.link)
     return Bundle.open(target)
 
 

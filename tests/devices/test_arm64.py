@@ -7,13 +7,12 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
-from real_parts import ARM_PROCESSORS, missing
+from real_parts import ARM_PROCESSORS
 
 from mobiledeploy.devices.agent_session import decode_arrays
 from mobiledeploy.devices.open import open_device
 from mobiledeploy.devices.request import Request
-from mobiledeploy.errors import RuntimeFailedError
-from mobiledeploy.export.write import export_executorch, export_onnx
+from mobiledeploy.export.write import export_onnx
 from mobiledeploy.models.spec import FAMILIES
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.runtimes.open import open_runner
@@ -112,31 +111,6 @@ def test_pools_round_ties_to_even_on_arm64(processor, computed, codes):
         ties = np.count_nonzero(mean % 1 == 0.5)
         assert (ties > 0) == (side % 2 == 0), side
         assert np.array_equal(found[side], np.rint(mean)), f"side {side}, {ties} ties"
-
-
-@pytest.mark.parametrize(
-    "families", [("v3-small",), pytest.param(FAMILIES, marks=pytest.mark.slow)], ids=["one", "all"]
-)
-def test_int8_logits_of_executorch_are_bit_identical_on_arm64(
-    arm64, families, expected, images, tmp_path
-):
-    """The newest ExecuTorch for ARM64, which is older than the one that wrote the file."""
-    few = images[:16]
-    paths = tuple(
-        export_executorch(networks.quantized(family), tmp_path / f"{family}.pte").path
-        for family in families
-    )
-    request = Request(task="outputs", artifacts=paths, inputs=(few,) * len(paths))
-    with open_device(arm64("max")) as device:
-        try:
-            *_, last = device.run_session(request)
-        except RuntimeFailedError:
-            if not device.host.runtimes["executorch"]:
-                missing("ExecuTorch for ARM64", "scripts/arm64-root --executorch FOLDER")
-            raise
-    for family, found in zip(families, decode_arrays(last["result"]["outputs"]), strict=True):
-        assert found.shape == (len(few), networks.CLASSES)
-        assert np.count_nonzero(found != expected[family][: len(few)]) == 0, family
 
 
 def _pool(path, side):

@@ -27,7 +27,7 @@ from faults import (
     wait_until_empty,
     when,
 )
-from native_faults import break_runtime, link_bundle, replace_file
+from native_faults import break_runtime, built_folder, link_bundle, replace_file
 from real_parts import connections, missing
 
 from mobiledeploy.cli import _run
@@ -52,8 +52,7 @@ class NativePlace(Place):
 
     def in_cache(self) -> Bundle:
         """Link the runner into the test's cache, which exec devices use."""
-        [found] = (self.built / "runner").glob(f"{os.uname().machine}-*")
-        return link_bundle(self.built, self.cache / "runner" / found.name)
+        return link_bundle(self.built, built_folder(self.cache))
 
     def over_ssh(self) -> Bundle:
         """Link the runner to its place on the ssh server."""
@@ -273,8 +272,7 @@ def ssh_folder_is_mounted_noexec(place):
     )
     if done.returncode:
         missing("the right to mount a file system", "run the tests as root")
-    [found] = (place.built / "runner").glob(f"{os.uname().machine}-*")
-    shutil.copytree(found, place.home / runner_folder())
+    shutil.copytree(built_folder(place.built), place.home / runner_folder())
     return [place.ssh.uri, "--runner", "native"]
 
 
@@ -440,8 +438,7 @@ def bundled(place):
     """Return the options that pass this machine's runner as a file."""
     path = place.built / f"bundle-{os.uname().machine}-{runner_key()}.tar.gz"
     if not path.exists():
-        [folder] = (place.built / "runner").glob(f"{os.uname().machine}-*")
-        write_bundle(Bundle.open(folder), path)
+        write_bundle(Bundle.open(built_folder(place.built)), path)
     return ["--bundle", str(path)]
 
 

@@ -12,13 +12,13 @@ from mobiledeploy.devices.agent_session import decode_arrays
 from mobiledeploy.devices.open import open_device
 from mobiledeploy.devices.request import Request
 from mobiledeploy.export.write import export_executorch, export_onnx
-from mobiledeploy.models.spec import FAMILIES
 from mobiledeploy.quantization.integer_reference import IntegerReference
 
 pytestmark = pytest.mark.ci  # under an emulator
 
 RESOLUTION = 32
 IMAGES = 6
+FAMILIES = ("v2", "v3-small")  # benchmarks/arm64_instructions.py compares all, at full size
 
 
 @pytest.fixture(scope="module")

@@ -85,7 +85,7 @@ def test_a_command_that_names_no_program_is_told_from_one_that_does(command, nam
 
 
 @pytest.mark.parametrize(
-    ("name", "part"), [("cortex-a53", "0xd03"), ("cortex-a76", "0xd0b"), ("max", "0x051")]
+    ("name", "part"), [("cortex-a53", "0xd03"), ("cortex-a76", "0xd0b"), ("max", "0xd0b")]
 )
 def test_the_emulated_processor_is_described(name, part, tmp_path, monkeypatch):
     monkeypatch.setenv("MOBILEDEPLOY_CACHE", str(tmp_path))
