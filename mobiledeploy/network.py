@@ -32,6 +32,9 @@ Task = Literal["classes", "regression", "embedding", "boxes", "map"]
 """What outputs mean: scores of classes, numbers in units of their own, a vector of features,
 coordinates of boxes, or one vector of class scores per place of an image."""
 
+Activation = Literal["none", "softmax", "sigmoid"]
+"""What an artifact computes from the logits, in float: nothing, or probabilities."""
+
 InputName = Literal["float", "rgba-u8", "bgra-u8", "rgb-u8", "gray-u8"]
 """Names of input formats, as `export --input` takes them."""
 
@@ -41,6 +44,7 @@ CUSTOM = "custom"
 """`NetworkInfo.architecture` of a network that is none of the families."""
 INPUT_NAME = "input"
 OUTPUT_NAME = "logits"
+PROBABILITIES_NAME = "probabilities"
 
 
 ImageSize = int | tuple[int, int]
@@ -210,6 +214,7 @@ class OutputSpec:
         labels: Class names; empty if unknown.
         task: What the values mean. Only those of classes have a largest one that counts.
         name: Name of the graph's output.
+        activation: What artifacts compute from these values, as their last operator.
     """
 
     size: int
@@ -217,6 +222,13 @@ class OutputSpec:
     task: Task = "classes"
     name: str = OUTPUT_NAME
     dimensions: tuple[int, ...] = ()
+    activation: Activation = "none"
+
+    def with_activation(self, activation: Activation) -> OutputSpec:
+        """Return the output with an activation behind it, under the name of its result."""
+        if activation == "none":
+            return self
+        return replace(self, activation=activation, name=PROBABILITIES_NAME)
 
     @property
     def shape(self) -> tuple[int, ...]:

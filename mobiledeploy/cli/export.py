@@ -54,6 +54,7 @@ def export(
     num_classes: Annotated[int | None, options.NUM_CLASSES] = None,
     head: Annotated[str | None, options.HEAD] = None,
     in_channels: Annotated[int | None, options.IN_CHANNELS] = None,
+    input_format: Annotated[options.Input | None, options.INPUT] = None,
     config: Annotated[Path | None, options.CONFIG] = None,
     labels: Annotated[
         Path | None,
@@ -65,6 +66,7 @@ def export(
     ] = None,
     task: Annotated[options.Task | None, options.TASK] = None,
     output: Annotated[list[str] | None, options.OUTPUT] = None,
+    activation: Annotated[options.Activation | None, options.ACTIVATION] = None,
     calib_data: Annotated[Path | None, options.CALIB_DATA] = None,
     calib_samples: Annotated[int | None, options.CALIB_SAMPLES] = None,
     ptq: Annotated[options.Ptq | None, options.PTQ] = None,
@@ -129,9 +131,11 @@ def export(
         "num_classes": num_classes,
         "head": head,
         "in_channels": in_channels,
+        "input": input_format.value if input_format else None,
         "seed": seed,
         "task": task.value if task else None,
         "outputs": output,
+        "activation": activation.value if activation else None,
     }
     reserve_stdout(STDOUT if as_json else None)
     recipe = RECIPES[(ptq or options.Ptq.BALANCED).value]

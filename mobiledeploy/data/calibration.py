@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mobiledeploy.data.arrays import inputs_of, labels_in, read_arrays
 from mobiledeploy.data.folder import ImageFolder, find_images, labels_of
 from mobiledeploy.data.images import SUFFIXES, ImageFile, decode_all, is_image
+from mobiledeploy.data.pixels import round_to_pixels
 from mobiledeploy.data.preprocess import check_preprocessing
 from mobiledeploy.errors import DataError
 from mobiledeploy.network import EMBEDDED, CalibrationSet, NetworkInfo, evenly_spread
@@ -172,6 +173,8 @@ def _from_arrays(
     pixels = np.ascontiguousarray(arrays.images[chosen])
     images = _allocate(len(chosen), info, str(source))
     inputs_of(pixels, info.preprocessing, info.input.size, images)
+    if info.input.format.is_pixels:
+        round_to_pixels(images, info.preprocessing)
     return CalibrationSet(
         images=images,
         source=str(source),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from mobiledeploy.data.preprocess import normalize
+from mobiledeploy.data.preprocess import channels_reversed, normalize
 from mobiledeploy.errors import DataError
 
 if TYPE_CHECKING:
@@ -66,6 +66,13 @@ def folded_inputs(inputs: NDArray[Any]) -> Images:
     if inputs.dtype != np.uint8:
         return cast("Images", inputs)
     return np.ascontiguousarray(inputs.transpose(0, 3, 1, 2), np.float32)
+
+
+def colours_reversed(inputs: NDArray[Any]) -> NDArray[Any]:
+    """Return inputs of artifacts, images or pixels, with reversed colours; alpha stays."""
+    if inputs.dtype != np.uint8:
+        return channels_reversed(inputs)
+    return np.concatenate([inputs[..., 2::-1], inputs[..., 3:]], -1)
 
 
 def round_to_pixels(images: Images, preprocessing: Preprocessing) -> None:

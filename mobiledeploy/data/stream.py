@@ -19,6 +19,7 @@ from mobiledeploy.data.arrays import inputs_of, labels_in, read_arrays
 from mobiledeploy.data.calibration import spread_indices
 from mobiledeploy.data.folder import find_images, labels_of
 from mobiledeploy.data.images import ImageFile, decode
+from mobiledeploy.data.pixels import round_to_pixels
 from mobiledeploy.data.preprocess import check_preprocessing
 from mobiledeploy.data.shards import find_shards, open_shards
 from mobiledeploy.errors import DataError
@@ -185,6 +186,8 @@ def _of_arrays(source: Path, info: NetworkInfo, samples: int | None) -> ImageStr
         pixels = np.ascontiguousarray(arrays.images[[chosen[index] for index in indices]])
         inputs = np.empty((len(pixels), *info.input.shape[1:]), np.float32)
         inputs_of(pixels, info.preprocessing, info.input.size, inputs)
+        if info.input.format.is_pixels:
+            round_to_pixels(inputs, info.preprocessing)
         return inputs
 
     entries = (hashlib.sha256(arrays.images[index].tobytes()).hexdigest() for index in chosen)

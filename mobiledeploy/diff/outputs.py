@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mobiledeploy.data.calibration import load_calibration
+from mobiledeploy.data.pixels import artifact_inputs
 from mobiledeploy.diff.types import Flip, FloatComparison, OutputsDiff, PairedComparison
 from mobiledeploy.errors import ArtifactError, LoadError
 from mobiledeploy.metrics import sign_test
@@ -20,7 +21,7 @@ from mobiledeploy.network import INPUT_NAME
 from mobiledeploy.parity.compare import compare_logits
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.runtimes.pytorch import EagerRunner
-from mobiledeploy.utils.outputs import joined_arrays
+from mobiledeploy.utils.outputs import activated, joined_arrays
 from mobiledeploy.utils.progress import track
 from mobiledeploy.utils.threads import batch_slices
 
@@ -99,8 +100,13 @@ def _logits(artifact: OpenArtifact, images: CalibrationSet) -> Logits:
             f"The artifact of {artifact.given} is not beside its manifest, so it cannot be run.",
             remedy="Put it there, or leave --data out.",
         )
+    image = artifact.manifest.info.input
+
+    def run(inputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, Logits]:
+        return runner.run({INPUT_NAME: artifact_inputs(inputs[INPUT_NAME], image)})
+
     with open_runner(artifact.path) as runner:
-        return _run(runner.run, images, f"Running {artifact.given}")
+        return _run(run, images, f"Running {artifact.given}")
 
 
 def _run(run: Run, images: CalibrationSet, description: str) -> Logits:
@@ -160,6 +166,7 @@ def _against_float(
 ) -> FloatComparison | None:
     if reference is None:
         return None
+    reference = activated(reference, artifact.manifest.info.outputs)
     found = compare_logits(reference, candidate, task=artifact.manifest.info.task)
     return FloatComparison(
         sqnr_db=found.get("sqnr_db", math.nan),

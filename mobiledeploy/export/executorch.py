@@ -14,6 +14,7 @@ import torch
 from executorch.backends.xnnpack.partition.config import (
     ALL_PARTITIONER_CONFIGS,
     ConstantPadConfig,
+    DeQuantizedPerTensorConfig,
     HardswishConfig,
     SigmoidConfig,
 )
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from executorch.exir.backend.partitioner import PartitionResult
     from torch._ops import OpOverload
     from torch.export import ExportedProgram
+    from torch.fx import Node
 
     from mobiledeploy.network import FoldedModel, QuantizedModel
 
@@ -118,7 +120,20 @@ class QuantizedPad(ConstantPadConfig):  # type: ignore[misc]  # executorch is un
         return [ConfigPrecisionType.FP32, ConfigPrecisionType.STATIC_QUANT]
 
 
+class DequantizedPixels(DeQuantizedPerTensorConfig):  # type: ignore[misc]  # executorch is untyped
+    """Let the partitioner take pixels in uint8, which a stem in float reads.
+
+    ExecuTorch's own configuration takes int8 only.
+    """
+
+    def check_constraints(self, node: Node, ep: ExportedProgram) -> bool:
+        """Return whether XNNPACK can convert the operand to float."""
+        operand = cast("Node", node.args[0]).meta["val"]
+        return operand.dtype == torch.uint8 or bool(super().check_constraints(node, ep))
+
+
 _QUANTIZED = {
+    DeQuantizedPerTensorConfig: DequantizedPixels,
     HardswishConfig: QuantizedHardswish,
     SigmoidConfig: QuantizedSigmoid,
     ConstantPadConfig: QuantizedPad,
@@ -170,8 +185,10 @@ def _memory_planning(program: ExportedProgram) -> ExecutorchBackendConfig:
     It is not safe where XNNPACK could read past the end of the image: the app's memory may end
     there. The runtime then copies the image into memory of its own.
     """
-    height, width = program.example_inputs[0][0].shape[-2:]
-    copied = height * width % _VECTOR_ELEMENTS != 0
+    image = program.example_inputs[0][0]
+    # pixels are read as one array of bytes, planes one by one
+    read_at_once = image.numel() if image.dtype == torch.uint8 else image[0, 0].numel()
+    copied = read_at_once % _VECTOR_ELEMENTS != 0
     return ExecutorchBackendConfig(
         memory_planning_pass=MemoryPlanningPass(alloc_graph_input=copied)
     )

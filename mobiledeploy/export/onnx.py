@@ -76,8 +76,8 @@ def encode_model(model: QuantizedModel | FoldedModel) -> bytes:
     """
     with step("Translating the graph to ONNX"):
         exported = _translate(program_of(model), [each.name for each in model.info.outputs])
-    integer = (PixelInput(model.info.input), *_INTEGER) if precision_of(model) == "int8" else ()
-    passes = (*_CLEAN_UP, *integer, *_FINISH)
+    integer = _INTEGER if precision_of(model) == "int8" else ()
+    passes = (*_CLEAN_UP, PixelInput(model.info.input), *integer, *_FINISH)
     try:
         ir.passes.Sequential(*passes)(exported)
     except ir.passes.PassError as error:

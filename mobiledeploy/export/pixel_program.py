@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mobiledeploy.errors import ExportError
 from mobiledeploy.utils.quiet import quietly
 
 if TYPE_CHECKING:
@@ -21,15 +20,13 @@ if TYPE_CHECKING:
 
     from mobiledeploy.network import InputSpec
 
-_QUANTIZE = torch.ops.quantized_decomposed.quantize_per_tensor.default
 _DEQUANTIZE = torch.ops.quantized_decomposed.dequantize_per_tensor.default
 
 
 def with_pixel_input(program: ExportedProgram, image: InputSpec) -> ExportedProgram:
     """Return the program with pixels as its input; with the format "float" the program itself.
 
-    Raises:
-        ExportError: the pixels are read by a layer in float.
+    A stem in float reads the dequantized pixels themselves.
     """
     if not image.format.is_pixels:
         return program
@@ -38,13 +35,13 @@ def with_pixel_input(program: ExportedProgram, image: InputSpec) -> ExportedProg
     module = torch.fx.GraphModule(exported, exported.graph)
     graph = module.graph
     (source,) = graph.find_nodes(op="placeholder")
-    if [reader.target for reader in source.users] != [_QUANTIZE]:
-        raise ExportError("Pixels are read by a layer in float; expected an int8 convolution.")
-    (quantize,) = source.users
-    with graph.inserting_before(quantize):
+    readers = list(source.users)
+    with graph.inserting_after(source):
         values = graph.call_function(_DEQUANTIZE, (source, 1.0, 0, 0, 255, torch.uint8))
+    with graph.inserting_after(values):
         planes = graph.call_function(torch.ops.aten.permute_copy.default, (values, [0, 3, 1, 2]))
-    quantize.update_arg(0, planes)
+    for reader in readers:
+        reader.replace_input_with(source, planes)
     module.recompile()
     with quietly():
         pixels = torch.zeros((1, *image.artifact_shape), dtype=torch.uint8)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from mobiledeploy.export.activations import activate_outputs
 from mobiledeploy.graph.aten_graph import trace
 from mobiledeploy.network import FoldedModel, QuantizedModel
 from mobiledeploy.utils.quiet import quietly
@@ -19,11 +20,13 @@ if TYPE_CHECKING:
 def program_of(model: QuantizedModel | FoldedModel) -> ExportedProgram:
     """Return the int8 program of a quantized model, or export a float model."""
     if isinstance(model, QuantizedModel):
-        return model.program
+        return activate_outputs(model.program, model.info.outputs)
     # The traced graph expresses hard-sigmoid as a clamp. torch.export would decompose it into
     # operators that the XNNPACK partitioner leaves out of the delegate.
     with quietly():
-        return torch.export.export(trace(model), (torch.zeros(model.info.input.folded_shape),))
+        example = torch.zeros(model.info.input.folded_shape)
+        program = torch.export.export(trace(model), (example,))
+    return activate_outputs(program, model.info.outputs)
 
 
 def precision_of(model: QuantizedModel | FoldedModel) -> Precision:

@@ -123,6 +123,7 @@ class _Translator:
             aten.max_pool2d.default: self._add_max_pool,
             aten.hardswish.default: self._add_hardswish,
             aten.sigmoid.default: self._add_sigmoid,
+            aten.softmax.int: self._add_softmax,
             aten.flatten.using_ints: self._add_flatten,
             aten.pad.default: self._add_pad,
             **dict.fromkeys(_CLAMPS, self._add_clamp),
@@ -370,6 +371,11 @@ class _Translator:
 
     def _add_sigmoid(self, node: Node, output: int, _clamp: object) -> None:
         self._file.add_operator(_Operator.LOGISTIC, [self._operand(node, 0)], output, version=2)
+
+    def _add_softmax(self, node: Node, output: int, _clamp: object) -> None:
+        options = schema.SoftmaxOptionsT()
+        options.beta = 1.0
+        self._file.add_operator(_Operator.SOFTMAX, [self._operand(node, 0)], output, options)
 
     def _add_hardswish(self, node: Node, output: int, _clamp: object) -> None:
         x = self._operand(node, 0)

@@ -13,7 +13,7 @@ import torch
 
 from mobiledeploy.errors import ExportError
 from mobiledeploy.export.tflite_moves import MOVES
-from mobiledeploy.export.tflite_nodes import is_integer, pad_value
+from mobiledeploy.export.tflite_nodes import pad_value
 from mobiledeploy.graph.aten_graph import (
     OPAQUE,
     describe_node,
@@ -82,10 +82,15 @@ def _flatten(node: Node) -> str:
     return "" if list(node.args[1:]) == [1] else f"it flattens the axes {list(node.args[1:])}"
 
 
+def _softmax(node: Node) -> str:
+    last = node.args[1] in (-1, len(_operand(node, 0).shape) - 1)
+    return "" if last and len(_operand(node, 0).shape) == 2 else "it is not over the last axis"
+
+
 def _pad(node: Node) -> str:
-    four = len(cast("list[int]", node.args[1])) == 4
-    opaque = is_integer(node) and pad_value(node) == OPAQUE
-    known = (four and is_zero_padding(node)) or opaque
+    amounts = cast("list[int]", node.args[1])
+    opaque = not any(amounts[:4]) and pad_value(node) == OPAQUE
+    known = (len(amounts) == 4 and is_zero_padding(node)) or opaque
     return "" if known else "it is no padding of an image with zeros"
 
 
@@ -105,6 +110,7 @@ _CHECKS: dict[Any, Callable[[Node], str]] = {
     **dict.fromkeys(MOVES, _anything),
     aten.hardswish.default: _anything,
     aten.sigmoid.default: _anything,
+    aten.softmax.int: _softmax,
     aten.relu.default: _anything,
     aten.relu6.default: _anything,
     aten.hardtanh.default: _anything,

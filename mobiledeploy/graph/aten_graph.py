@@ -95,8 +95,8 @@ _INT8_OPERATORS = (
 )
 _SOFTMAX = (aten.softmax.int, aten.log_softmax.int)
 _PROBABILITIES = (
-    "Return the logits and compute softmax in the app, as docs/how-to/use-in-an-app.md shows, or"
-    " export without --int8."
+    "Return the logits, and pass --activation softmax or compute it in the app, as"
+    " docs/how-to/use-in-an-app.md shows; or export without --int8."
 )
 _HARDTANH = (aten.hardtanh.default, aten.relu6.default)
 OPAQUE = 255.0

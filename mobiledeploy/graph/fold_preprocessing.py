@@ -32,6 +32,7 @@ from mobiledeploy.graph.aten_graph import (
     trace,
 )
 from mobiledeploy.graph.canonical_graph import record_shapes
+from mobiledeploy.models.validate import validate_input
 from mobiledeploy.network import FoldedModel
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ def fold_preprocessing(model: FoldedModel) -> FoldedModel:
     image_spec = model.info.input
     if not image_spec.format.is_pixels:
         return model
-    require_format(image_spec)
+    validate_input(image_spec.format.name, image_spec.channels)
     traced = trace(model)
     (image,) = traced.graph.find_nodes(op="placeholder")
     for stem in list(_stems(image)):
@@ -76,23 +77,6 @@ def fold_preprocessing(model: FoldedModel) -> FoldedModel:
     dtype = next(traced.parameters()).dtype
     record_shapes(traced, torch.zeros(image_spec.folded_shape, dtype=dtype))
     return FoldedModel(info=model.info, module=traced, folded_layers=model.folded_layers)
-
-
-def require_format(image: InputSpec) -> None:
-    """Raise unless an input format holds the channels that the network was trained with.
-
-    Raises:
-        UsageError: it does not.
-    """
-    wanted = _NETWORK_ORDER.get(image.channels, "")
-    colours = image.format.order.replace("A", "")
-    if image.format.is_pixels and sorted(colours) != sorted(wanted):
-        fitting = {1: "gray-u8", 3: "rgba-u8, bgra-u8 or rgb-u8"}.get(image.channels, "")
-        raise UsageError(
-            f"The input format {image.format.name} does not fit a network with {image.channels}"
-            f" input channel{'s' * (image.channels != 1)}.",
-            remedy=f"Choose {fitting + ' or ' if fitting else ''}float.",
-        )
 
 
 def _stems(value: Node) -> Iterator[Node]:

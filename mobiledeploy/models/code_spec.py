@@ -10,7 +10,10 @@ from typing import Any
 from mobiledeploy.models.spec import default_task
 from mobiledeploy.network import (
     CUSTOM,
+    INPUT_FORMATS,
+    Activation,
     ImageSize,
+    InputName,
     InputSpec,
     NetworkInfo,
     OutputSpec,
@@ -44,11 +47,13 @@ class CodeSpec:
         resolution: Size of the input in pixels, the side of a square or (height, width).
         num_classes: Values of the output.
         in_channels: Channels of the input image.
+        input: As in `ModelSpec`.
         weights: The path of a checkpoint, "random", or empty for the weights that the callable
             returns.
         seed: Seed of torch while the callable runs, and of random weights.
         title: Name of the network in file names.
         task: What the outputs mean; None is `default_task`.
+        activation: What artifacts compute from the logits of the first output.
         outputs: The outputs, if the network has several or another one than `num_classes` logits.
     """
 
@@ -58,11 +63,13 @@ class CodeSpec:
     resolution: ImageSize = 224
     num_classes: int
     in_channels: int = 3
+    input: InputName = "float"
     weights: str = ""
     seed: int = 0
     title: str
     task: Task | None = None
     outputs: tuple[OutputSpec, ...] = ()
+    activation: Activation = "none"
 
     @property
     def name(self) -> str:
@@ -75,6 +82,10 @@ class CodeSpec:
             tags.append(f"{self.in_channels}channels")
         if self.weights == "random":
             tags.append("random" if self.seed == 0 else f"random{self.seed}")
+        if self.input != "float":
+            tags.append(self.input)
+        if self.activation != "none":
+            tags.append(self.activation)
         return re.sub(r"[^\w.-]+", "-", "-".join(tags))
 
     @property
@@ -97,6 +108,7 @@ class CodeSpec:
                 height=sides_of(self.resolution)[0],
                 width=sides_of(self.resolution)[1],
                 preprocessing=preprocessing,
+                format=INPUT_FORMATS[self.input],
             ),
             outputs=self._outputs(labels),
             provenance=provenance,
@@ -107,7 +119,7 @@ class CodeSpec:
     def _outputs(self, labels: tuple[str, ...]) -> tuple[OutputSpec, ...]:
         plain = OutputSpec(size=self.num_classes, task=self.task or default_task(self.num_classes))
         first, *others = self.outputs or (plain,)
-        return (replace(first, labels=labels), *others)
+        return (replace(first, labels=labels).with_activation(self.activation), *others)
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> CodeSpec:

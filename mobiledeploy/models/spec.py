@@ -10,7 +10,10 @@ from typing import Any, Literal, get_args
 
 from mobiledeploy.errors import UsageError
 from mobiledeploy.network import (
+    INPUT_FORMATS,
+    Activation,
     ImageSize,
+    InputName,
     InputSpec,
     NetworkInfo,
     OutputSpec,
@@ -154,10 +157,12 @@ class ModelSpec:
             section 3.4, as a size.
         num_classes: Outputs of the classifier; 0 omits it (a feature extractor).
         in_channels: Channels of the input image.
+        input: What artifacts take: "float", normalised planes, or the name of a pixel format.
         weights: "imagenet", "random", or the path of a checkpoint.
         seed: Seed of the initialisation; identifies the network if its weights are random.
         dropout: Dropout probability before the classifier; without effect in inference.
         task: What the outputs mean; None is `default_task`.
+        activation: What artifacts compute from the logits of the first output.
         architecture: Differences from the published architecture.
     """
 
@@ -166,10 +171,12 @@ class ModelSpec:
     resolution: ImageSize = 224
     num_classes: int = 1000
     in_channels: int = 3
+    input: InputName = "float"
     weights: str = "imagenet"
     seed: int = 0
     dropout: float = 0.2
     task: Task | None = None
+    activation: Activation = "none"
     architecture: ArchitectureOptions = ArchitectureOptions()
 
     @classmethod
@@ -219,6 +226,10 @@ class ModelSpec:
             tags.append(f"{self.in_channels}channels")
         if self.weights == "random":
             tags.append("random" if self.seed == 0 else f"random{self.seed}")
+        if self.input != "float":
+            tags.append(self.input)
+        if self.activation != "none":
+            tags.append(self.activation)
         return "-".join(tags)
 
     @property
@@ -241,13 +252,14 @@ class ModelSpec:
                 height=sides_of(self.resolution)[0],
                 width=sides_of(self.resolution)[1],
                 preprocessing=preprocessing,
+                format=INPUT_FORMATS[self.input],
             ),
             outputs=(
                 OutputSpec(
                     size=self.num_classes,
                     labels=labels,
                     task=self.task or default_task(self.num_classes),
-                ),
+                ).with_activation(self.activation),
             ),
             provenance=provenance,
             source=asdict(self),

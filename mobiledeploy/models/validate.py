@@ -10,7 +10,7 @@ from mobiledeploy.errors import UsageError
 from mobiledeploy.models import mobilenet_v1, mobilenet_v2, mobilenet_v3, mobilenet_v4
 from mobiledeploy.models.head import head_outputs
 from mobiledeploy.models.spec import FAMILIES, ArchitectureOptions, Family, ModelSpec
-from mobiledeploy.network import Task
+from mobiledeploy.network import INPUT_FORMATS, InputName, Task
 from mobiledeploy.utils.visible_text import short_repr
 
 MIN_RESOLUTION = 32  # five halvings leave one pixel in the last stage
@@ -67,6 +67,7 @@ def validate(spec: ModelSpec) -> None:
     validate_resolution(spec.resolution)
     _require_integer("num_classes", spec.num_classes, at_least=0, at_most=MAX_OUTPUTS)
     _require_integer("in_channels", spec.in_channels, at_least=1, at_most=MAX_IN_CHANNELS)
+    validate_input(spec.input, spec.in_channels)
     _require(
         isinstance(spec.weights, str),
         "weights",
@@ -96,6 +97,23 @@ def validate(spec: ModelSpec) -> None:
             "num_classes",
             spec.num_classes,
             f"{outputs}, as the head {spec.architecture.head!r} has",
+        )
+
+
+def validate_input(input_name: InputName, channels: int) -> None:
+    """Check that an input format exists and has the channels that the network was trained with.
+
+    Raises:
+        UsageError: It does not.
+    """
+    _require(input_name in INPUT_FORMATS, "input", input_name, f"one of {', '.join(INPUT_FORMATS)}")
+    colours = {name: len(each.order.replace("A", "")) for name, each in INPUT_FORMATS.items()}
+    if colours[input_name] not in (0, channels):
+        fitting = [name for name, count in colours.items() if count in (0, channels)]
+        raise UsageError(
+            f"The input format {input_name} does not fit a network with {channels} input"
+            f" channel{'s' * (channels != 1)}.",
+            remedy=f"Choose {' or '.join(fitting)}.",
         )
 
 

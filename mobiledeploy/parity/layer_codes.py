@@ -9,7 +9,7 @@ next to half-way, and nowhere else.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from mobiledeploy.quantization.integer_reference import IntegerReference
 
-    Images = NDArray[np.float32]
+    Inputs = NDArray[Any]  # images (N, C, H, W), or pixels (N, H, W, C) in uint8
 
 LAYER_IMAGES = 8
 """Number of images that layers are compared on."""
@@ -61,7 +61,7 @@ class LayerCodes:
 def compare_layers(
     path: Path,
     reference: IntegerReference,
-    images: Images,
+    images: Inputs,
     max_half_way: float | None,
     *,
     optimize: bool,
@@ -71,7 +71,7 @@ def compare_layers(
     Args:
         path: The artifact.
         reference: The integer reference of its network.
-        images: (N, C, H, W); the first `LAYER_IMAGES` are used.
+        images: Inputs of the artifact; the first `LAYER_IMAGES` are used.
         max_half_way: See `compare_codes`.
         optimize: Whether ONNX Runtime may fuse the layers into integer operators.
 
@@ -153,6 +153,6 @@ def explain(layers: Sequence[LayerCodes]) -> str:
     )
 
 
-def in_batches(images: Images) -> list[Images]:
-    """Split images, (N, C, H, W), into the batches that are run at once."""
+def in_batches(images: Inputs) -> list[Inputs]:
+    """Split images or pixels into the batches that are run at once."""
     return np.array_split(images, max(1, -(-len(images) // _BATCH)))

@@ -11,7 +11,7 @@ The extra channels are fed with zeros, and their outputs are dropped.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
@@ -67,12 +67,12 @@ class OnnxProbe:
         self._session = open_session(content, path, threads=1, optimize=optimize)
 
     def run(
-        self, images: NDArray[np.float32], codes: Mapping[str, NDArray[np.int8]]
+        self, images: NDArray[Any], codes: Mapping[str, NDArray[np.int8]]
     ) -> dict[str, NDArray[np.int8]]:
         """Run every layer on the given codes; return the codes that each layer computes.
 
         Args:
-            images: (N, C, H, W), the input of the first layer.
+            images: The input of the first layer, as the graph takes it.
             codes: The inputs of the other layers, by tensor name; at least those of `names`.
 
         Returns:

@@ -7,17 +7,18 @@ Input: the network after each stage of the pipeline, its artifacts, images. Outp
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from mobiledeploy.artifact.artifact import Format
-from mobiledeploy.data.preprocess import channels_reversed, pixels_reversed
+from mobiledeploy.data.pixels import artifact_inputs, colours_reversed, folded_inputs
+from mobiledeploy.data.preprocess import pixels_reversed
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError
 from mobiledeploy.metrics import varies
 from mobiledeploy.network import INPUT_NAME, QuantizedModel, Stages, evenly_spread
 from mobiledeploy.parity.channel_order import reversed_channels
-from mobiledeploy.parity.ladder import EXACT, CalibrationCheck, Check, Ladder
+from mobiledeploy.parity.ladder import ACTIVATED, EXACT, CalibrationCheck, Check, Ladder
 from mobiledeploy.parity.layer_codes import LAYER_IMAGES, compare_layers, explain, in_batches
 from mobiledeploy.parity.layer_noise import first_noisy, measure_layer_noise
 from mobiledeploy.parity.tolerances import default_tolerances
@@ -28,7 +29,7 @@ from mobiledeploy.quantization.rounding_modes import rounding_differences
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.runtimes.pytorch import EagerRunner
 from mobiledeploy.utils.files import sha256_of
-from mobiledeploy.utils.outputs import joined_arrays
+from mobiledeploy.utils.outputs import activated, joined_arrays
 from mobiledeploy.utils.progress import step, track
 from mobiledeploy.utils.threads import on_one_thread, parallel_map
 
@@ -47,10 +48,12 @@ if TYPE_CHECKING:
 
     Images = NDArray[np.float32]
     Logits = NDArray[np.float32]
-    RunBatch = Callable[[Mapping[str, Images]], Mapping[str, Logits]]
-    RunOnDevice = Callable[[Path, Images], Logits]
+    Inputs = NDArray[Any]  # of artifacts: images, or pixels (N, H, W, C) in uint8
+    RunBatch = Callable[[Mapping[str, Inputs]], Mapping[str, Logits]]
+    RunOnDevice = Callable[[Path, Inputs], Logits]
 
 _CHANNEL_IMAGES = 200
+_LAST_BITS = ACTIVATED["max_max_abs_difference"]
 _RANDOM_WEIGHTS = "random weights have no accuracy to lose"
 
 
@@ -76,7 +79,7 @@ def run_ladder(
         quick: Leave out the rungs that only locate a loss: for a network that was just made.
         layers: Also measure the quantization noise of each layer.
         worst: Also report so many images on which the last rung is farthest from float.
-        on_device: Runs an artifact on images, (N, C, H, W), on a device and returns the logits.
+        on_device: Runs an artifact on its inputs on a device and returns the logits.
             Adds the rungs "device".
 
     Raises:
@@ -136,19 +139,22 @@ class LadderRunner:
         self, networks: Stages, images: CalibrationSet, tolerances: Tolerances | None
     ) -> None:
         self._networks = networks
-        self._inputs: Images = images.images
+        self._images: Images = images.images
+        self._inputs: Inputs = artifact_inputs(images.images, networks.deployed.info.input)
         self._limits = tolerances or default_tolerances(networks.original.info)
         self._random = networks.original.info.has_random_weights
         self._task = networks.original.info.task
         self._has_classes = self._task == "classes" and not self._random
         self._first = networks.original.info.classes
+        self._outputs = networks.original.info.outputs
+        self._is_activated = any(each.activation != "none" for each in self._outputs)
         self._labels = images.labels if self._has_classes else None
         deployed = networks.deployed
         self.reference = (
             IntegerReference(deployed) if isinstance(deployed, QuantizedModel) else None
         )
-        step = self.reference.logit_step if self.reference else None
-        self.ladder = Ladder(labels=self._labels, step=step, outputs=networks.original.info.outputs)
+        step = self.reference.logit_step if self.reference and not self._is_activated else None
+        self.ladder = Ladder(labels=self._labels, step=step, outputs=self._outputs)
         self.artifacts: list[ComparedArtifact] = []
         self._differences: list[RoundingDifference] = []
 
@@ -177,12 +183,12 @@ class LadderRunner:
     def _add_float(self, *, check_channels: bool) -> None:
         started = time.perf_counter()
         run = EagerRunner(self._networks.original.module).run
-        logits = _run(run, self._inputs, "Running PyTorch")
+        logits = _run(run, self._images, "Running PyTorch")
         failures = [] if self._random else _constant(logits)
-        if check_channels and self._inputs.shape[1] == 3 and self._has_classes:
-            chosen = evenly_spread(len(self._inputs), _CHANNEL_IMAGES)
+        if check_channels and self._images.shape[1] == 3 and self._has_classes:
+            chosen = evenly_spread(len(self._images), _CHANNEL_IMAGES)
             preprocessing = self._networks.original.info.preprocessing
-            bgr = pixels_reversed(self._inputs[chosen], preprocessing)
+            bgr = pixels_reversed(self._images[chosen], preprocessing)
             other = _run(run, bgr, "Trying reversed channels")
             labels = None if self._labels is None else [self._labels[i] for i in chosen]
             problem = reversed_channels(
@@ -193,7 +199,7 @@ class LadderRunner:
 
     def _add_folded(self) -> None:
         started = time.perf_counter()
-        run = EagerRunner(self._networks.folded.module).run
+        run = _folded(self._networks.folded)
         logits = _run(run, self._inputs, "Running the folded network")
         check = Check("float", {"min_sqnr_db": self._limits.min_rewrite_sqnr_db})
         self.ladder.add("fold", logits, [check], seconds=_since(started))
@@ -204,12 +210,12 @@ class LadderRunner:
         """Add the rung of equalization, compared on the given and on calibration images."""
         assert calibration is not None, "equalization needs calibration images"
         started = time.perf_counter()
-        run = EagerRunner(model.module).run
+        run = _folded(model)
         logits = _run(run, self._inputs, "Running the equalized network")
         known = {INPUT_NAME: calibration.images[:LAYER_IMAGES]}
         calibration_check = CalibrationCheck(
             "fold",
-            joined_arrays(EagerRunner(self._networks.folded.module).run(known)),
+            joined_arrays(_folded(self._networks.folded)(known)),
             joined_arrays(run(known)),
             {"min_sqnr_db": self._limits.min_rewrite_sqnr_db},
         )
@@ -300,7 +306,8 @@ class LadderRunner:
         """Return the quantization noise of each layer; empty for a float network."""
         if self.reference is None or self._networks.equalized is None:
             return ()
-        return measure_layer_noise(self.reference, self._networks.equalized, self._inputs)
+        images = folded_inputs(self._inputs[:LAYER_IMAGES])
+        return measure_layer_noise(self.reference, self._networks.equalized, images)
 
     def worst_images(self, images: CalibrationSet, count: int) -> tuple[WorstImage, ...]:
         """Return the `count` images on which the last rung with logits is farthest from float.
@@ -308,15 +315,16 @@ class LadderRunner:
         None are returned if the outputs are no classes.
         """
         exact = self.ladder.logits("float")
-        reached = [self.ladder.logits(rung.name, rung.artifact) for rung in self.ladder.rungs]
+        rungs = [r for r in self.ladder.rungs if not (self._is_activated and r.artifact)]
+        reached = [self.ladder.logits(rung.name, rung.artifact) for rung in rungs]
         last = next((logits for logits in reversed(reached) if logits is not None), None)
         if exact is None or last is None or exact.shape != last.shape or count == 0:
             return ()
-        if self._task != "classes" or len(self._networks.original.info.outputs) > 1:
+        if self._task != "classes" or len(self._outputs) > 1:
             return ()
         info = self._networks.original.info
         return worst_images(
-            self._inputs,
+            self._images,
             exact,
             last,
             count=count,
@@ -331,7 +339,7 @@ class LadderRunner:
         if self.reference is None:
             return Check("fold", {"min_sqnr_db": self._limits.min_float_sqnr_db})
         if self.reference.exact:
-            return Check("integers", EXACT)
+            return Check("integers", ACTIVATED if self._is_activated else EXACT)
         return Check("integers", {"min_sqnr_db": self._limits.min_mixed_sqnr_db})
 
     def _against_float(self) -> Check:
@@ -356,10 +364,11 @@ class LadderRunner:
     ) -> tuple[Logits | None, list[str]]:
         """Return an artifact's logits, or None and why it cannot run."""
         expected = self._inputs.shape[1:]
-        if runner.input_shape is not None and runner.input_shape != expected:
+        found = (runner.input_type, runner.input_shape or expected)
+        if found != (self._inputs.dtype.name, expected):
             problem = (
-                f"{path.name} takes inputs of shape {runner.input_shape}, the network {expected}:"
-                " it holds another network."
+                f"{path.name} takes {found[0]} inputs of shape {found[1]}, the network"
+                f" {self._inputs.dtype} {expected}: it holds another network."
             )
             return None, [problem]
         return _run(runner.run, self._inputs, description, in_parallel=runner.thread_safe), []
@@ -375,9 +384,13 @@ class LadderRunner:
         expected = self.ladder.logits("integers")
         if logits is None or expected is None or np.array_equal(logits, expected):
             return ""
+        if self._is_activated:
+            expected = activated(expected, self._outputs)
+            if logits.shape == expected.shape and np.abs(logits - expected).max() <= _LAST_BITS:
+                return ""
         few = self._inputs[:LAYER_IMAGES]
-        if self._inputs.shape[1] == 3 and logits.shape == expected.shape:
-            swapped = joined_arrays(runner.run({INPUT_NAME: channels_reversed(few)}))
+        if self._images.shape[1] == 3 and logits.shape == expected.shape:
+            swapped = joined_arrays(runner.run({INPUT_NAME: colours_reversed(few)}))
             if np.array_equal(swapped, expected[: len(few)]):
                 failures.append("With reversed channels its logits are equal: it takes BGR.")
         if Format.of(path) is not Format.ONNX:
@@ -404,6 +417,12 @@ class LadderRunner:
             return "", error.message
         differing = next((layer.name for layer in layers if layer.unexplained), "")
         return differing, explain(layers)
+
+
+def _folded(model: FoldedModel) -> RunBatch:
+    """Return a function that runs a folded network on the inputs of artifacts."""
+    runner = EagerRunner(model.module)
+    return lambda inputs: runner.run({INPUT_NAME: folded_inputs(inputs[INPUT_NAME])})
 
 
 def _rounding_failures(
@@ -449,19 +468,19 @@ def _describe(path: Path, runner: Runner) -> ComparedArtifact:
     )
 
 
-def _run(run: RunBatch, inputs: Images, description: str, *, in_parallel: bool = True) -> Logits:
+def _run(run: RunBatch, inputs: Inputs, description: str, *, in_parallel: bool = True) -> Logits:
     """Run a network on all inputs in small batches; return the logits, (N, classes).
 
     Args:
         run: The network. If `in_parallel`, several threads call it at once.
-        inputs: (N, C, H, W).
+        inputs: (N, C, H, W), or pixels.
         description: Shown with the progress.
         in_parallel: Run several batches at once, each on one thread. That is faster than one batch
             on several threads, and gives the same bits on any machine.
     """
     batches = in_batches(inputs)
 
-    def logits(batch: Images) -> Logits:
+    def logits(batch: Inputs) -> Logits:
         return joined_arrays(run({INPUT_NAME: batch}))
 
     results = parallel_map(logits, batches) if in_parallel else map(logits, batches)

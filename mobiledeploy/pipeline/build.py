@@ -28,10 +28,12 @@ from mobiledeploy.network import (
     CalibrationSet,
     FloatModel,
     FoldedModel,
+    OutputSpec,
     Preprocessing,
     QuantizedModel,
 )
 from mobiledeploy.pipeline.build_code import build_code
+from mobiledeploy.pipeline.code_outputs import require_activation
 from mobiledeploy.utils.memory import require_memory
 from mobiledeploy.utils.progress import step, warn
 from mobiledeploy.utils.threads import on_one_thread
@@ -76,7 +78,7 @@ def build(
             ImageNet-1k. Weights that are known to be ImageNet's have these by default.
         **fields: Other fields of `ModelSpec`. They override those of `config`. No explicit field
             may contradict the weights. For code: `arguments`, `resolution`, `in_channels`, `seed`,
-            `task`, `outputs`.
+            `task`, `outputs`, `activation`.
 
     Raises:
         UsageError: there is no such family, fields contradict each other, or the preprocessing is
@@ -96,6 +98,7 @@ def build(
         given["weights"] = weights
     requested = ModelSpec(**given)
     validate(requested)
+    require_activation(OutputSpec(size=requested.num_classes), requested.activation)
     with step("Building the network"):
         resolved = resolve(requested, set(given), create_on_meta)
         complete = _complete_preprocessing(preprocessing, resolved)
@@ -122,7 +125,8 @@ def _require_memory(spec: ModelSpec) -> None:
 
 def _refuse_for_code(config: Path | None, fields: Mapping[str, Any]) -> None:
     """Raise UsageError for what only families have."""
-    allowed = {"arguments", "resolution", "in_channels", "input", "seed", "task", "outputs"}
+    allowed = {"arguments", "resolution", "in_channels", "input", "seed"}
+    allowed |= {"task", "outputs", "activation"}
     foreign = [*(["config"] if config else []), *sorted(set(fields) - allowed)]
     if foreign:
         options = ", ".join(f"--{name.replace('_', '-')}" for name in foreign)

@@ -11,13 +11,13 @@ from mobiledeploy.checkpoints.load_module import digest_of_state, load_state
 from mobiledeploy.data.labels import load_labels
 from mobiledeploy.data.preprocess import check_preprocessing, default_preprocessing
 from mobiledeploy.errors import UsageError
+from mobiledeploy.models.code_source import source_file, source_of
 from mobiledeploy.models.code_spec import CodeSpec
 from mobiledeploy.models.initialize import BatchNorm, initialize, randomize_batch_norm
-from mobiledeploy.models.code_source import source_file, source_of
 from mobiledeploy.models.run_code import build_module
-from mobiledeploy.models.validate import validate_resolution
+from mobiledeploy.models.validate import validate_input, validate_resolution
 from mobiledeploy.network import FloatModel, Preprocessing, WeightsProvenance, sides_of
-from mobiledeploy.pipeline.code_outputs import is_plain, outputs_of_module
+from mobiledeploy.pipeline.code_outputs import is_plain, outputs_of_module, require_activation
 from mobiledeploy.utils.files import sha256_of
 from mobiledeploy.utils.progress import step
 from mobiledeploy.utils.threads import on_one_thread
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from mobiledeploy.models.code_spec import Argument
-    from mobiledeploy.network import ImageSize, Task
+    from mobiledeploy.network import Activation, ImageSize, InputName, Task
 
 
 @on_one_thread
@@ -41,8 +41,10 @@ def build_code(
     labels: Path | Literal["imagenet"] | None = None,
     task: Task | None = None,
     outputs: Sequence[str] = (),
+    activation: Activation = "none",
     resolution: ImageSize = 224,
     in_channels: int = 3,
+    input: InputName = "float",  # noqa: A002 - the name of the option
     seed: int = 0,
 ) -> FloatModel:
     """Build a network by calling the user's code, and load its weights.
@@ -56,8 +58,11 @@ def build_code(
         task: What the outputs mean; by default classes, or regression for a single output.
         outputs: "NAME:TASK" or "NAME" for each output, in order; those of a dict have names of
             their own. By default a map for an image, else as for `task`.
+        activation: What artifacts compute from the logits of the first output: "softmax" or
+            "sigmoid", or "none".
         resolution: Size of the input in pixels, the side of a square or (height, width).
         in_channels: Channels of the input image.
+        input: What artifacts take: "float", normalised planes, or the name of a pixel format.
         seed: Seed of torch while the callable runs, and of random weights.
 
     Raises:
@@ -71,12 +76,14 @@ def build_code(
             "There are no published weights for a network from code.",
             remedy="Pass --weights PATH, --weights random, or let the code load its weights.",
         )
+    validate_input(input, in_channels)
     place, name = source_of(code)
     with step("Building the network"):
         digest = sha256_of(source_file(place))
         module = build_module(code, arguments or {}, seed)
         size = sides_of(_checked(resolution))
         found = outputs_of_module(module, (1, in_channels, *size), outputs, task)
+        require_activation(found[0], activation)
         provenance = _load(module, weights, code, seed, size)
     spec = CodeSpec(
         code=code,
@@ -85,10 +92,12 @@ def build_code(
         resolution=resolution,
         num_classes=found[0].size,
         in_channels=in_channels,
+        input=input,
         weights=weights or "",
         seed=seed,
         task=found[0].task if outputs else task,
         outputs=() if is_plain(found) else found,
+        activation=activation,
         title=f"{Path(place).stem if place.endswith('.py') else place}_{name}",
     )
     names = load_labels(Path(labels), spec.num_classes) if labels is not None else ()
@@ -104,7 +113,9 @@ def from_module(
     labels: Sequence[str] = (),
     task: Task | None = None,
     outputs: Sequence[str] = (),
+    activation: Activation = "none",
     name: str | None = None,
+    input: InputName = "float",  # noqa: A002 - the name of the option
 ) -> FloatModel:
     """Take a network that already exists, as `build` returns one.
 
@@ -121,7 +132,10 @@ def from_module(
         task: What the outputs mean; by default classes, or regression for a single output.
         outputs: "NAME:TASK" or "NAME" for each output, in order; those of a dict have names of
             their own. By default a map for an image, else as for `task`.
+        activation: What artifacts compute from the logits of the first output: "softmax" or
+            "sigmoid", or "none".
         name: Name of the network in file names; by default that of its class.
+        input: What artifacts take: "float", normalised planes, or the name of a pixel format.
 
     Raises:
         UsageError: the module does not compute such outputs from such images.
@@ -132,7 +146,9 @@ def from_module(
             f"input_shape is {tuple(input_shape)}; expected (C, H, W) or (1, C, H, W)."
         )
     module = module.eval()
+    validate_input(input, channels)
     found = outputs_of_module(module, (1, channels, height, width), outputs, task)
+    require_activation(found[0], activation)
     spec = CodeSpec(
         code="",
         resolution=_checked(height if height == width else (height, width)),
@@ -141,6 +157,7 @@ def from_module(
         input=input,
         task=found[0].task if outputs else task,
         outputs=() if is_plain(found) else found,
+        activation=activation,
         title=name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(module).__name__).lower(),
     )
     if len(labels) not in (0, spec.num_classes):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobiledeploy.artifact.manifest import read_manifest
+from mobiledeploy.artifact.metadata import describe_input
 from mobiledeploy.devices.open import run_artifact
 from mobiledeploy.errors import ArtifactError, UsageError
 from mobiledeploy.network import EMBEDDED
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
     from mobiledeploy.artifact.manifest import Manifest
     from mobiledeploy.devices.open import Device
-    from mobiledeploy.network import Stages
+    from mobiledeploy.network import InputSpec, Stages
     from mobiledeploy.parity.tolerances import Tolerances
     from mobiledeploy.parity.types import ParityReport
 
@@ -174,15 +176,18 @@ def _expected_metadata(manifest: Manifest) -> dict[str, object]:
     return {
         "name": info.name,
         "precision": manifest.precision,
-        "input.channels": info.input.channels,
-        **{f"input.{name}": value for name, value in info.input.resizing.items()},
-        "input.interpolation": info.preprocessing.interpolation,
-        "input.mean": list(info.preprocessing.mean),
-        "input.std": list(info.preprocessing.std),
+        **{f"input.{name}": value for name, value in _as_json(info.input).items()},
         "output.classes": info.classes,
         "weights.sha256": manifest.weights.sha256,
         "encodings_sha256": manifest.encodings_sha256,
     }
+
+
+def _as_json(image: InputSpec) -> dict[str, object]:
+    """Return an input as metadata hold it, without the layout, which depends on the format."""
+    document: dict[str, object] = json.loads(json.dumps(describe_input(image)))
+    del document["layout"]
+    return document
 
 
 def _require_one_network(artifacts: Sequence[Path], manifests: Sequence[Manifest]) -> None:

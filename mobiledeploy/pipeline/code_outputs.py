@@ -15,7 +15,7 @@ import torch
 
 from mobiledeploy.errors import UsageError
 from mobiledeploy.models.spec import default_task
-from mobiledeploy.network import OUTPUT_NAME, OutputSpec, Task
+from mobiledeploy.network import OUTPUT_NAME, Activation, OutputSpec, Task
 from mobiledeploy.utils.outputs import tensors_of
 
 if TYPE_CHECKING:
@@ -60,6 +60,24 @@ def outputs_of_module(
             )
         )
     return tuple(found)
+
+
+def require_activation(output: OutputSpec, activation: str) -> None:
+    """Raise UsageError unless an output can have an activation behind it."""
+    if activation not in get_args(Activation):
+        raise UsageError(
+            f"{activation!r} is no activation; expected one of {', '.join(get_args(Activation))}."
+        )
+    if activation != "none" and output.dimensions:
+        raise UsageError(
+            f"--activation {activation} needs one vector of scores; the output {output.name} has"
+            f" the shape {output.shape}."
+        )
+    if activation == "softmax" and output.size == 1:
+        raise UsageError(
+            "--activation softmax needs two outputs or more: of one it is always 1.",
+            remedy="Pass --activation sigmoid.",
+        )
 
 
 def is_plain(outputs: Sequence[OutputSpec]) -> bool:

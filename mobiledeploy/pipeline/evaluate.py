@@ -7,15 +7,17 @@ Input: artifacts with manifests, and the path of the images. Output: an `Evaluat
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mobiledeploy.artifact.manifest import read_manifest
+from mobiledeploy.data.pixels import artifact_inputs
 from mobiledeploy.data.stream import open_stream
 from mobiledeploy.errors import UsageError
 from mobiledeploy.evaluation.evaluate import Network, evaluate
-from mobiledeploy.network import INPUT_NAME
+from mobiledeploy.network import INPUT_FORMATS, INPUT_NAME
 from mobiledeploy.pipeline.rebuild import find_checkpoint, rebuild_float
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.runtimes.pytorch import EagerRunner
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from mobiledeploy.artifact.manifest import Manifest
     from mobiledeploy.evaluation.counts import Evaluation
+    from mobiledeploy.network import InputSpec
     from mobiledeploy.runtimes.runner import Runner
 
 
@@ -65,14 +68,17 @@ def evaluate_artifacts(
     manifests = [read_manifest(artifact) for artifact in artifacts]
     _require_alike(manifests)
     with step("Finding labelled images"):
-        stream = open_stream(data, manifests[0].info, samples)
+        # an artifact of pixels needs images that are rounded to pixels
+        strictest = max(manifests, key=lambda each: each.info.input.format.is_pixels)
+        stream = open_stream(data, strictest.info, samples)
     for note in stream.notes:
         warn(note)
     with ExitStack() as opened:
         networks = [_float(manifests[0], weights)] if with_float else []
         for artifact, manifest in zip(artifacts, manifests, strict=True):
             runner = opened.enter_context(open_runner(artifact, threads=threads))
-            networks.append(_network(artifact.name, manifest.artifact.sha256, runner))
+            image = manifest.info.input
+            networks.append(_network(artifact.name, manifest.artifact.sha256, runner, image))
         return evaluate(networks, stream, shard=shard, resume=resume)
 
 
@@ -87,7 +93,7 @@ def _require_alike(manifests: Sequence[Manifest]) -> None:
         )
     for other in manifests[1:]:
         for what, a, b in (
-            ("input", first.info.input, other.info.input),
+            ("input", _image(first), _image(other)),
             ("preprocessing", first.preprocessing, other.preprocessing),
             ("number of classes", first.info.classes, other.info.classes),
         ):
@@ -98,9 +104,19 @@ def _require_alike(manifests: Sequence[Manifest]) -> None:
                 )
 
 
-def _network(name: str, sha256: str, runner: Runner | EagerRunner) -> Network:
+def _image(manifest: Manifest) -> InputSpec:
+    """Return a network's input without its format, which may differ."""
+    return replace(manifest.info.input, format=INPUT_FORMATS["float"])
+
+
+def _network(
+    name: str, sha256: str, runner: Runner | EagerRunner, image: InputSpec | None = None
+) -> Network:
+    """Return a network to evaluate; `image` is an artifact's input, None for a float network."""
+
     def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        return joined_arrays(runner.run({INPUT_NAME: images}))
+        inputs = images if image is None else artifact_inputs(images, image)
+        return joined_arrays(runner.run({INPUT_NAME: inputs}))
 
     return Network(name, sha256, f"{runner.runtime} {runner.version}", run)
 

@@ -18,8 +18,8 @@ import torch
 
 from mobiledeploy.errors import MobileDeployError
 from mobiledeploy.graph.aten_graph import trace
-from mobiledeploy.graph.fold_batch_norm import fold
 from mobiledeploy.network import Encoding, FoldedModel, Margin, QuantizedModel, Stages
+from mobiledeploy.pipeline.stages import fold_all, folded_images
 from mobiledeploy.utils.files import cache_folder, write_whole
 from mobiledeploy.utils.progress import step, warn
 from mobiledeploy.utils.quiet import quietly
@@ -111,7 +111,7 @@ def _read(
     with quietly():
         program = torch.export.load(BytesIO(tensors.pop(_PROGRAM).numpy().tobytes()))
     weights = {name.removeprefix(_EQUALIZED): tensor for name, tensor in tensors.items()}
-    folded = fold(model)
+    folded = fold_all(model)
     equalized = _equalized(folded, description, weights)
     quantized = QuantizedModel(
         info=model.info,
@@ -130,7 +130,7 @@ def _read(
         folded=folded,
         equalized=equalized,
         deployed=quantized,
-        calibration=calibration,
+        calibration=folded_images(calibration, model.info.input),
     )
 
 

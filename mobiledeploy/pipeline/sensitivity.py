@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mobiledeploy.graph.fold_batch_norm import fold
-from mobiledeploy.graph.fold_preprocessing import fold_preprocessing
 from mobiledeploy.network import QuantRecipe
 from mobiledeploy.pipeline.check_training_match import check_training_match
-from mobiledeploy.pipeline.stages import equalize_as, folded_images
+from mobiledeploy.pipeline.stages import equalize_as, fold_all, folded_images
 from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.round_layers import round_layers
 from mobiledeploy.quantization.sensitivity import SensitivityReport, measure_layers
@@ -45,7 +43,7 @@ def measure_sensitivity(
     with step("Comparing with the training statistics"):
         check_training_match(model, calibration, allow_mismatch=allow_mismatch)
     with step("Folding BatchNorm"):
-        folded = fold_preprocessing(fold(model))
+        folded = fold_all(model)
     calibration, images = (folded_images(each, model.info.input) for each in (calibration, images))
     plan = make_plan(equalize_as(recipe, folded, calibration), calibration, recipe)
     rounded = round_layers(plan, recipe, calibration.images)

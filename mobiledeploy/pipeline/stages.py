@@ -37,7 +37,7 @@ def run_stages(
         ExportError: the network has an operator that cannot be quantized.
     """
     with step("Folding BatchNorm"):
-        folded = fold_preprocessing(fold(model))
+        folded = fold_all(model)
     if calibration is None:
         return Stages(
             original=model, folded=folded, equalized=None, deployed=folded, calibration=None
@@ -53,6 +53,11 @@ def run_stages(
         deployed=quantized,
         calibration=calibration,
     )
+
+
+def fold_all(model: FloatModel) -> FoldedModel:
+    """Fold BatchNorm, and the preprocessing of pixels if the network takes them."""
+    return fold_preprocessing(fold(model))
 
 
 def folded_images(images: CalibrationSet, image: InputSpec) -> CalibrationSet:

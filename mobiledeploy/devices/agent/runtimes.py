@@ -55,7 +55,8 @@ class Runner:
     Attributes:
         runtime: Name and version.
         batch_size: Samples per inference; 1 if the batch is symbolic.
-        input_shape: Shape of one sample, (C, H, W).
+        input_shape: Shape of one sample, (C, H, W), or (H, W, C) of pixels.
+        input_type: "float32", or "uint8" for pixels.
 
     Args:
         path: The artifact's file.
@@ -69,6 +70,7 @@ class Runner:
     runtime: str
     batch_size: int
     input_shape: tuple[int, ...]
+    input_type: str
 
     def __init__(self, path: str, label: str, threads: int) -> None:
         raise NotImplementedError
@@ -105,6 +107,7 @@ class OnnxRuntime(Runner):
                 "Export the model with `mobiledeploy export`.",
             )
         self._input, self._outputs = ins[0].name, [each.name for each in outs]
+        self.input_type = "uint8" if ins[0].type == "tensor(uint8)" else "float32"
         batch, *sample = ins[0].shape
         self.input_shape = tuple(sample)
         self.batch_size = batch if isinstance(batch, int) else 1
@@ -169,6 +172,9 @@ class ProfiledOnnxRuntime(OnnxRuntime):
             return json.load(file)
 
 
+_BYTE = 0  # executorch/runtime/core/portable_type/scalar_type.h
+
+
 class ExecuTorch(Runner):
     """The method "forward" of a `.pte` file in ExecuTorch."""
 
@@ -187,7 +193,8 @@ class ExecuTorch(Runner):
                 path, program_verification=bindings.Verification.InternalConsistency
             )
             self._method = self._program.load_method("forward")
-            sizes = self._method.method_meta().input_tensor_meta(0).sizes()
+            given = self._method.method_meta().input_tensor_meta(0)
+            sizes = given.sizes()
         except (RuntimeError, MemoryError) as error:
             raise AgentError(
                 "ArtifactError",
@@ -196,6 +203,7 @@ class ExecuTorch(Runner):
                 "that this runtime does not have.",
             ) from error
         self.batch_size, self.input_shape = sizes[0], tuple(sizes[1:])
+        self.input_type = "uint8" if given.dtype() == _BYTE else "float32"
 
     def run(self, batch: Any) -> Any:
         """Return the output for one batch, (batch_size, classes)."""
@@ -231,14 +239,18 @@ class LiteRT(Runner):
                 " runtime does not have.",
             ) from error
         self._input, self._outputs = given["index"], [each["index"] for each in results]
-        self.batch_size, self.input_shape = batch, (channels, height, width)
+        self.input_type = given["dtype"].__name__
+        is_pixels = self.input_type == "uint8"
+        self.batch_size = batch
+        self.input_shape = (height, width, channels) if is_pixels else (channels, height, width)
 
     def run(self, batch: Any) -> Any:
         """Return the output for one batch, (batch_size, classes)."""
         import numpy as np
 
         try:
-            images = np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
+            is_pixels = self.input_type == "uint8"
+            images = batch if is_pixels else np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
             self._interpreter.set_tensor(self._input, images)
             self._interpreter.invoke()
             return joined(

@@ -193,7 +193,7 @@ def run_all(runner: Runner, samples: Any, send: Send = lambda _: None) -> Any:
 
 
 def samples_for(artifact: ArtifactEntry, folder: str, runner: Runner) -> Any:
-    """Return the inputs that were sent, or noise with the range of normalised images.
+    """Return the inputs that were sent, or noise: pixels, or the range of normalised images.
 
     The noise is uniform and made of integers: the same on every machine, and small in memory.
     """
@@ -202,6 +202,8 @@ def samples_for(artifact: ArtifactEntry, folder: str, runner: Runner) -> Any:
     if artifact["inputs"]:
         return np.load(os.path.join(folder, artifact["inputs"]))
     shape = (_NOISE_BATCHES * runner.batch_size, *runner.input_shape)
+    if runner.input_type == "uint8":
+        return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
     codes = np.random.default_rng(0).integers(-128, 128, shape, np.int8)
     return codes.astype(np.float32) / np.float32(74)  # their standard deviation
 

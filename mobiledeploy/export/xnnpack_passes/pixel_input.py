@@ -55,12 +55,17 @@ def read_pixels(graph: XNNGraph) -> bool:
     )
     if not is_quantized:
         return False
-    codes = new_value(graph, pixels, dims_of(graph, pixels))
-    given, inside = value_of(graph, pixels), value_of(graph, codes)
-    inside.tensor_value = replace(inside.tensor_value, **_INTERNAL)
-    inside.quant_params = PerTensorQuant(scale=1.0, zero_point=-128)
+    given = value_of(graph, pixels)
     given.tensor_value = replace(given.tensor_value, datatype=XNNDatatype.xnn_datatype_quint8)
     given.quant_params = PerTensorQuant(scale=1.0, zero_point=0)
+    if isinstance(graph.xnodes[0].xnode_union, XNNConvert):  # to float: the stem is not int8
+        return True
+    codes = new_value(graph, pixels, dims_of(graph, pixels))
+    inside = value_of(graph, codes)
+    inside.tensor_value = replace(
+        inside.tensor_value, datatype=XNNDatatype.xnn_datatype_qint8, **_INTERNAL
+    )
+    inside.quant_params = PerTensorQuant(scale=1.0, zero_point=-128)
     for node in graph.xnodes:
         _rename_operands(node, {pixels: codes})
     handle = graph.xnodes[0].debug_handle
