@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
+    from mobiledeploy.network import InputSpec
+
 SCHEMA = 1
 METADATA = "metadata"
 LABELS = "labels"
@@ -34,7 +36,7 @@ VERSIONS = "versions"
 
 def describe(model: QuantizedModel | FoldedModel) -> dict[str, object]:
     """Return the JSON document that artifacts of all formats hold."""
-    info, preprocessing = model.info, model.info.preprocessing
+    info = model.info
     int8 = isinstance(model, QuantizedModel)
     kept = model.recipe.float_layers if isinstance(model, QuantizedModel) else ()
     document: dict[str, object] = {
@@ -42,15 +44,7 @@ def describe(model: QuantizedModel | FoldedModel) -> dict[str, object]:
         "name": info.name,
         "family": info.architecture,
         "precision": "int8" if int8 else "fp32",
-        "input": {
-            "name": INPUT_NAME,
-            "layout": "NCHW",
-            "channels": info.input.channels,
-            **info.input.resizing,
-            "interpolation": preprocessing.interpolation,
-            "mean": preprocessing.mean,
-            "std": preprocessing.std,
-        },
+        "input": describe_input(info.input),
         "output": {"name": info.outputs[0].name, "classes": info.classes},
         "weights": {
             "source": info.provenance.source,
@@ -71,6 +65,26 @@ def describe(model: QuantizedModel | FoldedModel) -> dict[str, object]:
             for each in info.outputs
         ]
     return document | ({"float_layers": list(kept)} if kept else {})
+
+
+def describe_input(image: InputSpec) -> dict[str, object]:
+    """Return what an app has to know about the input.
+
+    For pixels there is no mean and std at the usual place, so that no app normalises twice.
+    """
+    preprocessing, format_ = image.preprocessing, image.format
+    document: dict[str, object] = {
+        "name": INPUT_NAME,
+        "layout": format_.layout,
+        "channels": image.folded_shape[1],
+        **image.resizing,
+        "interpolation": preprocessing.interpolation,
+    }
+    normalisation = {"mean": preprocessing.mean, "std": preprocessing.std}
+    if not format_.is_pixels:
+        return document | normalisation
+    pixels = {"format": format_.name, "element": format_.element, "order": format_.order}
+    return document | pixels | {"folded": normalisation}
 
 
 def for_onnx(

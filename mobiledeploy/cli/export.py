@@ -54,6 +54,7 @@ def export(
     num_classes: Annotated[int | None, options.NUM_CLASSES] = None,
     head: Annotated[str | None, options.HEAD] = None,
     in_channels: Annotated[int | None, options.IN_CHANNELS] = None,
+    input_format: Annotated[options.Input | None, options.INPUT] = None,
     config: Annotated[Path | None, options.CONFIG] = None,
     labels: Annotated[
         Path | None,
@@ -130,6 +131,7 @@ def export(
         "num_classes": num_classes,
         "head": head,
         "in_channels": in_channels,
+        "input": input_format.value if input_format else None,
         "seed": seed,
         "task": task.value if task else None,
         "outputs": output,

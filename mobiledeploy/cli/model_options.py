@@ -41,6 +41,11 @@ RESOLUTION = typer.Option(
 )
 NUM_CLASSES = typer.Option(metavar="N", help="Number of classes. [default: as in the weights]")
 IN_CHANNELS = typer.Option(metavar="N", help="Channels of the input image. [default: 3]")
+INPUT = typer.Option(
+    "--input",
+    metavar="float|rgba-u8|bgra-u8|rgb-u8|gray-u8",
+    help="What the app writes into the input: normalised planes, or 8-bit pixels. [default: float]",
+)
 HEAD = typer.Option(
     metavar="LAYERS",
     help='What follows the features: "dropout,linear:256,relu,linear:5". [default: as published]',
@@ -104,6 +109,16 @@ class Task(StrEnum):
     EMBEDDING = "embedding"
     BOXES = "boxes"
     MAP = "map"
+
+
+class Input(StrEnum):
+    """Values of `--input`: the names in `mobiledeploy.network.INPUT_FORMATS`."""
+
+    FLOAT = "float"
+    RGBA_U8 = "rgba-u8"
+    BGRA_U8 = "bgra-u8"
+    RGB_U8 = "rgb-u8"
+    GRAY_U8 = "gray-u8"
 
 
 class Activation(StrEnum):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mobiledeploy.data.calibration import load_calibration
+from mobiledeploy.data.pixels import artifact_inputs
 from mobiledeploy.diff.types import Flip, FloatComparison, OutputsDiff, PairedComparison
 from mobiledeploy.errors import ArtifactError, LoadError
 from mobiledeploy.metrics import sign_test
@@ -99,8 +100,13 @@ def _logits(artifact: OpenArtifact, images: CalibrationSet) -> Logits:
             f"The artifact of {artifact.given} is not beside its manifest, so it cannot be run.",
             remedy="Put it there, or leave --data out.",
         )
+    image = artifact.manifest.info.input
+
+    def run(inputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, Logits]:
+        return runner.run({INPUT_NAME: artifact_inputs(inputs[INPUT_NAME], image)})
+
     with open_runner(artifact.path) as runner:
-        return _run(runner.run, images, f"Running {artifact.given}")
+        return _run(run, images, f"Running {artifact.given}")
 
 
 def _run(run: Run, images: CalibrationSet, description: str) -> Logits:

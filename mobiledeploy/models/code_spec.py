@@ -10,8 +10,10 @@ from typing import Any
 from mobiledeploy.models.spec import default_task
 from mobiledeploy.network import (
     CUSTOM,
+    INPUT_FORMATS,
     Activation,
     ImageSize,
+    InputName,
     InputSpec,
     NetworkInfo,
     OutputSpec,
@@ -45,6 +47,7 @@ class CodeSpec:
         resolution: Size of the input in pixels, the side of a square or (height, width).
         num_classes: Values of the output.
         in_channels: Channels of the input image.
+        input: As in `ModelSpec`.
         weights: The path of a checkpoint, "random", or empty for the weights that the callable
             returns.
         seed: Seed of torch while the callable runs, and of random weights.
@@ -60,6 +63,7 @@ class CodeSpec:
     resolution: ImageSize = 224
     num_classes: int
     in_channels: int = 3
+    input: InputName = "float"
     weights: str = ""
     seed: int = 0
     title: str
@@ -78,6 +82,8 @@ class CodeSpec:
             tags.append(f"{self.in_channels}channels")
         if self.weights == "random":
             tags.append("random" if self.seed == 0 else f"random{self.seed}")
+        if self.input != "float":
+            tags.append(self.input)
         if self.activation != "none":
             tags.append(self.activation)
         return re.sub(r"[^\w.-]+", "-", "-".join(tags))
@@ -102,6 +108,7 @@ class CodeSpec:
                 height=sides_of(self.resolution)[0],
                 width=sides_of(self.resolution)[1],
                 preprocessing=preprocessing,
+                format=INPUT_FORMATS[self.input],
             ),
             outputs=self._outputs(labels),
             provenance=provenance,

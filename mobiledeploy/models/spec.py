@@ -10,8 +10,10 @@ from typing import Any, Literal, get_args
 
 from mobiledeploy.errors import UsageError
 from mobiledeploy.network import (
+    INPUT_FORMATS,
     Activation,
     ImageSize,
+    InputName,
     InputSpec,
     NetworkInfo,
     OutputSpec,
@@ -155,6 +157,7 @@ class ModelSpec:
             section 3.4, as a size.
         num_classes: Outputs of the classifier; 0 omits it (a feature extractor).
         in_channels: Channels of the input image.
+        input: What artifacts take: "float", normalised planes, or the name of a pixel format.
         weights: "imagenet", "random", or the path of a checkpoint.
         seed: Seed of the initialisation; identifies the network if its weights are random.
         dropout: Dropout probability before the classifier; without effect in inference.
@@ -168,6 +171,7 @@ class ModelSpec:
     resolution: ImageSize = 224
     num_classes: int = 1000
     in_channels: int = 3
+    input: InputName = "float"
     weights: str = "imagenet"
     seed: int = 0
     dropout: float = 0.2
@@ -222,6 +226,8 @@ class ModelSpec:
             tags.append(f"{self.in_channels}channels")
         if self.weights == "random":
             tags.append("random" if self.seed == 0 else f"random{self.seed}")
+        if self.input != "float":
+            tags.append(self.input)
         if self.activation != "none":
             tags.append(self.activation)
         return "-".join(tags)
@@ -246,6 +252,7 @@ class ModelSpec:
                 height=sides_of(self.resolution)[0],
                 width=sides_of(self.resolution)[1],
                 preprocessing=preprocessing,
+                format=INPUT_FORMATS[self.input],
             ),
             outputs=(
                 OutputSpec(

@@ -7,12 +7,13 @@ Input: the network after each stage of the pipeline, its artifacts, images. Outp
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from mobiledeploy.artifact.artifact import Format
-from mobiledeploy.data.preprocess import channels_reversed, pixels_reversed
+from mobiledeploy.data.pixels import artifact_inputs, colours_reversed, folded_inputs
+from mobiledeploy.data.preprocess import pixels_reversed
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError
 from mobiledeploy.metrics import varies
 from mobiledeploy.network import INPUT_NAME, QuantizedModel, Stages, evenly_spread
@@ -47,8 +48,9 @@ if TYPE_CHECKING:
 
     Images = NDArray[np.float32]
     Logits = NDArray[np.float32]
-    RunBatch = Callable[[Mapping[str, Images]], Mapping[str, Logits]]
-    RunOnDevice = Callable[[Path, Images], Logits]
+    Inputs = NDArray[Any]  # of artifacts: images, or pixels (N, H, W, C) in uint8
+    RunBatch = Callable[[Mapping[str, Inputs]], Mapping[str, Logits]]
+    RunOnDevice = Callable[[Path, Inputs], Logits]
 
 _CHANNEL_IMAGES = 200
 _LAST_BITS = ACTIVATED["max_max_abs_difference"]
@@ -77,7 +79,7 @@ def run_ladder(
         quick: Leave out the rungs that only locate a loss: for a network that was just made.
         layers: Also measure the quantization noise of each layer.
         worst: Also report so many images on which the last rung is farthest from float.
-        on_device: Runs an artifact on images, (N, C, H, W), on a device and returns the logits.
+        on_device: Runs an artifact on its inputs on a device and returns the logits.
             Adds the rungs "device".
 
     Raises:
@@ -137,7 +139,8 @@ class LadderRunner:
         self, networks: Stages, images: CalibrationSet, tolerances: Tolerances | None
     ) -> None:
         self._networks = networks
-        self._inputs: Images = images.images
+        self._images: Images = images.images
+        self._inputs: Inputs = artifact_inputs(images.images, networks.deployed.info.input)
         self._limits = tolerances or default_tolerances(networks.original.info)
         self._random = networks.original.info.has_random_weights
         self._task = networks.original.info.task
@@ -180,12 +183,12 @@ class LadderRunner:
     def _add_float(self, *, check_channels: bool) -> None:
         started = time.perf_counter()
         run = EagerRunner(self._networks.original.module).run
-        logits = _run(run, self._inputs, "Running PyTorch")
+        logits = _run(run, self._images, "Running PyTorch")
         failures = [] if self._random else _constant(logits)
-        if check_channels and self._inputs.shape[1] == 3 and self._has_classes:
-            chosen = evenly_spread(len(self._inputs), _CHANNEL_IMAGES)
+        if check_channels and self._images.shape[1] == 3 and self._has_classes:
+            chosen = evenly_spread(len(self._images), _CHANNEL_IMAGES)
             preprocessing = self._networks.original.info.preprocessing
-            bgr = pixels_reversed(self._inputs[chosen], preprocessing)
+            bgr = pixels_reversed(self._images[chosen], preprocessing)
             other = _run(run, bgr, "Trying reversed channels")
             labels = None if self._labels is None else [self._labels[i] for i in chosen]
             problem = reversed_channels(
@@ -196,7 +199,7 @@ class LadderRunner:
 
     def _add_folded(self) -> None:
         started = time.perf_counter()
-        run = EagerRunner(self._networks.folded.module).run
+        run = _folded(self._networks.folded)
         logits = _run(run, self._inputs, "Running the folded network")
         check = Check("float", {"min_sqnr_db": self._limits.min_rewrite_sqnr_db})
         self.ladder.add("fold", logits, [check], seconds=_since(started))
@@ -207,12 +210,12 @@ class LadderRunner:
         """Add the rung of equalization, compared on the given and on calibration images."""
         assert calibration is not None, "equalization needs calibration images"
         started = time.perf_counter()
-        run = EagerRunner(model.module).run
+        run = _folded(model)
         logits = _run(run, self._inputs, "Running the equalized network")
         known = {INPUT_NAME: calibration.images[:LAYER_IMAGES]}
         calibration_check = CalibrationCheck(
             "fold",
-            joined_arrays(EagerRunner(self._networks.folded.module).run(known)),
+            joined_arrays(_folded(self._networks.folded)(known)),
             joined_arrays(run(known)),
             {"min_sqnr_db": self._limits.min_rewrite_sqnr_db},
         )
@@ -303,7 +306,8 @@ class LadderRunner:
         """Return the quantization noise of each layer; empty for a float network."""
         if self.reference is None or self._networks.equalized is None:
             return ()
-        return measure_layer_noise(self.reference, self._networks.equalized, self._inputs)
+        images = folded_inputs(self._inputs[:LAYER_IMAGES])
+        return measure_layer_noise(self.reference, self._networks.equalized, images)
 
     def worst_images(self, images: CalibrationSet, count: int) -> tuple[WorstImage, ...]:
         """Return the `count` images on which the last rung with logits is farthest from float.
@@ -320,7 +324,7 @@ class LadderRunner:
             return ()
         info = self._networks.original.info
         return worst_images(
-            self._inputs,
+            self._images,
             exact,
             last,
             count=count,
@@ -360,10 +364,11 @@ class LadderRunner:
     ) -> tuple[Logits | None, list[str]]:
         """Return an artifact's logits, or None and why it cannot run."""
         expected = self._inputs.shape[1:]
-        if runner.input_shape is not None and runner.input_shape != expected:
+        found = (runner.input_type, runner.input_shape or expected)
+        if found != (self._inputs.dtype.name, expected):
             problem = (
-                f"{path.name} takes inputs of shape {runner.input_shape}, the network {expected}:"
-                " it holds another network."
+                f"{path.name} takes {found[0]} inputs of shape {found[1]}, the network"
+                f" {self._inputs.dtype} {expected}: it holds another network."
             )
             return None, [problem]
         return _run(runner.run, self._inputs, description, in_parallel=runner.thread_safe), []
@@ -384,8 +389,8 @@ class LadderRunner:
             if logits.shape == expected.shape and np.abs(logits - expected).max() <= _LAST_BITS:
                 return ""
         few = self._inputs[:LAYER_IMAGES]
-        if self._inputs.shape[1] == 3 and logits.shape == expected.shape:
-            swapped = joined_arrays(runner.run({INPUT_NAME: channels_reversed(few)}))
+        if self._images.shape[1] == 3 and logits.shape == expected.shape:
+            swapped = joined_arrays(runner.run({INPUT_NAME: colours_reversed(few)}))
             if np.array_equal(swapped, expected[: len(few)]):
                 failures.append("With reversed channels its logits are equal: it takes BGR.")
         if Format.of(path) is not Format.ONNX:
@@ -412,6 +417,12 @@ class LadderRunner:
             return "", error.message
         differing = next((layer.name for layer in layers if layer.unexplained), "")
         return differing, explain(layers)
+
+
+def _folded(model: FoldedModel) -> RunBatch:
+    """Return a function that runs a folded network on the inputs of artifacts."""
+    runner = EagerRunner(model.module)
+    return lambda inputs: runner.run({INPUT_NAME: folded_inputs(inputs[INPUT_NAME])})
 
 
 def _rounding_failures(
@@ -457,19 +468,19 @@ def _describe(path: Path, runner: Runner) -> ComparedArtifact:
     )
 
 
-def _run(run: RunBatch, inputs: Images, description: str, *, in_parallel: bool = True) -> Logits:
+def _run(run: RunBatch, inputs: Inputs, description: str, *, in_parallel: bool = True) -> Logits:
     """Run a network on all inputs in small batches; return the logits, (N, classes).
 
     Args:
         run: The network. If `in_parallel`, several threads call it at once.
-        inputs: (N, C, H, W).
+        inputs: (N, C, H, W), or pixels.
         description: Shown with the progress.
         in_parallel: Run several batches at once, each on one thread. That is faster than one batch
             on several threads, and gives the same bits on any machine.
     """
     batches = in_batches(inputs)
 
-    def logits(batch: Images) -> Logits:
+    def logits(batch: Inputs) -> Logits:
         return joined_arrays(run({INPUT_NAME: batch}))
 
     results = parallel_map(logits, batches) if in_parallel else map(logits, batches)

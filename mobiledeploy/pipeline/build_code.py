@@ -15,7 +15,7 @@ from mobiledeploy.models.code_source import source_file, source_of
 from mobiledeploy.models.code_spec import CodeSpec
 from mobiledeploy.models.initialize import BatchNorm, initialize, randomize_batch_norm
 from mobiledeploy.models.run_code import build_module
-from mobiledeploy.models.validate import validate_resolution
+from mobiledeploy.models.validate import validate_input, validate_resolution
 from mobiledeploy.network import FloatModel, Preprocessing, WeightsProvenance, sides_of
 from mobiledeploy.pipeline.code_outputs import is_plain, outputs_of_module, require_activation
 from mobiledeploy.utils.files import sha256_of
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from mobiledeploy.models.code_spec import Argument
-    from mobiledeploy.network import Activation, ImageSize, Task
+    from mobiledeploy.network import Activation, ImageSize, InputName, Task
 
 
 @on_one_thread
@@ -44,6 +44,7 @@ def build_code(
     activation: Activation = "none",
     resolution: ImageSize = 224,
     in_channels: int = 3,
+    input: InputName = "float",  # noqa: A002 - the name of the option
     seed: int = 0,
 ) -> FloatModel:
     """Build a network by calling the user's code, and load its weights.
@@ -61,6 +62,7 @@ def build_code(
             "sigmoid", or "none".
         resolution: Size of the input in pixels, the side of a square or (height, width).
         in_channels: Channels of the input image.
+        input: What artifacts take: "float", normalised planes, or the name of a pixel format.
         seed: Seed of torch while the callable runs, and of random weights.
 
     Raises:
@@ -74,6 +76,7 @@ def build_code(
             "There are no published weights for a network from code.",
             remedy="Pass --weights PATH, --weights random, or let the code load its weights.",
         )
+    validate_input(input, in_channels)
     place, name = source_of(code)
     with step("Building the network"):
         digest = sha256_of(source_file(place))
@@ -89,6 +92,7 @@ def build_code(
         resolution=resolution,
         num_classes=found[0].size,
         in_channels=in_channels,
+        input=input,
         weights=weights or "",
         seed=seed,
         task=found[0].task if outputs else task,
@@ -111,6 +115,7 @@ def from_module(
     outputs: Sequence[str] = (),
     activation: Activation = "none",
     name: str | None = None,
+    input: InputName = "float",  # noqa: A002 - the name of the option
 ) -> FloatModel:
     """Take a network that already exists, as `build` returns one.
 
@@ -130,6 +135,7 @@ def from_module(
         activation: What artifacts compute from the logits of the first output: "softmax" or
             "sigmoid", or "none".
         name: Name of the network in file names; by default that of its class.
+        input: What artifacts take: "float", normalised planes, or the name of a pixel format.
 
     Raises:
         UsageError: the module does not compute such outputs from such images.
@@ -140,6 +146,7 @@ def from_module(
             f"input_shape is {tuple(input_shape)}; expected (C, H, W) or (1, C, H, W)."
         )
     module = module.eval()
+    validate_input(input, channels)
     found = outputs_of_module(module, (1, channels, height, width), outputs, task)
     require_activation(found[0], activation)
     spec = CodeSpec(

@@ -141,6 +141,7 @@ def _rebuild_code(manifest: Manifest, spec: CodeSpec, checkpoint: Path | None) -
         preprocessing=manifest.preprocessing,
         resolution=spec.resolution,
         in_channels=spec.in_channels,
+        input=spec.input,
         seed=spec.seed,
         task=spec.task,
         outputs=[f"{each.name}:{each.task}" for each in spec.outputs],
