@@ -6,10 +6,14 @@ on first use.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 __version__ = "0.2.0"
+
+# without it, importing ONNX Runtime 1.32 writes an id of the machine into the user's cache folder
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from mobiledeploy.bench.measure import measure

@@ -106,7 +106,13 @@ def _fault(local: str, tensor: torch.Tensor) -> str:
     largest = float(tensor.abs().max()) if tensor.numel() else 0.0
     if largest > LARGEST:
         return f"has a value of {largest:.1e}; expected at most {LARGEST:.0e}"
-    return "is a variance and negative" if local == "running_var" and (tensor < 0).any() else ""
+    return _fault_of_variances(tensor) if local == "running_var" else ""
+
+
+def _fault_of_variances(tensor: torch.Tensor) -> str:
+    if (tensor < 0).any():
+        return "is a variance and negative"
+    return "" if tensor.any() else "is a variance and zero in every channel"
 
 
 def _apply_conventions(module: nn.Module, spec: ModelSpec, checkpoint: Checkpoint) -> list[str]:

@@ -198,6 +198,19 @@ def test_a_negative_variance_is_refused(saved, small):
     )
 
 
+def test_a_layer_whose_variances_are_all_zero_is_refused(saved, small):
+    spec, module = small
+    name = "features.1.conv.0.1.running_var"
+    fault = "is a variance and zero in every channel"
+    state = {name: tensor.clone() for name, tensor in module.state_dict().items()}
+    state[name][1:] = 0
+    load_weights(create(spec), replace(spec, weights=str(saved(state))))  # dead channels
+    state[name][0] = 0
+    refused_by_loading(spec, saved(state), f"{name} {fault}")
+    zero = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    refused_by_loading(spec, saved(zero), fault)
+
+
 @pytest.mark.parametrize(
     ("change", "fault"),
     [

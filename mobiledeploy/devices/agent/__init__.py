@@ -37,8 +37,10 @@ _MODULES = (
     "tasks",
     "serve",
 )
+# ONNX Runtime leaves files in the home folder unless its telemetry is off before it is imported.
 _LOADER = """
-import sys, types
+import os, sys, types
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 if sys.version_info < (3, 9):
     sys.exit("Python 3.9 or later is needed; this is Python " + sys.version)
 for name, source in SOURCES:
