@@ -41,7 +41,7 @@ def main() -> None:
         uri = f"exec:qemu-aarch64 -cpu {arguments.processor}"
         for pair in pairs:
             with open_device(uri, timeout_s=3600, counts_instructions=True) as device:
-                ours, stock = count_instructions(pair, device=device, runs=2, warmup=1)
+                ours, stock = count_instructions(pair, device=device, runs=3, warmup=2)
             medians = [each.median_instructions for each in (ours, stock)]
             compared = [each.outputs for each in (ours, stock) if each.outputs is not None]
             cells = (

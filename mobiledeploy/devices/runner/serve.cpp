@@ -171,6 +171,7 @@ void bind_to(const std::vector<int>& cores) {
     _exit(1);
   }).detach();
   setenv("TMPDIR", folder.c_str(), 1);  // temporary files of the runtimes are removed with it
+  setenv("ORT_DISABLE_TELEMETRY", "1", 0);  // it would leave files in the home folder
   const Send send = [&](const json& message) { messages.send(message); };
   int code = 1;
   try {

@@ -115,6 +115,15 @@ def test_profiles_name_every_operator(device, both):
         assert "conv" in " ".join(operator.kind for operator in found.operators).lower()
 
 
+def test_the_runtimes_leave_nothing_in_the_home_folder(native, both, images, tmp_path):
+    (tmp_path / "home").mkdir()
+    uri = f"{native} HOME={tmp_path / 'home'} XDG_CACHE_HOME={tmp_path / 'home'}"
+    with open_device(uri, runner="native") as device:
+        for artifact in both:
+            run_artifact(device, artifact, images)
+    assert list((tmp_path / "home").rglob("*")) == []
+
+
 def test_all_runtimes_can_be_loaded_without_an_artifact(device):
     result = run(device, task="load", artifacts=(), inputs=())
     assert result["runtimes"] == ["onnxruntime 1.32.0", "executorch 1.5.1"]
