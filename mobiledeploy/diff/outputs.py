@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from mobiledeploy.artifact.manifest import Manifest
     from mobiledeploy.diff.open_artifact import OpenArtifact
-    from mobiledeploy.network import CalibrationSet
+    from mobiledeploy.network import CalibrationSet, Task
     from mobiledeploy.parity.types import Metrics
 
     Logits = NDArray[np.float32]
@@ -68,7 +68,7 @@ def compare_outputs(
     metrics: Metrics = {}
     flips: tuple[Flip, ...] = ()
     if logits[0].shape == logits[1].shape:
-        task = a.manifest.info.task
+        task = _task_of(a)
         metrics = compare_logits(logits[0], logits[1], task=task)
         if task == "classes":
             flips = _flips(logits, images[0], (a.manifest.labels, b.manifest.labels))
@@ -78,7 +78,7 @@ def compare_outputs(
     against_float = [
         _against_float(*each) for each in zip(pair, float_logits, logits, images, strict=True)
     ]
-    judged = all(each.manifest.info.task == "classes" for each in pair)
+    judged = all(_task_of(each) == "classes" for each in pair)
     correct, both_correct = _correct(logits, images) if judged else (None, None)
     return OutputsDiff(
         count=images[0].count,
@@ -91,6 +91,12 @@ def compare_outputs(
         correct=correct,
         both_correct=both_correct,
     ), notes
+
+
+def _task_of(artifact: OpenArtifact) -> Task:
+    """Return what the outputs mean; several are compared as numbers, without classes."""
+    info = artifact.manifest.info
+    return info.task if len(info.outputs) == 1 else "boxes"
 
 
 def _logits(artifact: OpenArtifact, images: CalibrationSet) -> Logits:
@@ -167,7 +173,7 @@ def _against_float(
     if reference is None:
         return None
     reference = activated(reference, artifact.manifest.info.outputs)
-    found = compare_logits(reference, candidate, task=artifact.manifest.info.task)
+    found = compare_logits(reference, candidate, task=_task_of(artifact))
     return FloatComparison(
         sqnr_db=found.get("sqnr_db", math.nan),
         top1_agreement=found.get("top1_agreement"),

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from mobiledeploy.artifact.manifest import Manifest
     from mobiledeploy.evaluation.counts import Evaluation
-    from mobiledeploy.network import InputSpec
+    from mobiledeploy.network import InputSpec, NetworkInfo
     from mobiledeploy.runtimes.runner import Runner
 
 
@@ -77,8 +77,9 @@ def evaluate_artifacts(
         networks = [_float(manifests[0], weights)] if with_float else []
         for artifact, manifest in zip(artifacts, manifests, strict=True):
             runner = opened.enter_context(open_runner(artifact, threads=threads))
-            image = manifest.info.input
-            networks.append(_network(artifact.name, manifest.artifact.sha256, runner, image))
+            networks.append(
+                _network(artifact.name, manifest.artifact.sha256, runner, manifest.info)
+            )
         return evaluate(networks, stream, shard=shard, resume=resume)
 
 
@@ -110,13 +111,18 @@ def _image(manifest: Manifest) -> InputSpec:
 
 
 def _network(
-    name: str, sha256: str, runner: Runner | EagerRunner, image: InputSpec | None = None
+    name: str,
+    sha256: str,
+    runner: Runner | EagerRunner,
+    info: NetworkInfo,
+    *,
+    is_artifact: bool = True,
 ) -> Network:
-    """Return a network to evaluate; `image` is an artifact's input, None for a float network."""
+    """Return a network to evaluate by the classes of its first output."""
 
     def run(images: NDArray[np.float32]) -> NDArray[np.float32]:
-        inputs = images if image is None else artifact_inputs(images, image)
-        return joined_arrays(runner.run({INPUT_NAME: inputs}))
+        inputs = artifact_inputs(images, info.input) if is_artifact else images
+        return joined_arrays(runner.run({INPUT_NAME: inputs}))[:, : info.classes]
 
     return Network(name, sha256, f"{runner.runtime} {runner.version}", run)
 
@@ -125,4 +131,6 @@ def _float(manifest: Manifest, weights: Path | None) -> Network:
     """Return the float network that an artifact was made from."""
     model = rebuild_float(manifest, find_checkpoint(manifest, weights))
     sha256 = model.info.provenance.sha256 or ""
-    return _network("float PyTorch", sha256, EagerRunner(model.module))
+    return _network(
+        "float PyTorch", sha256, EagerRunner(model.module), model.info, is_artifact=False
+    )
