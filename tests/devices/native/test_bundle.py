@@ -45,6 +45,21 @@ def test_a_packed_bundle_is_the_same_in_the_cache_of_another_machine(made, tmp_p
     assert (option, program) == ("--library-path", f"{folder}/runner")
 
 
+def test_clean_removes_the_bundles_of_all_versions(made, tmp_path, capsys):
+    path = tmp_path / "bundle.tar.gz"
+    write_bundle(made, path)
+    folder = unpack_bundle(path).folder
+    older = folder.with_name("x86_64-older")
+    older.mkdir()
+    (folder.parent / "downloads").mkdir()
+    assert _run(["device", "clean", "exec:qemu-aarch64"]) == 0
+    assert [path.name for path in folder.parent.iterdir()] == ["downloads"]
+    told = capsys.readouterr().err.split()
+    assert {str(folder), str(older)} < set(told)
+    assert _run(["device", "clean", "exec:qemu-aarch64"]) == 0
+    assert "Removed nothing" in capsys.readouterr().err
+
+
 def archive(**files):
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
