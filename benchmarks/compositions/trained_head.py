@@ -3,7 +3,7 @@
     MOBILEDEPLOY_SHARED=... python benchmarks/compositions/trained_head.py
 
 Takes V3-Small trained on CIFAR-10, keeps its features, and trains a new head, linear 64, ReLU,
-linear 10, on the first 500 of the 1,000 evaluation images. Quantizes the whole network on the 200
+linear 10, on every second of the 1,000 evaluation images. Quantizes the whole network on the 200
 calibration images with two presets, and counts correct answers on the other 500. Takes about five
 minutes on two cores.
 """
@@ -33,7 +33,6 @@ from mobiledeploy.utils.quiet import quietly
 
 SHARED = Path(os.environ["MOBILEDEPLOY_SHARED"])
 RESOLUTION = 64
-TRAINING = 500
 STEPS = 300
 
 
@@ -46,8 +45,8 @@ def main() -> None:
         load_images(base, SHARED / "data" / "cifar10" / name) for name in ("eval.npz", "calib.npz")
     )
     model = with_trained_head(base, images)
-    held_out = images.images[TRAINING:]
-    labels = np.array(images.labels)[TRAINING:]
+    held_out = np.ascontiguousarray(images.images[1::2])  # they are sorted by class
+    labels = np.array(images.labels)[1::2]
     with torch.no_grad():
         exact = model.module(torch.from_numpy(held_out)).argmax(1).numpy() == labels
     print("| preset | float top-1 | int8 top-1 | lost, in points | 95% interval | p |")
@@ -67,12 +66,12 @@ def main() -> None:
 
 
 def with_trained_head(base: FloatModel, images: CalibrationSet) -> FloatModel:
-    """Return the network with a new head that is trained on the first images."""
+    """Return the network with a new head that is trained on every second image."""
     network = base.module
     features = nn.Sequential(network.features, network.avgpool, nn.Flatten())
     with torch.no_grad():
-        inputs = features(torch.from_numpy(images.images[:TRAINING]))
-    targets = torch.tensor(images.labels[:TRAINING])
+        inputs = features(torch.from_numpy(np.ascontiguousarray(images.images[::2])))
+    targets = torch.tensor(images.labels[::2])
     head = nn.Sequential(nn.Linear(inputs.shape[1], 64), nn.ReLU(), nn.Linear(64, 10))
     adam = torch.optim.Adam(head.parameters(), lr=1e-3, weight_decay=1e-3)
     for _ in range(STEPS):
