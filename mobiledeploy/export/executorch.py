@@ -28,8 +28,8 @@ from mobiledeploy.artifact.metadata import for_executorch
 from mobiledeploy.errors import ExportError
 from mobiledeploy.export.pixel_program import with_pixel_input
 from mobiledeploy.export.program import program_of
-from mobiledeploy.export.xnnpack_passes.repeat_pixels import repeat_pixels
 from mobiledeploy.export.xnnpack_passes.needed_passes import needed_passes
+from mobiledeploy.export.xnnpack_passes.repeat_pixels import repeat_pixels
 from mobiledeploy.export.xnnpack_passes.space_to_depth_stem import space_to_depth_stems
 from mobiledeploy.utils.progress import step
 from mobiledeploy.utils.quiet import quietly

@@ -15,6 +15,7 @@ from mobiledeploy.export.write import (
     export_onnx,
     export_tflite,
 )
+from mobiledeploy.graph.aten_graph import find_fused_ops, trace
 from mobiledeploy.inspect.inspect_artifact import inspect_artifact
 from mobiledeploy.metrics import sqnr_db
 from mobiledeploy.network import QuantRecipe
@@ -120,3 +121,14 @@ def test_a_manifest_from_before_mixed_precision_still_reads(tmp_path):
     del document["recipe"]["float_layers"]
     path.write_text(json.dumps(document))
     assert parse_manifest(path).recipe == QuantRecipe(equalization="cross-layer")
+
+
+def test_a_stem_in_float_keeps_its_padding(tmp_path):
+    equalized = networks.equalized("v1", short=True, padding="same")
+    stem = next(op.layer for op in find_fused_ops(trace(equalized)) if op.has_weight)
+    model = mixed("v1", (stem,), padding="same")
+    path = export_onnx(model, tmp_path / "mixed.onnx").path
+    expected = IntegerReference(model).run({"input": IMAGES})["logits"]
+    with open_runner(path) as runner:
+        found = runner.run({"input": IMAGES})["logits"]
+    assert sqnr_db(expected, found) > 30

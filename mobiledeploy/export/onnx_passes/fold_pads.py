@@ -31,6 +31,8 @@ class FoldPads(ir.passes.InPlacePass):
             if pad.inputs[0] in model.graph.inputs:  # that of `PixelInput`
                 continue
             writing = only_user(pad.outputs[0])
+            if writing.op_type != "QuantizeLinear":  # a layer in float reads it
+                continue
             reading = only_user(writing.outputs[0])
             convolution = only_user(reading.outputs[0])
             if convolution.op_type != "Conv" or not same_encoding(producer(pad.inputs[0]), writing):
