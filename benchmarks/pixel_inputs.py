@@ -1,11 +1,11 @@
 """Networks of pixels: equality on noise, and latency from bytes to logits.
 
-    python benchmarks/pixel_inputs.py noise --frames 100000
-    python benchmarks/pixel_inputs.py latency RGBA_ARTIFACT FLOAT_ARTIFACT
+    python benchmarks/pixel_inputs.py noise ARTIFACT... --frames 100000
+    python benchmarks/pixel_inputs.py latency PIXEL_ARTIFACT FLOAT_ARTIFACT
 
-`noise` needs MOBILEDEPLOY_SHARED. It exports V1, V2, V3-Small and V3-Large for frames of 32x32
-RGBA pixels and counts the logits that differ from the integer reference on random bytes, alpha
-included. `latency` compares an artifact of pixels with one of float, whose images NumPy normalises.
+`noise` runs artifacts of one network, exported with `--input rgba-u8`, on random bytes, alpha
+included, and counts the logits that differ from the integer reference. `latency` compares an
+artifact of pixels with one of float, whose images NumPy normalises.
 """
 
 from mobiledeploy.utils.cpu_isa import limit_to_avx2
@@ -14,16 +14,14 @@ limit_to_avx2()  # as the commands do; before torch and numpy are loaded
 
 # ruff: noqa: E402
 import argparse
-import os
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 
-from mobiledeploy.network import RECIPES, Preprocessing
-from mobiledeploy.pipeline.build import build, load_images
-from mobiledeploy.pipeline.deploy import deploy
+from mobiledeploy.artifact.manifest import read_manifest
+from mobiledeploy.network import Preprocessing, QuantizedModel
+from mobiledeploy.pipeline.rebuild import rebuild
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.utils.threads import on_one_thread
@@ -35,6 +33,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
     noise = commands.add_parser("noise")
+    noise.add_argument("artifacts", type=Path, nargs="+")
     noise.add_argument("--frames", type=int, default=100_000)
     latency = commands.add_parser("latency")
     latency.add_argument("pixels", type=Path)
@@ -42,64 +41,32 @@ def main() -> None:
     latency.add_argument("--rounds", type=int, default=200)
     arguments = parser.parse_args()
     if arguments.command == "noise":
-        compare_noise(arguments.frames)
+        compare_noise(arguments.artifacts, arguments.frames)
     else:
         compare_latency(arguments.pixels, arguments.planes, arguments.rounds)
 
 
-def _networks() -> dict[str, tuple[str, str, Path]]:
-    shared = Path(os.environ["MOBILEDEPLOY_SHARED"])
-    cifar = shared / "data/cifar10/calib.npz"
-    names = {"V1": "v1_0.5", "V3-Small": "v3_small", "V3-Large": "v3_large"}
-    files = {
-        name: str(shared / f"checkpoints/mobilenet_{stem}_cifar10.safetensors")
-        for name, stem in names.items()
-    }
-    return {
-        "V1": ("v1", files["V1"], cifar),
-        "V2": ("v2", "imagenet", shared / "data/imagenet-sample/calib"),
-        "V3-Small": (
-            "v3-small",
-            files["V3-Small"],
-            cifar,
-        ),
-        "V3-Large": (
-            "v3-large",
-            files["V3-Large"],
-            cifar,
-        ),
-    }
-
-
 @on_one_thread
-def compare_noise(frames: int) -> None:
-    """Print a row per network: the logits that differ from the reference on random frames."""
-    for name, (family, weights, images) in _networks().items():
-        with tempfile.TemporaryDirectory() as folder:
-            model = build(family, weights=weights, resolution=32, input="rgba-u8")
-            done = deploy(
-                model,
-                formats=["onnx", "pte"],
-                calibration=load_images(model, images, 50, for_calibration=True),
-                recipe=RECIPES["fast"],
-                out=Path(folder),
-                parity=False,
-                allow_mismatch=True,
-            )
-            reference = IntegerReference(done.model)
-            found = _differing(reference, [each.path for each in done.artifacts], frames)
-        counts = " | ".join(f"{differing:,} of {total:,}" for differing, total in found)
-        print(f"| {name} | {frames:,} | {counts} |", flush=True)
+def compare_noise(paths: list[Path], frames: int) -> None:
+    """Print a row per artifact: the logits that differ from the reference on random frames."""
+    manifest = read_manifest(paths[0])
+    model = rebuild(manifest).deployed
+    assert isinstance(model, QuantizedModel)
+    shape = manifest.info.input.artifact_shape
+    found = _differing(IntegerReference(model), paths, (frames, *shape))
+    for path, (differing, total) in zip(paths, found, strict=True):
+        print(f"| {path.name} | {frames:,} | {differing:,} of {total:,} |", flush=True)
 
 
 def _differing(
-    reference: IntegerReference, paths: list[Path], frames: int
+    reference: IntegerReference, paths: list[Path], shape: tuple[int, ...]
 ) -> list[tuple[int, int]]:
     random = np.random.default_rng(0)
     differing, total = [0] * len(paths), [0] * len(paths)
     runners = [open_runner(path) for path in paths]
+    frames, *size = shape
     for first in range(0, frames, _BATCH):
-        pixels = random.integers(0, 256, (min(_BATCH, frames - first), 32, 32, 4), np.uint8)
+        pixels = random.integers(0, 256, (min(_BATCH, frames - first), *size), np.uint8)
         expected = reference.run({"input": pixels})["logits"]
         for index, runner in enumerate(runners):
             logits = runner.run({"input": pixels})["logits"]
@@ -109,7 +76,7 @@ def _differing(
 
 
 def compare_latency(pixels_path: Path, planes_path: Path, rounds: int) -> None:
-    """Print the medians and their ratio, interleaved, one thread."""
+    """Print medians of CPU time, which other programs disturb less, and the ratio; interleaved."""
     with open_runner(pixels_path) as pixels_runner, open_runner(planes_path) as planes_runner:
         height, width, _ = pixels_runner.input_shape
         frame = np.random.default_rng(0).integers(0, 256, (1, height, width, 4), np.uint8)
@@ -124,10 +91,10 @@ def compare_latency(pixels_path: Path, planes_path: Path, rounds: int) -> None:
         order = np.random.default_rng(1)
         for round_ in range(rounds + 10):
             for name in order.permutation(list(jobs)):
-                began = time.perf_counter()
+                began = time.thread_time()
                 jobs[name]()
                 if round_ >= 10:
-                    times[name].append(1e3 * (time.perf_counter() - began))
+                    times[name].append(1e3 * (time.thread_time() - began))
     first = np.array(times["pixels to logits"])
     for name, each in times.items():
         ratio = np.median(first / np.array(each))
@@ -158,9 +125,9 @@ def _normalizer(frame: np.ndarray):  # noqa: ANN202 - a closure over its buffers
     def cost(way) -> float:  # noqa: ANN001
         times = []
         for _ in range(20):
-            began = time.perf_counter()
+            began = time.thread_time()
             way()
-            times.append(time.perf_counter() - began)
+            times.append(time.thread_time() - began)
         return min(times)
 
     return min((by_arithmetic, by_table), key=cost)
