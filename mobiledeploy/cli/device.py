@@ -146,7 +146,7 @@ def bundle(
     ] = "aarch64",
     compiler: Annotated[str, _COMPILER] = "",
 ) -> None:
-    """Build the native runner as one file, for `device setup --bundle` elsewhere."""
+    """Write the native runner to one file, for `setup --bundle` elsewhere."""
     from mobiledeploy.devices.native.bundle import build_bundle, write_bundle
 
     with showing_progress():
@@ -165,7 +165,7 @@ def clean(
     *,
     timeout: Annotated[float, TIMEOUT] = 600,
 ) -> None:
-    """Remove the native runner, in all versions, and what interrupted commands left."""
+    """Remove the native runner in all versions, with leftovers."""
     if uri.startswith("exec:"):
         from mobiledeploy.devices.native.bundle import clean_cache
 
