@@ -146,7 +146,7 @@ def bundle(
     ] = "aarch64",
     compiler: Annotated[str, _COMPILER] = "",
 ) -> None:
-    """Write the native runner to one file, for `setup --bundle` elsewhere."""
+    """Write the native runner to one file, for another machine."""
     from mobiledeploy.devices.native.bundle import build_bundle, write_bundle
 
     with showing_progress():
