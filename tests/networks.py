@@ -89,7 +89,8 @@ def folded(family, resolution=32, *, short=False, classes=CLASSES, **options):
         architecture=ArchitectureOptions(rows=rows, **options),
     )
     module = create(spec)
-    randomize_batch_norm(module, seed=1)
+    if options.get("norm") != "none":
+        randomize_batch_norm(module, seed=1)
     provenance = WeightsProvenance(source="random", origin="seed 0")
     labels = LABELS[:classes]
     return fold(

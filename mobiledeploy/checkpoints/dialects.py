@@ -148,7 +148,7 @@ def implied_options(
     family: Family,
     layers: Sequence[Layer],
     *,
-    default_eps: float,
+    default_eps: float | None,
     config: HubConfig | None = None,
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the architecture options that a dialect implies, by name, and a note on each.
@@ -157,7 +157,7 @@ def implied_options(
         dialect: Dialect of a checkpoint whose names are not the network's own.
         family: Family of its network.
         layers: Layers of the checkpoint.
-        default_eps: BatchNorm's epsilon of the network as built.
+        default_eps: BatchNorm's epsilon of the network as built; None if it has no BatchNorm.
         config: The hub's description of the weights; it overrides the dialect.
     """
     options: dict[str, Any] = {}
@@ -170,7 +170,7 @@ def implied_options(
     if same_padding:
         options["padding"] = "same"
         notes.append("Convolutions pad as in TensorFlow, where the weights come from.")
-    if norm_eps not in (None, default_eps):
+    if default_eps is not None and norm_eps not in (None, default_eps):
         options["norm_eps"] = norm_eps
         notes.append(f"BatchNorm's epsilon is {norm_eps:g}, as in {source}.")
     if dialect is TIMM and family.startswith("v3"):

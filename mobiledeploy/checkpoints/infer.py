@@ -128,8 +128,7 @@ def find_spec(checkpoint: Checkpoint, build: Build, options: ArchitectureOptions
             f"{checkpoint.path} is not a MobileNet: of its {len(checkpoint.layers)} layers and the "
             f"{len(closest.target)} of the closest family, {closest.spec.family}, only "
             f"{closest.similarity:.0%} correspond.",
-            remedy="Pass a checkpoint of MobileNet V1, V2, V3 or V4. For a custom row table, pass "
-            "also the --config FILE that it was trained with.",
+            remedy=_foreign_remedy(checkpoint),
         )
     best = closest
     for specs in _variants(closest, checkpoint, networks):
@@ -220,6 +219,17 @@ def _refuse_attention(checkpoint: Checkpoint) -> None:
             "layer. Attention is not supported.",
             remedy="Pass a checkpoint of a mobilenetv4_conv_small, _medium or _large.",
         )
+
+
+def _foreign_remedy(checkpoint: Checkpoint) -> str:
+    """Return what to do about layers that no family has."""
+    remedy = (
+        "Pass a checkpoint of MobileNet V1, V2, V3 or V4. For a custom row table, pass also the"
+        " --config FILE that it was trained with."
+    )
+    if any(layer.is_norm for layer in checkpoint.layers):
+        return remedy
+    return f"{remedy} The checkpoint has no BatchNorm; `norm: none` in that file says so."
 
 
 def _closest_family(
@@ -326,21 +336,27 @@ def _scaled(spec: ModelSpec, channels: float) -> int:
 def _estimated_width(unscaled: _Candidate) -> float:
     """Return the width multiplier that the widest channels of the last block show."""
     theirs, ours = _norms(unscaled)[_WIDEST_NORM]
-    return theirs.shape[0] / ours.shape[0] if theirs is not None and theirs.is_norm else 1.0
+    if theirs is None or theirs.is_norm != ours.is_norm:
+        return 1.0
+    return theirs.shape[0] / ours.shape[0]
 
 
 def _last_output(candidate: _Candidate) -> tuple[Layer | None, Layer]:
-    """Return the norms (checkpoint's, network's) of the last block's output."""
+    """Return the norms or convolutions (checkpoint's, network's) of the last block's output."""
     return _norms(candidate)[-1 if candidate.spec.family == "v1" else -2]
 
 
 def _norms(candidate: _Candidate) -> list[tuple[Layer | None, Layer]]:
-    """Return the pairs of (checkpoint layer, network layer) of a network's norms."""
+    """Return the pairs of (checkpoint layer, network layer) of a network's norms.
+
+    Without norms they are those of the convolutions, which have the same channels.
+    """
     pairs = zip(candidate.aligned, candidate.target, strict=True)
+    without = candidate.spec.architecture.norm == "none"
     return [
         (theirs, ours)
         for theirs, ours in pairs
-        if ours.is_norm and not ours.name.startswith("classifier")
+        if (ours.is_map if without else ours.is_norm) and not ours.name.startswith("classifier")
     ]
 
 

@@ -96,7 +96,9 @@ def norms_of(module: nn.Module) -> list[nn.BatchNorm2d]:
     return [layer for layer in module.modules() if isinstance(layer, nn.BatchNorm2d)]
 
 
-def norm_eps_of(module: nn.Module) -> float:
-    """Return the epsilon that all BatchNorm layers of a network share."""
-    (eps,) = {layer.eps for layer in norms_of(module)}
+def norm_eps_of(module: nn.Module) -> float | None:
+    """Return the epsilon that all BatchNorm layers of a network share; None if it has none."""
+    epsilons: set[float | None] = {layer.eps for layer in norms_of(module)}
+    epsilons = epsilons or {None}
+    (eps,) = epsilons
     return eps

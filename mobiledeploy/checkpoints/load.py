@@ -137,8 +137,8 @@ def _apply_conventions(module: nn.Module, spec: ModelSpec, checkpoint: Checkpoin
                 f"have {option} {wanted}; this one was built with {getattr(options, option)}.",
                 remedy="Build it from the specification that `complete_spec` returns.",
             )
-    eps: float = implied.get("norm_eps", found)
-    if options.norm_eps is not None or eps == found:
+    eps = implied.get("norm_eps")
+    if options.norm_eps is not None or eps is None:
         return []
     for norm in norms_of(module):
         norm.eps = eps

@@ -59,18 +59,19 @@ class Layers:
 
     Attributes:
         conv: `nn.Conv2d`, or `SamePaddingConv2d` for weights ported from TensorFlow.
-        norm: Constructor of the norm layer, called with the number of channels.
+        norm: Constructor of the norm layer, called with the number of channels; None for a network
+            without norms, whose convolutions have biases.
     """
 
     conv: type[nn.Conv2d] = nn.Conv2d
-    norm: Callable[[int], nn.Module] = nn.BatchNorm2d
+    norm: Callable[[int], nn.Module] | None = nn.BatchNorm2d
 
 
 STANDARD_LAYERS = Layers()
 
 
 class ConvNormActivation(nn.Sequential):
-    """Convolution without bias, norm, and an activation unless it is None."""
+    """Convolution, norm or else a bias, and an activation unless it is None."""
 
     def __init__(
         self,
@@ -92,10 +93,11 @@ class ConvNormActivation(nn.Sequential):
             padding=(kernel - 1) // 2 * dilation,
             dilation=dilation,
             groups=groups,
-            bias=False,
+            bias=layers.norm is None,
         )
+        norm = [] if layers.norm is None else [layers.norm(out_channels)]
         tail = [] if activation is None else [activation()]
-        super().__init__(conv, layers.norm(out_channels), *tail)
+        super().__init__(conv, *norm, *tail)
 
 
 class DepthwiseSeparable(nn.Sequential):

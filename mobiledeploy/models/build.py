@@ -110,5 +110,7 @@ def _layers(spec: ModelSpec) -> Layers:
     eps, momentum = _NORM[spec.family]
     return Layers(
         conv=SamePaddingConv2d if spec.architecture.padding == "same" else nn.Conv2d,
-        norm=partial(nn.BatchNorm2d, eps=spec.architecture.norm_eps or eps, momentum=momentum),
+        norm=None
+        if spec.architecture.norm == "none"
+        else partial(nn.BatchNorm2d, eps=spec.architecture.norm_eps or eps, momentum=momentum),
     )

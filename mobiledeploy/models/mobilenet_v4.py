@@ -138,6 +138,7 @@ def _conv(
         groups=groups,
         bias=False,
     )
+    assert layers.norm is not None, "`norm: none` is an option of V1 and V2"
     found = OrderedDict[str, nn.Module](zip(names, (conv, layers.norm(out_channels)), strict=False))
     if active:
         found[names[2]] = nn.ReLU()

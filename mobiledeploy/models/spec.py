@@ -92,6 +92,7 @@ class ArchitectureOptions:
         head: What follows the pooled features, in place of the published classifier: see
             `mobiledeploy.models.head`. It decides the number of outputs.
         se_gate: V3: "hard-sigmoid" as published, or "sigmoid" with BatchNorm inside the squeeze.
+        norm: V1 and V2: "batch", or "none" for convolutions with biases in place of BatchNorm.
         norm_eps: BatchNorm's epsilon; None is the value of the family's trained weights.
         padding: "symmetric", or "same" as in TensorFlow (asymmetric at stride 2).
     """
@@ -109,6 +110,7 @@ class ArchitectureOptions:
     reduced_tail: bool = False
     head: str | None = None
     se_gate: Literal["hard-sigmoid", "sigmoid"] = "hard-sigmoid"
+    norm: Literal["batch", "none"] = "batch"
     norm_eps: float | None = None
     padding: Literal["symmetric", "same"] = "symmetric"
 
@@ -135,6 +137,8 @@ def _option_tag(name: str, value: object) -> str:
         return "head-" + str(value).replace(":", "").replace(",", "-")
     if isinstance(value, bool):
         return name.replace("_", "-")
+    if name == "norm":
+        return "no-norm"
     if isinstance(value, str):
         return value
     prefixes = {

@@ -28,8 +28,8 @@ _V3 = _COMMON | {
 }
 _V4 = _COMMON | {"head_width"}
 _OPTIONS: dict[Family, frozenset[str]] = {
-    "v1": _COMMON | {"activation", "kernels_per_layer"},
-    "v2": _COMMON | {"head_width", "round_nearest"},
+    "v1": _COMMON | {"activation", "kernels_per_layer", "norm"},
+    "v2": _COMMON | {"head_width", "round_nearest", "norm"},
     "v3-large": _V3,
     "v3-small": _V3,
     "v4-conv-small": _V4,
@@ -136,7 +136,7 @@ def _validate_options(family: Family, options: ArchitectureOptions) -> None:
             f"{family} has no architecture option {', '.join(foreign)}.",
             remedy=f"It has {', '.join(sorted(_OPTIONS[family]))}.",
         )
-    for name in ("activation", "width_rule", "se_gate", "padding"):
+    for name in ("activation", "width_rule", "se_gate", "norm", "padding"):
         choices = get_args(get_type_hints(ArchitectureOptions)[name])
         value = getattr(options, name)
         _require(value in choices, name, value, "one of " + ", ".join(choices))
@@ -155,6 +155,7 @@ def _validate_options(family: Family, options: ArchitectureOptions) -> None:
     _require(options.head is None or isinstance(options.head, str), "head", options.head, "text")
     eps = options.norm_eps
     _require(eps is None or (_is_number(eps) and eps > 0), "norm_eps", eps, "a number above 0")
+    _require(eps is None or options.norm == "batch", "norm_eps", eps, "none without BatchNorm")
     if options.rows is not None:
         _validate_rows(options.rows, COLUMNS[family])
 

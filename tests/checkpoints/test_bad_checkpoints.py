@@ -293,6 +293,32 @@ def test_a_custom_row_table_is_found_if_it_is_given(saved):
     refused_by_inspection(path, "is not a MobileNet|fits no network")
 
 
+@pytest.mark.parametrize(("family", "width"), [("v1", 0.37), ("v2", 0.5)])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_network_without_norms_is_found_if_that_is_given(family, width, named, saved):
+    options = ArchitectureOptions(norm="none")
+    spec = ModelSpec(family=family, width=width, num_classes=7, architecture=options)
+    state = distinct(spec).state_dict()
+    if not named:
+        state = {  # a convolution's weight and bias follow each other
+            f"layer{number // 2}.{key.rsplit('.', 1)[1]}": tensor
+            for number, (key, tensor) in enumerate(state.items())
+        }
+    path = saved(state)
+    info = inspect_checkpoint(path, create_on_meta, options)
+    assert (info.family, info.width, info.num_classes) == (family, width, 7)
+    assert info.architecture == options
+    refused_by_inspection(path, "is not a MobileNet")
+
+
+def test_a_checkpoint_without_norms_is_told_of_the_option(saved):
+    options = ArchitectureOptions(norm="none")
+    path = saved(distinct(ModelSpec(family="v2", architecture=options)).state_dict())
+    with pytest.raises(WeightsError) as caught:
+        inspect_checkpoint(path, create_on_meta)
+    assert "has no BatchNorm; `norm: none`" in caught.value.remedy
+
+
 def test_options_of_different_families_are_refused(saved):
     options = ArchitectureOptions(kernels_per_layer=2, round_nearest=4)
     with pytest.raises(UsageError, match="No family has the architecture options"):

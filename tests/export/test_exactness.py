@@ -104,6 +104,7 @@ def test_tensorflow_padding_is_exact_and_costs_no_operator(exported_to, tmp_path
             marks=pytest.mark.ci,
         ),
         pytest.param("v3-small", 64, {"dilated": True}, id="dilated", marks=pytest.mark.ci),
+        pytest.param("v2", 32, {"norm": "none"}, id="no-norm", marks=pytest.mark.ci),
     ],
 )
 def test_architecture_variants_are_exact(exported_to, family, resolution, options):
