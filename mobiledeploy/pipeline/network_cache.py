@@ -1,8 +1,9 @@
 """Keep int8 networks in the cache, so that `parity` after `export` need not quantize again.
 
 In: the stages of a network that was exported. Out: the same stages, for its manifest.
-Invariants: an entry is found by the sha256 of encodings and weights in the manifest, and used only
-if its bytes are those that were written; `reproduce` reads no entry, it quantizes again.
+Invariants: an entry is found by the sha256 of encodings, weights and calibration images and the
+recipe of the manifest, and used only if its bytes are those that were written; `reproduce` reads
+no entry, it quantizes again.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mobiledeploy.artifact.manifest import Manifest
-    from mobiledeploy.network import CalibrationSet, FloatModel
+    from mobiledeploy.network import CalibrationSet, FloatModel, QuantRecipe
 
 ENTRIES = 16
 """The newest entries stay; one of MobileNetV2 has 18 MB."""
@@ -59,7 +60,12 @@ def remember(stages: Stages) -> None:
         "equalization": equalized.equalization,
         "ranges": dict(equalized.ranges),
     }
-    entry = _entry(deployed.encodings_digest, deployed.info.provenance.sha256)
+    entry = _entry(
+        deployed.encodings_digest,
+        deployed.info.provenance.sha256,
+        deployed.recipe,
+        deployed.calibration_sha256,
+    )
     try:
         with write_whole(_tensors(entry)) as part:
             part.write_bytes(content)
@@ -82,7 +88,9 @@ def recall(
     """
     if manifest.recipe is None or calibration is None:
         return None
-    entry = _entry(manifest.encodings_sha256, manifest.weights.sha256)
+    entry = _entry(
+        manifest.encodings_sha256, manifest.weights.sha256, manifest.recipe, calibration.sha256
+    )
     if not entry.is_file():
         return None
     with step("Reading the int8 network from the cache"):
@@ -146,9 +154,13 @@ def _equalized(
     return replace(folded, module=traced, equalization=description["equalization"], ranges=ranges)
 
 
-def _entry(encodings: str, weights: str | None) -> Path:
-    """Return the description of an entry; its tensors lie beside it."""
-    key = hashlib.sha256(f"{encodings} {weights}".encode()).hexdigest()
+def _entry(encodings: str, weights: str | None, recipe: QuantRecipe, calibration: str) -> Path:
+    """Return the description of an entry; its tensors lie beside it.
+
+    Whoever changes the recipe in a manifest gets no network of another recipe.
+    """
+    identity = json.dumps([encodings, weights, asdict(recipe), calibration])
+    key = hashlib.sha256(identity.encode()).hexdigest()
     return cache_folder() / "networks" / f"{key}.json"
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from contextlib import nullcontext
+from dataclasses import replace
 
 import networks
 import numpy as np
@@ -91,12 +92,14 @@ def test_the_network_is_the_one_that_was_exported(exported):
     torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
 
-def test_a_network_of_other_weights_or_encodings_is_not_found(exported):
+def test_a_network_of_other_weights_encodings_or_recipe_is_not_found(exported):
     manifest, _ = exported
     other = manifest.model_copy(update={"encodings_sha256": "0" * 64})
     assert recalled(other) == (None, [])
     weights = manifest.weights.model_copy(update={"sha256": "0" * 64})
     assert recalled(manifest.model_copy(update={"weights": weights})) == (None, [])
+    recipe = replace(manifest.recipe, float_layers=("features.9",))
+    assert recalled(manifest.model_copy(update={"recipe": recipe})) == (None, [])
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".json"])

@@ -3,8 +3,6 @@
 `export.onnx_passes.integer_hardswish` states the theorem; these tests cover its parts.
 """
 
-from types import SimpleNamespace
-
 import networks
 import numpy as np
 import onnx
@@ -19,7 +17,7 @@ from mobiledeploy.artifact.pte_file import read_pte, split_xnnpack_payload
 from mobiledeploy.bench import xnnpack_operators
 from mobiledeploy.export import onnx as to_onnx
 from mobiledeploy.export.onnx_passes.integer_hardswish import IntegerHardSwish
-from mobiledeploy.network import Encoding, QuantRecipe
+from mobiledeploy.network import Encoding
 from mobiledeploy.quantization import integer_reference as reference
 from mobiledeploy.quantization.encodings import encode, encode_before_hardswish, encode_hardswish
 from mobiledeploy.quantization.integer_reference import IntegerReference
@@ -217,9 +215,8 @@ def test_the_exported_operator_computes_the_reference(format_, lowered, tmp_path
     if format_ == "onnx":
         path = tmp_path / "hardswish.onnx"
         path.write_bytes(to_onnx.encode_model(networks.with_program(program)))
-    expected = IntegerReference(SimpleNamespace(program=program, recipe=QuantRecipe())).run(
-        {"input": x}
-    )["logits"]
+    reference_network = IntegerReference(networks.with_program(program))
+    expected = reference_network.run({"input": x})["logits"]
     with open_runner(path) as runner:
         assert np.count_nonzero(runner.run({"input": x})["logits"] != expected) == 0
 

@@ -1,7 +1,5 @@
 """Sigmoid of int8 codes: every code, in the reference and both runtimes."""
 
-from types import SimpleNamespace
-
 import networks
 import numpy as np
 import pytest
@@ -9,7 +7,7 @@ import torch
 
 from mobiledeploy.export import onnx as to_onnx
 from mobiledeploy.export import tflite as to_tflite
-from mobiledeploy.network import Encoding, QuantRecipe
+from mobiledeploy.network import Encoding
 from mobiledeploy.quantization.encodings import (
     SIGMOID,
     encode,
@@ -51,8 +49,7 @@ def one_sigmoid(source):
 
 
 def reference(program, x):
-    model = SimpleNamespace(program=program, recipe=QuantRecipe())
-    return IntegerReference(model).run({"input": x})["logits"]
+    return IntegerReference(networks.with_program(program)).run({"input": x})["logits"]
 
 
 def run(path, x):

@@ -129,12 +129,12 @@ def test_an_input_without_a_fixed_size_cannot_be_timed(float_onnx, tmp_path):
         run_bench([path])
 
 
-def test_a_model_with_two_outputs_is_refused(float_onnx, tmp_path):
+def test_a_model_with_two_inputs_is_refused(float_onnx, tmp_path):
     model = onnx.load(float_onnx)
-    model.graph.output.append(onnx.helper.make_tensor_value_info("flat", 1, None))
+    model.graph.input.append(onnx.helper.make_tensor_value_info("other", 1, [1]))
     path = tmp_path / "two.onnx"
     onnx.save(model, path)
-    with pytest.raises(ArtifactError, match="has 1 inputs and 2 outputs"):
+    with pytest.raises(ArtifactError, match="has 2 inputs and 1 outputs"):
         run_artifact(LocalDevice(), path, np.zeros((1, 3, 32, 32), np.float32))
 
 
