@@ -47,6 +47,7 @@ def test_it_is_read_in_the_current_names(artifact):
     assert "sqnr_db" not in found  # it counted biases as signal
 
 
+@pytest.mark.ci
 def test_its_network_is_not_taken_for_that_of_today(artifact):
     """Since 0.2.0 scales are tie-free, so the same images and weights give other integers."""
     with pytest.raises(ArtifactError, match="could not be rebuilt") as caught:

@@ -36,6 +36,7 @@ def test_running_all_operators_in_order_gives_the_network_s_output(exported_to):
     np.testing.assert_array_equal(values[last].numpy(), expected)
 
 
+@pytest.mark.ci
 def test_a_delegate_as_a_program_of_its_own_gives_the_network_s_output(exported_to, tmp_path):
     artifact = exported_to("pte", "v3-small", 64)
     image = networks.pixels(64, count=1, seed=3)

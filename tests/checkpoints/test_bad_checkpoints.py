@@ -390,6 +390,7 @@ def test_a_gate_with_norms_is_found(saved):
     assert info.architecture == options
 
 
+@pytest.mark.ci
 def test_no_foreign_exception_reaches_the_user(saved):
     """Malformed checkpoints raise errors of this package."""
     cases = [

@@ -41,6 +41,7 @@ def test_there_are_golden_outputs_of_every_library():
     assert libraries == {"torchvision", "timm", "transformers"}
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("path", "alphabetical"),
     [

@@ -219,6 +219,7 @@ def test_operators_are_counted_in_the_files(artifact):
     assert len(difference.encodings.only_a) == len(networks.quantized("v2", short=True).encodings)
 
 
+@pytest.mark.ci
 def test_two_formats_of_one_network(artifact):
     difference = compare_artifacts(artifact("a"), artifact("b", format_="pte"))
     assert changed(difference) == []

@@ -43,6 +43,7 @@ def run(code, cwd, *arguments):
     )
 
 
+@pytest.mark.ci
 def test_importing_every_public_name_prints_nothing(tmp_path):
     code = (
         "import warnings; warnings.simplefilter('always')\n"

@@ -41,6 +41,7 @@ def marked(client):
     return pytest.param(client, marks=mark, id=client.name)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("family", ["v1", "v2", "v3-small"])
 @pytest.mark.parametrize(
     "client", [*(pytest.param(c, id=c.name) for c in HERE), *map(marked, ELSEWHERE)]

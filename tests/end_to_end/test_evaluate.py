@@ -39,6 +39,7 @@ def test_artifacts_are_compared_with_float(mobiledeploy, pair, workplace, labell
     assert sum(pte["counts"]["predictions"].values()) == 20
 
 
+@pytest.mark.ci
 def test_classes_and_mistakes_are_listed(mobiledeploy, pair, workplace, labelled):
     words = ("evaluate", *pair, "--data", labelled, "--json", "all.json", "--list")
     done = mobiledeploy(*words, 10, cwd=workplace)
@@ -93,6 +94,7 @@ def test_parts_add_up(mobiledeploy, pair, workplace, labelled, tmp_path):
     refused(twice, 3, "Image 0 of ", "is in two of the results")
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -13,6 +13,7 @@ from tiny import CONFIG, NAME, NETWORK
 NOISE = ("Traceback", "torchao", "torch/", "cpuinfo", "W1", "[W", "deprecated")
 
 
+@pytest.mark.ci
 def test_stdout_is_one_json_document(exported, document: dict):
     assert json.dumps(document, indent=2) + "\n" == exported.stdout
     assert [artifact["format"] for artifact in document["artifacts"]] == ["pte", "onnx"]

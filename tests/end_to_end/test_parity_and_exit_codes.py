@@ -64,6 +64,7 @@ def trained_checkpoint(path: Path) -> None:
     torch.save(module.state_dict(), path)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

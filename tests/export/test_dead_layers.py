@@ -46,6 +46,7 @@ def with_zero_logits(recipe, count):
     return quantize(learned, images, networks.recipe_for(learned, recipe))
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("recipe", "count"),
     [
@@ -123,6 +124,7 @@ def test_layers_that_no_runtime_can_load_are_refused():
 PRUNED = ("features.3.block.1.0", -10.0)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("layers", "bias", "extension"),
     [

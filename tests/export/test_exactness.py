@@ -126,6 +126,7 @@ def test_complete_networks_are_exact_as_pte(exported_to, family):
     )
 
 
+@pytest.mark.ci
 def test_onnx_runtime_runs_v2_in_integers(exported_to, tmp_path):
     saved = tmp_path / "optimized.onnx"
     save_optimized(exported_to("onnx", "v2", short=False).path, saved)
@@ -145,6 +146,7 @@ def test_onnx_runtime_runs_v2_in_integers(exported_to, tmp_path):
     assert kinds.count("QLinearAdd") == 11  # at width 0.25 one more block keeps its 8 channels
 
 
+@pytest.mark.ci
 def test_onnx_runtime_runs_v3_in_integers(exported_to, tmp_path):
     saved = tmp_path / "optimized.onnx"
     save_optimized(exported_to("onnx", "v3-small", 64, short=False).path, saved)

@@ -271,6 +271,7 @@ def test_the_file_says_who_made_it_and_what_it_needs(precision, exported_to):
     assert not model.graph.value_info
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("style", ["Fixed", "Runtime"])
 def test_the_file_converts_to_the_ort_format(style, exported_to, tmp_path):
     artifact = exported_to("onnx", "v3-small", 32)

@@ -35,6 +35,7 @@ def run(path, pixels, **options):
         return runner.run({"input": pixels})["logits"]
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize(
     ("family", "format_", "size", "options"),
     [
@@ -82,6 +83,7 @@ def test_onnx_runtime_computes_nothing_but_integers_before_the_output(tmp_path):
     assert kinds[-1] == "DequantizeLinear"
 
 
+@pytest.mark.ci
 def test_a_pte_reads_pixels_inside_the_delegate(tmp_path):
     path = exported(networks.quantized_for_pixels("v2"), "pte", tmp_path)
     summary = inspect_artifact(path)

@@ -27,6 +27,7 @@ def test_a_float_network_has_no_int8_coverage(artifact, request):
     assert sum(island.macs for island in coverage.float_islands) == coverage.macs
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("artifact", ["int8_onnx", "int8_pte"])
 def test_int8_networks_of_other_tools_are_counted(artifact, request):
     coverage = inspect_artifact(request.getfixturevalue(artifact)).coverage

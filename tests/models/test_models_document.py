@@ -20,6 +20,7 @@ def blocks(language):
     return re.findall(rf"```{language}\n(.*?)```", HOW_TO, re.DOTALL)
 
 
+@pytest.mark.ci
 def test_the_table_of_sizes_agrees_with_the_code():
     for spec in published():
         summary = summarize(spec)

@@ -184,6 +184,7 @@ def test_nan_from_float_fails_at_float(onnx_path):
     assert report.first_failed_rung.failures == ("60 of 60 logits are NaN or infinite.",)
 
 
+@pytest.mark.ci
 def test_the_onnx_of_another_model_fails_at_its_first_rung(exported_to):
     report = run_ladder(stages(), [exported_to("onnx", "v1").path], images(), tolerances=LOOSE)
     assert report.first_failed_rung.name == "onnx-unoptimized"

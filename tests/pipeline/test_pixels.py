@@ -106,6 +106,7 @@ def run(path, images, image):
         return runner.run({"input": artifact_inputs(images.images, image)})["logits"]
 
 
+@pytest.mark.ci
 def test_float_and_pixels_are_evaluated_together(exported, tmp_path):
     folder = exported.artifacts[0].path.parent
     planes = deploy(

@@ -14,6 +14,7 @@ def small_model():
     return build("v1", weights="random", width=0.25, resolution=32, num_classes=10)
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("equalization", ["none", "cross-layer", "learned"])
 def test_a_network_gets_the_equalization_that_its_recipe_asks_for(equalization):
     recipe = QuantRecipe(equalization=equalization, range_rule="minmax", rounding="nearest")

@@ -64,6 +64,7 @@ def test_the_gradient_of_a_width_equals_autograd(width):
     assert found_width.grad.abs().min() > 1
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_fake_quantized_network_is_close_to_the_integer_network(family):
     """Shows an activation that is lost on the way to integers, whatever the weights are."""

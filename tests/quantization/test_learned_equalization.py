@@ -57,6 +57,7 @@ def test_learning_lowers_the_loss_of_int8_activations(family):
     assert after < 0.97 * before
 
 
+@pytest.mark.ci
 @EVERY_FAMILY
 def test_the_student_with_scales_computes_what_the_rescaled_network_will(family):
     images = torch.from_numpy(networks.pixels(32))

@@ -38,6 +38,7 @@ def relative_error(model, images):
     return np.square(logits - exact).sum() / np.square(exact).sum()
 
 
+@pytest.mark.ci
 def test_learning_lowers_the_error_on_images_that_it_has_not_seen(by_recipe):
     unseen = networks.pixels(32, 64, seed=11)
     before, after = (relative_error(by_recipe[name], unseen) for name in ("balanced", "best"))

@@ -67,6 +67,7 @@ def test_a_clamp_inside_a_residual_stream_is_exact_in_int8(activation, tmp_path)
     assert len(clips) == 1
 
 
+@pytest.mark.ci
 def test_v2_at_width_025_is_close_to_float():
     model = networks.equalized("v2")
     found = IntegerReference(networks.quantized("v2")).run({"input": IMAGES})["logits"]

@@ -52,6 +52,7 @@ def test_zero_points_are_int8_and_scales_are_float32(family):
         assert encoding.scale == float(np.float32(encoding.scale)) > 0, name
 
 
+@pytest.mark.ci
 @pytest.mark.parametrize("family", ["v3-small", "v3-large"])
 def test_the_input_of_a_hardswish_starts_at_minus_three_exactly(family):
     nodes = calls(networks.quantized(family), aten.hardswish.default)
@@ -75,6 +76,7 @@ def test_no_mean_of_a_pool_is_a_rounding_tie(family):
         assert np.abs(means - np.floor(means) - 0.5).min() > 1e-5, node.name
 
 
+@pytest.mark.ci
 @EVERY_FAMILY
 def test_operands_and_result_of_an_addition_share_one_encoding(family):
     for node in calls(networks.quantized(family), aten.add.Tensor):
