@@ -84,6 +84,7 @@ def test_operands_and_result_of_an_addition_share_one_encoding(family):
         assert one == other == output_encoding(node), node.name
 
 
+@pytest.mark.ci
 @EVERY_FAMILY
 def test_the_only_activations_left_are_clamps_that_saturation_does_not_perform(family):
     model = networks.quantized(family)
