@@ -7,6 +7,7 @@ compares the logits. `run_ladder` decides which rungs there are.
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -167,13 +168,10 @@ class LadderRunner:
     def _trying_roundings(self, reference: IntegerReference) -> RunBatch:
         """Return the integer reference, which also collects what other rounding modes change."""
 
-        def run(inputs: Mapping[str, Inputs]) -> Mapping[str, Logits]:
-            roundings: list[Rounding] = []
-            outputs = reference.run(inputs, roundings)
-            self._differences.extend(rounding_differences(roundings))
-            return outputs
+        def collect(rounding: Rounding) -> None:
+            self._differences.extend(rounding_differences([rounding]))
 
-        return run
+        return partial(reference.run, on_rounding=collect)
 
     def _add_integers(self, run: RunBatch, note: str) -> None:
         started = time.perf_counter()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from contextlib import suppress
 from dataclasses import asdict, replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -170,7 +171,10 @@ def _tensors(entry: Path) -> Path:
 
 def _remove_old(folder: Path) -> None:
     """Remove all but the newest entries."""
-    entries = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
-    for entry in entries[:-ENTRIES]:
+    ages = []
+    for entry in folder.glob("*.json"):
+        with suppress(FileNotFoundError):  # another process has just removed it
+            ages.append((entry.stat().st_mtime, entry))
+    for _, entry in sorted(ages)[:-ENTRIES]:
         entry.unlink(missing_ok=True)
         _tensors(entry).unlink(missing_ok=True)

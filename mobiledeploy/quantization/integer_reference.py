@@ -151,17 +151,20 @@ class IntegerReference:
         self.exact = not model.recipe.float_layers
 
     def run(
-        self, inputs: Mapping[str, NDArray[Any]], roundings: list[Rounding] | None = None
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        on_rounding: Callable[[Rounding], object] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
         """Return the outputs by name for {"input": (N, C, H, W), or pixels (N, H, W, C)}.
 
         Args:
             inputs: The images.
-            roundings: What every `quantize` node rounded is appended, in topological order.
+            on_rounding: Called with what every `quantize` node rounded, in topological order.
+                Tensors that it does not keep are freed at once.
         """
         planes = torch.from_numpy(folded_inputs(inputs[INPUT_NAME]))
         interpreter = _Interpreter(self._module)
-        interpreter.roundings = roundings
+        interpreter.on_rounding = on_rounding
         with torch.no_grad():
             result: object = interpreter.run(planes)
         values = result if isinstance(result, list | tuple) else (result,)
@@ -183,14 +186,17 @@ class IntegerReference:
     def layers(self, images: NDArray[Any]) -> dict[str, Codes]:
         """Return the output of every `quantize` node, in topological order; images as in `run`."""
         layers: dict[str, Codes] = {}
-        for rounding in self.roundings(images):
+
+        def keep(rounding: Rounding) -> None:
             layers[rounding.name] = _as_codes(rounding)
+
+        self.run({INPUT_NAME: images}, keep)
         return layers
 
     def roundings(self, images: NDArray[Any]) -> list[Rounding]:
         """Return what every `quantize` node rounded, in topological order; images as in `run`."""
         roundings: list[Rounding] = []
-        self.run({INPUT_NAME: images}, roundings)
+        self.run({INPUT_NAME: images}, roundings.append)
         return roundings
 
 
@@ -215,16 +221,16 @@ class _Interpreter(torch.fx.Interpreter):
     """Runs the graph's operators in integers.
 
     Attributes:
-        roundings: What the `quantize` nodes rounded so far; None records nothing.
+        on_rounding: Called with what every `quantize` node rounded, if it is not None.
     """
 
-    roundings: list[Rounding] | None = None
+    on_rounding: Callable[[Rounding], object] | None = None
 
     def run_node(self, n: Node) -> object:
         result = super().run_node(n)
-        if self.roundings is not None and n.target is _QUANTIZE:
+        if self.on_rounding is not None and n.target is _QUANTIZE:
             (value, _, zero_point, *_), _ = self.fetch_args_kwargs_from_env(n)
-            self.roundings.append(Rounding(n.name, value, result, int(zero_point)))
+            self.on_rounding(Rounding(n.name, value, result, int(zero_point)))
         return result
 
     def call_function(self, target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> object:
@@ -276,6 +282,11 @@ def unrounded(value: Scaled | torch.Tensor, step: torch.Tensor) -> torch.Tensor:
     return value.float() / step
 
 
+def half_way_distance(steps: torch.Tensor) -> torch.Tensor:
+    """Return the distance of numbers, in steps, from the nearest half-way point."""
+    return (steps - steps.floor() - 0.5).abs()
+
+
 def _as_codes(rounding: Rounding) -> Codes:
     """Return the codes that `quantize` made."""
     result = rounding.result
@@ -284,7 +295,7 @@ def _as_codes(rounding: Rounding) -> Codes:
         codes=(result.values + rounding.zero_point).to(torch.int8).numpy(),
         scale=float(result.scale),
         zero_point=rounding.zero_point,
-        half_way=(steps - steps.floor() - 0.5).abs().numpy(),
+        half_way=half_way_distance(steps).numpy(),
     )
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mobiledeploy.quantization.integer_reference import Scaled, unrounded
+from mobiledeploy.quantization.integer_reference import Scaled, half_way_distance, unrounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -69,8 +69,7 @@ def rounding_differences(roundings: Iterable[Rounding]) -> list[RoundingDifferen
 def _undecided(value: Scaled | torch.Tensor, step: torch.Tensor) -> torch.Tensor:
     """Return where modes may differ: near half-way, or beyond what the bound holds for."""
     steps = unrounded(value, step)
-    near = (steps - steps.floor() - 0.5).abs() < _UNDECIDED
-    return near | (steps.abs() > _LARGEST)
+    return (half_way_distance(steps) < _UNDECIDED) | (steps.abs() > _LARGEST)
 
 
 def _chosen(value: Scaled | torch.Tensor, where: torch.Tensor) -> Scaled | torch.Tensor:
