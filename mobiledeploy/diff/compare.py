@@ -12,7 +12,6 @@ from mobiledeploy.diff.encodings import compare_encodings
 from mobiledeploy.diff.files import compare_files
 from mobiledeploy.diff.inputs import compare_inputs
 from mobiledeploy.diff.open_artifact import open_artifact
-from mobiledeploy.diff.outputs import compare_outputs
 from mobiledeploy.diff.types import Difference, FloatComparison
 from mobiledeploy.utils.progress import step
 
@@ -52,6 +51,9 @@ def compare_artifacts(
         files, notes = compare_files(*pair)
     outputs = None
     if data is not None:
+        # torch is loaded only where outputs are compared
+        from mobiledeploy.diff.outputs import compare_outputs
+
         assert float_module is not None, "outputs are compared with the float network"
         outputs, more = compare_outputs(*pair, data, samples, float_module)
         notes += more

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mobiledeploy.diff.compare import compare_artifacts
-from mobiledeploy.pipeline.rebuild import find_checkpoint, rebuild_float
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,4 +33,7 @@ def diff(a: Path, b: Path, data: Path | None = None, samples: int | None = None)
 
 
 def _float_module(manifest: Manifest) -> nn.Module:
+    # torch is loaded only where outputs are compared
+    from mobiledeploy.pipeline.rebuild import find_checkpoint, rebuild_float
+
     return rebuild_float(manifest, find_checkpoint(manifest)).module

@@ -236,3 +236,18 @@ cli.main([])
     assert done.returncode == 130, done.stderr
     assert "Stopped" in done.stderr
     assert "KeyboardInterrupt" not in done.stderr
+
+
+SMALL = next((Path(__file__).parent.parent / "artifact" / "schema1").glob("*.onnx"))
+
+
+@pytest.mark.parametrize("words", [["inspect", SMALL], ["diff", SMALL, SMALL], ["models"]])
+def test_commands_that_only_read_files_do_without_pytorch(words: list[object]):
+    code = f"""
+from mobiledeploy.cli import main
+try:
+    main({[str(word) for word in words]!r})
+except SystemExit as stop:
+    assert stop.code == 0
+"""
+    assert "torch" not in loaded_by(code)
