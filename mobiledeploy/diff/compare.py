@@ -52,7 +52,7 @@ def compare_artifacts(
     outputs = None
     if data is not None:
         # torch is loaded only where outputs are compared
-        from mobiledeploy.diff.outputs import compare_outputs
+        from mobiledeploy.diff.outputs import compare_outputs  # noqa: PLC0415
 
         assert float_module is not None, "outputs are compared with the float network"
         outputs, more = compare_outputs(*pair, data, samples, float_module)

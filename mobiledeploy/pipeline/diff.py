@@ -34,6 +34,6 @@ def diff(a: Path, b: Path, data: Path | None = None, samples: int | None = None)
 
 def _float_module(manifest: Manifest) -> nn.Module:
     # torch is loaded only where outputs are compared
-    from mobiledeploy.pipeline.rebuild import find_checkpoint, rebuild_float
+    from mobiledeploy.pipeline.rebuild import find_checkpoint, rebuild_float  # noqa: PLC0415
 
     return rebuild_float(manifest, find_checkpoint(manifest)).module
