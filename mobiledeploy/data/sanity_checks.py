@@ -31,7 +31,6 @@ CIFAR-10's ten classes 0.18 to 0.25, three 0.26 to 0.37, two 0.35 to 0.5, one 0.
 from __future__ import annotations
 
 import hashlib
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -40,7 +39,7 @@ from torch import nn
 
 from mobiledeploy.data.preprocess import pixels_reversed
 from mobiledeploy.utils.progress import step
-from mobiledeploy.utils.threads import on_one_thread
+from mobiledeploy.utils.threads import batch_slices, on_one_thread, parallel_map
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -57,7 +56,11 @@ _SWAP_GAIN = 1.15  # by which swapping red and blue has to lower the shift
 
 
 class _Reached(Exception):  # noqa: N818 - not an error: it skips the layers after the BatchNorm
-    """The BatchNorm has been reached."""
+    """The BatchNorm has been reached, with this input."""
+
+    def __init__(self, value: torch.Tensor) -> None:
+        super().__init__()
+        self.value = value
 
 
 def warnings_for(model: FloatModel, images: CalibrationSet) -> tuple[str, ...]:
@@ -86,15 +89,34 @@ def _other_statistics(model: FloatModel, images: CalibrationSet) -> str | None:
     Images that are unlike those of the training already behind the first convolution are left to
     the training match, which names the cause.
     """
-    norms = [module for module in model.module.modules() if isinstance(module, nn.BatchNorm2d)]
-    if model.info.has_random_weights or not norms:
+    if model.info.has_random_weights:
         return None  # random weights have no trained statistics
+    norms = _norms_in_order(model.module, images.images[:1])
+    if not norms:
+        return None
     few = images.spread(_MAX_FIRST_IMAGES).images
     shift, spread = shift_and_spread(model.module, norms[0], few)
     limit = _MAX_SHIFT * max(1.0, (_MIN_IMAGES / len(few)) ** 0.5)
     if shift > limit or abs(spread) > _MAX_SPREAD:
         return None
     return _few_classes(model, norms[-1], images) or _swapped_channels(model, norms[0], few, shift)
+
+
+def _norms_in_order(module: nn.Module, image: NDArray[np.float32]) -> list[nn.BatchNorm2d]:
+    """Return the BatchNorms that an image (1, C, H, W) passes, in the order of execution."""
+    passed: list[nn.BatchNorm2d] = []
+    handles = [
+        norm.register_forward_pre_hook(lambda reached, _: passed.append(reached))
+        for norm in module.modules()
+        if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None
+    ]
+    try:
+        with torch.no_grad():
+            module(torch.from_numpy(image))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return passed
 
 
 def _few_classes(model: FloatModel, last: nn.BatchNorm2d, images: CalibrationSet) -> str | None:
@@ -139,17 +161,20 @@ def shift_and_spread(
     """
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    seen: list[torch.Tensor] = []
 
     def look(_: nn.Module, inputs: tuple[torch.Tensor]) -> None:
-        seen.append(inputs[0])
-        raise _Reached
+        raise _Reached(inputs[0])
+
+    def input_of_norm(batch: slice) -> torch.Tensor:
+        try:
+            module(torch.from_numpy(images[batch]))
+        except _Reached as reached:
+            return reached.value
+        raise AssertionError("the network does not run this BatchNorm")
 
     handle = norm.register_forward_pre_hook(look)
     try:
-        for image in images:
-            with torch.no_grad(), suppress(_Reached):
-                module(torch.from_numpy(image[None]))
+        seen = list(parallel_map(input_of_norm, batch_slices(images)))
     finally:
         handle.remove()
     every = torch.cat(seen).transpose(0, 1).flatten(1).double()

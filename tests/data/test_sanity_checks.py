@@ -1,5 +1,7 @@
 """Warnings about calibration sets: real networks, real images, and common mistakes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -118,3 +120,22 @@ def test_random_weights_have_no_statistics_to_compare(pixels):
 def test_the_check_leaves_the_network_unchanged(model, pixels):
     warnings_for(model, set_of(normalised(pixels)))
     assert not any(module._forward_pre_hooks for module in model.module.modules())
+
+
+@pytest.mark.shared
+def test_norms_that_do_not_run_are_left_out(model, pixels):
+    """Code may declare layers in any order, and some only for the training."""
+
+    class WithTrainingHead(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.only_in_training = torch.nn.BatchNorm2d(7)
+            self.network = model.module
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.network(images)
+
+    own = replace(model, module=WithTrainingHead().eval())
+    assert warnings_for(own, set_of(normalised(pixels))) == ()
+    (found,) = warnings_for(own, set_of(normalised(pixels[:, ::-1])))
+    assert "red and blue" in found
