@@ -175,11 +175,11 @@ def run_artifact(device: Device, artifact: Path, inputs: Samples, *, threads: in
     Args:
         device: From `open_device`, entered.
         artifact: A `.onnx` or `.pte` file on this machine.
-        inputs: (N, C, H, W) float32.
+        inputs: (N, C, H, W) float32, or (N, H, W, C) uint8 of pixels.
         threads: Threads that compute one inference.
 
     Returns:
-        The output, (N, classes) float32.
+        The outputs, (N, values) float32: of several, one behind the other.
 
     Raises:
         ArtifactError: The artifact cannot be read, or its runtime rejects it.

@@ -50,8 +50,9 @@ class Request:
             "profile" times the operators of one artifact, "outputs" only runs the artifacts, "load"
             loads the runtimes of the native runner.
         artifacts: Paths on this machine.
-        inputs: Samples for each artifact, (N, C, H, W) float32; None for noise that the device
-            generates. Timing and counting use the first batch; all batches are run at the end.
+        inputs: Samples for each artifact, (N, C, H, W) float32 or (N, H, W, C) uint8; None for
+            noise that the device generates. Timing and counting use the first batch; all batches
+            are run at the end.
         threads: Threads that compute one inference.
         affinity: Cores that the process is bound to; empty for all.
         rounds: Inferences to time or count.
@@ -175,7 +176,8 @@ class Result(TypedDict, total=False):
     - "outputs": inputs (None for samples that were sent), outputs;
     - "load": runtimes.
 
-    `inputs` and `outputs` have one entry per artifact, a `.npy` file in base64.
+    `inputs` and `outputs` have one entry per artifact, a `.npy` file in base64. Outputs are
+    (N, values): all outputs of the network, one behind the other, in its order.
     """
 
     fresh: FreshRun

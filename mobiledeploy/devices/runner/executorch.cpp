@@ -21,6 +21,7 @@ namespace runner {
 namespace {
 
 using executorch::aten::ScalarType;
+using executorch::aten::Tensor;
 using executorch::extension::Module;
 using executorch::extension::TensorPtr;
 using executorch::runtime::Error;
@@ -28,7 +29,6 @@ using executorch::runtime::EValue;
 using executorch::runtime::Program;
 
 constexpr const char* kRuntime = "executorch " EXECUTORCH_VERSION;
-constexpr size_t kPadding = 128;  // values that XNNPACK may read behind a tensor
 
 Failure rejected(const std::string& label, Error error) {
   return {"ArtifactError",
@@ -57,6 +57,20 @@ std::unique_ptr<Module> load(const std::string& path, const std::string& label, 
   return module;
 }
 
+// Returns the values of a tensor in the order of its indices, however it lies in memory.
+std::vector<float> in_order(const Tensor& tensor) {
+  const auto sizes = tensor.sizes();
+  const auto strides = tensor.strides();
+  std::vector<float> values(tensor.numel());
+  for (size_t index = 0; index < values.size(); index++) {
+    size_t rest = index, at = 0;
+    for (size_t axis = sizes.size(); axis-- > 0; rest /= sizes[axis])
+      at += rest % sizes[axis] * strides[axis];
+    values[index] = tensor.const_data_ptr<float>()[at];
+  }
+  return values;
+}
+
 class ExecuTorch : public Network {
  public:
   ExecuTorch(const std::string& path, const std::string& label, int threads)
@@ -64,36 +78,52 @@ class ExecuTorch : public Network {
     runtime = kRuntime;
     const auto meta = module_->method_meta("forward");
     if (!meta.ok()) throw rejected(label, meta.error());
-    if (meta->num_inputs() != 1 || meta->num_outputs() != 1)
-      throw Failure{"ArtifactError",
-                    label + " has " + std::to_string(meta->num_inputs()) + " inputs and " +
-                        std::to_string(meta->num_outputs()) + " outputs; expected one of each.",
-                    "Export the model with `mobiledeploy export`."};
-    const auto input = meta->input_tensor_meta(0), output = meta->output_tensor_meta(0);
+    if (meta->num_inputs() != 1 || meta->num_outputs() == 0)
+      throw wrong_count(label, meta->num_inputs(), meta->num_outputs());
+    const auto input = meta->input_tensor_meta(0);
     if (!input.ok()) throw rejected(label, input.error());
-    if (!output.ok()) throw rejected(label, output.error());
-    if (input->scalar_type() != ScalarType::Float || output->scalar_type() != ScalarType::Float ||
-        input->sizes().size() < 2)
-      throw not_float(label);
+    scalar_type_ = input->scalar_type();
+    if (scalar_type_ == ScalarType::Byte)
+      input_type = Type::kUint8;
+    else if (scalar_type_ != ScalarType::Float)
+      throw wrong_input(label);
+    if (input->sizes().size() < 2) throw wrong_input(label);
     sizes_.assign(input->sizes().begin(), input->sizes().end());
     batch_size = sizes_[0];
     input_shape.assign(sizes_.begin() + 1, sizes_.end());
-    output_shape.assign(output->sizes().begin() + 1, output->sizes().end());
+    for (size_t index = 0; index < meta->num_outputs(); index++) {
+      const auto output = meta->output_tensor_meta(index);
+      if (!output.ok()) throw rejected(label, output.error());
+      if (output->scalar_type() != ScalarType::Float || output->sizes().empty() ||
+          output->sizes()[0] != batch_size)
+        throw wrong_output(label);
+    }
   }
 
-  const float* run(const float* batch) override {
-    const TensorPtr input = executorch::extension::from_blob(const_cast<float*>(batch), sizes_);
+  void run(const uint8_t* batch) override {
+    const TensorPtr input =
+        executorch::extension::from_blob(const_cast<uint8_t*>(batch), sizes_, scalar_type_);
     auto outputs = module_->forward(EValue(input));
     if (!outputs.ok()) throw failed(label_, outputs.error());
-    output_ = std::move(*outputs);
-    return output_[0].toTensor().const_data_ptr<float>();
+    outputs_ = std::move(*outputs);
+  }
+
+  std::vector<float> outputs() const override {
+    std::vector<std::vector<float>> values;
+    std::vector<Rows> all;
+    for (const EValue& output : outputs_) {
+      values.push_back(in_order(output.toTensor()));
+      all.push_back({values.back().data(), static_cast<int64_t>(values.back().size()) / batch_size});
+    }
+    return joined_rows(all, batch_size);
   }
 
  private:
   std::string label_;
   std::unique_ptr<Module> module_;
   std::vector<executorch::aten::SizesType> sizes_;
-  std::vector<EValue> output_;
+  ScalarType scalar_type_ = ScalarType::Float;
+  std::vector<EValue> outputs_;  // of the last run
 };
 
 // Integers over the whole range of their type, or normally distributed floats.

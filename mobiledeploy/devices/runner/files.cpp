@@ -19,6 +19,9 @@ constexpr uint32_t kRound[64] = {
     0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
+// A type in NumPy's words.
+const char* descr_of(Type type) { return type == Type::kUint8 ? "|u1" : "<f4"; }
+
 uint32_t rotated(uint32_t x, int bits) { return x >> bits | x << (32 - bits); }
 
 // FIPS 180-4, section 6.2.2.
@@ -99,26 +102,40 @@ std::string joined(const Shape& shape) {
   return text.substr(0, text.empty() ? 0 : text.size() - 2);
 }
 
+Array::Array(Type type, Shape shape)
+    : type(type), shape(std::move(shape)), data_((product(this->shape) + kPadding) * size_of(type)) {}
+
+std::vector<float> joined_rows(const std::vector<Rows>& outputs, int64_t samples) {
+  std::vector<float> values;
+  for (int64_t sample = 0; sample < samples; sample++)
+    for (const Rows& rows : outputs) {
+      const float* first = rows.values + sample * rows.size;
+      values.insert(values.end(), first, first + rows.size);
+    }
+  return values;
+}
+
 // https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html, version 1.0
 std::string to_npy(const Array& array) {
   const std::string comma = array.shape.size() == 1 ? "," : "";
-  std::string header = "{'descr': '<f4', 'fortran_order': False, 'shape': (" +
-                       joined(array.shape) + comma + "), }";
+  std::string header = std::string("{'descr': '") + descr_of(array.type) +
+                       "', 'fortran_order': False, 'shape': (" + joined(array.shape) + comma +
+                       "), }";
   header.resize((10 + header.size() + 1 + 63) / 64 * 64 - 11, ' ');
   header += '\n';
   std::string data("\x93NUMPY\x01\x00", 8);
   data += static_cast<char>(header.size() & 255);
   data += static_cast<char>(header.size() >> 8);
   data += header;
-  data.append(reinterpret_cast<const char*>(array.values.data()), 4 * array.values.size());
+  data.append(reinterpret_cast<const char*>(array.data()), array.size_bytes());
   return data;
 }
 
 Array from_npy(const std::string& data, const std::string& label) {
   const auto unreadable = [&] {
     return Failure{"RuntimeFailedError",
-                   "The inputs of " + label + " are not a .npy file of float32 in C order.",
-                   "Pass contiguous float32 samples."};
+                   "The inputs of " + label + " are not a .npy file of float32 or uint8 in C order.",
+                   "Pass contiguous float32 or uint8 samples."};
   };
   if (data.size() < 10 || data.compare(0, 7, std::string("\x93NUMPY\x01", 7)) != 0)
     throw unreadable();
@@ -126,18 +143,20 @@ Array from_npy(const std::string& data, const std::string& label) {
       static_cast<unsigned char>(data[8]) | static_cast<unsigned char>(data[9]) << 8;
   const std::string header = data.substr(10, length);
   const size_t open = header.find('('), close = header.find(')');
-  if (header.find("'<f4'") == std::string::npos ||
+  const auto is = [&](Type type) {
+    return header.find(std::string("'") + descr_of(type) + "'") != std::string::npos;
+  };
+  if (!(is(Type::kFloat32) || is(Type::kUint8)) ||
       header.find("'fortran_order': False") == std::string::npos || open == std::string::npos ||
       close == std::string::npos)
     throw unreadable();
-  Array array;
+  Shape shape;
   std::istringstream sizes(header.substr(open + 1, close - open - 1));
   for (std::string size; std::getline(sizes, size, ',');)
-    if (size.find_first_of("0123456789") != std::string::npos)
-      array.shape.push_back(std::stoll(size));
-  if (data.size() != 10 + length + 4 * product(array.shape)) throw unreadable();
-  array.values.resize(product(array.shape));
-  memcpy(array.values.data(), data.data() + 10 + length, 4 * array.values.size());
+    if (size.find_first_of("0123456789") != std::string::npos) shape.push_back(std::stoll(size));
+  Array array(is(Type::kUint8) ? Type::kUint8 : Type::kFloat32, shape);
+  if (data.size() != 10 + length + array.size_bytes()) throw unreadable();
+  memcpy(array.data(), data.data() + 10 + length, array.size_bytes());
   return array;
 }
 

@@ -28,46 +28,41 @@ class OnnxRuntime : public Network {
     if (reason.empty()) reason = set_options(path, threads, profiled);
     if (reason.empty()) reason = error(api_->CreateSession(environment_, path.c_str(), options_, &session_));
     if (!reason.empty()) throw rejected(reason);
-    size_t inputs = 0, outputs = 0;
-    check(api_->SessionGetInputCount(session_, &inputs));
-    check(api_->SessionGetOutputCount(session_, &outputs));
-    if (inputs != 1 || outputs != 1)
-      throw Failure{"ArtifactError",
-                    label + " has " + std::to_string(inputs) + " inputs and " +
-                        std::to_string(outputs) + " outputs; expected one of each.",
-                    "Export the model with `mobiledeploy export`."};
-    check(api_->GetAllocatorWithDefaultOptions(&allocator_));
-    check(api_->SessionGetInputName(session_, 0, allocator_, &input_name_));
-    check(api_->SessionGetOutputName(session_, 0, allocator_, &output_name_));
-    read_input_shape();
+    read_names();
+    read_input();
     check(api_->CreateCpuMemoryInfo(OrtArenaAllocator, OrtMemTypeDefault, &memory_));
   }
 
   ~OnnxRuntime() override {
-    api_->ReleaseValue(output_);
+    release_outputs();
     api_->ReleaseSession(session_);
     api_->ReleaseSessionOptions(options_);
     api_->ReleaseMemoryInfo(memory_);
     api_->ReleaseEnv(environment_);
   }
 
-  const float* run(const float* batch) override {
+  void run(const uint8_t* batch) override {
     Shape shape{batch_size};
     shape.insert(shape.end(), input_shape.begin(), input_shape.end());
     OrtValue* input = nullptr;
     check(api_->CreateTensorWithDataAsOrtValue(
-        memory_, const_cast<float*>(batch), 4 * input_values(), shape.data(), shape.size(),
-        ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT, &input));
-    api_->ReleaseValue(output_);
-    output_ = nullptr;
-    const char* const names[] = {input_name_, output_name_};
-    OrtStatus* status = api_->Run(session_, nullptr, names, &input, 1, names + 1, 1, &output_);
+        memory_, const_cast<uint8_t*>(batch), batch_size * sample_bytes(), shape.data(),
+        shape.size(), element_type_, &input));
+    release_outputs();
+    OrtStatus* status = api_->Run(session_, nullptr, &input_name_, &input, 1,
+                                  output_names_.data(), outputs_.size(), outputs_.data());
     api_->ReleaseValue(input);
     check(status);
-    if (output_shape.empty()) read_output_shape();
-    void* values = nullptr;
-    check(api_->GetTensorMutableData(output_, &values));
-    return static_cast<const float*>(values);
+  }
+
+  std::vector<float> outputs() const override {
+    std::vector<Rows> all;
+    for (OrtValue* output : outputs_) {
+      void* values = nullptr;
+      check(api_->GetTensorMutableData(output, &values));
+      all.push_back({static_cast<const float*>(values), row_size(output)});
+    }
+    return joined_rows(all, batch_size);
   }
 
   std::string end_profile() override {
@@ -91,17 +86,35 @@ class OnnxRuntime : public Network {
     return reason;
   }
 
-  void read_input_shape() {
+  void read_names() {
+    size_t inputs = 0, outputs = 0;
+    check(api_->SessionGetInputCount(session_, &inputs));
+    check(api_->SessionGetOutputCount(session_, &outputs));
+    if (inputs != 1 || outputs == 0) throw wrong_count(label_, inputs, outputs);
+    check(api_->GetAllocatorWithDefaultOptions(&allocator_));
+    char* name = nullptr;
+    check(api_->SessionGetInputName(session_, 0, allocator_, &name));
+    input_name_ = name;
+    for (size_t index = 0; index < outputs; index++) {
+      check(api_->SessionGetOutputName(session_, index, allocator_, &name));
+      output_names_.push_back(name);
+    }
+    outputs_.resize(outputs);
+  }
+
+  void read_input() {
     OrtTypeInfo* info = nullptr;
     check(api_->SessionGetInputTypeInfo(session_, 0, &info));
     const OrtTensorTypeAndShapeInfo* tensor = nullptr;
     check(api_->CastTypeInfoToTensorInfo(info, &tensor));
-    ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
-    Shape shape = tensor ? read_shape(tensor) : Shape{};
-    if (tensor) check(api_->GetTensorElementType(tensor, &type));
+    const Shape shape = tensor ? read_shape(tensor) : Shape{};
+    if (tensor) check(api_->GetTensorElementType(tensor, &element_type_));
     api_->ReleaseTypeInfo(info);
-    if (type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT || shape.empty())
-      throw not_float(label_);
+    if (element_type_ == ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8)
+      input_type = Type::kUint8;
+    else if (element_type_ != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT)
+      throw wrong_input(label_);
+    if (shape.empty()) throw wrong_input(label_);
     batch_size = shape[0] > 0 ? shape[0] : 1;
     input_shape.assign(shape.begin() + 1, shape.end());
     for (int64_t size : input_shape)
@@ -111,20 +124,26 @@ class OnnxRuntime : public Network {
                       "Export it with a fixed resolution."};
   }
 
-  void read_output_shape() {
+  int64_t row_size(const OrtValue* output) const {
     OrtTensorTypeAndShapeInfo* info = nullptr;
-    check(api_->GetTensorTypeAndShape(output_, &info));
+    check(api_->GetTensorTypeAndShape(output, &info));
     const Shape shape = read_shape(info);
     ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
     check(api_->GetTensorElementType(info, &type));
     api_->ReleaseTensorTypeAndShapeInfo(info);
     if (type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT || shape.empty() || shape[0] != batch_size)
-      throw Failure{"ArtifactError", label_ + " does not return float32 rows, one per image.",
-                    "Export the model with `mobiledeploy export`."};
-    output_shape.assign(shape.begin() + 1, shape.end());
+      throw wrong_output(label_);
+    return product(shape) / batch_size;
   }
 
-  Shape read_shape(const OrtTensorTypeAndShapeInfo* info) {
+  void release_outputs() {
+    for (OrtValue*& output : outputs_) {
+      api_->ReleaseValue(output);
+      output = nullptr;
+    }
+  }
+
+  Shape read_shape(const OrtTensorTypeAndShapeInfo* info) const {
     size_t count = 0;
     check(api_->GetDimensionsCount(info, &count));
     Shape shape(count);
@@ -133,14 +152,14 @@ class OnnxRuntime : public Network {
   }
 
   // Returns the message of a status, "" if it is good, and releases it.
-  std::string error(OrtStatus* status) {
+  std::string error(OrtStatus* status) const {
     if (!status) return "";
     const std::string text = api_->GetErrorMessage(status);
     api_->ReleaseStatus(status);
     return text.empty() ? "unknown error" : text;
   }
 
-  void check(OrtStatus* status) {
+  void check(OrtStatus* status) const {
     const std::string reason = error(status);
     if (!reason.empty())
       throw Failure{"RuntimeFailedError",
@@ -155,8 +174,10 @@ class OnnxRuntime : public Network {
   OrtSession* session_ = nullptr;
   OrtMemoryInfo* memory_ = nullptr;
   OrtAllocator* allocator_ = nullptr;
-  OrtValue* output_ = nullptr;
-  char *input_name_ = nullptr, *output_name_ = nullptr;
+  ONNXTensorElementDataType element_type_ = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+  const char* input_name_ = nullptr;
+  std::vector<const char*> output_names_;
+  std::vector<OrtValue*> outputs_;  // of the last run
 };
 
 }  // namespace

@@ -27,34 +27,75 @@ struct Failure {
   std::string type, message, remedy;
 };
 
-inline Failure not_float(const std::string& label) {
-  return {"ArtifactError", label + " does not take float32 images, which the native runner needs.",
-          "Run it in Python (--runner python), or export the network with float32 inputs."};
+// The types of an input: normalised images, or pixels.
+enum class Type { kFloat32, kUint8 };
+
+inline size_t size_of(Type type) { return type == Type::kUint8 ? 1 : 4; }
+inline const char* name_of(Type type) { return type == Type::kUint8 ? "uint8" : "float32"; }
+
+inline Failure wrong_input(const std::string& label) {
+  return {"ArtifactError",
+          label + " takes neither float32 images nor uint8 pixels, which the native runner needs.",
+          "Run it in Python (--runner python), or export the network with `mobiledeploy export`."};
 }
 
-// Dense float32 values.
-struct Array {
+inline Failure wrong_output(const std::string& label) {
+  return {"ArtifactError", label + " does not return float32 rows, one per image.",
+          "Export the model with `mobiledeploy export`."};
+}
+
+inline Failure wrong_count(const std::string& label, size_t inputs, size_t outputs) {
+  return {"ArtifactError",
+          label + " has " + std::to_string(inputs) + " inputs and " + std::to_string(outputs) +
+              " outputs; expected one input, and outputs.",
+          "Export the model with `mobiledeploy export`."};
+}
+
+constexpr size_t kPadding = 128;  // values that XNNPACK may read behind a tensor
+
+// Dense values, with room for reads behind them.
+class Array {
+ public:
+  Array(Type type, Shape shape);
+
+  Type type;
   Shape shape;
-  std::vector<float> values;
+
+  size_t size_bytes() const { return data_.size() - kPadding * size_of(type); }
+  uint8_t* data() { return data_.data(); }
+  const uint8_t* data() const { return data_.data(); }
+  float* floats() { return reinterpret_cast<float*>(data_.data()); }
+
+ private:
+  std::vector<uint8_t> data_;
 };
 
-// A loaded network with one float32 input and one float32 output.
+// A loaded network with one input, and float32 outputs.
 class Network {
  public:
   virtual ~Network() = default;
-  // Runs one batch; the output stays valid until the next call.
-  virtual const float* run(const float* batch) = 0;
+  // Runs one batch of `input_type`.
+  virtual void run(const uint8_t* batch) = 0;
+  // Returns the values of the last run, row by row: all outputs of a sample, one behind the other.
+  virtual std::vector<float> outputs() const = 0;
   // Ends the profile and returns the path of its file (ONNX Runtime only).
   virtual std::string end_profile() { return ""; }
 
   std::string runtime;  // name and version
   int64_t batch_size = 1;
-  Shape input_shape;   // of one sample: channels, height, width
-  Shape output_shape;  // of one sample, known after the first run
+  Type input_type = Type::kFloat32;
+  Shape input_shape;  // of one sample: (C, H, W), or (H, W, C) of pixels
 
-  int64_t input_values() const;  // of one batch
-  int64_t output_values() const;
+  size_t sample_bytes() const;
 };
+
+// One float32 output of a batch, dense.
+struct Rows {
+  const float* values;
+  int64_t size;  // of one sample
+};
+
+std::vector<float> joined_rows(const std::vector<Rows>& outputs, int64_t samples);
 
 // A program of one operator, with noise as its inputs.
 class OperatorProgram {

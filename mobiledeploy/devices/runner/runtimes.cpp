@@ -69,8 +69,6 @@ std::unique_ptr<OperatorProgram> open_operator(const std::string& path, const st
   return executorch(label).open_operator(path, label, threads, inputs);
 }
 
-int64_t Network::input_values() const { return batch_size * product(input_shape); }
-
-int64_t Network::output_values() const { return batch_size * product(output_shape); }
+size_t Network::sample_bytes() const { return product(input_shape) * size_of(input_type); }
 
 }  // namespace runner

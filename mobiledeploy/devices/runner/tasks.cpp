@@ -32,14 +32,14 @@ struct Loaded {
   std::unique_ptr<Network> network;
   Array samples;
 
-  void run() { network->run(samples.values.data()); }
+  void run() { network->run(samples.data()); }
 };
 
 std::string text(const json& artifact, const char* key) {
   return artifact.at(key).get<std::string>();
 }
 
-// The inputs that were sent, or noise with the range of normalised images.
+// The inputs that were sent, or noise: pixels, or the range of normalised images.
 Array samples_for(const json& artifact, const std::string& folder, const Network& network) {
   Shape sample = network.input_shape;
   if (artifact.at("inputs").is_string()) {
@@ -51,6 +51,11 @@ Array samples_for(const json& artifact, const std::string& folder, const Network
                     label + " takes samples of the shape (" + joined(sample) +
                         "); it was given (" + joined(given.shape) + ").",
                     "Pass samples of that shape."};
+    if (given.type != network.input_type)
+      throw Failure{"RuntimeFailedError",
+                    label + " takes " + name_of(network.input_type) + " samples; it was given " +
+                        name_of(given.type) + ".",
+                    "Pass samples of that type."};
     if (given.shape[0] % network.batch_size)
       throw Failure{"RuntimeFailedError",
                     "The network takes " + std::to_string(network.batch_size) +
@@ -58,12 +63,16 @@ Array samples_for(const json& artifact, const std::string& folder, const Network
                     "Pass a multiple of " + std::to_string(network.batch_size) + " samples."};
     return given;
   }
-  Array noise;
-  noise.shape = sample;
-  noise.shape.insert(noise.shape.begin(), kNoiseBatches * network.batch_size);
+  sample.insert(sample.begin(), kNoiseBatches * network.batch_size);
+  Array noise(network.input_type, sample);
   std::mt19937 random(0);
-  noise.values.resize(product(noise.shape));
-  for (float& value : noise.values) value = static_cast<int8_t>(random() & 255) / kDeviation;
+  for (int64_t i = 0; i < product(sample); i++) {
+    const auto byte = static_cast<uint8_t>(random() & 255);
+    if (noise.type == Type::kUint8)
+      noise.data()[i] = byte;
+    else
+      noise.floats()[i] = static_cast<int8_t>(byte) / kDeviation;
+  }
   return noise;
 }
 
@@ -71,11 +80,9 @@ Loaded load(const json& request, const json& artifact, const std::string& folder
             const Send& send) {
   const std::string label = text(artifact, "label");
   send({{"loading", label}});
-  Loaded loaded;
-  loaded.network =
-      open_network(folder + "/" + text(artifact, "file"), label, request.at("threads"));
-  loaded.samples = samples_for(artifact, folder, *loaded.network);
-  return loaded;
+  auto network = open_network(folder + "/" + text(artifact, "file"), label, request.at("threads"));
+  Array samples = samples_for(artifact, folder, *network);
+  return {std::move(network), std::move(samples)};
 }
 
 // Loads the first artifact of this process and runs it once; measures both.
@@ -86,12 +93,12 @@ Loaded load_fresh(const json& request, const json& artifact, const std::string& 
   send({{"loading", label}});
   load_runtime(suffix_of(path), label);
   read_file(path);  // into the page cache
-  Loaded loaded;
   const PeakMemory memory;
   const double began = now_s();
-  loaded.network = open_network(path, label, request.at("threads"));
+  auto network = open_network(path, label, request.at("threads"));
   const double ready = now_s();
-  loaded.samples = samples_for(artifact, folder, *loaded.network);
+  Array samples = samples_for(artifact, folder, *network);
+  Loaded loaded{std::move(network), std::move(samples)};
   const double prepared = now_s();
   loaded.run();
   const double ran = now_s();
@@ -102,19 +109,19 @@ Loaded load_fresh(const json& request, const json& artifact, const std::string& 
   return loaded;
 }
 
-// Runs all samples, one batch at a time; returns the outputs as a .npy file in base64.
+// Runs all samples, one batch at a time; returns all outputs, (N, values), as a .npy in base64.
 json outputs_of(Loaded& loaded, const Send& send) {
   Network& network = *loaded.network;
-  Array found;
+  std::vector<float> values;
   const int64_t count = loaded.samples.shape[0];
   for (int64_t start = 0; start < count; start += network.batch_size) {
-    const float* rows =
-        network.run(loaded.samples.values.data() + start * product(network.input_shape));
-    found.values.insert(found.values.end(), rows, rows + network.output_values());
+    network.run(loaded.samples.data() + start * network.sample_bytes());
+    const std::vector<float> rows = network.outputs();
+    values.insert(values.end(), rows.begin(), rows.end());
     send({{"progress", static_cast<double>(start + network.batch_size) / count}});
   }
-  found.shape = network.output_shape;
-  found.shape.insert(found.shape.begin(), count);
+  Array found(Type::kFloat32, {count, static_cast<int64_t>(values.size()) / count});
+  std::copy(values.begin(), values.end(), found.floats());
   return base64(to_npy(found));
 }
 
@@ -266,7 +273,7 @@ json time_kernels(const json& request, const std::string& folder, Loaded& loaded
   const size_t warmup = request.at("warmup"), rounds = warmup + request.at("rounds").get<size_t>();
   for (size_t done = 1; done <= rounds; done++) {
     before_each();
-    for (int i = 0; i < kRunsPerRound; i++) profiled->run(loaded.samples.values.data());
+    for (int i = 0; i < kRunsPerRound; i++) profiled->run(loaded.samples.data());
     send({{"progress", static_cast<double>(done) / static_cast<double>(rounds)}});
   }
   std::vector<std::string> order;
