@@ -8,18 +8,19 @@ from __future__ import annotations
 
 import importlib.util
 import subprocess
-import tempfile
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeAlias
 
 from mobiledeploy.errors import RuntimeFailedError
+from mobiledeploy.utils.files import temporary_folder
 
 # An object of a class that flatc generates; it has no static type.
 Generated: TypeAlias = Any
 
 _FLATC = "data/bin/flatc"
+_BINDINGS_BYTES = 1_000_000
 _REMEDY = "Install executorch again. `mobiledeploy doctor` shows the version that is needed."
 
 
@@ -31,18 +32,19 @@ def bindings(schema: str) -> ModuleType:
         schema: Path of the `.fbs` inside the executorch package.
 
     Raises:
-        RuntimeFailedError: the installed executorch has no such schema, or its flatc does not run.
+        RuntimeFailedError: the installed executorch has no such schema, its flatc does not run, or
+            there is no room for temporary files.
     """
     package = _executorch()
-    with tempfile.TemporaryDirectory() as folder:
+    with temporary_folder(_BINDINGS_BYTES) as folder:
         command = [
             str(package / _FLATC),
             *("--python", "--gen-object-api", "--gen-onefile", "--gen-all"),
-            *("-o", folder, str(package / schema)),
+            *("-o", str(folder), str(package / schema)),
         ]
         try:
             subprocess.run(command, check=True, capture_output=True)  # noqa: S603 - our own argv
-            (generated,) = Path(folder).glob("*_generated.py")
+            (generated,) = folder.glob("*_generated.py")
         except (OSError, ValueError, subprocess.CalledProcessError) as error:
             raise RuntimeFailedError(
                 f"flatc could not read {schema} of the installed executorch: {error}.",

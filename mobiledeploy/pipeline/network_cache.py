@@ -1,6 +1,7 @@
 """Keep int8 networks in the cache, so that `parity` after `export` need not quantize again.
 
-In: the stages of a network that was exported. Out: the same stages, for its manifest.
+In: the stages of a network that was exported. Out: the same stages, for its manifest. An entry is
+one file: the sha256 of the rest, then tensors with a description as safetensors.
 Invariants: an entry is found by the sha256 of encodings, weights and calibration images and the
 recipe of the manifest, and used only if its bytes are those that were written; `reproduce` reads
 no entry, it quantizes again.
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from contextlib import suppress
 from dataclasses import asdict, replace
 from io import BytesIO
@@ -22,7 +24,7 @@ from mobiledeploy.errors import MobileDeployError
 from mobiledeploy.graph.aten_graph import trace
 from mobiledeploy.network import Encoding, FoldedModel, Margin, QuantizedModel, Stages
 from mobiledeploy.pipeline.stages import fold_all, folded_images
-from mobiledeploy.utils.files import cache_folder, write_whole
+from mobiledeploy.utils.files import KEEP_NETWORKS_VARIABLE, cache_folder, write_whole
 from mobiledeploy.utils.progress import step, warn
 from mobiledeploy.utils.quiet import quietly
 
@@ -37,12 +39,17 @@ ENTRIES = 16
 
 _PROGRAM = "program"
 _EQUALIZED = "equalized."
+_DESCRIPTION = "description"
+_DIGEST_BYTES = 32
+_SUFFIX = ".network"
 
 
 def remember(stages: Stages) -> None:
     """Keep an int8 network in the cache; a cache that cannot be written is a warning."""
     deployed, equalized = stages.deployed, stages.equalized
     if not isinstance(deployed, QuantizedModel) or equalized is None:
+        return
+    if os.environ.get(KEEP_NETWORKS_VARIABLE) == "0":
         return
     tensors = {
         _EQUALIZED + name: tensor.contiguous()
@@ -51,16 +58,18 @@ def remember(stages: Stages) -> None:
     buffer = BytesIO()
     with quietly():
         torch.export.save(deployed.program, buffer)
-    program = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
-    content = safetensors.torch.save(tensors | {_PROGRAM: program})
     description = {
-        "sha256": hashlib.sha256(content).hexdigest(),
         "encodings": {name: asdict(encoding) for name, encoding in deployed.encodings.items()},
         "margin": asdict(deployed.margin),
         "layers": dict(deployed.layers),
         "equalization": equalized.equalization,
         "ranges": dict(equalized.ranges),
     }
+    texts = {_PROGRAM: buffer.getvalue(), _DESCRIPTION: json.dumps(description).encode()}
+    tensors |= {
+        name: torch.frombuffer(bytearray(text), dtype=torch.uint8) for name, text in texts.items()
+    }
+    content = safetensors.torch.save(tensors)
     entry = _entry(
         deployed.encodings_digest,
         deployed.info.provenance.sha256,
@@ -68,11 +77,9 @@ def remember(stages: Stages) -> None:
         deployed.calibration_sha256,
     )
     try:
-        with write_whole(_tensors(entry)) as part:
-            part.write_bytes(content)
         with write_whole(entry) as part:
-            part.write_text(json.dumps(description))
-        _remove_old(entry.parent)
+            part.write_bytes(hashlib.sha256(content).digest() + content)
+        _remove_others(entry)
     except (MobileDeployError, OSError) as error:
         warn(f"The int8 network was not kept in the cache: {error}")
 
@@ -112,11 +119,12 @@ def _read(
             by another version of torch.
     """
     assert manifest.recipe is not None
-    description = json.loads(entry.read_bytes())
-    content = _tensors(entry).read_bytes()
-    if hashlib.sha256(content).hexdigest() != description["sha256"]:
+    whole = entry.read_bytes()
+    digest, content = whole[:_DIGEST_BYTES], whole[_DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != digest:
         raise ValueError("its bytes have changed")
     tensors = safetensors.torch.load(content)
+    description = json.loads(tensors.pop(_DESCRIPTION).numpy().tobytes())
     with quietly():
         program = torch.export.load(BytesIO(tensors.pop(_PROGRAM).numpy().tobytes()))
     weights = {name.removeprefix(_EQUALIZED): tensor for name, tensor in tensors.items()}
@@ -156,25 +164,21 @@ def _equalized(
 
 
 def _entry(encodings: str, weights: str | None, recipe: QuantRecipe, calibration: str) -> Path:
-    """Return the description of an entry; its tensors lie beside it.
+    """Return the file of an entry.
 
     Whoever changes the recipe in a manifest gets no network of another recipe.
     """
     identity = json.dumps([encodings, weights, asdict(recipe), calibration])
     key = hashlib.sha256(identity.encode()).hexdigest()
-    return cache_folder() / "networks" / f"{key}.json"
+    return cache_folder() / "networks" / f"{key}{_SUFFIX}"
 
 
-def _tensors(entry: Path) -> Path:
-    return entry.with_suffix(".safetensors")
-
-
-def _remove_old(folder: Path) -> None:
-    """Remove all but the newest entries."""
+def _remove_others(kept: Path) -> None:
+    """Remove all but the newest entries; `kept` is one of them, even if the clock has gone back."""
     ages = []
-    for entry in folder.glob("*.json"):
+    for entry in kept.parent.glob(f"*{_SUFFIX}"):
         with suppress(FileNotFoundError):  # another process has just removed it
             ages.append((entry.stat().st_mtime, entry))
-    for _, entry in sorted(ages)[:-ENTRIES]:
+    others = [entry for _, entry in sorted(ages) if entry != kept]
+    for entry in others[: -(ENTRIES - 1)]:
         entry.unlink(missing_ok=True)
-        _tensors(entry).unlink(missing_ok=True)

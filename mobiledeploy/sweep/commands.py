@@ -16,6 +16,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.errors import RuntimeFailedError
+from mobiledeploy.utils.files import KEEP_NETWORKS_VARIABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -83,7 +84,7 @@ class Commands:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 text=True,
-                env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+                env=os.environ | {"OMP_NUM_THREADS": str(threads), KEEP_NETWORKS_VARIABLE: "0"},
                 start_new_session=True,  # Ctrl-C reaches the sweep only, which stops its commands
             )
             self._running.add(process)

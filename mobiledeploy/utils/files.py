@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
@@ -19,8 +20,10 @@ from mobiledeploy.errors import (
     RuntimeFailedError,
     UsageError,
 )
+from mobiledeploy.utils.uninterrupted import uninterrupted
 
 CACHE_VARIABLE = "MOBILEDEPLOY_CACHE"
+KEEP_NETWORKS_VARIABLE = "MOBILEDEPLOY_KEEP_NETWORKS"  # 0: exports keep no network in the cache
 STDOUT = Path("-")  # as the path of a file to write
 _SPECIAL = {
     stat.S_IFIFO: "named pipe",
@@ -46,11 +49,15 @@ def write_whole(path: Path) -> Iterator[Path]:
         target = path if stream else path.resolve()
         home = Path(gettempdir()) if stream else target.parent
         home.mkdir(parents=True, exist_ok=True)
-        with NamedTemporaryFile(
-            dir=home, prefix=f".{target.name}.", suffix=".part", delete=False
-        ) as handle:
-            part = Path(handle.name)
+        part = None
         try:
+            with (
+                uninterrupted(),
+                NamedTemporaryFile(
+                    dir=home, prefix=f".{target.name}.", suffix=".part", delete=False
+                ) as handle,
+            ):
+                part = Path(handle.name)
             yield part
             if stream:
                 target.write_bytes(part.read_bytes())
@@ -58,7 +65,8 @@ def write_whole(path: Path) -> Iterator[Path]:
                 part.chmod(0o666 & ~_umask())
                 part.replace(target)
         finally:
-            part.unlink(missing_ok=True)
+            if part is not None:
+                part.unlink(missing_ok=True)
     except OSError as error:
         raise _not_written(path, error) from error
 
@@ -84,24 +92,67 @@ def moved_when_done(folder: Path) -> Iterator[Path]:
     """Yield a hidden folder inside `folder`; move its files to `folder` when the block succeeds.
 
     Files that belong together are replaced together: until then the former files stay as they are.
+    Two commands that write to one folder move their files one after the other.
 
     Raises:
         RuntimeFailedError: a file cannot be moved, for example because a folder has its name.
             No file is moved then.
     """
-    with TemporaryDirectory(dir=folder, prefix=".", suffix=".part") as hidden:
+    with contextlib.ExitStack() as stack:
         try:
-            yield Path(hidden)
+            hidden = stack.enter_context(removed_when_done(".", ".part", folder))
+        except OSError as error:
+            raise _not_written(folder, error) from error
+        try:
+            yield hidden
         except RuntimeFailedError as error:  # users do not know the hidden folder
-            message = error.message.replace(hidden, str(folder))
+            message = error.message.replace(str(hidden), str(folder))
             raise type(error)(message, remedy=error.remedy) from error
-        files = sorted(Path(hidden).iterdir())
+        files = sorted(hidden.iterdir())
         require_writable_files(*(folder / file.name for file in files))
-        for file in files:
-            try:
-                file.replace(folder / file.name)
-            except OSError as error:
-                raise _not_written(folder / file.name, error) from error
+        with uninterrupted(), _alone_in(folder):
+            for file in files:
+                try:
+                    file.replace(folder / file.name)
+                except OSError as error:
+                    raise _not_written(folder / file.name, error) from error
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Wait until no other process holds a folder, and hold it; some file systems cannot."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def removed_when_done(
+    prefix: str,
+    suffix: str = "",
+    dir: Path | None = None,  # noqa: A002 - as in tempfile
+) -> Iterator[Path]:
+    """Yield a new temporary folder, and remove it afterwards, which Ctrl-C cannot stop.
+
+    The arguments are those of `tempfile.TemporaryDirectory`. What cannot be removed, for example
+    because the disk has become read-only, stays.
+
+    Raises:
+        OSError: it cannot be created.
+    """
+    folder = None
+    try:
+        with uninterrupted():
+            folder = TemporaryDirectory(suffix, prefix, dir, ignore_cleanup_errors=True)
+        yield Path(folder.name)
+    finally:
+        if folder is not None:
+            with uninterrupted():
+                folder.cleanup()
 
 
 @contextlib.contextmanager
@@ -116,8 +167,7 @@ def temporary_folder(needed_bytes: int) -> Iterator[Path]:
         RuntimeFailedError: the folder cannot be created, or the disk has less room.
     """
     try:
-        with TemporaryDirectory(prefix="mobiledeploy-") as name:
-            folder = Path(name)
+        with removed_when_done(prefix="mobiledeploy-") as folder:
             free = shutil.disk_usage(folder).free
             if free < needed_bytes:
                 raise RuntimeFailedError(

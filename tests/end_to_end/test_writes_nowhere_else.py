@@ -33,13 +33,15 @@ def test_an_export_writes_to_out_and_to_the_cache_only(mobiledeploy, workplace, 
     assert done.returncode == 0, done.stderr
     (pte,) = (work / "out").glob("*.pte")
     onnx = pte.with_suffix(".onnx")
-    for command in (("parity", onnx), ("inspect", pte), ("bench", onnx, "--runs", 2)):
+    page = ("--html", "page.html")  # its charts are matplotlib's
+    for command in (("parity", onnx, *page), ("inspect", pte), ("bench", onnx, "--runs", 2)):
         done = mobiledeploy(*command, cwd=work, env=environment)
         assert done.returncode == 0, done.stderr
     assert {path.name for path in tmp_path.iterdir()} <= {"cache", "home", "tmp", "work"}
     assert listed(work) == [
         "out",
         *sorted(f"out/{name}" for path in (onnx, pte) for name in (path.name, f"{path.name}.json")),
+        "page.html",
     ]
     assert listed(home) == []
     assert listed(temporary) == []

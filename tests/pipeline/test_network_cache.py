@@ -2,6 +2,8 @@
 
 import dataclasses
 import os
+import random
+import threading
 from contextlib import nullcontext
 from dataclasses import replace
 
@@ -64,7 +66,7 @@ def exported(made, cache):
     """The same; the cache holds the network."""
     manifest, stages = made
     network_cache.remember(stages)
-    assert len(list(cache.iterdir())) == 2
+    assert len(list(cache.iterdir())) == 1
     return manifest, stages.deployed
 
 
@@ -102,24 +104,38 @@ def test_a_network_of_other_weights_encodings_or_recipe_is_not_found(exported):
     assert recalled(manifest.model_copy(update={"recipe": recipe})) == (None, [])
 
 
-@pytest.mark.parametrize("suffix", [".safetensors", ".json"])
-@pytest.mark.parametrize("damage", ["flip", "truncate", "remove"])
-def test_a_damaged_entry_is_a_warning(exported, cache, suffix, damage):
+@pytest.mark.parametrize("at", [0, 40, -1])
+@pytest.mark.parametrize("damage", ["flip", "truncate", "empty"])
+def test_a_damaged_entry_is_a_warning(exported, cache, at, damage):
     manifest, _ = exported
-    (entry,) = cache.glob(f"*{suffix}")
+    (entry,) = cache.iterdir()
     content = bytearray(entry.read_bytes())
-    if damage == "remove":
-        entry.unlink()
-    elif damage == "truncate":
-        entry.write_bytes(content[: len(content) // 2])
-    else:
-        content[0] ^= 1
+    if damage == "flip":
+        content[at] ^= 1
         entry.write_bytes(content)
+    else:
+        entry.write_bytes(content[:at] if damage == "truncate" else b"")
     found, warnings = recalled(manifest)
     assert found is None
-    missing = suffix == ".json" and damage == "remove"
-    assert len(warnings) == (0 if missing else 1)
-    assert all("is unusable, so it is made again" in warning for warning in warnings)
+    (warning,) = warnings
+    assert "is unusable, so it is made again" in warning
+
+
+def test_an_entry_that_is_gone_is_none(exported, cache):
+    manifest, _ = exported
+    (entry,) = cache.iterdir()
+    entry.unlink()
+    assert recalled(manifest) == (None, [])
+
+
+def test_nothing_is_kept_and_nothing_removed_if_the_variable_says_so(made, cache, monkeypatch):
+    cache.mkdir(parents=True)
+    others = [cache / f"{age:02}.network" for age in range(network_cache.ENTRIES + 1)]
+    for other in others:
+        other.touch()
+    monkeypatch.setenv("MOBILEDEPLOY_KEEP_NETWORKS", "0")
+    network_cache.remember(made[1])
+    assert sorted(cache.iterdir()) == others
 
 
 def test_a_cache_that_cannot_be_written_is_a_warning(made, tmp_path, monkeypatch):
@@ -135,12 +151,50 @@ def test_a_cache_that_cannot_be_written_is_a_warning(made, tmp_path, monkeypatch
 def test_the_oldest_entries_are_removed(made, cache):
     cache.mkdir(parents=True)
     for age in range(network_cache.ENTRIES + 3):
-        for suffix in (".json", ".safetensors"):
-            path = cache / f"{age:02}{suffix}"
-            path.touch()
-            os.utime(path, (1000 - age, 1000 - age))
+        path = cache / f"{age:02}.network"
+        path.touch()
+        os.utime(path, (1000 - age, 1000 - age))
     network_cache.remember(made[1])
     left = {path.stem for path in cache.iterdir()}
     assert len(left) == network_cache.ENTRIES
     assert {"00", "14"} <= left
     assert "15" not in left
+
+
+def test_a_new_entry_stays_if_the_clock_has_gone_back(made, cache):
+    cache.mkdir(parents=True)
+    for number in range(network_cache.ENTRIES + 1):
+        path = cache / f"{number:02}.network"
+        path.touch()
+        os.utime(path, (1e10 + number, 1e10 + number))  # in the year 2286
+    network_cache.remember(made[1])
+    assert recalled(made[0])[0] is not None
+    assert len(list(cache.iterdir())) == network_cache.ENTRIES
+
+
+def test_an_entry_that_changes_while_it_is_read_is_never_believed(exported, cache):
+    manifest, network = exported
+    (entry,) = cache.iterdir()
+    whole = entry.read_bytes()
+    stopped = threading.Event()
+
+    def damage():
+        generator = random.Random(0)
+        while not stopped.is_set():
+            content = bytearray(whole)
+            content[generator.randrange(len(content))] ^= 1
+            entry.write_bytes(content)
+            entry.write_bytes(whole)
+
+    thread = threading.Thread(target=damage)
+    thread.start()
+    try:
+        found = [recalled(manifest) for _ in range(5)]
+    finally:
+        stopped.set()
+        thread.join()
+    for stages, warnings in found:
+        if stages is None:
+            assert "is unusable, so it is made again" in warnings[0]
+        else:
+            assert stages.deployed.encodings == network.encodings

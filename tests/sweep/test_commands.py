@@ -53,6 +53,12 @@ def test_a_command_that_fails_says_why():
     assert not isinstance(caught.value, InterruptedCommandError)
 
 
+def test_a_command_keeps_no_network_in_the_cache(script):
+    """Many points would evict the networks of single exports."""
+    script("print(os.environ['MOBILEDEPLOY_KEEP_NETWORKS'])")
+    assert Commands().run(["export"], threads=1) == 0
+
+
 def test_a_command_gets_its_number_of_threads(script):
     script("print(os.environ['OMP_NUM_THREADS'])")
     assert Commands().run(["export"], threads=3) == 3

@@ -4,6 +4,8 @@ import errno
 import os
 import resource
 import tempfile
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -113,6 +115,26 @@ def test_a_file_that_cannot_be_moved_is_named(tmp_path):
         moved_when_done(tmp_path) as folder,
     ):
         (folder / "a").touch()
+
+
+def test_two_writers_of_one_folder_do_not_mix_their_files(tmp_path, monkeypatch):
+    real = Path.replace
+
+    def slowly(path, target):
+        time.sleep(0.05)
+        return real(path, target)
+
+    def write(text):
+        with moved_when_done(tmp_path) as folder:
+            for name in "ab":
+                (folder / name).write_text(text)
+            ready.wait()
+
+    ready = threading.Barrier(2)
+    monkeypatch.setattr(Path, "replace", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(write, ("first", "second")))
+    assert texts_in(tmp_path) in ({"a": "first", "b": "first"}, {"a": "second", "b": "second"})
 
 
 def test_if_one_file_cannot_be_moved_none_is(tmp_path):
