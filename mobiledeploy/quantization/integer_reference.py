@@ -33,6 +33,7 @@ from mobiledeploy.errors import ExportError
 from mobiledeploy.graph.aten_graph import clamp_of, module_of, outputs_of
 from mobiledeploy.network import INPUT_NAME
 from mobiledeploy.utils.outputs import tensors_of
+from mobiledeploy.utils.threads import channels_last
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,8 +48,8 @@ quantized = torch.ops.quantized_decomposed
 
 _QUANTIZE = quantized.quantize_per_tensor.default
 
-# A product of two codes is at most 255 * 127; float32 sums of this many products are exact.
-_EXACT_IN_FLOAT32 = 2**24 // (255 * 127)
+_LARGEST_CODE = 255  # of |q - zero_point|
+_EXACT_IN_FLOAT32 = 2.0**24  # integers up to it
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,13 +163,13 @@ class IntegerReference:
             on_rounding: Called with what every `quantize` node rounded, in topological order.
                 Tensors that it does not keep are freed at once.
         """
-        planes = torch.from_numpy(folded_inputs(inputs[INPUT_NAME]))
+        planes = channels_last(folded_inputs(inputs[INPUT_NAME]))
         interpreter = _Interpreter(self._module)
         interpreter.on_rounding = on_rounding
         with torch.no_grad():
             result: object = interpreter.run(planes)
         values = result if isinstance(result, list | tuple) else (result,)
-        arrays = (_real(value).float().numpy() for value in values)
+        arrays = (_real(value).float().contiguous().numpy() for value in values)
         return dict(zip(self._names, arrays, strict=True))
 
     def run_in_float(self, inputs: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.float32]]:
@@ -176,11 +177,11 @@ class IntegerReference:
 
         Clients that do not fuse these operators compute like this.
         """
-        planes = torch.from_numpy(folded_inputs(inputs[INPUT_NAME]))
+        planes = channels_last(folded_inputs(inputs[INPUT_NAME]))
         with torch.no_grad():
             # an exported program itself insists on the batch that it was traced with
             result = torch.fx.Interpreter(self._module).run(planes)
-        arrays = (tensor.numpy() for tensor in tensors_of(result))
+        arrays = (tensor.contiguous().numpy() for tensor in tensors_of(result))
         return dict(zip(self._names, arrays, strict=True))
 
     def layers(self, images: NDArray[Any]) -> dict[str, Codes]:
@@ -272,7 +273,7 @@ def quantize(value: Scaled | torch.Tensor, scale: float, zero_point: int, *_: ob
     """
     step = torch.tensor(scale, dtype=torch.float32)
     steps = unrounded(value, step)
-    return Scaled(steps.round().clamp(-128 - zero_point, 127 - zero_point), step)
+    return Scaled(steps.round_().clamp_(-128 - zero_point, 127 - zero_point), step)
 
 
 def unrounded(value: Scaled | torch.Tensor, step: torch.Tensor) -> torch.Tensor:
@@ -323,22 +324,34 @@ def convolution(
 ) -> Scaled:
     """Accumulate products and the int32 bias; padding adds zeros, the value of the zero-point."""
     scale = x.scale * weight.scale
-    terms = weight.values[0].numel()
+    codes = _codes_of_bias(bias, scale)
     # For dense spatial kernels oneDNN may use Winograd convolution, which is inexact in float32.
     dense_spatial = groups == 1 and weight.values.shape[-1] > 1
-    exact = torch.float32 if terms <= _EXACT_IN_FLOAT32 and not dense_spatial else torch.float64
+    exact = torch.float64 if dense_spatial else _exact_type(weight.values, codes)
     sums = F.conv2d(
         x.values.to(exact), weight.values.to(exact), None, stride, padding, dilation, groups
     )
-    sums = sums.double() + _codes_of_bias(bias, scale).view(-1, 1, 1)
-    return Scaled(sums, scale.view(-1, 1, 1))
+    return Scaled(sums.add_(codes.to(exact).view(-1, 1, 1)), scale.view(-1, 1, 1))
 
 
 def linear(x: Scaled, weight: Scaled, bias: torch.Tensor) -> Scaled:
     """Accumulate products and the int32 bias."""
     scale = x.scale * weight.scale
-    sums = F.linear(x.values.double(), weight.values.double())
-    return Scaled(sums + _codes_of_bias(bias, scale), scale)
+    codes = _codes_of_bias(bias, scale)
+    exact = _exact_type(weight.values, codes)
+    sums = F.linear(x.values.to(exact), weight.values.to(exact))
+    return Scaled(sums.add_(codes.to(exact)), scale)
+
+
+def _exact_type(weight: torch.Tensor, bias: torch.Tensor) -> torch.dtype:
+    """Return float32 if it holds every partial sum of a layer, in any order; float64 otherwise.
+
+    Args:
+        weight: Integer weights, (out, ...).
+        bias: Integer biases, (out,).
+    """
+    largest = _LARGEST_CODE * weight.abs().flatten(1).sum(1) + bias.abs()
+    return torch.float32 if largest.max() < _EXACT_IN_FLOAT32 else torch.float64
 
 
 def add(a: Scaled, b: Scaled) -> Scaled:

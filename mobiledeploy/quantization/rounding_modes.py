@@ -13,9 +13,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
-from mobiledeploy.quantization.integer_reference import Scaled, half_way_distance, unrounded
+from mobiledeploy.quantization.integer_reference import Scaled, unrounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 _BITS = 31
 
 # Every mode computes the number of steps to within a few units of float32's last place: 2**-13 for
-# numbers up to 512. Further from half-way than this, no mode can round to another code.
+# numbers up to 512. Further from half-way than this, no mode can round to another code. Numbers
+# beyond 512 are clamped to the same code in every mode.
 _UNDECIDED = 2.0**-10
-_LARGEST = 512.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +56,9 @@ def rounding_differences(roundings: Iterable[Rounding]) -> list[RoundingDifferen
     for rounding in roundings:
         low, high = -128 - rounding.zero_point, 127 - rounding.zero_point
         step = rounding.result.scale
-        undecided = _undecided(rounding.value, step)
-        value = _chosen(rounding.value, undecided)
-        expected = rounding.result.values[undecided].double()
+        chosen = _undecided(rounding.value, step)
+        value = _chosen(rounding.value, chosen)
+        expected = rounding.result.values[chosen].double()
         for name, mode in MODES.items():
             differing = int(torch.count_nonzero(mode(value, step).clamp(low, high) != expected))
             if differing:
@@ -66,18 +67,21 @@ def rounding_differences(roundings: Iterable[Rounding]) -> list[RoundingDifferen
     return found
 
 
-def _undecided(value: Scaled | torch.Tensor, step: torch.Tensor) -> torch.Tensor:
-    """Return where modes may differ: near half-way, or beyond what the bound holds for."""
+def _undecided(value: Scaled | torch.Tensor, step: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Return the indices, per dimension, of the numbers near half-way, where modes may differ."""
     steps = unrounded(value, step)
-    return (half_way_distance(steps) < _UNDECIDED) | (steps.abs() > _LARGEST)
+    from_integer = steps.round().sub_(steps).abs_()
+    # numpy finds them in a tenth of torch's time
+    found = np.nonzero((from_integer > 0.5 - _UNDECIDED).numpy())
+    return tuple(torch.from_numpy(along) for along in found)
 
 
-def _chosen(value: Scaled | torch.Tensor, where: torch.Tensor) -> Scaled | torch.Tensor:
+def _chosen(value: Scaled | torch.Tensor, at: tuple[torch.Tensor, ...]) -> Scaled | torch.Tensor:
     """Return some of the values, in one dimension."""
     if not isinstance(value, Scaled):
-        return value[where]
-    scale = value.scale.expand_as(value.values)[where] if value.scale.numel() > 1 else value.scale
-    return Scaled(value.values[where], scale)
+        return value[at]
+    scale = value.scale.expand_as(value.values)[at] if value.scale.numel() > 1 else value.scale
+    return Scaled(value.values[at], scale)
 
 
 def half_away_from_zero(value: Scaled | torch.Tensor, step: torch.Tensor) -> torch.Tensor:

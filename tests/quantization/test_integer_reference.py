@@ -224,7 +224,7 @@ def test_an_operator_that_is_not_defined_is_named():
             x = q.quantize_per_tensor.default(x, 0.1, 0, -128, 127, torch.int8)
             return q.dequantize_per_tensor.default(x, 0.1, 0, -128, 127, torch.int8)
 
-    program = torch.export.export(Sine(), (torch.zeros(1, 3),))
+    program = torch.export.export(Sine(), (torch.zeros(1, 3, 1, 1),))
     runner = reference.IntegerReference(
         SimpleNamespace(
             program=program,
@@ -233,4 +233,4 @@ def test_an_operator_that_is_not_defined_is_named():
         )
     )
     with pytest.raises(ExportError, match=r"does not define the operator .*sin"):
-        runner.run({"input": np.zeros((1, 3), np.float32)})
+        runner.run({"input": np.zeros((1, 3, 1, 1), np.float32)})
