@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from mobiledeploy.sweep.pick import Row
     from mobiledeploy.sweep.points import Point
     from mobiledeploy.sweep.run import Workers
-    from mobiledeploy.sweep.store import Result
+    from mobiledeploy.sweep.store import MeasuredArtifact, Result
 
 _STORE = "sweep.sqlite"
 _ANY = "Can be repeated, or several separated by commas."
@@ -53,6 +53,14 @@ def sweep(
     weights: Annotated[
         list[str] | None,
         typer.Option("--weights", metavar="PATH", help=f"imagenet, random, or checkpoints. {_ANY}"),
+    ] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input",
+            metavar="FORMAT",
+            help=f"float, or pixels as rgba-u8. {_ANY} [default: float]",
+        ),
     ] = None,
     grid_file: Annotated[
         Path | None,
@@ -88,6 +96,13 @@ def sweep(
         int,
         typer.Option(metavar="N", min=2, max=1_000_000, help="Measured inferences per artifact."),
     ] = 50,
+    counting: Annotated[
+        bool,
+        typer.Option(
+            "--count-instructions",
+            help="Count instructions instead of time on exec: devices with QEMU.",
+        ),
+    ] = False,
     jobs: Annotated[
         int | None,
         typer.Option(metavar="N", min=1, max=64, help="Exports at the same time. [default: 1]"),
@@ -141,7 +156,7 @@ def sweep(
 
     require_writable_files(html, csv_path, json_path, read=[grid_file, data, calib_data])
     reserve_stdout(html, csv_path, json_path)
-    given = (models, widths, resolutions, presets, weights)
+    given = (models, widths, resolutions, presets, weights, inputs)
     if html is not None:
         require_plotly()  # now, not after hours
     axes = dict(zip(grids.AXES, map(grids.split, given), strict=True))
@@ -153,6 +168,11 @@ def sweep(
         open_device(
             DeviceName(device).uri
         )  # connects to nothing yet, but refuses what is no device
+    if counting and not any(DeviceName(each).counts for each in devices or ()):
+        raise UsageError(
+            "--count-instructions needs an exec: device with QEMU; there is none.",
+            remedy='Add one, for example --device "exec:qemu-aarch64 -cpu cortex-a76".',
+        )
     require_artifact_folder(out)
     out.mkdir(parents=True, exist_ok=True)
     budget = Budget(
@@ -171,6 +191,7 @@ def sweep(
         runs=runs,
         jobs=jobs or 1,
         budget=budget,
+        counting=counting,
     )
     with showing_progress(), Store(out / _STORE) as store, _workers(plan, cluster) as workers:
         results = run(points, plan, store, workers, retry=retry)
@@ -243,7 +264,7 @@ def _points(axes: dict[str, list[str]], grid_file: Path | None) -> list[Point]:
         return grid(axes)
     if any(axes.values()):
         raise UsageError(
-            "--grid replaces --model, --width, --resolution, --ptq and --weights.",
+            "--grid replaces --model, --width, --resolution, --ptq, --weights and --input.",
             remedy="Leave these options out, or leave out --grid.",
         )
     return read_grid(grid_file)
@@ -252,9 +273,11 @@ def _points(axes: dict[str, list[str]], grid_file: Path | None) -> list[Point]:
 def _print(
     results: Sequence[Result], rows: Sequence[Row], best: Sequence[Row], devices: Sequence[str]
 ) -> None:
+    from mobiledeploy.sweep.make_point import DeviceName
     from mobiledeploy.sweep.pick import reason
 
-    headings = ["size\nMB", "SQNR\ndB", "agree-\nment", "top-1", *devices, "front"]
+    names = [DeviceName(device).name or device for device in devices]
+    headings = ["size\nMB", "SQNR\ndB", "agree-\nment", "top-1", *names, "front"]
     titled = [
         TitledRow(
             title=row.name,
@@ -266,6 +289,8 @@ def _print(
     if rows:
         print_figures(headings, titled)
         print_result("Latency: median in ms. front: nothing beats it in accuracy, latency, size.")
+        if any(row.artifact.instructions for row in rows):
+            print_result("M: millions of instructions of an inference, median.")
     for result in results:
         if result.state != "done":
             print_warning(f"{result.point.title}: {result.error}", title=result.state.capitalize())
@@ -289,9 +314,17 @@ def _figures(row: Row, devices: Sequence[str]) -> tuple[str, ...]:
         shown(artifact.sqnr_db, ".1f"),
         shown(artifact.agreement, ".3f"),
         shown(artifact.top1, ".4f"),
-        *(shown(artifact.latency_ms.get(device), ".2f") for device in devices),
+        *(_figure_on(artifact, device) for device in devices),
         "*" if row.on_front else "",
     )
+
+
+def _figure_on(artifact: MeasuredArtifact, device: str) -> str:
+    """Return the latency on a device, or the instructions if they were counted."""
+    if device in artifact.instructions:
+        return f"{artifact.instructions[device] / 1e6:.2f} M"
+    latency = artifact.latency_ms.get(device)
+    return "-" if latency is None else f"{latency:.2f}"
 
 
 def _document(
@@ -319,7 +352,7 @@ def _as_csv(rows: Sequence[Row]) -> str:
     text = io.StringIO()
     flat = [_flat(row) for row in rows]
     for each in flat:
-        for name in ("latency_ms", "machines"):
+        for name in ("latency_ms", "instructions", "machines"):
             by_device = each.pop(name)
             assert isinstance(by_device, dict)
             each |= {f"{name} {device}": value for device, value in by_device.items()}

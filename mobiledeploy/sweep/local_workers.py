@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mobiledeploy.errors import RuntimeFailedError
 from mobiledeploy.sweep.commands import Commands
-from mobiledeploy.sweep.make_point import make, with_latency
+from mobiledeploy.sweep.make_point import make, measured_on
 from mobiledeploy.utils.progress import track
 
 if TYPE_CHECKING:
@@ -59,4 +59,4 @@ class LocalWorkers:
     def measure(self, results: Mapping[str, Result], put: Put) -> None:
         """Measure the latency of exported points, one after the other."""
         for key, result in track(results.items(), "Measuring latency", len(results)):
-            put(key, with_latency(result, self._plan.devices, self._plan, self._commands))
+            put(key, measured_on(result, self._plan.devices, self._plan, self._commands))

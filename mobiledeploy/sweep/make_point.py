@@ -1,4 +1,4 @@
-"""Make one point: export it, count its accuracy, measure its latency.
+"""Make one point: export it, count its accuracy, measure its latency or count its instructions.
 
 Input: a point and a `Plan`. Output: its `Result`. Each step is a `mobiledeploy` command.
 """
@@ -57,6 +57,11 @@ class DeviceName:
         found = _NAMED.fullmatch(self.text)
         return found[2] if found else self.text
 
+    @property
+    def counts(self) -> bool:
+        """Return whether instructions can be counted there: where QEMU runs through exec."""
+        return self.uri.startswith("exec:")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
@@ -70,6 +75,7 @@ class Plan:
         samples: Number of them; None for all.
         devices: Where latency is measured: URIs, or NAME=URI.
         runs: Measured inferences per artifact.
+        counting: Whether instructions are counted in place of time on devices that can.
         jobs: Exports at the same time.
         budget: What makes it pointless to go on with a point.
     """
@@ -83,6 +89,7 @@ class Plan:
     runs: int
     jobs: int
     budget: Budget
+    counting: bool = False
 
     @property
     def threads(self) -> int:
@@ -91,7 +98,8 @@ class Plan:
 
     def context(self) -> dict[str, object]:
         """Return what all points share and their results depend on."""
-        return {
+        counted = {"counted": True} if self.counting else {}  # else as before there was a choice
+        return counted | {
             "formats": sorted(self.formats),
             "calibration": digest_of_images(self.calib_data),
             "data": digest_of_images(self.data),
@@ -128,7 +136,7 @@ def failed(point: Point, error: MobileDeployError) -> Result:
     return Result(point=point, state="failed", error=error.message)
 
 
-def with_latency(result: Result, devices: Sequence[str], plan: Plan, commands: Commands) -> Result:
+def measured_on(result: Result, devices: Sequence[str], plan: Plan, commands: Commands) -> Result:
     """Measure the artifacts of a point together on devices where they were not measured yet.
 
     The state becomes "done" when all devices of the plan are.
@@ -136,16 +144,19 @@ def with_latency(result: Result, devices: Sequence[str], plan: Plan, commands: C
     artifacts = list(result.artifacts)
     try:
         for device in devices:
-            if all(device in artifact.latency_ms for artifact in artifacts):
+            if all(device in artifact.measured_on for artifact in artifacts):
                 continue
             arguments = ["bench", *(artifact.path for artifact in artifacts)]
-            arguments += ["--device", DeviceName(device).uri, "--runs", str(plan.runs)]
+            arguments += ["--device", DeviceName(device).uri]
+            if plan.counting and DeviceName(device).counts:
+                arguments += ["--count-instructions"]
+            else:
+                arguments += ["--runs", str(plan.runs)]
             document = commands.run([*arguments, "--json", "-"], threads=1)
             machine = document["host"]["model"] or document["host"]["architecture"]
             artifacts = [
                 replace(
-                    artifact,
-                    latency_ms=artifact.latency_ms | {device: median(each["times_ms"])},
+                    _with_figure(artifact, device, each),
                     machines=artifact.machines | {device: machine},
                 )
                 for artifact, each in zip(artifacts, document["measurements"], strict=True)
@@ -154,9 +165,20 @@ def with_latency(result: Result, devices: Sequence[str], plan: Plan, commands: C
         return replace(result, error=error.message, artifacts=tuple(artifacts))
     except MobileDeployError as error:
         return replace(result, state="failed", error=error.message, artifacts=tuple(artifacts))
-    measured = all(set(plan.devices) <= set(artifact.latency_ms) for artifact in artifacts)
+    measured = all(set(plan.devices) <= artifact.measured_on for artifact in artifacts)
     state = "done" if measured else result.state
     return replace(result, state=state, error="", artifacts=tuple(artifacts))
+
+
+def _with_figure(
+    artifact: MeasuredArtifact, device: str, measurement: Mapping[str, Any]
+) -> MeasuredArtifact:
+    """Return an artifact with what `bench` found on a device: instructions, or times."""
+    if "median_instructions" in measurement:
+        counts = artifact.instructions | {device: float(measurement["median_instructions"])}
+        return replace(artifact, instructions=counts)
+    times = artifact.latency_ms | {device: median(measurement["times_ms"])}
+    return replace(artifact, latency_ms=times)
 
 
 def _exported(

@@ -139,8 +139,9 @@ if (chart) {
   document.querySelectorAll(".symbol").forEach((mark, number) => {
     mark.textContent = SYMBOLS[number % SYMBOLS.length][1];
   });
-  const latency = axes.find((each) => each.name.startsWith("latency_"));
-  select("x").value = (latency || axis("size_mb") || axes[0]).name;
+  const first = (kind) => axes.find((each) => each.name.startsWith(kind));
+  const cost = first("latency_") || first("instructions_");
+  select("x").value = (cost || axis("size_mb") || axes[0]).name;
   select("y").value = (axis("top1") || axis("agreement") || axis("sqnr_db") || axes[0]).name;
   const form = document.querySelector("form.controls");
   form.addEventListener("change", (event) => {

@@ -102,7 +102,7 @@ def to_html(
         pick=best[0] if best else None,
         families=_distinct(row.point.model for row in rows),
         formats=_distinct(row.format for row in rows),
-        devices=devices,
+        devices=[(_measure(device, rows), i, device) for i, device in enumerate(devices)],
         unfinished=[each for each in results if each.state != "done"],
         data=_script_data(data),
         scripts=[Markup(script) for script in scripts],  # noqa: S704 - plotly's, and ours
@@ -114,17 +114,29 @@ def _axes(devices: Sequence[str]) -> Iterator[_Axis]:
     yield from _FIXED
     for number, device in enumerate(devices):
         yield _Axis(f"latency_{number}", f"latency on {device}, ms", "low", ".2f")
+        yield _Axis(f"instructions_{number}", f"instructions on {device}, millions", "low", ".2f")
 
 
 def _values(row: Row, devices: Sequence[str]) -> dict[str, float | None]:
     artifact = row.artifact
+    by_device: dict[str, float | None] = {}
+    for number, device in enumerate(devices):
+        counted = artifact.instructions.get(device)
+        by_device[f"latency_{number}"] = artifact.latency_ms.get(device)
+        by_device[f"instructions_{number}"] = None if counted is None else counted / 1e6
     return {
         "top1": artifact.top1,
         "agreement": artifact.agreement,
         "sqnr_db": artifact.sqnr_db,
         "size_mb": artifact.size_bytes / 1e6,
         "macs_m": None if artifact.macs is None else artifact.macs / 1e6,
-    } | {f"latency_{i}": artifact.latency_ms.get(device) for i, device in enumerate(devices)}
+    } | by_device
+
+
+def _measure(device: str, rows: Sequence[Row]) -> str:
+    """Return what is known of a device: "instructions", or else "latency"."""
+    counted = any(device in row.artifact.instructions for row in rows)
+    return "instructions" if counted else "latency"
 
 
 def _data(row: Row, devices: Sequence[str], *, is_pick: bool) -> dict[str, object]:
@@ -159,6 +171,8 @@ def _cards(artifact: MeasuredArtifact) -> Iterator[Card]:
     yield Card("top-1", f"{artifact.top1:.4f}", "on the labelled images")
     for device, latency in artifact.latency_ms.items():
         yield Card("median latency", f"{latency:.2f} ms", device)
+    for device, count in artifact.instructions.items():
+        yield Card("instructions", f"{count / 1e6:.2f} M", device)
     yield Card("size", f"{artifact.size_bytes / 1e6:.2f} MB", artifact.path.rpartition("/")[2])
 
 

@@ -1,4 +1,4 @@
-"""The points of a sweep: every combination of models, widths, resolutions and presets.
+"""The points of a sweep: every combination of models, widths, resolutions, presets and inputs.
 
 Input: lists from the command line, or a YAML file with the same names. Output: `Point`s. A point is
 identified by everything that its result depends on, file contents included, so that results can be
@@ -18,12 +18,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from mobiledeploy.errors import UsageError
+from mobiledeploy.network import INPUT_FORMATS
 from mobiledeploy.utils.files import require_regular, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-AXES = ("model", "width", "resolution", "ptq", "weights")
+AXES = ("model", "width", "resolution", "ptq", "weights", "input")
+_DEFAULT_INPUT = "float"
 _PRECISIONS = ("fast", "balanced", "best", "fp32")
 
 
@@ -37,6 +39,7 @@ class Point:
         resolution: The side of the input; None for the family's own.
         ptq: A preset of int8 quantization, or "fp32" for a float export.
         weights: "imagenet", "random", or the path of a checkpoint; empty for the default.
+        input: What the app writes into the input, a name of `network.INPUT_FORMATS`.
     """
 
     model: str
@@ -44,6 +47,7 @@ class Point:
     resolution: str | None = None
     ptq: str = "balanced"
     weights: str = ""
+    input: str = _DEFAULT_INPUT
 
     @property
     def title(self) -> str:
@@ -53,6 +57,7 @@ class Point:
         parts += [] if self.resolution is None else [f"{self.resolution} pixels"]
         parts += [self.ptq]
         parts += [Path(self.weights).name] if self.weights else []
+        parts += [] if self.input == _DEFAULT_INPUT else [self.input]
         return ", ".join(parts)
 
     @property
@@ -67,6 +72,7 @@ class Point:
         arguments += [] if self.width is None else ["--width", f"{self.width:g}"]
         arguments += [] if self.resolution is None else ["--resolution", self.resolution]
         arguments += ["--weights", self.weights] if self.weights else []
+        arguments += [] if self.input == _DEFAULT_INPUT else ["--input", self.input]
         return arguments + ([] if self.ptq == "fp32" else ["--int8", "--ptq", self.ptq])
 
     def checkpoint_files(self) -> list[Path]:
@@ -85,6 +91,8 @@ class Point:
         """
         digests = [(path.name, sha256_of(path)) for path in self.checkpoint_files()]
         document = asdict(self) | {"weights": digests or self.weights, "context": dict(context)}
+        if self.input == _DEFAULT_INPUT:  # results without this axis are found again
+            del document["input"]
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
 
 
@@ -157,6 +165,10 @@ def _point(values: Mapping[str, Any]) -> Point:
         )
     if fields.get("ptq", "fast") not in _PRECISIONS:
         raise UsageError(f"--ptq is {fields['ptq']!r}; expected one of {', '.join(_PRECISIONS)}.")
+    if fields.get("input", _DEFAULT_INPUT) not in INPUT_FORMATS:
+        raise UsageError(
+            f"--input is {fields['input']!r}; expected one of {', '.join(INPUT_FORMATS)}."
+        )
     return Point(**fields)
 
 

@@ -57,7 +57,7 @@ def by_size(point: Point) -> tuple[int, float]:
 
 
 def _is_smaller(a: Point, b: Point) -> bool:
-    if (a.model, a.ptq, a.weights) != (b.model, b.ptq, b.weights):
+    if (a.model, a.ptq, a.weights, a.input) != (b.model, b.ptq, b.weights, b.input):
         return False
     no_larger = _width(a) <= _width(b) and all(
         x <= y for x, y in zip(_sides(a), _sides(b), strict=True)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from mobiledeploy.errors import MobileDeployError, RuntimeFailedError, UsageError
 from mobiledeploy.sweep.commands import Commands, InterruptedCommandError
-from mobiledeploy.sweep.make_point import DeviceName, failed, make, versions, with_latency
+from mobiledeploy.sweep.make_point import DeviceName, failed, make, measured_on, versions
 from mobiledeploy.sweep.moved_paths import back_to_driver
 from mobiledeploy.utils.files import cache_folder, write_whole
 from mobiledeploy.utils.progress import step, track
@@ -184,7 +184,7 @@ class RayWorkers:
         rest = {key: each for key, each in measured.items() if each.state == "exported"}
         others = [each for each in self._plan.devices if each not in named]
         for key, result in track(rest.items(), "Measuring latency", len(rest)):
-            put(key, with_latency(result, others, self._plan, self._commands))
+            put(key, measured_on(result, others, self._plan, self._commands))
 
     def _finished(self, tasks: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
         """Yield tasks with what they returned, or with an error, as they finish."""
@@ -292,7 +292,7 @@ def _measure_remotely(
         here = tuple(
             replace(each, path=str(Path(name, Path(each.path).name))) for each in result.artifacts
         )
-        measured = with_latency(replace(result, artifacts=here), [device], plan, Commands())
+        measured = measured_on(replace(result, artifacts=here), [device], plan, Commands())
         artifacts = tuple(
             replace(there, path=each.path)
             for there, each in zip(measured.artifacts, result.artifacts, strict=True)
@@ -309,6 +309,7 @@ def _joined(before: Result, found: Result) -> Result:
         replace(
             each,
             latency_ms=each.latency_ms | other.latency_ms,
+            instructions=each.instructions | other.instructions,
             machines=each.machines | other.machines,
         )
         for each, other in zip(before.artifacts, found.artifacts, strict=True)

@@ -42,6 +42,7 @@ class MeasuredArtifact:
         agreement: Share of images with the same class as float; None if it was not checked.
         top1: Top-1 accuracy; None without labelled images.
         latency_ms: Median latency by device.
+        instructions: Median instructions of an inference by device, where they were counted.
         machines: The processor that it was measured on, by device.
     """
 
@@ -53,7 +54,13 @@ class MeasuredArtifact:
     agreement: float | None = None
     top1: float | None = None
     latency_ms: dict[str, float] = field(default_factory=dict)
+    instructions: dict[str, float] = field(default_factory=dict)
     machines: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def measured_on(self) -> set[str]:
+        """Return the devices where its latency or its instructions are known."""
+        return {*self.latency_ms, *self.instructions}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,9 +69,9 @@ class Result:
 
     Attributes:
         point: The point.
-        state: "exported" until its latency is measured, then "done"; "failed"; "interrupted" if it
-            was stopped from outside or the disk was full, and is made again by the next run; "over
-            budget" if it was not measured any further.
+        state: "exported" until it is measured on all devices, then "done"; "failed"; "interrupted"
+            if it was stopped from outside or the disk was full, and is made again by the next run;
+            "over budget" if it was not measured any further.
         error: Why it failed, or which budget it missed; empty if it is done.
         artifacts: Its artifacts.
     """

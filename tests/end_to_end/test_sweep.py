@@ -96,6 +96,8 @@ def test_nothing_within_the_budget_fails(swept, mobiledeploy, workplace):
         (["--model", "v2", "--cluster", "ray", "--jobs", "2"], "--jobs is for this machine"),
         (["--model", "net.py:create", "--cluster", "ray"], "net.py:create is code of this machine"),
         (["--model", "v2", "--device", "pi=foo://x"], "'foo://x' is not a device"),
+        (["--model", "v2", "--input", "rgb"], "--input is 'rgb'; expected one of float"),
+        (["--model", "v2", "--count-instructions"], "--count-instructions needs an exec: device"),
     ],
 )
 def test_wrong_options_are_refused(mobiledeploy, tmp_path, words, message):

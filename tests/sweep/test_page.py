@@ -72,6 +72,28 @@ def test_what_was_not_measured_is_no_axis():
     assert "No pick: no accuracy was measured" in found.text
 
 
+def test_counted_instructions_take_the_place_of_a_latency():
+    local, arm = DEVICES
+    counted = [
+        replace(
+            result,
+            artifacts=tuple(
+                replace(each, latency_ms={local: 2.0}, instructions={arm: 7_654_321.0})
+                for each in result.artifacts
+            ),
+        )
+        for result in RESULTS
+    ]
+    found, data = parsed(to_html(*sweep_results.shown(counted), DEVICES))
+    names = [axis["name"] for axis in data["axes"]]
+    assert names[-2:] == ["latency_0", "instructions_1"]
+    assert data["rows"][0]["values"]["instructions_1"] == 7.654321
+    assert f"instructions on {arm}, millions" in found.text
+    assert "7.65 M" in found.text  # of the pick
+    options = [each.get("value") for tag, each in found.tags if tag == "option"]
+    assert {"latency_0", "instructions_1"} <= set(options)
+
+
 def test_points_without_an_artifact_are_listed():
     found, _ = parsed(to_html(*sweep_results.shown(), DEVICES))
     assert "failed: no <b>room</b>" in found.text

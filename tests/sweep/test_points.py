@@ -1,5 +1,8 @@
 """Points of a sweep: combinations, files, identities."""
 
+import hashlib
+import json
+
 import pytest
 
 from mobiledeploy.errors import UsageError
@@ -38,6 +41,7 @@ def test_a_file_holds_one_grid_or_several(tmp_path):
         ({"model": ["v2"], "depth": ["3"]}, "no axis 'depth'"),
         ({"model": ["v2"], "width": ["wide"]}, "--width is 'wide'"),
         ({"model": ["v2"], "ptq": ["slow"]}, "--ptq is 'slow'"),
+        ({"model": ["v2"], "input": ["rgb"]}, "--input is 'rgb'; expected one of float"),
         ({"model": ["v2"], "resolution": ["96x"]}, "--resolution is '96x'"),
         ({"model": ["v2"], "resolution": ["-1"]}, "--resolution is '-1'"),
     ],
@@ -55,6 +59,28 @@ def test_other_files_are_refused(tmp_path, text):
         read_grid(path)
     with pytest.raises(UsageError, match="Could not read"):
         read_grid(tmp_path / "missing.yml")
+
+
+def test_the_input_is_an_axis_that_leaves_earlier_results_valid():
+    plain = Point(model="v2")
+    explicit, pixels = grid({"model": ["v2"], "input": ["float", "rgba-u8"]})
+    assert plain == explicit
+    assert pixels.title == "v2, balanced, rgba-u8"
+    arguments = pixels.export_arguments()
+    assert arguments[arguments.index("--input") + 1] == "rgba-u8"
+    assert "--input" not in plain.export_arguments()
+    # as it was before there was this axis
+    document = {
+        "model": "v2",
+        "width": None,
+        "resolution": None,
+        "ptq": "balanced",
+        "weights": "",
+        "context": {},
+    }
+    before = hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()
+    assert plain.identity({}) == before
+    assert pixels.identity({}) != before
 
 
 def test_the_arguments_of_the_export():

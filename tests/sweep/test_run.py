@@ -46,7 +46,9 @@ def commands(monkeypatch):
         assert threads >= 1
         if arguments[0] == "bench":
             times = [{"times_ms": [3.0, 1.0, 2.0]}, {"times_ms": [4.0]}]
-            return {"measurements": times, "host": {"model": "a chip"}}
+            counts = [{"median_instructions": 7e6}, {"median_instructions": 8e6}]
+            counting = "--count-instructions" in arguments
+            return {"measurements": counts if counting else times, "host": {"model": "a chip"}}
         if arguments[0] == "evaluate":
             return {"networks": [{"top1_accuracy": 0.75}]}
         if "0.5" in arguments:
@@ -127,18 +129,18 @@ def test_points_over_budget_are_not_measured(tmp_path, commands):
 
 
 def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path, commands, monkeypatch):
-    measure = local_workers.with_latency
+    measure = local_workers.measured_on
 
     def interrupted(result, *given):
         if result.point.width == 1.0:
             raise KeyboardInterrupt
         return measure(result, *given)
 
-    monkeypatch.setattr(local_workers, "with_latency", interrupted)
+    monkeypatch.setattr(local_workers, "measured_on", interrupted)
     with Store(tmp_path / "a.sqlite") as store, pytest.raises(KeyboardInterrupt):
         sweep(POINTS, plan(tmp_path), store)
     commands.clear()
-    monkeypatch.setattr(local_workers, "with_latency", measure)
+    monkeypatch.setattr(local_workers, "measured_on", measure)
     with Store(tmp_path / "a.sqlite") as store:
         results = sweep(POINTS, plan(tmp_path), store)
     assert [result.state for result in results] == ["done", "failed", "done"]
@@ -223,6 +225,26 @@ def test_a_device_that_was_measured_is_not_measured_again(tmp_path, commands, mo
     assert list(second.artifacts[0].latency_ms) == ["local", "pi=ssh://pi"]
     assert second.artifacts[0].machines == {"local": "a chip", "pi=ssh://pi": "a chip"}
     assert [command[command.index("--device") + 1] for command in commands] == ["ssh://pi"]
+
+
+def test_instructions_are_counted_where_qemu_runs_and_time_is_measured_elsewhere(
+    tmp_path, commands
+):
+    devices = ("local", "arm=exec:qemu-aarch64 python3")
+    wanted = plan(tmp_path, devices=devices, counting=True)
+    with Store(tmp_path / "a.sqlite") as store:
+        (result,) = sweep(POINTS[:1], wanted, store)
+        assert result.state == "done"
+        assert result.artifacts[0].latency_ms == {"local": 2.0}
+        assert result.artifacts[0].instructions == {devices[1]: 7e6}
+        assert [command for command in commands if "--count-instructions" in command] == [
+            command for command in commands if "exec:qemu-aarch64 python3" in command
+        ]
+        assert sweep(POINTS[:1], wanted, store) == [result]
+        timed = plan(tmp_path, devices=devices)
+        (other,) = sweep(POINTS[:1], timed, store)
+    assert set(other.artifacts[0].latency_ms) == set(devices)
+    assert other.artifacts[0].instructions == {}
 
 
 def test_larger_points_are_not_made_if_a_smaller_one_is_too_slow(tmp_path, commands):
