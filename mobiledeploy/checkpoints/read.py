@@ -11,6 +11,7 @@ import collections
 import pathlib
 import pickle
 import re
+import struct
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -50,7 +51,8 @@ _PLAIN_DATA: list[Any] = [
 _UNREADABLE = (
     *(RuntimeError, OSError, EOFError, ValueError, KeyError, IndexError, TypeError),
     *(AttributeError, AssertionError, MemoryError, OverflowError, ImportError),
-    *(pickle.UnpicklingError, RecursionError, NotImplementedError, zlib.error),
+    *(pickle.UnpicklingError, RecursionError, NotImplementedError),
+    *(zlib.error, struct.error, SyntaxError),
 )  # torch's reader has no exception of its own for a damaged file
 _UNSUPPORTED_GLOBAL = re.compile(r"(?:GLOBAL|global:? GLOBAL|class) ([\w.]+)")
 _EXPANSION_LIMIT = 2  # torch.save does not compress: an archive is as large as its content

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import lzma
 import struct
+import tokenize
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,10 +37,12 @@ _TRAINING_NAMES = (
 )
 _TEST_NAMES = (("x_test", "y_test"), ("test_images", "test_labels"))
 _MAGIC = (b"PK", b"\x93NUMPY")  # first bytes of an .npz, which is a zip, and of an .npy
-# RuntimeError: an encrypted archive, or a compression that zipfile does not support
+# RuntimeError: an encrypted archive, or a compression that zipfile does not support. numpy parses
+# the header of an array as Python's literals, whence errors of syntax.
 _UNREADABLE = (
     *(OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, OverflowError),
     *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+    *(SyntaxError, tokenize.TokenError, TypeError, RecursionError),
 )
 _AT_ONCE = 256  # images that are resized together
 
@@ -79,13 +83,25 @@ def read_arrays(path: Path, in_channels: int, *, for_calibration: bool = False) 
             if not isinstance(file, np.lib.npyio.NpzFile):
                 raise DataError(f"{path} is a single array, not an .npz; {_EXPECTED}.")
             chosen, notes = _names(path, file.files, for_calibration=for_calibration)
-            images = file[chosen[0]]
-            labels = file.get(chosen[1])
+            images = _array(file, chosen[0])
+            labels = _array(file, chosen[1]) if chosen[1] in file else None
     except _UNREADABLE as error:
         reason = str(error) or repr(error)
         raise DataError(f"Could not read {path}: {reason}; {_EXPECTED}.") from error
     images, more = _as_nhwc(path, chosen[0], images, in_channels)
     return ImageArrays(images, labels, (*notes, *more))
+
+
+def _array(file: Mapping[str, object], name: str) -> NDArray[Any]:
+    """Return an array of an archive; numpy returns the bytes of a member that is none.
+
+    Raises:
+        TypeError: The member is not an array.
+    """
+    value = file[name]
+    if not isinstance(value, np.ndarray):
+        raise TypeError(f"`{name}` is not an array")
+    return value
 
 
 def labels_in(

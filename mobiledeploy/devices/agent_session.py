@@ -21,6 +21,7 @@ from mobiledeploy import errors
 from mobiledeploy.devices.agent import bundle
 from mobiledeploy.devices.agent.machine import PROTOCOL
 from mobiledeploy.devices.command_output import last_output
+from mobiledeploy.devices.replies import malformed
 from mobiledeploy.devices.request import Request, from_npy, request_files, request_message
 from mobiledeploy.errors import MobileDeployError, RuntimeFailedError
 
@@ -75,7 +76,7 @@ def run_session(
     ):
         try:
             _send_in_background(process, _parts(request, files, timeout_s, is_native=is_native))
-            for message in _messages(process, log):
+            for message in _messages(process, log, uri):
                 watchdog.reset()
                 progress.update(message)
                 yield message
@@ -109,8 +110,14 @@ class SessionProgress:
         """Take in a message.
 
         Raises:
-            MobileDeployError: It is an error, or the agent has another protocol version.
+            MobileDeployError: It is an error or malformed, or of another protocol version.
         """
+        try:
+            self._update(message)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise malformed(self._uri, f"{error!r} in {str(message)[:80]}") from error
+
+    def _update(self, message: Message) -> None:
         if "hello" in message:
             self.started = True
             found = message["hello"]["protocol"]
@@ -122,8 +129,7 @@ class SessionProgress:
         self._loading = message.get("loading", self._loading)
         if "error" in message:
             error = message["error"]
-            kind: type[MobileDeployError] = getattr(errors, error["type"])
-            raise kind(error["message"], remedy=error["remedy"])
+            raise _class_of(error["type"])(error["message"], remedy=error["remedy"])
         if "died" in message:
             self.death = message["died"]["how"]
 
@@ -135,6 +141,18 @@ class SessionProgress:
             remedy="The artifact may be damaged: compare its sha256 with the one in its manifest, "
             "or export it again. The device may have lost power or its connection: try again.",
         )
+
+
+def _class_of(name: str) -> type[MobileDeployError]:
+    """Return the class of `mobiledeploy.errors` with this name.
+
+    Raises:
+        KeyError: There is none.
+    """
+    found = vars(errors)[name]
+    if not (isinstance(found, type) and issubclass(found, MobileDeployError)):
+        raise KeyError(name)
+    return found
 
 
 def _start(
@@ -198,15 +216,23 @@ def _write(pipe: io.FileIO, data: bytes) -> None:
         left = left[pipe.write(left) :]
 
 
-def _messages(process: subprocess.Popen[bytes], log: IO[str]) -> Iterator[Message]:
-    """Yield the agent's messages; write what others print (banners, libraries) to the log."""
+def _messages(process: subprocess.Popen[bytes], log: IO[str], uri: str) -> Iterator[Message]:
+    """Yield the agent's messages; write what others print (banners, libraries) to the log.
+
+    Raises:
+        RuntimeFailedError: A record is not JSON.
+    """
     assert process.stdout is not None
     for line in process.stdout:
         other, mark, record = line.decode(errors="replace").partition(_RECORD)
         if other.strip():
             log.write(other if other.endswith("\n") else other + "\n")
         if mark and record.endswith("\n"):  # a record without its end was cut off
-            yield json.loads(record)
+            try:
+                message = json.loads(record)
+            except (ValueError, RecursionError) as error:
+                raise malformed(uri, f"{error} in {record[:80]!r}") from error
+            yield message
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

@@ -14,6 +14,7 @@ from mobiledeploy.devices.host import Host, host_from_report
 from mobiledeploy.devices.native.bundle import cached_bundle
 from mobiledeploy.devices.qemu import plugin as qemu_plugin
 from mobiledeploy.devices.qemu import processor
+from mobiledeploy.devices.replies import check_message, malformed
 from mobiledeploy.errors import MobileDeployError, RuntimeFailedError, UsageError
 from mobiledeploy.utils.progress import warn
 
@@ -69,7 +70,8 @@ class PythonDevice:
         if self._host is None:
             for _ in self._messages(None):
                 pass
-        assert self._host is not None, "a session begins with hello"
+        if self._host is None:
+            raise malformed(self.uri, "it did not begin with `hello`")
         return self._host
 
     def run_session(self, request: Request) -> Iterator[Message]:
@@ -102,6 +104,7 @@ class PythonDevice:
             environment=self._environment,
             is_native=self._is_native,
         ):
+            check_message(self.uri, message, request)
             if "hello" in message and self._host is None:
                 self._host = host_from_report(self.uri, message["hello"])
             yield message

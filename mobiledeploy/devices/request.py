@@ -10,9 +10,11 @@ import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import numpy as np
+from pydantic import Field
+from typing_extensions import TypedDict  # pydantic checks no others before Python 3.12
 
 from mobiledeploy.errors import ArtifactError
 
@@ -211,7 +213,7 @@ class Message(TypedDict, total=False):
 
     hello: MachineReport
     loading: str
-    progress: float
+    progress: Annotated[float, Field(ge=0, le=1)]
     result: Result
     error: ErrorReport
     died: Death

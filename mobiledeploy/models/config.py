@@ -86,7 +86,9 @@ def with_head(fields: dict[str, Any]) -> dict[str, Any]:
     options = fields.get("architecture") or {}
     if isinstance(options, ArchitectureOptions):
         options = options.changed
-    head = fields.pop("head", None) or (options.get("head") if isinstance(options, dict) else None)
+    if not isinstance(options, dict):
+        return fields  # `ModelSpec` raises the error
+    head = fields.pop("head", None) or options.get("head")
     if not isinstance(head, str):
         return fields
     fields["architecture"] = {**options, "head": head}

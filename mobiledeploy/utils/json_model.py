@@ -99,8 +99,10 @@ def explain_invalid(error: ValidationError) -> str:
         return str(problem["ctx"]["error"])
     shown = json.dumps(problem["input"], default=str)
     shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
-    text = _EXPECTED.get(problem["type"], problem["msg"].removeprefix("Input should be "))
-    return f"{where} is {shown}, expected {text.format(**problem.get('ctx', {}))}"
+    known = _EXPECTED.get(problem["type"])
+    if known is None:  # pydantic's own text, in which braces mean nothing
+        return f"{where} is {shown}, expected {problem['msg'].removeprefix('Input should be ')}"
+    return f"{where} is {shown}, expected {known.format(**problem.get('ctx', {}))}"
 
 
 _UNKNOWN = ("extra_forbidden", "unexpected_keyword_argument")

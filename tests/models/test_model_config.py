@@ -136,3 +136,11 @@ def test_aliases_that_repeat_a_list_endlessly_are_not_printed_in_full(write):
     with pytest.raises(UsageError, match="padding is ") as caught:
         load_config(write("family: v2\n" + "\n".join(lines)))
     assert len(str(caught.value)) < 10_000
+
+
+@pytest.mark.parametrize("architecture", ["[1, 2]", "text", "5"])
+def test_an_architecture_that_is_no_mapping_is_refused_beside_a_head(architecture, tmp_path):
+    path = tmp_path / "x.yml"
+    path.write_text(f'family: v2\nhead: "linear:4"\narchitecture: {architecture}\n')
+    with pytest.raises(UsageError, match="expected a mapping of options"):
+        load_config(path)

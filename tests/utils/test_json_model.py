@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pytest
-from pydantic import ConfigDict, PositiveFloat, PositiveInt, ValidationError
+from pydantic import ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 from mobiledeploy.utils.json_model import JsonFloat, JsonModel, explain_invalid, schema_text
 
@@ -123,3 +123,12 @@ def test_problems_of_dataclasses_and_strict_documents_are_explained(document, me
     with pytest.raises(ValidationError) as caught:
         Strict.model_validate_json(json.dumps(document))
     assert explain_invalid(caught.value) == message
+
+
+def test_a_pattern_that_pydantic_quotes_is_shown_as_it_is():
+    class Named(JsonModel):
+        name: str = Field(pattern="^[0-9a-f]{64}$")
+
+    with pytest.raises(ValidationError) as caught:
+        Named(name="x")
+    assert "[0-9a-f]{64}" in explain_invalid(caught.value)
