@@ -35,6 +35,7 @@ from mobiledeploy.cli.sweep import sweep as sweep_command
 from mobiledeploy.cli.usage import usage_error
 from mobiledeploy.errors import MobileDeployError, RuntimeFailedError
 from mobiledeploy.utils import quiet
+from mobiledeploy.utils.full_disk import no_room
 from mobiledeploy.utils.memory import out_of_memory
 
 if TYPE_CHECKING:
@@ -183,9 +184,9 @@ def _run_command(arguments: Sequence[str] | None) -> int:
 
 
 def _explain_unexpected(error: Exception) -> None:
-    """Print that memory ran out, or else that there is a bug."""
-    if no_memory := out_of_memory(error):
-        explain(no_memory)
+    """Print that memory or a disk ran out, or else that there is a bug."""
+    if exhausted := out_of_memory(error) or no_room(error):
+        explain(exhausted)
         return
     console().print(f"Unexpected {type(error).__name__}: {error}")
     console().print(

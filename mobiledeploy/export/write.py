@@ -14,6 +14,7 @@ from mobiledeploy.artifact.manifest import tool_versions
 from mobiledeploy.export.program import precision_of
 from mobiledeploy.network import FoldedModel, QuantizedModel
 from mobiledeploy.utils.files import sha256_of, write_whole
+from mobiledeploy.utils.full_disk import explaining_no_room
 from mobiledeploy.utils.progress import step
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def export(model: QuantizedModel | FoldedModel, file_format: Format, path: Path)
         ExportError: the exporter refused the network.
         RuntimeFailedError: the file could not be written.
     """
-    with step(f"Exporting to {file_format.label}"):
+    with step(f"Exporting to {file_format.label}"), explaining_no_room():
         data = load(file_format.exporter)(model)
         with write_whole(path) as part:
             part.write_bytes(data)

@@ -268,12 +268,13 @@ def _wrong_end(done: Finished, number: signal.Signals | None) -> list[str]:
     """Return what is wrong with the exit code, the text and the processes of a command."""
     problems = [f"it left the process {line}" for line in done.orphans]
     ends = {0} if number is None else {0, 128 + number}
-    # before mobiledeploy is reached, the signal ends Python, and shells report 128 + signal
-    in_python_s_start = number is not None and done.code == -number and done.text.count("\n") < 30
-    if done.code not in ends and not in_python_s_start:
+    # while Python starts and ends, the signal ends it: for shells that is 128 + signal, too
+    killed = number is not None and done.code == -number
+    if done.code not in ends and not killed:
         problems.append(f"exit code {done.code}: {done.text[-2000:]}")
     found = [text for text in FORBIDDEN if text in done.text]
-    if found and not in_python_s_start:
+    began = "Loading" in done.text  # the first step of every command
+    if found and (began or not killed):
         problems.append(f"it printed {found}: {done.text[-3000:]}")
     return problems
 
