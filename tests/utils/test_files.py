@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,6 +27,8 @@ from mobiledeploy.utils.files import (
     write_text,
     write_whole,
 )
+
+NO_MODEL = SimpleNamespace(info=SimpleNamespace(outputs=()))  # all that is asked before the work
 
 
 def test_a_failed_write_keeps_the_former_file(tmp_path):
@@ -119,9 +122,10 @@ def test_a_file_that_cannot_be_moved_is_named(tmp_path):
 
 def test_two_writers_of_one_folder_do_not_mix_their_files(tmp_path, monkeypatch):
     real = Path.replace
+    pauses_s = {("first", "b"): 0.4, ("second", "a"): 0.2}  # first moves a, second a and b, first b
 
     def slowly(path, target):
-        time.sleep(0.05)
+        time.sleep(pauses_s.get((path.read_text(), path.name), 0))
         return real(path, target)
 
     def write(text):
@@ -161,7 +165,7 @@ def test_a_folder_that_cannot_be_written_is_an_error_before_the_work(tmp_path, f
     (tmp_path / "file").touch()
     out = tmp_path / folder  # an absolute path stays as it is
     with pytest.raises(RuntimeFailedError, match=f"Could not write {out}: {reason}") as error:
-        deploy(None, calibration=None, out=out)  # raises before it uses the model
+        deploy(NO_MODEL, calibration=None, out=out)
     assert "Choose a writable folder" in error.value.remedy
 
 
@@ -239,7 +243,7 @@ def test_a_folder_name_that_is_not_utf8_is_an_error_before_the_work(tmp_path):
     """The runtimes take paths as UTF-8 and would fail only after the export."""
     out = tmp_path / os.fsdecode(b"caf\xe9")
     with pytest.raises(UsageError, match=r"caf\\xe9' is not UTF-8"):
-        deploy(None, calibration=None, out=out)
+        deploy(NO_MODEL, calibration=None, out=out)
     assert not out.exists()
 
 
