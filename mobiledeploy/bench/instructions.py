@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mobiledeploy.bench.outputs import check_outputs
 from mobiledeploy.bench.results import InstructionCount
 from mobiledeploy.devices.agent_session import decode_arrays
-from mobiledeploy.devices.python_device import LocalDevice
+from mobiledeploy.devices.python_device import TIMEOUT_S, LocalDevice
 from mobiledeploy.devices.request import Request
 from mobiledeploy.errors import UsageError
 from mobiledeploy.runtimes.open import check_artifact
@@ -40,6 +40,8 @@ def count_instructions(
     affinity: Sequence[int] = (),
     duration_s: float | None = None,
     cool_down_s: float = 0,
+    wait_below_c: float | None = None,
+    wait_timeout_s: float = TIMEOUT_S,  # noqa: ARG001 - the parameters of `measure`
 ) -> tuple[InstructionCount, ...]:
     """Count the instructions that an inference of each artifact takes.
 
@@ -52,6 +54,8 @@ def count_instructions(
         affinity: Cores that the process is bound to; empty for all.
         duration_s: Must be None: a longer run does not improve a count.
         cool_down_s: Must be 0: heat does not change a count.
+        wait_below_c: Must be None, too.
+        wait_timeout_s: Not used.
 
     Raises:
         UsageError: There are no artifacts, or an option does not apply to counting.
@@ -61,10 +65,10 @@ def count_instructions(
     runs = RUNS if runs is None else runs
     warmup = WARMUP if warmup is None else warmup
     _check(artifacts, runs=runs, warmup=warmup, threads=threads)
-    if duration_s is not None or cool_down_s:
+    if duration_s is not None or cool_down_s or wait_below_c is not None:
         raise UsageError(
-            "--duration and --cool-down do not apply to counting instructions.",
-            remedy="Use --runs in place of --duration, and remove --cool-down.",
+            "--duration, --cool-down and --wait-below do not apply to counting instructions.",
+            remedy="Use --runs in place of --duration, and remove the others.",
         )
     for path in artifacts:
         check_artifact(path)

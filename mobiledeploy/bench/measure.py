@@ -14,13 +14,14 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from mobiledeploy.bench.outputs import check_outputs
 from mobiledeploy.bench.results import Measurement
 from mobiledeploy.bench.stats import slowed_down, warnings_for
+from mobiledeploy.bench.temperature import wait_until_below
 from mobiledeploy.devices.agent_session import decode_arrays
-from mobiledeploy.devices.python_device import LocalDevice
+from mobiledeploy.devices.python_device import TIMEOUT_S, LocalDevice
 from mobiledeploy.devices.request import Request
 from mobiledeploy.errors import UsageError
 from mobiledeploy.runtimes.open import check_artifact
@@ -33,6 +34,13 @@ if TYPE_CHECKING:
 
     from mobiledeploy.devices.open import Device
     from mobiledeploy.devices.request import Result, Samples
+
+    class Rest(Protocol):
+        """Waits before a session."""
+
+        def __call__(self, *, is_first: bool) -> None:
+            """Wait."""
+
 
 RUNS = 100
 WARMUP = 10
@@ -52,6 +60,8 @@ def measure(
     seed: int = 0,
     affinity: Sequence[int] = (),
     cool_down_s: float = 0,
+    wait_below_c: float | None = None,
+    wait_timeout_s: float = TIMEOUT_S,
 ) -> tuple[Measurement, ...]:
     """Measure the latency of artifacts on a device.
 
@@ -65,15 +75,19 @@ def measure(
         seed: Seed of the order within the rounds.
         affinity: Cores that the process is bound to; empty for all.
         cool_down_s: Pause between sessions.
+        wait_below_c: Before each session, wait until the device's hottest sensor is below this
+            temperature; None to start at once.
+        wait_timeout_s: How long each of these waits may take.
 
     Returns:
         In the order of `artifacts`. `times_ms[i]` of all of them belong to the same round, as
         `stats.paired_ratio` requires.
 
     Raises:
-        UsageError: There are no artifacts, or a number is out of range.
+        UsageError: There are no artifacts, a number is out of range, or `wait_below_c` needs a
+            sensor that the device does not have.
         ArtifactError: An artifact cannot be read, or its runtime rejects it.
-        RuntimeFailedError: The device or a runtime failed or crashed.
+        RuntimeFailedError: The device or a runtime failed or crashed, or the device stays too hot.
     """
     runs = RUNS if runs is None else runs
     warmup = WARMUP if warmup is None else warmup
@@ -99,7 +113,14 @@ def measure(
         )
         for session, order in enumerate(orders)
     ]
-    results = _run_sessions(device, requests, cool_down_s)
+
+    def rest(*, is_first: bool) -> None:
+        if not is_first:
+            time.sleep(cool_down_s)
+        if wait_below_c is not None:
+            wait_until_below(device, wait_below_c, timeout_s=wait_timeout_s)
+
+    results = _run_sessions(device, requests, rest)
     cores = len(affinity) or device.host.cores
     return tuple(
         _measurement(
@@ -204,15 +225,20 @@ def _check(
         raise UsageError(f"The duration is {duration_s} s; expected a finite number above 0.")
 
 
-def _run_sessions(device: Device, requests: Sequence[Request], cool_down_s: float) -> list[Result]:
-    """Run the sessions one after another, showing their progress; return their results."""
+def _run_sessions(device: Device, requests: Sequence[Request], rest: Rest) -> list[Result]:
+    """Run the sessions one after another, showing their progress; return their results.
+
+    Args:
+        device: Where they run.
+        requests: One for each session.
+        rest: Called before each session.
+    """
     results: list[Result] = []
 
     def steps() -> Iterator[None]:
         shown = 0
         for request in requests:
-            if results:
-                time.sleep(cool_down_s)
+            rest(is_first=not results)
             for message in device.run_session(request):
                 if "result" in message:
                     results.append(message["result"])

@@ -17,7 +17,14 @@ from mobiledeploy.cli.output import (
     write_json,
 )
 from mobiledeploy.cli.progress import showing_progress
-from mobiledeploy.cli.values import not_nan, was_given, with_manifests
+from mobiledeploy.cli.values import (
+    not_nan,
+    parse_celsius,
+    parse_seconds,
+    was_given,
+    with_manifests,
+)
+from mobiledeploy.devices.cores import Cores, named_cores
 from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +33,9 @@ if TYPE_CHECKING:
     from mobiledeploy.bench.json_report import (
         BaselineComparison,
         CountedArtifact,
+        InstructionsResult,
         TimedArtifact,
+        TimesResult,
     )
 
 _MIB = 2**20
@@ -83,12 +92,34 @@ def bench(
             "--cpu-affinity", metavar="CORES", help="Run on these cores only, e.g. 4-7 or 0,2."
         ),
     ] = None,
+    cores: Annotated[
+        Cores,
+        typer.Option(
+            "--cores",
+            metavar="big|little|all",
+            help="Run on one kind of cores, told apart by their highest frequency: little is the"
+            " slowest cluster, big the others.",
+        ),
+    ] = Cores.ALL,
     cool_down: Annotated[
         float,
         typer.Option(
-            "--cool-down", metavar="SECONDS", min=0, max=86400, help="Pause between sessions."
+            "--cool-down",
+            metavar="SECONDS",
+            parser=parse_seconds,
+            help="Pause between sessions, for example 30s.",
         ),
     ] = 0,
+    wait_below: Annotated[
+        float | None,
+        typer.Option(
+            "--wait-below",
+            metavar="CELSIUS",
+            parser=parse_celsius,
+            help="Before each session wait until the hottest sensor is below this temperature, for"
+            " example 37C; for --timeout at most.",
+        ),
+    ] = None,
     device_uri: Annotated[str, DEVICE] = "local",
     python: Annotated[str, PYTHON] = "",
     runners: Annotated[list[str] | None, RUNNER] = None,
@@ -192,6 +223,7 @@ def bench(
     ):
         if before is not None:  # before minutes of measuring, not after
             require_same_setup(planned_setup(kind, device.host, threads), setup_of(before))
+        affinity = parse_cores(cpu_affinity) or named_cores(device.host, cores)
         measurements = take(
             artifacts,
             device=device,
@@ -199,18 +231,15 @@ def bench(
             runs=runs,
             warmup=warmup,
             duration_s=duration,
-            affinity=parse_cores(cpu_affinity),
+            affinity=affinity,
             cool_down_s=cool_down,
+            wait_below_c=wait_below,
+            wait_timeout_s=timeout,
         )
         host = device.host
-    document = to_document(measurements, host, [note for note in (int8_caveat(host),) if note])
-    if isinstance(document, TimesResult):
-        _print_times(document.measurements)
-    else:
-        _print_counts(document.measurements)
-    _print_remarks(document.measurements)
-    for note in document.notes:
-        print_note(note)
+    notes = [note for note in (_cores_note(cores, affinity), int8_caveat(host)) if note]
+    document = to_document(measurements, host, notes)
+    _print_document(document)
     comparison = None
     try:
         if before is not None:
@@ -246,10 +275,33 @@ def _require_consistent_options(
             "--min-sqnr compares a device's outputs with this machine's, and needs --device.",
             remedy="Add --device URI, or compare int8 with float by `mobiledeploy parity`.",
         )
+    if was_given(context, "cores") and was_given(context, "cpu_affinity"):
+        raise UsageError(
+            "--cores and --cpu-affinity exclude one another.", remedy="Leave one of them out."
+        )
     if was_given(context, "duration") and was_given(context, "runs"):
         raise UsageError(
             "--duration and --runs exclude one another.", remedy="Leave one of them out."
         )
+
+
+def _print_document(document: TimesResult | InstructionsResult) -> None:
+    from mobiledeploy.bench.json_report import TimesResult
+
+    if isinstance(document, TimesResult):
+        _print_times(document.measurements)
+    else:
+        _print_counts(document.measurements)
+    _print_remarks(document.measurements)
+    for note in document.notes:
+        print_note(note)
+
+
+def _cores_note(cores: Cores, affinity: Sequence[int]) -> str:
+    """Return which cores `--cores` chose; "" for all."""
+    if cores is Cores.ALL:
+        return ""
+    return f"Ran on the {cores} cores: {', '.join(map(str, affinity))}."
 
 
 def _require_writable_outputs(

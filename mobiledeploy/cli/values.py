@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from mobiledeploy.quantization.mixed_precision import MixedPrecision
 
 _MAX_DIGITS = 9
+_DAY_S = 86400
+_HOTTEST_C = 150
 
 
 def not_nan(value: float | None) -> float | None:
@@ -25,6 +27,36 @@ def not_nan(value: float | None) -> float | None:
     """
     if value is not None and math.isnan(value):
         raise typer.BadParameter("nan is not a number.")
+    return value
+
+
+def parse_seconds(text: str | float) -> float:
+    """Return the seconds of "30s" or "30".
+
+    Raises:
+        typer.BadParameter: it is no number from 0 to a day.
+    """
+    return _number(text, unit="s", low=0, high=_DAY_S, example="30s")
+
+
+def parse_celsius(text: str | float) -> float:
+    """Return the degrees of "37C" or "37".
+
+    Raises:
+        typer.BadParameter: it is no number from 0 to 150.
+    """
+    return _number(text, unit="C", low=0, high=_HOTTEST_C, example="37C")
+
+
+def _number(text: str | float, *, unit: str, low: float, high: float, example: str) -> float:
+    try:
+        value = float(str(text).strip().removesuffix(unit))
+    except ValueError:
+        value = math.nan
+    if not low <= value <= high:
+        raise typer.BadParameter(
+            f"{text!r} is not a number from {low:g} to {high:g}, for example {example}."
+        )
     return value
 
 

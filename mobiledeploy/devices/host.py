@@ -41,6 +41,8 @@ class Host:
         architecture: The kernel's name for it, for example "x86_64", "aarch64", "arm64".
         model: The processor's name; "" where the system does not report it.
         cores: Logical cores that a process may use.
+        core_mhz: The highest frequency of each core, in MHz; empty where the system does not
+            report it.
         features: Which of "avx2", "avx512", "vnni", "dotprod" and "i8mm" the processor has; None
             where the system does not report them.
         uri: "local", or the device's URI.
@@ -62,6 +64,7 @@ class Host:
     emulated: bool = False
     runtimes: Mapping[str, str | None] = field(default_factory=dict)
     conditions: Mapping[str, object] = field(default_factory=dict)
+    core_mhz: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -97,6 +100,7 @@ def host_from_report(uri: str, report: MachineReport) -> Host:
         emulated=emulated,
         runtimes=report["runtimes"],
         conditions=dict(report["conditions"]),
+        core_mhz={int(core): mhz for core, mhz in report["core_mhz"].items()},
     )
 
 

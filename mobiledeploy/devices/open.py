@@ -19,7 +19,7 @@ from mobiledeploy.errors import UsageError
 from mobiledeploy.utils.progress import track
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from mobiledeploy.devices.host import Host
@@ -41,6 +41,9 @@ class Device(Protocol):
     @property
     def host(self) -> Host:
         """Return the machine's description."""
+
+    def conditions(self) -> Mapping[str, object]:
+        """Return what the device's speed depends on, now."""
 
     def run_session(self, request: Request) -> Iterator[Message]:
         """Run one session; yield "loading" and "progress" messages, and "result" last."""

@@ -74,6 +74,15 @@ class PythonDevice:
             raise malformed(self.uri, "it did not begin with `hello`")
         return self._host
 
+    def conditions(self) -> Mapping[str, object]:
+        """Return what the device's speed depends on, now (`agent.machine.conditions`).
+
+        Raises:
+            RuntimeFailedError: The device cannot be reached.
+        """
+        [hello] = self._messages(None)
+        return dict(hello["hello"]["conditions"])
+
     def run_session(self, request: Request) -> Iterator[Message]:
         """Run one session; yield "loading" and "progress" messages, and "result" last.
 
@@ -83,6 +92,14 @@ class PythonDevice:
         for message in self._messages(request):
             if "hello" not in message:
                 yield message
+
+    def runner_sha256(self) -> str:
+        """Return the sha256 that stands for the native runner's files on the device; "" without.
+
+        Raises:
+            RuntimeFailedError: The device cannot be reached, or the runner is not there.
+        """
+        return ""
 
     def explain_exit(self, code: int, output: str, *, started: bool) -> MobileDeployError | None:  # noqa: ARG002 - subclasses use them
         """Return an error for the command's exit code and output, or None if they are unknown.
@@ -167,6 +184,10 @@ class CommandDevice(PythonDevice):
             environment=qemu_plugin.environment() if counts_instructions else None,
             is_native=is_native,
         )
+
+    def runner_sha256(self) -> str:
+        """Return the sha256 that stands for the files of the bundle on this machine."""
+        return cached_bundle(command_architecture(split_command(self.uri))).sums_sha256
 
     def __enter__(self) -> Self:
         """Report whether the emulated processor was changed."""

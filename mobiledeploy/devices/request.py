@@ -137,6 +137,7 @@ class MachineReport(TypedDict):
     python: str
     executable: str
     cores: int
+    core_mhz: dict[str, float]
     processor: str
     hwcap: list[int] | None
     runtimes: dict[str, str | None]

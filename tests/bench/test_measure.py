@@ -136,6 +136,20 @@ def test_cool_down_pauses_between_sessions_only(sessions, files, monkeypatch):
     assert rests == [(7, 1), (7, 2), (7, 3)]
 
 
+def test_every_session_waits_for_a_cool_device(sessions, files, monkeypatch):
+    module = importlib.import_module("mobiledeploy.bench.measure")
+    waits = []
+    monkeypatch.setattr(
+        module,
+        "wait_until_below",
+        lambda device, celsius, timeout_s: waits.append(
+            (device, celsius, timeout_s, len(sessions.requests))
+        ),
+    )
+    measure(files, device=sessions, wait_below_c=37, wait_timeout_s=60)
+    assert waits == [(sessions, 37, 60, done) for done in range(4)]
+
+
 def test_progress_ends_at_the_total(sessions, files):
     from mobiledeploy.utils import progress
 

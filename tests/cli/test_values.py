@@ -7,7 +7,13 @@ import sys
 import pytest
 
 from mobiledeploy.cli import _run
-from mobiledeploy.cli.values import mixed_precision, parse_keep_float, parse_resolution
+from mobiledeploy.cli.values import (
+    mixed_precision,
+    parse_celsius,
+    parse_keep_float,
+    parse_resolution,
+    parse_seconds,
+)
 from mobiledeploy.errors import UsageError
 from mobiledeploy.quantization.mixed_precision import MixedPrecision
 
@@ -24,7 +30,11 @@ EXPORT = ("export", "v2", "--int8", "--weights", "random")
         ((*EXPORT, "--min-sqnr", "nan"), "nan is not a number"),
         ((*BENCH, "--timeout", "inf"), "--timeout"),
         ((*PARITY, "--timeout", "inf"), "--timeout"),
-        ((*BENCH, "--cool-down", "inf"), "--cool-down"),
+        ((*BENCH, "--cool-down", "inf"), "'inf' is not a number from 0 to 86400, for example 30s."),
+        ((*BENCH, "--cool-down", "30m"), "--cool-down"),
+        ((*BENCH, "--wait-below", "37F"), "'37F' is not a number from 0 to 150, for example 37C."),
+        ((*BENCH, "--cores", "fast"), "'fast' is not one of 'big', 'little', 'all'"),
+        ((*BENCH, "--cores", "big", "--cpu-affinity", "1"), "exclude one another"),
         ((*BENCH, "--threads", "99999999"), "--threads"),
         ((*BENCH, "--max-regress", "5%"), "--max-regress needs --baseline"),
         (("models", "v2", "--resolution", "99999999"), "at most 4096"),
@@ -33,6 +43,11 @@ EXPORT = ("export", "v2", "--int8", "--weights", "random")
 def test_a_value_that_makes_no_sense_is_a_usage_error(words, message, capsys):
     assert _run(words) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_numbers_may_have_their_unit():
+    assert (parse_seconds("30s"), parse_seconds("1.5"), parse_seconds(0)) == (30, 1.5, 0)
+    assert (parse_celsius("37C"), parse_celsius("36.5")) == (37, 36.5)
 
 
 def test_an_infinite_duration_is_a_usage_error(capsys, tmp_path):

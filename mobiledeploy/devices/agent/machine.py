@@ -11,9 +11,11 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from mobiledeploy.devices.request import Conditions, MachineReport
 
-PROTOCOL = 1
+PROTOCOL = 2
 X86 = frozenset({"x86_64", "amd64", "i686", "i386"})
 _DISTRIBUTIONS = ("numpy", "onnxruntime", "executorch", "torch", "ai-edge-litert")
 
@@ -28,6 +30,7 @@ def describe() -> MachineReport:
         "python": platform.python_version(),
         "executable": sys.executable,
         "cores": available_cores(),
+        "core_mhz": core_mhz(),
         "processor": _processor(),
         "hwcap": _hwcap(),
         "runtimes": {name: _version(name) for name in _DISTRIBUTIONS},
@@ -65,14 +68,25 @@ def conditions(sys_root: str = "/sys") -> Conditions:
     }
 
 
+def core_mhz(sys_root: str = "/sys") -> dict[str, float]:
+    """Return the highest frequency of each core in MHz, for cores whose system reports it."""
+    cpus = f"{sys_root}/devices/system/cpu"
+    found = [(core, _numbers(cpus, "cpufreq/cpuinfo_max_freq", [core])) for core in _cores(cpus)]
+    return {core[3:]: numbers[0] / 1000 for core, numbers in found if numbers}
+
+
 def _max_mhz(kilohertz: list[int]) -> float | None:
     return max(kilohertz) / 1000 if kilohertz else None
 
 
-def _numbers(cpus: str, name: str) -> list[int]:
-    """Return the number in a file of each core that has it."""
-    cores = [core for core in _listed(cpus) if core[3:].isdigit()]
-    return [int(text) for core in cores for text in lines(f"{cpus}/{core}/{name}")[:1]]
+def _cores(cpus: str) -> list[str]:
+    return [core for core in _listed(cpus) if core[3:].isdigit()]
+
+
+def _numbers(cpus: str, name: str, cores: Sequence[str] = ()) -> list[int]:
+    """Return the number in a file of each core that has it; of all cores by default."""
+    texts = [text for core in cores or _cores(cpus) for text in lines(f"{cpus}/{core}/{name}")[:1]]
+    return [int(text) for text in texts if text.isdigit()]
 
 
 def _listed(folder: str) -> list[str]:

@@ -7,6 +7,7 @@ their sha256 there, run, pull the outputs, remove the folder.
 from __future__ import annotations
 
 import base64
+import contextlib
 import random
 import secrets
 import shlex
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
-from mobiledeploy.devices.agent.machine import conditions
+from mobiledeploy.devices.agent.machine import conditions, core_mhz
 from mobiledeploy.devices.android.adb import Phone, choose, listed_phones
 from mobiledeploy.devices.android.runners import (
     RESULT_FILE,
@@ -106,7 +107,12 @@ class BuiltRunnersDevice:
                 for kind, runner in find_runners(self._runners).items()
             },
             conditions=dict(_read_conditions(phone)),
+            core_mhz=_read_core_mhz(phone),
         )
+
+    def conditions(self) -> Mapping[str, object]:
+        """Return what the phone's speed depends on, now."""
+        return dict(_read_conditions(self._entered()))
 
     def run_session(self, request: Request) -> Iterator[Message]:
         """Run one session; yield "loading" and "progress" messages, and "result" last.
@@ -299,7 +305,18 @@ class _Session:
 
 
 def _read_conditions(phone: Phone) -> Conditions:
-    """Copy the phone's files about its speed into a folder, and read them as on other devices."""
+    with _copied_sys(phone) as folder:
+        return conditions(folder)
+
+
+def _read_core_mhz(phone: Phone) -> Mapping[int, float]:
+    with _copied_sys(phone) as folder:
+        return {int(core): mhz for core, mhz in core_mhz(folder).items()}
+
+
+@contextlib.contextmanager
+def _copied_sys(phone: Phone) -> Iterator[str]:
+    """Copy the phone's files about its speed into a folder, to be read as on other devices."""
     output = phone.shell(
         f'for f in {_SYS_FILES}; do [ -r "$f" ] && echo "$f" $(cat "$f"); done; true'
     )
@@ -310,7 +327,7 @@ def _read_conditions(phone: Phone) -> Conditions:
                 copy = Path(scratch, name.lstrip("/"))
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 copy.write_text(text)
-        return conditions(f"{scratch}/sys")
+        yield f"{scratch}/sys"
 
 
 def _blocks(rounds: int) -> list[int]:

@@ -16,6 +16,7 @@ namespace runner {
 namespace {
 
 constexpr int kMaxCores = 4096;
+constexpr const char* kCpus = "/sys/devices/system/cpu";
 
 std::vector<std::string> lines(const std::string& path) {
   std::vector<std::string> found;
@@ -55,6 +56,15 @@ std::vector<double> numbers(const std::vector<std::string>& folders, const std::
 json highest(const std::vector<double>& values, double unit) {
   if (values.empty()) return nullptr;
   return *std::max_element(values.begin(), values.end()) / unit;
+}
+
+// The highest frequency of each core in MHz, for cores whose system reports it.
+json core_mhz(const std::vector<std::string>& folders) {
+  json found = json::object();
+  for (const std::string& folder : folders)
+    for (double khz : numbers({folder}, "cpufreq/cpuinfo_max_freq"))
+      found[folder.substr(folder.rfind("cpu") + 3)] = khz / 1000;
+  return found;
 }
 
 bool starts(const std::string& line, const char* word) { return line.rfind(word, 0) == 0; }
@@ -114,7 +124,7 @@ bool products_saturate() {
 }
 
 json conditions() {
-  const std::string cpus = "/sys/devices/system/cpu";
+  const std::string cpus = kCpus;
   const auto cores = listed(cpus, "cpu");
   const auto counts = numbers(cores, "thermal_throttle/core_throttle_count");
   double throttled = 0;
@@ -148,6 +158,7 @@ json describe() {
       {"python", ""},
       {"executable", home_folder() + "/runner"},
       {"cores", usable_cores().size()},
+      {"core_mhz", core_mhz(listed(kCpus, "cpu"))},
       {"processor", processor()},
       {"hwcap", hwcap},
       {"runtimes",

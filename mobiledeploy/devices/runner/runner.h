@@ -17,7 +17,7 @@ namespace runner {
 using nlohmann::json;
 
 // `devices/agent/machine.py` has the same number.
-constexpr int kProtocol = 1;
+constexpr int kProtocol = 2;
 
 using Shape = std::vector<int64_t>;
 using Send = std::function<void(const json&)>;

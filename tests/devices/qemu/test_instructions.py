@@ -130,6 +130,7 @@ def test_a_failed_compilation_leaves_no_files(compiler, message, monkeypatch, tm
         ({"threads": 2}, "with 2 threads"),
         ({"duration_s": 3.0}, "do not apply to counting"),
         ({"cool_down_s": 3.0}, "do not apply to counting"),
+        ({"wait_below_c": 40.0}, "do not apply to counting"),
         ({"runs": 0}, "runs is 0"),
         ({"warmup": -1}, "warmup is -1"),
     ],
