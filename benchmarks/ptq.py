@@ -1,6 +1,7 @@
 """Measure what each PTQ recipe costs, and what each technique contributes.
 
     MOBILEDEPLOY_SHARED=../shared python benchmarks/ptq.py [v2 v1 v3-small v3-large] [--swap]
+    MOBILEDEPLOY_SHARED=../shared python benchmarks/ptq.py [v2 v1 v3-small v3-large] --presets
     MOBILEDEPLOY_SHARED=../shared python benchmarks/ptq.py [v2 v1 v3-small v3-large] --curve
     MOBILEDEPLOY_SHARED=../shared python benchmarks/ptq.py [v2 v1 v3-small v3-large] --copies
 
@@ -11,6 +12,7 @@ logits with their 95% intervals, top-1, seconds.
 
 - `--swap` calibrates on evaluation images (200 of CIFAR-10's, evenly spread: they are ordered by
   class) and evaluates on the calibration images.
+- `--presets` measures `fast`, `balanced` and `best` only.
 - `--curve` calibrates `balanced` on 8 to 200 images.
 - `--copies` evaluates `fast`, `balanced` and `best` on every image as it is, mirrored, and moved
   four ways. The six views of an image are not independent, so the intervals are too narrow.
@@ -125,6 +127,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=["v2", *CHECKPOINTS])
     parser.add_argument("--swap", action="store_true")
+    parser.add_argument("--presets", action="store_true")
     parser.add_argument("--curve", action="store_true")
     parser.add_argument("--copies", action="store_true")
     arguments = parser.parse_args()
@@ -133,6 +136,8 @@ def main() -> None:
         subject = load_subject(name, shared, swap=arguments.swap)
         if arguments.copies:
             measure(with_copies(subject), presets(subject))
+        elif arguments.presets:
+            measure(subject, presets(subject))
         else:
             measure(subject, curve(subject) if arguments.curve else flows(subject))
 
