@@ -1,0 +1,53 @@
+"""What `sweep` prints and writes of what was measured."""
+
+import csv
+import json
+from dataclasses import replace
+
+import sweep_results
+from sweep_results import DEVICES, RESULTS
+
+from mobiledeploy.cli import sweep
+
+LOCAL, ARM = DEVICES
+COUNTED = [
+    replace(
+        result,
+        artifacts=tuple(
+            replace(each, latency_ms={LOCAL: 2.5}, instructions={ARM: 7_654_321.0})
+            for each in result.artifacts
+        ),
+    )
+    for result in RESULTS
+]
+
+
+def test_instructions_are_in_the_table_the_document_and_the_csv(capsys):
+    results, rows, best = sweep_results.shown(COUNTED)
+    sweep._print(results, rows, best, DEVICES)
+    text = capsys.readouterr().out
+    assert "7.65 M" in text
+    assert "2.50" in text
+    assert "M: millions of instructions" in text
+    document = json.loads(json.dumps(sweep._document(results, rows, best)))
+    assert document["artifacts"][0]["instructions"] == {ARM: 7654321.0}
+    assert document["artifacts"][0]["input"] == "float"
+    (first, *_) = csv.DictReader(sweep._as_csv(rows).splitlines())
+    assert first[f"instructions {ARM}"] == "7654321.0"
+    assert first[f"latency_ms {LOCAL}"] == "2.5"
+    assert first["input"] == "float"
+
+
+def test_a_table_of_latencies_explains_no_instructions(capsys):
+    results, rows, best = sweep_results.shown()
+    sweep._print(results, rows, best, DEVICES)
+    assert "instructions" not in capsys.readouterr().out
+
+
+def test_a_device_with_a_name_is_a_column_of_that_name(capsys):
+    named = "arm=exec:qemu-aarch64 -cpu cortex-a76"
+    results, rows, best = sweep_results.shown()
+    sweep._print(results, rows, best, (named,))
+    text = capsys.readouterr().out
+    assert "arm" in text
+    assert "qemu" not in text
