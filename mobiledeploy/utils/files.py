@@ -110,7 +110,7 @@ def moved_when_done(folder: Path) -> Iterator[Path]:
             raise type(error)(message, remedy=error.remedy) from error
         files = sorted(hidden.iterdir())
         require_writable_files(*(folder / file.name for file in files))
-        with uninterrupted(), _alone_in(folder):
+        with _alone_in(folder), uninterrupted():
             for file in files:
                 try:
                     file.replace(folder / file.name)
@@ -120,14 +120,13 @@ def moved_when_done(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Wait until no other process holds a folder, and hold it; some file systems cannot."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
+    """Wait until no other process holds a folder, and hold it, if the file system can do that."""
+    with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager
