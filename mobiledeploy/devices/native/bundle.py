@@ -19,7 +19,6 @@ import tarfile
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Self
 
 from mobiledeploy.devices.agent.machine import PROTOCOL
@@ -36,7 +35,7 @@ from mobiledeploy.devices.native.sources import (
     unpack_wheel,
 )
 from mobiledeploy.errors import RuntimeFailedError, UsageError
-from mobiledeploy.utils.files import cache_folder, sha256_of, write_whole
+from mobiledeploy.utils.files import cache_folder, removed_when_done, sha256_of, write_whole
 from mobiledeploy.utils.progress import step
 
 SUMS = "SHA256SUMS"
@@ -167,10 +166,10 @@ def build_bundle(architecture: str, *, compiler: str = "") -> Bundle:
         return Bundle.open(folder)
     program = compiler or _find_compiler(architecture)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=folder.parent, prefix=".build-") as work:
-        made = Path(work, "bundle")
+    with removed_when_done(".build-", dir=folder.parent) as work:
+        made = work / "bundle"
         made.mkdir()
-        _build(Path(work), made, architecture, program)
+        _build(work, made, architecture, program)
         _finish(made, architecture)
         _keep(made, folder)
     return Bundle.open(folder)
@@ -184,8 +183,8 @@ def unpack_bundle(path: Path) -> Bundle:
     """
     cache = cache_folder() / "runner"
     cache.mkdir(parents=True, exist_ok=True)
-    with TemporaryDirectory(dir=cache, prefix=".unpack-") as work:
-        made = Path(work, "bundle")
+    with removed_when_done(".unpack-", dir=cache) as work:
+        made = work / "bundle"
         try:
             with tarfile.open(path) as archive:
                 archive.extractall(made, filter="data")

@@ -13,12 +13,11 @@ import zipfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from mobiledeploy.errors import RuntimeFailedError
 from mobiledeploy.utils.download import FetchError, download, pip_download
-from mobiledeploy.utils.files import cache_folder, sha256_of, write_whole
+from mobiledeploy.utils.files import cache_folder, removed_when_done, sha256_of, write_whole
 from mobiledeploy.utils.progress import step
 
 if TYPE_CHECKING:
@@ -166,10 +165,10 @@ def _download_wheel(wheel: Wheel, architecture: str, to: Path) -> None:
         *("--platform", f"manylinux_2_28_{architecture}", "--implementation", "cp"),
         *("--python-version", "3.11", "--abi", "cp311"),
     ]
-    with TemporaryDirectory(prefix="mobiledeploy-") as folder:
+    with removed_when_done("mobiledeploy-") as folder:
         with step(f"Downloading {requirement} for {architecture}"):
-            pip_download(requirement, Path(folder), *options)
-        found = sorted(Path(folder).glob("*.whl"))
+            pip_download(requirement, folder, *options)
+        found = sorted(folder.glob("*.whl"))
         if len(found) != 1:
             raise FetchError(f"{requirement}: pip downloaded {len(found)} wheels, expected 1")
         to.write_bytes(found[0].read_bytes())
