@@ -12,7 +12,14 @@ import typer
 
 from mobiledeploy.artifact.artifact import Format
 from mobiledeploy.cli.command import Command
-from mobiledeploy.cli.device_options import PYTHON, RUNNER, TIMEOUT, split_runners
+from mobiledeploy.cli.device_options import (
+    PYTHON,
+    RUNNER,
+    SET_UP_URI,
+    TIMEOUT,
+    split_runners,
+)
+from mobiledeploy.cli.device_report import report
 from mobiledeploy.cli.doctor import print_checks
 from mobiledeploy.cli.output import console, print_json
 from mobiledeploy.cli.progress import showing_progress
@@ -26,9 +33,6 @@ URI = typer.Argument(
     metavar="URI", help="local, ssh://[user@]host[:port], adb://[SERIAL] or exec:COMMAND."
 )
 
-_SET_UP_URI = typer.Argument(
-    metavar="URI", help="ssh://[user@]host[:port], adb://[SERIAL] or exec:COMMAND."
-)
 _COMPILER = typer.Option(
     "--compiler",
     metavar="PATH",
@@ -83,7 +87,7 @@ def check(
 
 @device.command(cls=Command)
 def setup(
-    uri: Annotated[str, _SET_UP_URI],
+    uri: Annotated[str, SET_UP_URI],
     *,
     runner: Annotated[
         str,
@@ -161,7 +165,7 @@ def bundle(
 
 @device.command(cls=Command)
 def clean(
-    uri: Annotated[str, _SET_UP_URI],
+    uri: Annotated[str, SET_UP_URI],
     *,
     timeout: Annotated[float, TIMEOUT] = 600,
 ) -> None:
@@ -175,6 +179,9 @@ def clean(
             removed = place.runner_place().clean()
     for folder in removed or ["nothing: the native runner is not there"]:
         console().print(f"Removed {folder}", soft_wrap=True)
+
+
+device.command(cls=Command)(report)
 
 
 def _set_up_native(

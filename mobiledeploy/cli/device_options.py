@@ -21,6 +21,9 @@ DEVICE = typer.Option(
     metavar="URI",
     help="local, ssh://[user@]host[:port], adb://[SERIAL] or exec:COMMAND.",
 )
+SET_UP_URI = typer.Argument(
+    metavar="URI", help="ssh://[user@]host[:port], adb://[SERIAL] or exec:COMMAND."
+)
 PYTHON = typer.Option(
     "--python",
     metavar="PATH",

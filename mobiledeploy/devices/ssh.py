@@ -154,6 +154,10 @@ class SshDevice(PythonDevice):
         """Return the argv that runs an argv on the device."""
         return [*self._ssh("ControlMaster=no"), shlex.join(argv)]
 
+    def runner_sha256(self) -> str:
+        """Return the sha256 that stands for the native runner's files on the device."""
+        return self.runner_place().sums_sha256()
+
     def runner_place(self) -> RunnerPlace:
         """Return where the native runner is kept on the device."""
         return RunnerPlace(uri=self.uri, home=_HOME, command=self.remote, timeout_s=self._timeout_s)

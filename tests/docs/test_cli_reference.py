@@ -31,7 +31,7 @@ def test_every_option_and_argument_has_a_help_text():
         for inner, command in getattr(group, "commands", {}).items()
     ]
     assert {name for name, _ in nested} == {
-        *("device bundle", "device check", "device clean", "device setup"),
+        *("device bundle", "device check", "device clean", "device report", "device setup"),
     }
     missing = [
         f"{name} {parameter.name}"

@@ -60,6 +60,10 @@ class AdbDevice(PythonDevice):
         model, system = self._phone.identity()
         return replace(described, model=model, os=system)
 
+    def runner_sha256(self) -> str:
+        """Return the sha256 that stands for the native runner's files on the device."""
+        return self.runner_place().sums_sha256()
+
     def runner_place(self) -> RunnerPlace:
         """Return where the native runner is kept on the phone."""
         assert self._phone is not None, "the device has not been entered"

@@ -84,8 +84,16 @@ class RunnerPlace:
         Raises:
             RuntimeFailedError: The device cannot be reached.
         """
-        answer = self._run(_CURRENT, runner_folder())
-        return answer.split()[0] == bundle.sums_sha256
+        return self.sums_sha256() == bundle.sums_sha256
+
+    def sums_sha256(self) -> str:
+        """Return the sha256 of the list of sha256 of the installed bundle; "" if there is none.
+
+        Raises:
+            RuntimeFailedError: The device cannot be reached.
+        """
+        first = self._run(_CURRENT, runner_folder()).split()[0]
+        return "" if first == _DONE else first
 
     def install(self, bundle: Bundle) -> int:
         """Send a bundle and check it there; return the number of bytes sent.
