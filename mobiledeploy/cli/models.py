@@ -18,7 +18,7 @@ from mobiledeploy.utils.progress import step, track
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from mobiledeploy.models.published import ModelTotals
+    from mobiledeploy.models.published_sizes import ModelTotals
     from mobiledeploy.models.spec import ModelSpec
     from mobiledeploy.models.summary import ModelSummary
 
@@ -130,7 +130,7 @@ def _totals(
     model: str | None, config: Path | None, changes: dict[str, Any]
 ) -> Sequence[ModelTotals]:
     """Return the sizes of the network of a file, or of all published ones, with changes."""
-    from mobiledeploy.models.published import published_totals
+    from mobiledeploy.models.published_sizes import published_totals
     from mobiledeploy.models.spec import family_named
 
     if config is not None:

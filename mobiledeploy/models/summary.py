@@ -15,7 +15,7 @@ from torch import nn
 
 from mobiledeploy.models.build import create_on_meta
 from mobiledeploy.models.initialize import BatchNorm
-from mobiledeploy.models.published import ModelTotals
+from mobiledeploy.models.published_sizes import ModelTotals
 from mobiledeploy.models.spec import ModelSpec
 
 _BIAS_BYTES = 4  # int32 beside int8 weights

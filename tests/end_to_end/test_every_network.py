@@ -11,7 +11,7 @@ import pytest
 import torch
 from golden_state import golden_state
 
-from mobiledeploy.models.published import published
+from mobiledeploy.models.published_sizes import published
 from mobiledeploy.models.spec import FAMILIES
 from mobiledeploy.pipeline.build import build, load_images
 from mobiledeploy.pipeline.deploy import deploy

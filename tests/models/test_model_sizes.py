@@ -11,7 +11,7 @@ from torch import nn
 
 from mobiledeploy import models
 from mobiledeploy.models.build import create
-from mobiledeploy.models.published import published, published_totals
+from mobiledeploy.models.published_sizes import published, published_totals
 from mobiledeploy.models.spec import FAMILIES, ArchitectureOptions, ModelSpec
 from mobiledeploy.models.summary import summarize
 

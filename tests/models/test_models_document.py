@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mobiledeploy.models.config import load_config
-from mobiledeploy.models.published import published
+from mobiledeploy.models.published_sizes import published
 from mobiledeploy.models.spec import ModelSpec
 from mobiledeploy.models.summary import summarize
 
