@@ -49,30 +49,41 @@ class Setup:
         kind: The kind of the document.
         device: Times depend on the machine, instruction counts only on the processor's features.
         threads: Threads that compute one inference.
+        cores: Cores that the process is bound to; "" if that is unknown or does not matter.
     """
 
     kind: str
     device: str
     threads: int
+    cores: str
 
 
 def setup_of(result: Result) -> Setup:
     """Return the setup of a result."""
-    return _setup(type(result), result.host, result.measurements[0].threads)
+    first = result.measurements[0]
+    return _setup(type(result), result.host, first.threads, first.affinity)
 
 
-def planned_setup(document: type[Result], host: Host, threads: int) -> Setup:
+def planned_setup(
+    document: type[Result], host: Host, threads: int, affinity: tuple[int, ...] = ()
+) -> Setup:
     """Return the setup that a document of this type will have, before it is measured."""
-    return _setup(document, Machine.of(host), threads)
+    return _setup(document, Machine.of(host), threads, affinity)
 
 
-def _setup(document: type[Result], machine: Machine, threads: int) -> Setup:
+def _setup(
+    document: type[Result], machine: Machine, threads: int, affinity: tuple[int, ...] | None
+) -> Setup:
     kind: str = document.model_fields["kind"].default
     device = f"{machine.uri} ({machine.model}, {machine.architecture})"
+    cores = ""
+    if affinity is not None:
+        cores = ", ".join(map(str, affinity)) or "all"
     if document is InstructionsResult:
+        cores = ""
         features = ", ".join(machine.features or ()) or "no int8 instructions"
         device = f"{machine.architecture} with {features}"
-    return Setup(kind=kind, device=device, threads=threads)
+    return Setup(kind=kind, device=device, threads=threads, cores=cores)
 
 
 def require_same_setup(new: Setup, baseline: Setup) -> None:
@@ -85,12 +96,13 @@ def require_same_setup(new: Setup, baseline: Setup) -> None:
         ("kind", new.kind, baseline.kind),
         ("device", new.device, baseline.device),
         ("number of threads", new.threads, baseline.threads),
+        ("choice of cores", new.cores or baseline.cores, baseline.cores or new.cores),
     ):
         if found != expected:
             raise UsageError(
                 f"The baseline cannot be compared: its {what} is {expected}, that of this run is "
                 f"{found}.",
-                remedy="Measure a baseline on this device with the same --threads.",
+                remedy="Measure a baseline on this device with the same --threads and cores.",
             )
 
 

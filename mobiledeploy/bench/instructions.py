@@ -105,6 +105,7 @@ def _count(
         device=device.host.label,
         threads=1,
         warmup=warmup,
+        affinity=affinity,
         instructions=counts,
         warnings=warnings_for(counts),
         outputs=check_outputs(expected, decode_arrays(result["outputs"])),

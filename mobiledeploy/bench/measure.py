@@ -130,6 +130,7 @@ def measure(
             [(result, order.index(index)) for result, order in zip(results, orders, strict=True)],
             threads=threads,
             warmup=warmup,
+            affinity=tuple(affinity),
             cores=cores,
             expected=None if expected is None else expected[index],
         )
@@ -172,6 +173,7 @@ def _measurement(
     *,
     threads: int,
     warmup: int,
+    affinity: tuple[int, ...],
     cores: int,
     expected: Samples | None,
 ) -> Measurement:
@@ -184,6 +186,7 @@ def _measurement(
         sessions: The result of each session, and the artifact's place in its order.
         threads: See `measure`.
         warmup: See `measure`.
+        affinity: See `measure`.
         cores: Cores that the process could use.
         expected: This machine's outputs; None if the device is this machine.
     """
@@ -199,6 +202,7 @@ def _measurement(
         device=label,
         threads=threads,
         warmup=warmup,
+        affinity=affinity,
         times_ms=tuple(times_ms),
         load_ms=statistics.median(f["load_ms"] for f in fresh),
         first_ms=statistics.median(f["first_ms"] for f in fresh),

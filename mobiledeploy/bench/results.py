@@ -39,6 +39,7 @@ class ArtifactResult(JsonModel):
         device: Label of the device.
         threads: Threads that computed one inference.
         warmup: Inferences that ran before those that were measured, in each session.
+        affinity: Cores that the process was bound to, empty for all; None in older documents.
         warnings: Reasons to doubt the figures, one sentence each.
     """
 
@@ -48,6 +49,7 @@ class ArtifactResult(JsonModel):
     device: str
     threads: PositiveInt
     warmup: int
+    affinity: tuple[int, ...] | None = None
     warnings: tuple[str, ...] = ()
 
     @property

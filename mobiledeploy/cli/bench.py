@@ -221,9 +221,10 @@ def bench(
             counts_instructions=counting,
         ) as device,
     ):
-        if before is not None:  # before minutes of measuring, not after
-            require_same_setup(planned_setup(kind, device.host, threads), setup_of(before))
         affinity = parse_cores(cpu_affinity) or named_cores(device.host, cores)
+        if before is not None:  # before minutes of measuring, not after
+            planned = planned_setup(kind, device.host, threads, affinity)
+            require_same_setup(planned, setup_of(before))
         measurements = take(
             artifacts,
             device=device,

@@ -110,6 +110,23 @@ def test_results_with_different_setups_cannot_be_compared(host, threads, message
     require_same_setup(planned_setup(TimesResult, HOST, 1), setup_of(old))
 
 
+def test_times_on_other_cores_cannot_be_compared():
+    little, big, everywhere = (timed(measurement(affinity=cores)) for cores in ((0, 1), (4,), ()))
+    with pytest.raises(UsageError, match=r"its choice of cores is 0, 1, that of this run is 4\."):
+        compare(big, little, max_regress=0.05)
+    with pytest.raises(UsageError, match=r"its choice of cores is all, that of this run is 4\."):
+        require_same_setup(planned_setup(TimesResult, HOST, 1, (4,)), setup_of(everywhere))
+    older = timed(measurement())  # its document does not say which cores
+    for other in (little, everywhere):
+        assert compare(other, older, max_regress=0.05).passed
+        assert compare(older, other, max_regress=0.05).passed
+
+
+def test_counts_do_not_depend_on_cores():
+    old = setup_of(counted(("a.onnx", 500)))
+    require_same_setup(planned_setup(InstructionsResult, HOST, 1, (4,)), old)
+
+
 def test_the_gate_names_what_has_regressed():
     require_no_regression(compare_one(10, 10))
     with pytest.raises(GateError, match=r"more than 5%: a.onnx \+1[0-9.]+% \(at least"):

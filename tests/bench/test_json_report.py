@@ -57,6 +57,7 @@ def test_the_document_has_raw_times_and_derived_figures():
         "device": "ssh://pi (Pi 5, aarch64)",
         "threads": 1,
         "warmup": 4,
+        "affinity": None,
         "times_ms": list(times),
         "load_ms": 5.0,
         "first_ms": 6.0,

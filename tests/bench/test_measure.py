@@ -111,13 +111,16 @@ def test_every_session_has_at_least_one_round(sessions, files):
 
 
 def test_options_reach_every_session(sessions, files):
-    measure(files, device=sessions, threads=3, warmup=7, duration_s=8.0, seed=40, affinity=[1, 0])
+    found = measure(
+        files, device=sessions, threads=3, warmup=7, duration_s=8.0, seed=40, affinity=[1, 0]
+    )
     requests = sessions.requests
     assert {r.task for r in requests} == {"bench"}
     assert {r.threads for r in requests} == {3}
     assert {r.warmup for r in requests} == {7}
     assert {r.duration_s for r in requests} == {2.0}
     assert {r.affinity for r in requests} == {(1, 0)}
+    assert {m.affinity for m in found} == {(1, 0)}
     assert [r.seed for r in requests] == [40, 41, 42, 43]
 
 
