@@ -25,15 +25,19 @@ if TYPE_CHECKING:
     Logits = NDArray[np.float32]
     OnDevice = Callable[[Path, Images], Logits]
 
-Interpolation = Literal["bilinear", "bicubic", "nearest"]
+Interpolation = Literal["bilinear", "bicubic", "nearest", "lanczos", "bilinear-aliased"]
+"""How images are resized. Where an image shrinks, the first two and "lanczos" average all pixels
+that become one; "nearest" and "bilinear-aliased" read one and four of them."""
 Equalization = Literal["none", "cross-layer", "learned"]
 """How channels were rescaled: not at all, by cross-layer equalization, or by learned scales."""
 Task = Literal["classes", "regression", "embedding", "boxes", "map"]
 """What outputs mean: scores of classes, numbers in units of their own, a vector of features,
 coordinates of boxes, or one vector of class scores per place of an image."""
 
-Activation = Literal["none", "softmax", "sigmoid"]
-"""What an artifact computes from the logits, in float: nothing, or probabilities."""
+Activation = Literal["none", "softmax", "sigmoid", "normalize", "top5", "codes"]
+"""What an artifact returns of an output of the network. Nothing else than its values; in float,
+probabilities, vectors of length 1 (L2 normalisation), or the five largest probabilities with their
+classes; or the integers themselves, without the last dequantization."""
 
 InputName = Literal["float", "rgba-u8", "bgra-u8", "rgb-u8", "gray-u8"]
 """Names of input formats, as `export --input` takes them."""
@@ -45,6 +49,15 @@ CUSTOM = "custom"
 INPUT_NAME = "input"
 OUTPUT_NAME = "logits"
 PROBABILITIES_NAME = "probabilities"
+EMBEDDING_NAME = "embedding"
+_NAME_OF_RESULT: Mapping[Activation, str] = {
+    "softmax": PROBABILITIES_NAME,
+    "sigmoid": PROBABILITIES_NAME,
+    "normalize": EMBEDDING_NAME,
+    "top5": "top5",
+    "codes": "codes",
+}
+"""Names of outputs that have none of their own, by what artifacts return of them."""
 
 
 ImageSize = int | tuple[int, int]
@@ -225,10 +238,32 @@ class OutputSpec:
     activation: Activation = "none"
 
     def with_activation(self, activation: Activation) -> OutputSpec:
-        """Return the output with an activation behind it, under the name of its result."""
+        """Return the output with an activation behind it.
+
+        An output that has no name of its own is called after the result.
+        """
         if activation == "none":
             return self
-        return replace(self, activation=activation, name=PROBABILITIES_NAME)
+        result = _NAME_OF_RESULT[activation]
+        name = result if self.name == OUTPUT_NAME else self.name
+        return replace(self, activation=activation, name=name)
+
+    @property
+    def is_exact(self) -> bool:
+        """Return whether artifacts return the network's own values, so that no bit may differ."""
+        return self.activation in {"none", "codes"}
+
+    @property
+    def tensors(self) -> tuple[str, ...]:
+        """Return the names of its tensors in artifacts: two of the five largest, else its own."""
+        if self.activation == "top5":
+            return (f"{self.name}_classes", f"{self.name}_probabilities")
+        return (self.name,)
+
+    @property
+    def class_axis(self) -> int:
+        """Return the axis of a batch that classes and vectors lie along: 1 of maps, else -1."""
+        return 1 if len(self.shape) == 3 else -1
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -91,7 +91,7 @@ class TutorialBlock(nn.Module):
 
 
 class TutorialV3(nn.Module):
-    """MobileNetV3-Large of common tutorials, with a convolutional classifier."""
+    """MobileNetV3-Large of common tutorials, with a convolutional classifier and a softmax."""
 
     def __init__(self, *, short, classes):
         super().__init__()
@@ -117,7 +117,7 @@ class TutorialV3(nn.Module):
     def forward(self, x):
         x = self.last(self.blocks(self.stem(x)))
         x = self.classifier(F.avg_pool2d(x, x.shape[-2:]))
-        return x.view(x.size(0), -1)
+        return F.softmax(x.view(x.size(0), -1), dim=1)
 
 
 def tutorial_v3(short=False, classes=10):
@@ -167,10 +167,17 @@ def landmarks(short=False, points=68):
     return network
 
 
+class Embedding(nn.Sequential):
+    """Layers whose result is scaled to length 1."""
+
+    def forward(self, x):
+        return F.normalize(super().forward(x))
+
+
 def embedding(short=False, size=128):
-    """Return V2 at width 0.5 as an embedding."""
+    """Return V2 at width 0.5 as an embedding of length 1."""
     features, channels = v2(short=short, width=0.5)
-    return nn.Sequential(
+    return Embedding(
         features,
         nn.AdaptiveAvgPool2d(1),
         nn.Flatten(),

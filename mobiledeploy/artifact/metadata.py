@@ -16,15 +16,17 @@ import json
 import zlib
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from mobiledeploy.artifact.onnx_versions import oldest_onnxruntime
 from mobiledeploy.errors import ArtifactError
 from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME, FoldedModel, QuantizedModel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from torch.fx import Node
 
     from mobiledeploy.network import InputSpec
 
@@ -56,15 +58,31 @@ def describe(model: QuantizedModel | FoldedModel) -> dict[str, object]:
         document["margin"] = asdict(model.margin)
     if not info.is_plain:
         document["outputs"] = [
-            {
-                "name": each.name,
-                "task": each.task,
-                "shape": each.shape,
-                "activation": each.activation,
-            }
-            for each in info.outputs
+            _describe_output(model, position) for position in range(len(info.outputs))
         ]
     return document | ({"float_layers": list(kept)} if kept else {})
+
+
+def _describe_output(model: QuantizedModel | FoldedModel, position: int) -> dict[str, object]:
+    """Return what an app has to know about one of the outputs.
+
+    That is, of codes: value = (code - zero_point) * scale. An `.onnx` has codes that are larger by
+    128.
+    """
+    output = model.info.outputs[position]
+    document: dict[str, object] = {
+        "name": output.name,
+        "task": output.task,
+        "shape": output.shape,
+        "activation": output.activation,
+    }
+    if output.activation == "top5":
+        document["tensors"] = output.tensors
+    if output.activation == "codes" and isinstance(model, QuantizedModel):
+        results = model.program.graph.output_node().args[0]
+        (_, scale, zero_point, *_) = cast("Sequence[Node]", results)[position].args
+        document |= {"element": "int8", "scale": scale, "zero_point": zero_point}
+    return document
 
 
 def describe_input(image: InputSpec) -> dict[str, object]:
@@ -96,8 +114,13 @@ def for_onnx(
         "ir_version": ir_version,
         "oldest_onnxruntime": oldest_onnxruntime(opsets, ir_version),
     }
+    document = describe(model)
+    for output in cast("list[dict[str, object]]", document.get("outputs", [])):
+        if "zero_point" in output:  # activations are uint8 there
+            shifted = cast("int", output["zero_point"]) + 128
+            output |= {"element": "uint8", "zero_point": shifted}
     entries = {
-        f"mobiledeploy.{METADATA}": json.dumps(describe(model)),
+        f"mobiledeploy.{METADATA}": json.dumps(document),
         f"mobiledeploy.{VERSIONS}": json.dumps(versions),
     }
     if model.info.labels:
@@ -123,14 +146,49 @@ def for_executorch(model: QuantizedModel | FoldedModel) -> Mapping[str, bytes]:
     return entries
 
 
+def decode(text: str | bytes) -> dict[str, object]:
+    """Return the metadata document of an artifact.
+
+    Raises:
+        ValueError: The text is not JSON, or not such a document.
+    """
+    document = json.loads(text)
+    if not isinstance(document, dict):
+        raise ValueError("it is not a JSON object")  # noqa: TRY004 - the file is at fault
+    outputs = document.get("outputs", [])
+    if not isinstance(outputs, list) or not all(map(_is_output, outputs)):
+        raise ValueError("`outputs` does not name the outputs")
+    return document
+
+
+def _is_output(found: object) -> bool:
+    """Return whether a value describes an output as far as it is read."""
+    if not isinstance(found, dict) or not isinstance(found.get("name"), str):
+        return False
+    is_scaled = isinstance(found.get("scale"), (int, float))
+    if "scale" in found and not (is_scaled and isinstance(found.get("zero_point"), int)):
+        return False
+    if "tensors" not in found:
+        return True
+    tensors, shape = found["tensors"], found.get("shape")
+    has_names = isinstance(tensors, list) and len(tensors) == 2
+    return (
+        has_names
+        and all(isinstance(name, str) for name in tensors)
+        and isinstance(shape, list)
+        and all(isinstance(size, int) and 0 < size < 1 << 20 for size in shape)
+    )
+
+
 def output_names(metadata: Mapping[str, object]) -> tuple[str, ...]:
-    """Return the names of an artifact's outputs, in order.
+    """Return the names of an artifact's output tensors, in order.
 
     Args:
         metadata: The document in the artifact; empty for a file of another exporter.
     """
-    outputs = cast("list[dict[str, str]]", metadata.get("outputs", []))
-    return tuple(output["name"] for output in outputs) or (OUTPUT_NAME,)
+    outputs = cast("list[dict[str, Any]]", metadata.get("outputs", []))
+    names = [name for each in outputs for name in each.get("tensors", [each["name"]])]
+    return tuple(names) or (OUTPUT_NAME,)
 
 
 @contextmanager

@@ -52,6 +52,12 @@ def evaluate(
         int,
         typer.Option(metavar="N", min=1, max=1024, help="Threads that compute one inference."),
     ] = 1,
+    output: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="The output whose classes are counted. [default: the first]"
+        ),
+    ] = None,
     shard: Annotated[
         str, typer.Option(metavar="I/N", help="Evaluate the I-th of N parts of the images.")
     ] = "1/1",
@@ -78,7 +84,7 @@ def evaluate(
     require_writable_files(json_path, resume, read=read)
     reserve_stdout(json_path)
     if merge:
-        if data is not None or resume is not None:
+        if data is not None or resume is not None or output is not None:
             raise UsageError("--merge reads results only.", remedy="Leave the other options out.")
         result = _merged(artifacts)
     else:
@@ -94,6 +100,7 @@ def evaluate(
                 with_float=with_float,
                 weights=weights,
                 threads=threads,
+                output=output,
                 shard=_shard(shard),
                 resume=resume,
             )

@@ -134,8 +134,7 @@ def export(
         "input": input_format.value if input_format else None,
         "seed": seed,
         "task": task.value if task else None,
-        "outputs": output,
-        "activation": activation.value if activation else None,
+        **options.split_outputs(output, activation.value if activation else None),
     }
     reserve_stdout(STDOUT if as_json else None)
     recipe = RECIPES[(ptq or options.Ptq.BALANCED).value]

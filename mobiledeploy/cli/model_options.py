@@ -68,8 +68,9 @@ CROP_PCT = typer.Option(
     metavar="FRACTION", help="Center crop as a fraction of the resized short side. [default: 0.875]"
 )
 INTERPOLATION = typer.Option(
-    metavar="bilinear|bicubic|nearest",
-    help="Interpolation when resizing images. [default: bilinear]",
+    metavar="bilinear|bicubic|nearest|lanczos|bilinear-aliased",
+    help="Interpolation when resizing images; bilinear-aliased is without antialiasing."
+    " [default: bilinear]",
 )
 ALLOW_MISMATCH = typer.Option(
     "--allow-mismatch",
@@ -81,14 +82,16 @@ TASK = typer.Option(
     " [default: regression for one output, embedding without a classifier, else classes]",
 )
 ACTIVATION = typer.Option(
-    metavar="softmax|sigmoid|none",
+    metavar="softmax|sigmoid|normalize|none",
     help="What the artifact computes from the logits, in float; the output is then called"
-    " probabilities. [default: none]",
+    " probabilities, or embedding of normalize. [default: none]",
 )
 OUTPUT = typer.Option(
-    metavar="NAME:TASK",
-    help="Name and task of each output of a network from code, in order; those of a dict have names"
-    " of their own. Repeat it. [default: a map for an image, else as for --task]",
+    metavar="logits|probabilities|top5|codes|NAME:TASK",
+    help="What the artifact returns: logits, their softmax, the five largest probabilities with"
+    " their classes (.onnx), or the int8 codes of the logits. Or, of a network from code, name and"
+    " task of each output, in order; those of a dict have names of their own. Repeat it. [default:"
+    " logits; a map for an image, else as for --task]",
 )
 SEED = typer.Option(metavar="N", help="Seed of random weights. [default: 0]")
 
@@ -99,6 +102,8 @@ class Interpolation(StrEnum):
     BILINEAR = "bilinear"
     BICUBIC = "bicubic"
     NEAREST = "nearest"
+    LANCZOS = "lanczos"
+    BILINEAR_ALIASED = "bilinear-aliased"
 
 
 class Task(StrEnum):
@@ -126,7 +131,29 @@ class Activation(StrEnum):
 
     SOFTMAX = "softmax"
     SIGMOID = "sigmoid"
+    NORMALIZE = "normalize"
     NONE = "none"
+
+
+ANSWERS = {"logits": "none", "probabilities": "softmax", "top5": "top5", "codes": "codes"}
+"""Values of `--output` that say what the artifact returns, by its name in `network.Activation`."""
+
+
+def split_outputs(outputs: list[str] | None, activation: str | None) -> dict[str, Any]:
+    """Return the fields `outputs` and `activation` of what `--output` and `--activation` say.
+
+    Raises:
+        UsageError: both say what the artifact returns.
+    """
+    if outputs is None or len(outputs) != 1 or outputs[0] not in ANSWERS:
+        return {"outputs": outputs, "activation": activation}
+    if activation is not None:
+        raise UsageError(
+            f"--output {outputs[0]} and --activation {activation} both say what the artifact"
+            " returns.",
+            remedy="Pass one of them.",
+        )
+    return {"outputs": None, "activation": ANSWERS[outputs[0]]}
 
 
 class Ptq(StrEnum):

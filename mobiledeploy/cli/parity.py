@@ -80,6 +80,13 @@ def parity(
     layers: Annotated[
         bool, typer.Option("--layers", help="Also print the quantization noise of the layers.")
     ] = False,
+    resizes: Annotated[
+        bool,
+        typer.Option(
+            "--resizes",
+            help="Also print what the resize functions of Android and iOS would change.",
+        ),
+    ] = False,
     device_uri: Annotated[str | None, DEVICE] = None,
     python: Annotated[str, PYTHON] = "",
     runners: Annotated[list[str] | None, RUNNER] = None,
@@ -162,6 +169,7 @@ def parity(
                 worst=_WORST if html_path is not None else 0,
                 baseline=stored,
                 device=device,
+                resizes=resizes,
                 allow_mismatch=allow_mismatch,
             )
     _print_table(report)
@@ -176,7 +184,14 @@ def _print_table(report: ParityReport) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from mobiledeploy.parity.report.rows import headline, images_used, loss, notes, rows
+    from mobiledeploy.parity.report.rows import (
+        headline,
+        images_used,
+        loss,
+        notes,
+        resize_lines,
+        rows,
+    )
 
     print_result(f"Parity of {report.network}, {report.precision}, on {images_used(report)}")
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -195,7 +210,7 @@ def _print_table(report: ParityReport) -> None:
     for rung in report.rungs:
         for failure in rung.failures:
             print_result(f"{rung.title}: {failure}")
-    for note in notes(report):
+    for note in (*notes(report), *resize_lines(report)):
         print_result(note)
     for text in report.regressions or ():
         print_result(f"Worse than the baseline: {text}")

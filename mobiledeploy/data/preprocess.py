@@ -21,7 +21,10 @@ _FILTERS: dict[Interpolation, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
+    "lanczos": Image.Resampling.LANCZOS,
 }
+_ALIASED: Interpolation = "bilinear-aliased"
+INTERPOLATIONS: tuple[Interpolation, ...] = (*_FILTERS, _ALIASED)
 _MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # by the network's input channels
 _EIGHT_BIT_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX"} |
                              {"CMYK", "YCbCr", "LAB", "HSV"})  # fmt: skip
@@ -67,10 +70,10 @@ def check_preprocessing(preprocessing: Preprocessing, channels: int) -> None:
             "resized short side that the centre crop keeps.",
             remedy="Pass --crop-pct a number above 0 and at most 1 (ImageNet: 0.875).",
         )
-    if preprocessing.interpolation not in _FILTERS:
+    if preprocessing.interpolation not in INTERPOLATIONS:
         raise UsageError(
             f"There is no interpolation {preprocessing.interpolation!r}.",
-            remedy=f"Choose one of {', '.join(_FILTERS)}.",
+            remedy=f"Choose one of {', '.join(INTERPOLATIONS)}.",
         )
 
 
@@ -98,11 +101,31 @@ def preprocess(
     width, height = (
         max(least, round(side * scale)) for least, side in zip(cover, image.size, strict=True)
     )
-    image = image.resize((width, height), _FILTERS[preprocessing.interpolation])
+    image = _resized(image, (width, height), preprocessing.interpolation)
     left, top = (width - columns) // 2, (height - rows) // 2
     image = image.crop((left, top, left + columns, top + rows))
     pixels = np.asarray(image, np.float32).reshape(rows, columns, -1)
     return np.ascontiguousarray(normalize(pixels, preprocessing).transpose(2, 0, 1))
+
+
+def _resized(
+    image: Image.Image, size: tuple[int, int], interpolation: Interpolation
+) -> Image.Image:
+    """Return an image in another size, (width, height)."""
+    if interpolation != _ALIASED:
+        return image.resize(size, _FILTERS[interpolation])
+    import torch  # noqa: PLC0415 - the other filters do without it
+
+    pixels = np.atleast_3d(np.asarray(image, np.float32)).transpose(2, 0, 1)
+    resized = torch.nn.functional.interpolate(
+        torch.from_numpy(np.ascontiguousarray(pixels))[None],
+        size[::-1],
+        mode="bilinear",
+        align_corners=False,  # the centres of pixels lie at 1/2
+        antialias=False,
+    )
+    rounded = resized[0].round().to(torch.uint8).numpy().transpose(1, 2, 0)
+    return Image.fromarray(rounded.squeeze(2) if rounded.shape[2] == 1 else rounded, image.mode)
 
 
 def normalize(pixels: NDArray[np.float32], preprocessing: Preprocessing) -> NDArray[np.float32]:

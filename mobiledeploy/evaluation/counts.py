@@ -202,6 +202,7 @@ class Evaluation(JsonModel):
         data_sha256: sha256 over the names, sizes and labels of all images of the set.
         images: Number of images in the set.
         class_names: Names of the classes; empty if unknown.
+        output: Name of the output that was counted; empty in documents of before.
         parts: Ranges of images that were evaluated, [start, stop), in order.
         networks: The results, in the order of the command line.
     """
@@ -212,6 +213,7 @@ class Evaluation(JsonModel):
     data_sha256: str
     images: NonNegativeInt
     class_names: tuple[str, ...] = ()
+    output: str = ""
     parts: tuple[tuple[NonNegativeInt, NonNegativeInt], ...]
     networks: tuple[NetworkResult, ...]
 
@@ -221,12 +223,13 @@ class Evaluation(JsonModel):
         return sum(stop - start for start, stop in self.parts)
 
     def require_same(self, other: Evaluation) -> None:
-        """Raise DataError unless both are of the same images and networks."""
+        """Raise DataError unless both are of the same images, networks and output."""
         mine = [(network.name, network.sha256) for network in self.networks]
         others = [(network.name, network.sha256) for network in other.networks]
         for what, a, b in (
             ("images", self.data_sha256, other.data_sha256),
             ("networks", mine, others),
+            ("outputs", self.output, other.output),
         ):
             if a != b:
                 raise DataError(

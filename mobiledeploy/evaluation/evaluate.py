@@ -56,6 +56,7 @@ def evaluate(
     networks: Sequence[Network],
     stream: ImageStream,
     *,
+    output: str = "",
     shard: tuple[int, int] = (1, 1),
     resume: Path | None = None,
 ) -> Evaluation:
@@ -64,6 +65,7 @@ def evaluate(
     Args:
         networks: The networks; the others are compared with the first.
         stream: The images.
+        output: Name of the output that the networks return.
         shard: Number of the part to evaluate and the number of parts, from (1, 1) for all.
         resume: A file that keeps what has been counted. If it exists, counting goes on from there.
 
@@ -73,7 +75,7 @@ def evaluate(
     count = len(stream.labels)
     number, parts = shard
     first, last = count * (number - 1) // parts, count * number // parts
-    done = _empty(networks, stream, first)
+    done = _empty(networks, stream, first, output)
     if resume is not None and resume.exists():
         done = _resumed(resume, done, last)
     start = done.parts[0][1]
@@ -95,12 +97,13 @@ def evaluate(
     return done
 
 
-def _empty(networks: Sequence[Network], stream: ImageStream, first: int) -> Evaluation:
+def _empty(networks: Sequence[Network], stream: ImageStream, first: int, output: str) -> Evaluation:
     return Evaluation(
         data=stream.source,
         data_sha256=stream.sha256,
         images=len(stream.labels),
         class_names=stream.class_names,
+        output=output,
         parts=((first, first),),
         networks=tuple(
             NetworkResult(

@@ -28,6 +28,7 @@ from mobiledeploy.artifact.metadata import for_executorch
 from mobiledeploy.errors import ExportError
 from mobiledeploy.export.pixel_program import with_pixel_input
 from mobiledeploy.export.program import program_of
+from mobiledeploy.export.xnnpack_passes.activate_outputs import activate_outputs
 from mobiledeploy.export.xnnpack_passes.needed_passes import needed_passes
 from mobiledeploy.export.xnnpack_passes.repeat_pixels import repeat_pixels
 from mobiledeploy.export.xnnpack_passes.space_to_depth_stem import space_to_depth_stems
@@ -52,7 +53,8 @@ def encode_model(model: QuantizedModel | FoldedModel) -> bytes:
     Raises:
         ExportError: the exporter refused the network, or left an operator outside the delegate.
     """
-    program = with_pixel_input(program_of(model), model.info.input)
+    activated = activate_outputs(program_of(model), model.info.outputs)
+    program = with_pixel_input(activated, model.info.input)
     return encode(program, for_executorch(model))
 
 

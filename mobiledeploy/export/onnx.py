@@ -19,6 +19,7 @@ from onnx_ir.passes.common import (
 
 from mobiledeploy.artifact.metadata import for_onnx
 from mobiledeploy.errors import ExportError
+from mobiledeploy.export.onnx_passes.activate_outputs import ActivateOutputs
 from mobiledeploy.export.onnx_passes.float_layers import KeepFloatLayers
 from mobiledeploy.export.onnx_passes.fold_pads import FoldPads
 from mobiledeploy.export.onnx_passes.global_average_pool import UseGlobalAveragePool
@@ -77,7 +78,8 @@ def encode_model(model: QuantizedModel | FoldedModel) -> bytes:
     with step("Translating the graph to ONNX"):
         exported = _translate(program_of(model), [each.name for each in model.info.outputs])
     integer = _INTEGER if precision_of(model) == "int8" else ()
-    passes = (*_CLEAN_UP, PixelInput(model.info.input), *integer, *_FINISH)
+    activate = ActivateOutputs(model.info.outputs)
+    passes = (*_CLEAN_UP, PixelInput(model.info.input), *integer, activate, *_FINISH)
     try:
         ir.passes.Sequential(*passes)(exported)
     except ir.passes.PassError as error:

@@ -21,7 +21,8 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 
 from mobiledeploy.artifact.metadata import for_tflite
-from mobiledeploy.export.program import program_of
+from mobiledeploy.export.program import codes_of, program_of
+from mobiledeploy.export.tflite_activations import add_activation
 from mobiledeploy.export.tflite_file import TfliteFile
 from mobiledeploy.export.tflite_forms import require_form
 from mobiledeploy.export.tflite_moves import MOVES, add_move
@@ -42,7 +43,7 @@ from mobiledeploy.export.tflite_nodes import (
     without_clamp,
 )
 from mobiledeploy.graph.aten_graph import clamp_of, outputs_of
-from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME
+from mobiledeploy.network import INPUT_NAME, OutputSpec
 from mobiledeploy.utils.progress import step
 
 if TYPE_CHECKING:
@@ -74,15 +75,16 @@ def encode_model(model: QuantizedModel | FoldedModel) -> bytes:
         ExportError: LiteRT has no form of an operator.
     """
     with step("Writing the graph for LiteRT"):
-        names = [output.name for output in model.info.outputs]
-        is_pixels = model.info.input.format.is_pixels
-        return encode_program(program_of(model), for_tflite(model), names, is_pixels=is_pixels)
+        info = model.info
+        is_pixels = info.input.format.is_pixels
+        program, metadata = program_of(model), for_tflite(model)
+        return encode_program(program, metadata, info.outputs, is_pixels=is_pixels)
 
 
 def encode_program(
     program: ExportedProgram,
     metadata: Mapping[str, bytes],
-    output_names: Sequence[str] = (OUTPUT_NAME,),
+    outputs: Sequence[OutputSpec] = (OutputSpec(size=1),),
     *,
     is_pixels: bool = False,
 ) -> bytes:
@@ -91,14 +93,14 @@ def encode_program(
     Args:
         program: The program.
         metadata: Bytes by name.
-        output_names: Names of the outputs, in order.
+        outputs: The outputs, in order; their names and activations count.
         is_pixels: Whether the input is pixels in uint8, which the program quantizes at scale 1.
 
     Raises:
         ExportError: LiteRT has no form of an operator.
     """
     translator = _Translator(program.module(check_guards=False))
-    return translator.translate(metadata, output_names, is_pixels=is_pixels)
+    return translator.translate(metadata, outputs, is_pixels=is_pixels)
 
 
 class _Translator:
@@ -123,7 +125,6 @@ class _Translator:
             aten.max_pool2d.default: self._add_max_pool,
             aten.hardswish.default: self._add_hardswish,
             aten.sigmoid.default: self._add_sigmoid,
-            aten.softmax.int: self._add_softmax,
             aten.flatten.using_ints: self._add_flatten,
             aten.pad.default: self._add_pad,
             **dict.fromkeys(_CLAMPS, self._add_clamp),
@@ -131,7 +132,7 @@ class _Translator:
         }
 
     def translate(
-        self, metadata: Mapping[str, bytes], output_names: Sequence[str], *, is_pixels: bool
+        self, metadata: Mapping[str, bytes], outputs: Sequence[OutputSpec], *, is_pixels: bool
     ) -> bytes:
         """Return the file (see `encode_program`)."""
         graph = self._module.graph
@@ -147,9 +148,14 @@ class _Translator:
                 if node.target not in (QUANTIZE, DEQUANTIZE):
                     require_form(node)
                 self._add(node)
-        results = [self._real(node) for node in outputs_of(graph)]
-        for result, name in zip(results, output_names, strict=True):
-            self._file.rename(result, name)
+        results = [
+            self._codes[codes_of(node, output)]
+            if output.activation == "codes"
+            else add_activation(self._file, self._real(node), output)
+            for node, output in zip(outputs_of(graph), outputs, strict=True)
+        ]
+        for result, output in zip(results, outputs, strict=True):
+            self._file.rename(result, output.name)
         return self._file.serialize([number], results, metadata)
 
     def _add(self, node: Node) -> None:
@@ -371,11 +377,6 @@ class _Translator:
 
     def _add_sigmoid(self, node: Node, output: int, _clamp: object) -> None:
         self._file.add_operator(_Operator.LOGISTIC, [self._operand(node, 0)], output, version=2)
-
-    def _add_softmax(self, node: Node, output: int, _clamp: object) -> None:
-        options = schema.SoftmaxOptionsT()
-        options.beta = 1.0
-        self._file.add_operator(_Operator.SOFTMAX, [self._operand(node, 0)], output, options)
 
     def _add_hardswish(self, node: Node, output: int, _clamp: object) -> None:
         x = self._operand(node, 0)

@@ -82,11 +82,6 @@ def _flatten(node: Node) -> str:
     return "" if list(node.args[1:]) == [1] else f"it flattens the axes {list(node.args[1:])}"
 
 
-def _softmax(node: Node) -> str:
-    last = node.args[1] in (-1, len(_operand(node, 0).shape) - 1)
-    return "" if last and len(_operand(node, 0).shape) == 2 else "it is not over the last axis"
-
-
 def _pad(node: Node) -> str:
     amounts = cast("list[int]", node.args[1])
     opaque = not any(amounts[:4]) and pad_value(node) == OPAQUE
@@ -110,7 +105,6 @@ _CHECKS: dict[Any, Callable[[Node], str]] = {
     **dict.fromkeys(MOVES, _anything),
     aten.hardswish.default: _anything,
     aten.sigmoid.default: _anything,
-    aten.softmax.int: _softmax,
     aten.relu.default: _anything,
     aten.relu6.default: _anything,
     aten.hardtanh.default: _anything,

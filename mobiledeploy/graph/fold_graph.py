@@ -25,6 +25,7 @@ from mobiledeploy.graph.aten_graph import (
 )
 from mobiledeploy.graph.canonical_graph import canonical_graph, record_shapes
 from mobiledeploy.graph.requantize import insert_requantizations
+from mobiledeploy.graph.rewriting import calls
 from mobiledeploy.network import FoldedModel
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ def fold_graph(model: FloatModel) -> FoldedModel:
         UsageError: the module cannot be traced, or has a BatchNorm that cannot be folded.
     """
     traced = canonical_graph(model.module, model.info.input.shape)
+    for node in calls(traced, _WEIGHTED):  # a layer that runs twice becomes two
+        _own_parameters(traced, node)
     folded = []
     for node in traced.graph.find_nodes(op="call_function", target=aten.batch_norm.default):
         affine = _affine(traced, node)

@@ -84,7 +84,7 @@ class LadderRunner:
         self._has_classes = self._task == "classes" and not self._random
         self._first = networks.original.info.classes
         self._outputs = networks.original.info.outputs
-        self._is_activated = any(each.activation != "none" for each in self._outputs)
+        self._is_activated = not all(each.is_exact for each in self._outputs)
         self._labels = images.labels if self._has_classes else None
         deployed = networks.deployed
         self.reference = (

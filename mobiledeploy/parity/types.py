@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field, PlainSerializer, computed_field, with_co
 from typing_extensions import TypedDict
 
 from mobiledeploy.artifact.artifact import Precision
-from mobiledeploy.network import Task
+from mobiledeploy.network import Interpolation, Task
 from mobiledeploy.utils.json_model import JsonFloat, JsonModel
 
 SCHEMA: Literal[4] = 4
@@ -243,6 +243,22 @@ class WorstImage(_Model):
     thumbnail: Annotated[bytes, Field(exclude=True)] = b""
 
 
+class ResizeEffect(_Model):
+    """What another way to resize the images would change in the float network's outputs.
+
+    Attributes:
+        interpolation: The other way.
+        mean_pixel_difference: Mean absolute difference of the resized pixels, of 255.
+        sqnr_db: SQNR of the outputs, the lowest of several; None if nothing varies.
+        top1_agreement: Share of images with the same top-1 class; None if there are no classes.
+    """
+
+    interpolation: Interpolation
+    mean_pixel_difference: NonNegative
+    sqnr_db: JsonFloat | None
+    top1_agreement: Share | None
+
+
 class ComparedArtifact(_Model):
     """An artifact that was run.
 
@@ -276,6 +292,7 @@ class ParityReport(_Model):
         first_noisy_layer: The first layer whose own noise is too high; empty where none is.
         worst_images: The worst first; empty where they were not requested, or the outputs are no
             classes.
+        resizes: What other ways to resize would change; empty where it was not measured.
     """
 
     schema_version: Annotated[Literal[4], Field(alias="schema")] = SCHEMA
@@ -292,6 +309,7 @@ class ParityReport(_Model):
     layers: tuple[LayerNoise, ...] = ()
     first_noisy_layer: str = ""
     worst_images: tuple[WorstImage, ...] = ()
+    resizes: tuple[ResizeEffect, ...] = ()
 
     @computed_field  # type: ignore[prop-decorator]
     @property

@@ -13,6 +13,7 @@ from mobiledeploy.data.preprocess import check_preprocessing, default_preprocess
 from mobiledeploy.errors import UsageError
 from mobiledeploy.models.code_source import source_file, source_of
 from mobiledeploy.models.code_spec import CodeSpec
+from mobiledeploy.models.final_activations import without_final_activations
 from mobiledeploy.models.initialize import BatchNorm, initialize, randomize_batch_norm
 from mobiledeploy.models.run_code import build_module
 from mobiledeploy.models.validate import validate_input, validate_resolution
@@ -209,4 +210,7 @@ def _float_model(
         else replace(implied, **(preprocessing or {}))
     )
     check_preprocessing(whole, spec.in_channels)
-    return FloatModel(info=spec.network_info(provenance, whole, labels), module=module)
+    info = spec.network_info(provenance, whole, labels)
+    ends_in_activation = any(each.activation != "none" for each in spec.outputs)
+    shortened = without_final_activations(module) if ends_in_activation else module
+    return FloatModel(info=info, module=shortened)

@@ -10,16 +10,19 @@ from typing import TYPE_CHECKING
 
 from mobiledeploy.artifact.manifest import read_manifest
 from mobiledeploy.artifact.metadata import describe_input
+from mobiledeploy.data.calibration import embedded_calibration, load_calibration
 from mobiledeploy.devices.open import run_artifact
-from mobiledeploy.errors import ArtifactError, UsageError
+from mobiledeploy.errors import ArtifactError, DataError, UsageError
 from mobiledeploy.network import EMBEDDED
 from mobiledeploy.parity.baseline import regressions, require_comparable
+from mobiledeploy.parity.resizes import measure_resizes
 from mobiledeploy.parity.run_ladder import run_ladder
 from mobiledeploy.parity.tolerances import default_tolerances
 from mobiledeploy.pipeline.build import load_images
 from mobiledeploy.pipeline.check_training_match import check_training_match
 from mobiledeploy.pipeline.rebuild import rebuild
 from mobiledeploy.runtimes.open import open_runner
+from mobiledeploy.runtimes.trial import require_runnable
 from mobiledeploy.utils.progress import step
 
 if TYPE_CHECKING:
@@ -27,9 +30,12 @@ if TYPE_CHECKING:
 
     from mobiledeploy.artifact.manifest import Manifest
     from mobiledeploy.devices.open import Device
-    from mobiledeploy.network import InputSpec, Stages
+    from mobiledeploy.network import CalibrationSet, InputSpec, Interpolation, Stages
     from mobiledeploy.parity.tolerances import Tolerances
-    from mobiledeploy.parity.types import ParityReport
+    from mobiledeploy.parity.types import ParityReport, ResizeEffect
+
+
+_INTEGERS = frozenset({"codes", "top5"})
 
 
 def check_parity(
@@ -45,6 +51,7 @@ def check_parity(
     worst: int = 0,
     baseline: ParityReport | None = None,
     device: Device | None = None,
+    resizes: bool = False,
     allow_mismatch: bool = False,
 ) -> ParityReport:
     """Build the network of the artifacts' manifests again and run the parity ladder.
@@ -63,12 +70,14 @@ def check_parity(
         worst: Number of images to show on which the last rung is farthest from float.
         baseline: An earlier report, see `read_baseline`; the new report lists what is worse.
         device: An open device that runs the artifacts too, as the last rungs.
+        resizes: Whether to measure what the resize functions of phones would change.
         allow_mismatch: Whether to go on if this is plainly not the network that was trained, or
             the images are of another kind.
 
     Raises:
         GateError: the network is plainly not the one that was trained.
-        UsageError: an agreement is asked for of outputs that are no classes.
+        UsageError: an agreement is asked for of outputs that are no classes, or a device is to
+            return integers.
         ArtifactError: an artifact or manifest is missing or damaged, the artifacts are of different
             networks, or the network cannot be built again.
         DataError: there are no images, or the baseline is of another network or other images.
@@ -80,6 +89,8 @@ def check_parity(
         for path, manifest in zip(artifacts, manifests, strict=True):
             require_matching_metadata(path, manifest)
     first = manifests[0]
+    if device is not None:
+        _require_float_outputs(first)
     tolerances = _tolerances(first, min_sqnr_db, min_top1_agreement)
     # Device, baseline and images are checked before the network is built, which takes minutes.
     place = ""
@@ -104,6 +115,9 @@ def check_parity(
     )
     if device is not None:
         report = report.model_copy(update={"device": place})
+    if resizes:
+        effects = _measure_resizes(stages, images, source or _calibration_path(stages))
+        report = report.model_copy(update={"resizes": effects})
     if baseline is None:
         return report
     return report.model_copy(update={"regressions": regressions(baseline, report)})
@@ -125,6 +139,44 @@ def _tolerances(
     return replace(default_tolerances(manifest.info), demanded=demanded, **demanded)
 
 
+def _measure_resizes(
+    stages: Stages, images: CalibrationSet, source: Path | None
+) -> tuple[ResizeEffect, ...]:
+    """Return what other ways to resize the same images would change.
+
+    Raises:
+        DataError: the images are no files.
+    """
+    if source is not None and not source.is_dir():
+        raise DataError(
+            f"{source} holds images that are resized already, so no other resize can be tried.",
+            remedy="Leave --resizes out, or pass a folder of image files with --data.",
+        )
+    model = stages.original
+
+    def load(interpolation: Interpolation) -> CalibrationSet:
+        preprocessing = replace(model.info.preprocessing, interpolation=interpolation)
+        image = replace(model.info.input, preprocessing=preprocessing)
+        info = replace(model.info, input=image)
+        if source is None:
+            return embedded_calibration(info, images.count)
+        return load_calibration(source, info, samples=images.count, for_calibration=True)
+
+    with step("Trying other ways to resize"):
+        return measure_resizes(model, images, load)
+
+
+def _require_float_outputs(manifest: Manifest) -> None:
+    """Raise UsageError if artifacts return integers, which devices do not send."""
+    integers = [each.name for each in manifest.info.outputs if each.activation in _INTEGERS]
+    if integers:
+        raise UsageError(
+            f"{manifest.artifact.file} returns integers ({', '.join(integers)}); a device sends"
+            " float32 only.",
+            remedy="Leave --device out, or check an artifact of the logits on the device.",
+        )
+
+
 def _calibration_path(stages: Stages) -> Path | None:
     """Return where the calibration images are; None for the bundled images."""
     source = EMBEDDED if stages.calibration is None else stages.calibration.source
@@ -138,8 +190,9 @@ def require_matching_metadata(path: Path, manifest: Manifest) -> None:
     differ, one of the two preprocesses images in the wrong way.
 
     Raises:
-        ArtifactError: the artifact has no metadata, or a field differs.
+        ArtifactError: the artifact cannot be run, has no metadata, or a field differs.
     """
+    require_runnable(path)
     with open_runner(path) as runner:
         found = _flatten(runner.metadata)
     if not found:

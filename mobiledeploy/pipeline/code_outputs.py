@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast, get_args
 import torch
 
 from mobiledeploy.errors import UsageError
+from mobiledeploy.models.final_activations import final_activations
 from mobiledeploy.models.spec import default_task
 from mobiledeploy.network import OUTPUT_NAME, Activation, OutputSpec, Task
 from mobiledeploy.utils.outputs import tensors_of
@@ -30,7 +31,7 @@ _MAP_RANK = 3
 def outputs_of_module(
     module: nn.Module, shape: tuple[int, ...], given: Sequence[str], task: Task | None
 ) -> tuple[OutputSpec, ...]:
-    """Return the outputs of a module.
+    """Return the outputs of a module, with the activations that they end in.
 
     Args:
         module: The network, in eval mode.
@@ -45,20 +46,24 @@ def outputs_of_module(
     """
     result = _run(module, shape)
     tensors = _tensors(module, result)
+    with torch.no_grad():
+        activations = final_activations(module, torch.zeros(shape))
     names = _names(result, len(tensors))
     tasks = _tasks(names, given, named=isinstance(result, Mapping))
     found = []
-    for number, (tensor, (name, of_name)) in enumerate(zip(tensors, tasks, strict=True)):
+    each_output = zip(tensors, tasks, activations, strict=True)
+    for number, (tensor, (name, of_name), activation) in enumerate(each_output):
         dimensions = tuple(tensor.shape[1:])
         wanted = of_name or (task if number == 0 else None)
-        found.append(
-            OutputSpec(
-                size=math.prod(dimensions),
-                dimensions=dimensions if len(dimensions) > 1 else (),
-                task=_checked_task(name, wanted, dimensions),
-                name=name,
-            )
+        if wanted is None and activation == "normalize" and len(dimensions) == 1:
+            wanted = "embedding"
+        output = OutputSpec(
+            size=math.prod(dimensions),
+            dimensions=dimensions if len(dimensions) > 1 else (),
+            task=_checked_task(name, wanted, dimensions),
+            name=name,
         )
+        found.append(output.with_activation(activation))
     return tuple(found)
 
 
@@ -68,14 +73,20 @@ def require_activation(output: OutputSpec, activation: str) -> None:
         raise UsageError(
             f"{activation!r} is no activation; expected one of {', '.join(get_args(Activation))}."
         )
-    if activation != "none" and output.dimensions:
+    if activation != "none" and output.activation != "none":
+        raise UsageError(
+            f"--activation {activation} follows the logits; the output {output.name} ends in"
+            f" {output.activation} already.",
+            remedy="Leave --activation out.",
+        )
+    if activation not in {"none", "codes"} and output.dimensions:
         raise UsageError(
             f"--activation {activation} needs one vector of scores; the output {output.name} has"
             f" the shape {output.shape}."
         )
-    if activation == "softmax" and output.size == 1:
+    if activation in {"softmax", "top5"} and output.size == 1:
         raise UsageError(
-            "--activation softmax needs two outputs or more: of one it is always 1.",
+            f"--activation {activation} needs two outputs or more: the softmax of one is always 1.",
             remedy="Pass --activation sigmoid.",
         )
 

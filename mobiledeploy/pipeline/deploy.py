@@ -19,6 +19,7 @@ from mobiledeploy.parity.tolerances import default_tolerances
 from mobiledeploy.pipeline.check_training_match import check_training_match
 from mobiledeploy.pipeline.network_cache import remember
 from mobiledeploy.pipeline.stages import run_stages
+from mobiledeploy.runtimes.trial import remember_tried
 from mobiledeploy.utils.files import moved_when_done, require_artifact_folder
 from mobiledeploy.utils.progress import step
 
@@ -105,13 +106,15 @@ def deploy(
         The artifacts and their manifests. `require_passed` raises the error of a failed gate.
 
     Raises:
-        UsageError: there is no such format, or the folder's path is not UTF-8.
+        UsageError: there is no such format, one of the formats cannot return what is asked for, or
+            the folder's path is not UTF-8.
         DataError: the bundled images cannot check this float network.
         GateError: the network is plainly not the one that was trained.
         ExportError: an exporter refused the network.
         RuntimeFailedError: an artifact could not be written or run.
     """
     wanted = [_format(name) for name in formats]
+    _require_possible(model, wanted, is_int8=calibration is not None)
     require_artifact_folder(out)
     images = _parity_images(model, calibration) if parity else None
     match = _training_match(model, calibration or images, allow_mismatch=allow_mismatch)
@@ -135,6 +138,8 @@ def deploy(
             write_manifest(artifact, deployed, found, training, home=out) for artifact in artifacts
         ]
     remember(stages)
+    for artifact in artifacts:
+        remember_tried(out / artifact.path.name)
     return Deployment(
         model=deployed,
         artifacts=tuple(replace(artifact, path=out / artifact.path.name) for artifact in artifacts),
@@ -160,6 +165,23 @@ def _format(name: str) -> Format:
         if known == name:
             return known
     raise UsageError(f"There is no format {name!r}.", remedy=f"Choose from {', '.join(Format)}.")
+
+
+def _require_possible(model: FloatModel, formats: Sequence[Format], *, is_int8: bool) -> None:
+    """Raise UsageError unless all formats can return the outputs as it is asked for."""
+    answers = {output.activation for output in model.info.outputs}
+    if "codes" in answers and not is_int8:
+        raise UsageError(
+            "--output codes needs an int8 network: a float one has no codes.",
+            remedy="Add --int8, or leave --output out.",
+        )
+    others = [each for each in formats if each is not Format.ONNX]
+    if "top5" in answers and others:
+        raise UsageError(
+            f"--output top5 cannot be written to a .{others[0]}: its runtime has no operator for"
+            " the largest values that the export could use.",
+            remedy="Pass --format onnx, or --output probabilities.",
+        )
 
 
 def _parity_images(model: FloatModel, calibration: CalibrationSet | None) -> CalibrationSet:

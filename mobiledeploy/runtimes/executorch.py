@@ -19,7 +19,7 @@ from mobiledeploy.artifact.pte_file import (
 from mobiledeploy.devices.agent.runtimes import executorch_bindings
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
 from mobiledeploy.runtimes.native_output import captured_stderr
-from mobiledeploy.runtimes.runner import in_batches_of, single_input
+from mobiledeploy.runtimes.runner import as_values, in_batches_of, single_input
 from mobiledeploy.utils.files import require_utf8
 
 if TYPE_CHECKING:
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 
 _BINDINGS = executorch_bindings()
+# a damaged file may also have names that are no UTF-8 or values of other types
+_LOADING = (RuntimeError, MemoryError, ValueError, TypeError, AttributeError)
 _INPUT_TYPES = {0: "uint8", 6: "float32"}  # executorch/runtime/core/portable_type/scalar_type.h
 
 
@@ -97,19 +99,30 @@ class ExecuTorchRunner:
         return _INPUT_TYPES[tensors[0].dtype()], tuple(tensors[0].sizes())
 
     def _constant(self, name: str) -> bytes:
-        """Return the uint8 tensor that a method returns; b"" if there is no such method."""
+        """Return the uint8 tensor that a method returns; b"" if there is no such method.
+
+        Raises:
+            ArtifactError: The method is damaged.
+        """
         names = [self._program.get_method_name(i) for i in range(self._program.num_methods())]
         if name not in names:
             return b""
         with captured_stderr():
-            (value,) = self._program.load_method(name)(())
-        return cast("bytes", value.numpy().tobytes())
+            try:
+                (value,) = self._program.load_method(name)(())
+                return cast("bytes", value.numpy().tobytes())
+            except _LOADING as error:
+                failure = error
+        raise ArtifactError(
+            f"{self.path}: its method {name!r} cannot be run: {failure}.",
+            remedy="Export the model again, or copy the file again.",
+        ) from failure
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Mapping[str, NDArray[np.float32]]:
         """Run the network (see `Runner.run`)."""
         samples = single_input(inputs, self.input_shape, self.input_type)
         outputs = in_batches_of(self.batch_size, samples, self._run_batch)
-        return dict(zip(self._names, outputs, strict=True))
+        return as_values(outputs, self.metadata)
 
     def _run_batch(self, batch: NDArray[Any]) -> list[NDArray[np.float32]]:
         try:
@@ -174,7 +187,7 @@ def _load(path: Path) -> tuple[Any, Any]:
                 str(path), program_verification=_BINDINGS.Verification.InternalConsistency
             )
             return program, program.load_method(METHOD)
-        except (RuntimeError, MemoryError) as error:
+        except _LOADING as error:
             failure = error
     detail = f" ({log.last_line})" if log.last_line else ""
     raise ArtifactError(

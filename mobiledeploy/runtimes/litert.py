@@ -14,7 +14,7 @@ from mobiledeploy.artifact.metadata import output_names
 from mobiledeploy.artifact.tflite_file import read_metadata, read_tflite
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
 from mobiledeploy.runtimes.native_output import captured_stderr
-from mobiledeploy.runtimes.runner import in_batches_of, single_input
+from mobiledeploy.runtimes.runner import as_values, in_batches_of, single_input
 from mobiledeploy.utils.files import require_utf8
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ class LiteRTRunner:
         """Run the network (see `Runner.run`)."""
         samples = single_input(inputs, self.input_shape, self.input_type)
         outputs = in_batches_of(self.batch_size, samples, self._run_batch)
-        return dict(zip(output_names(self.metadata), outputs, strict=True))
+        return as_values(outputs, self.metadata)
 
     def _run_batch(self, batch: NDArray[Any]) -> list[NDArray[np.float32]]:
         try:

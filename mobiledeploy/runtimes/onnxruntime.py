@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, cast
 
 import onnxruntime
 from onnxruntime.capi import onnxruntime_pybind11_state as ort_errors
 
 from mobiledeploy.artifact.artifact import damage_explained
-from mobiledeploy.artifact.metadata import metadata_errors_explained, output_names
+from mobiledeploy.artifact.metadata import decode, metadata_errors_explained, output_names
 from mobiledeploy.devices.agent.machine import products_saturate
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError
 from mobiledeploy.network import INPUT_NAME
 from mobiledeploy.runtimes.native_output import captured_stderr
-from mobiledeploy.runtimes.runner import in_batches_of, single_input
+from mobiledeploy.runtimes.runner import as_values, in_batches_of, single_input
 from mobiledeploy.utils.files import require_utf8
 
 if TYPE_CHECKING:
@@ -99,9 +98,9 @@ class OnnxRuntimeRunner:
         """Run the network (see `Runner.run`)."""
         samples = single_input(inputs, self.input_shape, self.input_type)
         if self.batch_size is None:
-            return dict(zip(self._outputs, self._run_batch(samples), strict=True))
+            return as_values(self._run_batch(samples), self.metadata)
         outputs = in_batches_of(self.batch_size, samples, self._run_batch)
-        return dict(zip(self._outputs, outputs, strict=True))
+        return as_values(outputs, self.metadata)
 
     def _run_batch(self, batch: NDArray[Any]) -> list[NDArray[np.float32]]:
         try:
@@ -147,7 +146,7 @@ def read_metadata(
         ArtifactError: The metadata is damaged.
     """
     with metadata_errors_explained(path):
-        document = json.loads(properties.get(METADATA_KEY, "{}"))
+        document = decode(properties.get(METADATA_KEY, "{}"))
     return document, tuple(properties.get(LABELS_KEY, "").splitlines())
 
 

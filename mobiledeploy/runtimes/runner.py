@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+import math
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import numpy as np
 
 from mobiledeploy.errors import RuntimeFailedError
-from mobiledeploy.network import INPUT_NAME
+from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME
+from mobiledeploy.utils.top5 import spread
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -119,6 +121,33 @@ def single_input(
             remedy="Preprocess the images to the resolution that the artifact was exported for.",
         )
     return np.require(batch, requirements=["C", "W"])
+
+
+def as_values(
+    tensors: Sequence[NDArray[Any]], metadata: Mapping[str, object]
+) -> dict[str, NDArray[np.float32]]:
+    """Return the outputs of a network, in float32, from the tensors of its artifact.
+
+    Codes are dequantized as an app would do it. Of the five largest probabilities come all classes,
+    with 0 for the others.
+
+    Args:
+        tensors: What the artifact returns, in order.
+        metadata: The document in the artifact; empty for a file of another exporter.
+    """
+    described = cast("list[dict[str, Any]]", metadata.get("outputs", []))
+    found: dict[str, NDArray[np.float32]] = {}
+    remaining = iter(tensors)
+    for output in described or [{"name": OUTPUT_NAME}]:
+        values = next(remaining)
+        if "scale" in output:
+            steps = values.astype(np.float32) - np.float32(output["zero_point"])
+            values = steps * np.float32(output["scale"])
+        elif "tensors" in output:
+            size = math.prod(output["shape"])
+            values = spread(values, next(remaining), size).astype(np.float32)
+        found[output["name"]] = values
+    return found
 
 
 def in_batches_of(

@@ -14,6 +14,8 @@ import scipy.special
 import torch
 from torch.utils import _pytree as pytree
 
+from mobiledeploy.utils.top5 import TOP, spread
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -43,23 +45,38 @@ def joined(result: object) -> torch.Tensor:
 
 
 def activated(values: NDArray[np.float32], outputs: Sequence[OutputSpec]) -> NDArray[np.float32]:
-    """Return what artifacts compute from logits: each output with its activation.
+    """Return what artifacts compute from the network's outputs: each with its activation.
 
     Args:
         values: All outputs, one behind the other, (N, values).
         outputs: The outputs, in order.
     """
-    if all(output.activation == "none" for output in outputs):
+    if all(output.is_exact for output in outputs):
         return values
     ends = np.cumsum([output.size for output in outputs])
     parts = np.split(values.astype(np.float64), ends[:-1], axis=1)
-    functions = {
-        "none": lambda part: part,
-        "softmax": lambda part: scipy.special.softmax(part, axis=1),
-        "sigmoid": scipy.special.expit,
-    }
-    found = [functions[o.activation](part) for o, part in zip(outputs, parts, strict=True)]
+    found = [_activated(part, output) for output, part in zip(outputs, parts, strict=True)]
     return np.concatenate(found, axis=1).astype(np.float32)
+
+
+def _activated(values: NDArray[np.float64], output: OutputSpec) -> NDArray[np.float64]:
+    """Return one output (N, values) with its activation, in the same shape."""
+    if output.is_exact:
+        return values
+    if output.activation == "sigmoid":
+        return np.asarray(scipy.special.expit(values))
+    each = values.reshape(len(values), *output.shape)
+    if output.activation == "top5":
+        probabilities = scipy.special.softmax(each, axis=-1)
+        # stable: of equal values the class with the smaller index comes first, as in runtimes
+        classes = np.argsort(-each, axis=-1, kind="stable")[:, :TOP]
+        return spread(classes, np.take_along_axis(probabilities, classes, axis=-1), output.size)
+    if output.activation == "softmax":
+        result = scipy.special.softmax(each, axis=output.class_axis)
+    else:
+        lengths = np.linalg.norm(each, axis=output.class_axis, keepdims=True)
+        result = each / np.maximum(lengths, 1e-12)
+    return np.asarray(result).reshape(values.shape)
 
 
 def joined_arrays(outputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:

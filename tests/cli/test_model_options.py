@@ -2,7 +2,7 @@
 
 import pytest
 
-from mobiledeploy.cli.model_options import check_model, parse_model_arguments
+from mobiledeploy.cli.model_options import check_model, parse_model_arguments, split_outputs
 from mobiledeploy.errors import UsageError
 
 
@@ -31,3 +31,27 @@ def test_arguments_are_for_code_only():
         check_model("v2", {"width": 0.5})
     with pytest.raises(UsageError, match="There is no model 'v5'"):
         check_model("v5", None)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "activation", "expected"),
+    [
+        (None, None, (None, None)),
+        (None, "sigmoid", (None, "sigmoid")),
+        (["logits"], None, (None, "none")),
+        (["probabilities"], None, (None, "softmax")),
+        (["top5"], None, (None, "top5")),
+        (["codes"], None, (None, "codes")),
+        (["codes:regression"], None, (["codes:regression"], None)),
+        (["logits", "boxes"], None, (["logits", "boxes"], None)),
+        (["age"], "sigmoid", (["age"], "sigmoid")),
+    ],
+)
+def test_output_says_what_is_returned_or_what_the_outputs_are(outputs, activation, expected):
+    found = split_outputs(outputs, activation)
+    assert (found["outputs"], found["activation"]) == expected
+
+
+def test_output_and_activation_do_not_both_say_what_is_returned():
+    with pytest.raises(UsageError, match="--output top5 and --activation softmax both say"):
+        split_outputs(["top5"], "softmax")

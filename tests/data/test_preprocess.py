@@ -110,7 +110,7 @@ def test_preprocessing_without_rgb_has_the_mean_of_the_three_channels():
         ({"mean": (0.5, -0.5, 0.5)}, r"expected values for pixels in \[0, 1\]"),
         ({"crop_pct": 0.0}, "crop-pct is 0.0"),
         ({"crop_pct": 1.5}, "crop-pct is 1.5"),
-        ({"interpolation": "lanczos"}, "no interpolation 'lanczos'"),
+        ({"interpolation": "hamming"}, "no interpolation 'hamming'"),
     ],
 )
 def test_preprocessing_that_does_not_fit_the_network_is_refused(change, message):
@@ -132,3 +132,15 @@ def test_an_input_that_is_not_square_is_covered_and_cropped_in_proportion(rows, 
     np.testing.assert_allclose(np.concatenate([across, down]), factor, rtol=0.1)
     np.testing.assert_allclose(pixels[0].mean(), 79.5, atol=1)
     np.testing.assert_allclose(pixels[1].mean(), 59.5, atol=1)
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3)])
+def test_bilinear_without_antialiasing_reads_two_pixels_of_four(mode, channels):
+    """A quarter of the width: the centre of each new pixel lies between the middle two of four."""
+    columns = np.tile(np.array([0, 40, 80, 250] * 32, np.uint8), (128, 1))
+    image = Image.fromarray(columns).convert(mode)
+    zero_to_one = {"mean": (0.0,) * channels, "std": (1.0,) * channels, "crop_pct": 1.0}
+    aliased = Preprocessing(**zero_to_one, interpolation="bilinear-aliased")
+    np.testing.assert_allclose(preprocess(image, aliased, 32) * 255, 60, atol=1e-3)
+    averaging = preprocess(image, Preprocessing(**zero_to_one), 32) * 255
+    assert averaging.mean() == pytest.approx((0 + 40 + 80 + 250) / 4, abs=3)

@@ -98,7 +98,9 @@ def test_no_image_counts_twice():
         merge([evaluation(0, 10), evaluation(9, 60)])
 
 
-@pytest.mark.parametrize("changes", [{"data_sha256": "other"}, {"networks": ()}])
+@pytest.mark.parametrize(
+    "changes", [{"data_sha256": "other"}, {"networks": ()}, {"output": "pose"}]
+)
 def test_other_images_or_networks_are_refused(changes):
     with pytest.raises(DataError, match="of different"):
         merge([evaluation(0, 10), evaluation(10, 60, **changes)])

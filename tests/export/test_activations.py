@@ -1,19 +1,26 @@
-"""Softmax and sigmoid behind the logits: in float, in every format, and compared as such."""
+"""Softmax, sigmoid and L2 normalisation behind the outputs: float, in every format."""
 
 from dataclasses import replace
 
 import networks
 import numpy as np
+import onnxruntime
 import pytest
+import torch
+import torch.nn.functional as F
 from scipy.special import expit, softmax
+from torch import nn
 
-from mobiledeploy.errors import UsageError
+from mobiledeploy.errors import ExportError, UsageError
 from mobiledeploy.export.write import export_executorch, export_onnx, export_tflite
-from mobiledeploy.network import OutputSpec
+from mobiledeploy.network import RECIPES, OutputSpec
 from mobiledeploy.parity.ladder import ACTIVATED, Check, Ladder
 from mobiledeploy.pipeline.build import build
+from mobiledeploy.pipeline.build_code import from_module
+from mobiledeploy.pipeline.stages import run_stages
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.runtimes.open import open_runner
+from mobiledeploy.utils.outputs import activated as with_activations
 
 IMAGES = networks.pixels(32, count=6, seed=1)
 
@@ -25,7 +32,12 @@ def activated(activation):
 
 
 @pytest.mark.parametrize(
-    ("activation", "function"), [("softmax", lambda x: softmax(x, axis=1)), ("sigmoid", expit)]
+    ("activation", "function"),
+    [
+        ("softmax", lambda x: softmax(x, axis=1)),
+        ("sigmoid", expit),
+        ("normalize", lambda x: x / np.linalg.norm(x, axis=1, keepdims=True)),
+    ],
 )
 @pytest.mark.parametrize(
     "export",
@@ -41,10 +53,183 @@ def test_an_artifact_computes_probabilities_of_the_references_logits(
     with open_runner(artifact.path) as runner:
         found = runner.run({"input": IMAGES})
         assert runner.metadata["outputs"][0]["activation"] == activation
-    assert list(found) == ["probabilities"]
+    name = "embedding" if activation == "normalize" else "probabilities"
+    assert list(found) == [name]
     expected = function(logits.astype(np.float64))
     assert np.ptp(expected) > 0.01
-    assert np.abs(found["probabilities"] - expected).max() < ACTIVATED["max_max_abs_difference"]
+    assert np.abs(found[name] - expected).max() < ACTIVATED["max_max_abs_difference"]
+
+
+@pytest.mark.parametrize(
+    ("export", "element", "shift"),
+    [
+        (export_onnx, "uint8", 128),
+        (export_tflite, "int8", 0),
+        pytest.param(export_executorch, "int8", 0, marks=pytest.mark.ci),
+    ],
+)
+def test_codes_are_the_integers_and_the_metadata_say_what_they_mean(
+    export, element, shift, tmp_path
+):
+    model = activated("codes")
+    (logits,) = IntegerReference(model).run({"input": IMAGES}).values()
+    suffix = export.__name__.removeprefix("export_").replace("executorch", "pte")
+    artifact = export(model, tmp_path / f"net.{suffix}")
+    with open_runner(artifact.path) as runner:
+        values = runner.run({"input": IMAGES})["codes"]
+        (described,) = runner.metadata["outputs"]
+    assert np.count_nonzero(values != logits) == 0
+    assert artifact.coverage.elements_share == 1
+    encoding = model.encodings[next(reversed(model.encodings))]
+    assert described["element"] == element
+    assert (described["scale"], described["zero_point"]) == (
+        encoding.scale,
+        encoding.zero_point + shift,
+    )
+    if suffix == "onnx":
+        session = onnxruntime.InferenceSession(artifact.path)
+        (codes,) = session.run(None, {"input": IMAGES})
+        assert (codes.dtype, len(np.unique(codes)) > 5) == (np.uint8, True)
+        steps = codes.astype(np.float32) - np.float32(described["zero_point"])
+        assert np.count_nonzero(steps * np.float32(described["scale"]) != logits) == 0
+
+
+def test_an_onnx_returns_the_five_largest_probabilities_and_their_classes(tmp_path):
+    model = activated("top5")
+    (logits,) = IntegerReference(model).run({"input": IMAGES}).values()
+    artifact = export_onnx(model, tmp_path / "net.onnx")
+    session = onnxruntime.InferenceSession(artifact.path)
+    names = ["top5_classes", "top5_probabilities"]
+    assert [each.name for each in session.get_outputs()] == names
+    classes, probabilities = session.run(names, {"input": IMAGES})
+    np.testing.assert_array_equal(classes, np.argsort(-logits, axis=1, kind="stable")[:, :5])
+    expected = np.take_along_axis(softmax(logits.astype(np.float64), axis=1), classes, axis=1)
+    assert np.abs(probabilities - expected).max() < 2e-6
+    with open_runner(artifact.path) as runner:
+        (dense,) = runner.run({"input": IMAGES}).values()
+    assert dense.shape == logits.shape
+    assert (np.count_nonzero(dense, axis=1) == 5).all()
+    assert (dense.argmax(1) == classes[:, 0]).all()
+
+
+@pytest.mark.parametrize("export", [export_tflite, export_executorch])
+def test_other_formats_cannot_return_the_five_largest(export, tmp_path):
+    with pytest.raises(ExportError, match="cannot return the five largest values"):
+        export(activated("top5"), tmp_path / "net.tflite")
+
+
+def test_a_float_network_has_no_codes(tmp_path):
+    model = networks.folded("v1", short=True)
+    output = model.info.outputs[0].with_activation("codes")
+    model = replace(model, info=replace(model.info, outputs=(output,)))
+    with pytest.raises(ExportError, match="not an int8 value"):
+        export_onnx(model, tmp_path / "net.onnx")
+    with pytest.raises(ExportError, match="computed in float"):
+        export_tflite(model, tmp_path / "net.tflite")
+
+
+class Ends(nn.Module):
+    """A network of several outputs, each with another end; `map` runs three times."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU())
+        self.head, self.map = nn.Linear(8, 5), nn.Conv2d(8, 4, 1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        scores, map_ = self.head(x.mean([2, 3])), self.map(x)
+        boxes = map_.permute(0, 2, 3, 1).reshape(x.shape[0], -1, 4)
+        return {
+            "scores": scores,
+            "probabilities": F.softmax(scores, 1),
+            "vector": F.normalize(scores),
+            "mask": self.map(x).softmax(1),
+            "dense": F.normalize(self.map(x)),
+            "boxes": boxes.softmax(-1),
+            "edges": torch.sigmoid(map_),
+        }
+
+
+@pytest.fixture(scope="module")
+def ends():
+    torch.manual_seed(0)
+    model = from_module(Ends(), input_shape=(3, 32, 32))
+    return run_stages(model, networks.calibration(32), RECIPES["fast"]).deployed
+
+
+@pytest.mark.parametrize(
+    "export",
+    [export_onnx, export_tflite, pytest.param(export_executorch, marks=pytest.mark.ci)],
+)
+def test_a_module_may_end_in_activations(export, ends, tmp_path):
+    reference = IntegerReference(ends).run({"input": IMAGES})
+    suffix = export.__name__.removeprefix("export_").replace("executorch", "pte")
+    artifact = export(ends, tmp_path / f"net.{suffix}")
+    with open_runner(artifact.path) as runner:
+        found = runner.run({"input": IMAGES})
+        described = {each["name"]: each["activation"] for each in runner.metadata["outputs"]}
+    assert list(found) == list(described) == [each.name for each in ends.info.outputs]
+    assert np.count_nonzero(found["scores"] != reference["scores"]) == 0
+    for output in ends.info.outputs:
+        assert described[output.name] == output.activation
+        values = reference[output.name].reshape(len(IMAGES), -1)
+        expected = with_activations(values, (output,)).reshape(found[output.name].shape)
+        assert np.ptp(expected) > 0.01
+        assert np.abs(found[output.name] - expected).max() < 2e-6, output.name
+
+
+def test_the_shape_and_the_end_of_an_output_give_its_task(ends):
+    found = {each.name: (each.task, each.activation) for each in ends.info.outputs}
+    assert found == {
+        "scores": ("classes", "none"),
+        "probabilities": ("classes", "softmax"),
+        "vector": ("embedding", "normalize"),
+        "mask": ("map", "softmax"),
+        "dense": ("map", "normalize"),
+        "boxes": ("regression", "softmax"),
+        "edges": ("map", "sigmoid"),
+    }
+
+
+def test_one_output_is_called_after_its_activation():
+    for end, name in ((nn.Softmax(1), "probabilities"), (F.normalize, "embedding")):
+        network = type("Net", (nn.Module,), {"forward": lambda _, x, end=end: end(x.mean([2, 3]))})
+        (output,) = from_module(network(), input_shape=(3, 32, 32)).info.outputs
+        assert output.name == name
+
+
+def test_a_softmax_inside_is_refused_by_its_operator_module_and_line():
+    class Inside(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv, self.inner = nn.Conv2d(3, 4, 3), nn.Softmax(1)
+
+        def forward(self, x):
+            return torch.softmax(self.inner(self.conv(x)).mean([2, 3]), 1)
+
+    model = from_module(Inside(), input_shape=(3, 32, 32))
+    expected = r"aten\.softmax\.int in module inner .*test_activations\.py, line \d+"
+    with pytest.raises(ExportError, match=expected):
+        run_stages(model, networks.calibration(32), RECIPES["fast"])
+
+
+def test_an_activation_behind_one_of_the_modules_own_is_refused():
+    network = type("Net", (nn.Module,), {"forward": lambda _, x: x.mean([2, 3]).softmax(1)})
+    with pytest.raises(UsageError, match="probabilities ends in softmax already"):
+        from_module(network(), input_shape=(3, 32, 32), activation="softmax")
+
+
+def test_parity_demands_every_bit_of_outputs_without_an_activation():
+    outputs = (OutputSpec(size=2, name="raw"), OutputSpec(size=3).with_activation("sigmoid"))
+    logits = np.random.default_rng(0).normal(size=(8, 5)).astype(np.float32)
+    for index, passes in ((1, False), (4, True)):
+        ladder = Ladder(labels=None, step=None, outputs=outputs)
+        ladder.add("integers", logits)
+        artifact = with_activations(logits, outputs)
+        artifact[3, index] = np.nextafter(artifact[3, index], np.float32(9))
+        ladder.add("onnx", artifact, [Check("integers", ACTIVATED)], artifact="net.onnx")
+        assert ladder.rungs[1].passed is passes
 
 
 def test_parity_compares_probabilities_with_the_activated_logits():

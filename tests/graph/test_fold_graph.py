@@ -10,6 +10,7 @@ from mobiledeploy.errors import ExportError, UsageError
 from mobiledeploy.graph.aten_graph import find_fused_ops, trace
 from mobiledeploy.graph.fold_graph import fold_graph
 from mobiledeploy.models.initialize import randomize_batch_norm
+from mobiledeploy.quantization.equalize import equalize
 
 IMAGES = torch.from_numpy(networks.pixels(32, count=3))
 
@@ -49,6 +50,32 @@ def test_a_convolution_that_runs_twice_is_folded_into_copies():
             return self.two(self.conv(x)).mean([2, 3])
 
     assert folded(Twice()).folded_layers == ("conv", "conv")
+
+
+def test_a_head_of_several_levels_is_rescaled_once_for_each():
+    """As in detectors, one convolution reads images of several sizes."""
+
+    class Shared(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.stems = nn.ModuleList(nn.Conv2d(3, 8, 3, 2**n) for n in (1, 2))
+            self.norm, self.head = nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1)
+
+        def forward(self, x):
+            levels = [torch.relu(self.norm(stem(x))) for stem in self.stems]
+            return torch.cat([self.head(level).flatten(1) for level in levels], 1)
+
+    result = folded(Shared())
+    weights = [
+        node.args[1].target
+        for node in result.module.graph.find_nodes(
+            op="call_function", target=torch.ops.aten.conv2d.default
+        )
+    ]
+    assert len(set(weights)) == len(weights) == 4
+    with torch.no_grad():
+        rescaled = equalize(result, networks.calibration(32)).module(IMAGES)
+        torch.testing.assert_close(rescaled, result.module(IMAGES), rtol=1e-3, atol=1e-4)
 
 
 def test_a_norm_with_an_activation_of_its_own_keeps_it():

@@ -37,6 +37,13 @@ class Row:
     verdict: Verdict
 
 
+_RESIZES = {
+    "bilinear-aliased": "Android's createScaledBitmap (bilinear, aliased)",
+    "bilinear": "Pillow (bilinear, antialiased)",
+    "lanczos": "iOS's vImage (Lanczos)",
+}
+
+
 def rows(report: ParityReport) -> list[Row]:
     """Return one row per rung, from float upwards."""
     return [_row(rung, report) for rung in report.rungs]
@@ -122,6 +129,20 @@ def notes(report: ParityReport) -> list[str]:
     """Return why limits do not apply to some rungs, one sentence per reason."""
     reasons = dict.fromkeys(rung.note for rung in report.rungs if rung.note)
     return [f"Not checked: {reason}." for reason in reasons]
+
+
+def resize_lines(report: ParityReport) -> list[str]:
+    """Return what other ways to resize would change, one sentence each."""
+    lines = []
+    for each in report.resizes:
+        parts = [f"{each.mean_pixel_difference:.2f} of 255 per pixel"]
+        if each.sqnr_db is not None:
+            parts.append(decibels(each.sqnr_db))
+        if each.top1_agreement is not None:
+            parts.append(f"top-1 agreement {each.top1_agreement:.3f}")
+        name = _RESIZES.get(each.interpolation, each.interpolation)
+        lines.append(f"Float network, resized like {name}: {', '.join(parts)}.")
+    return lines
 
 
 def decibels(value: float) -> str:
