@@ -44,7 +44,6 @@ class Command:
     Attributes:
         name: For the table.
         arguments: Of the command line.
-        needs_artifacts: Whether it reads the earlier artifacts, which it does not replace.
     """
 
     name: str
@@ -131,7 +130,9 @@ class Workplace:
         for name in ("out", "home", "cache", "tmp", "pictures"):
             (self._template / name).mkdir(parents=True)
         _draw(self._template / "pictures")
-        formats = ("--format", "onnx", "--format", "tflite", "--format", "pte")
+        words = [word for command in commands for word in command.arguments]
+        named = [each for each in ("onnx", "tflite", "pte") if any(each in word for word in words)]
+        formats = [word for each in named for word in ("--format", each)]
         earlier = Command("earlier", (*_EXPORT, "--calib-samples", "4", *formats))
         done = self._finish(self._start(earlier, self._template))
         assert done.code == 0, done.text

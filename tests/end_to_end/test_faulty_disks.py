@@ -153,14 +153,8 @@ def test_a_full_tmpdir_is_named(mobiledeploy, pair, disk, tmp_path, arguments):
     assert [path.name for path in disk.path.iterdir()] == ["fill.bin"]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        "size=4k",
-        pytest.param("nr_inodes=1", marks=pytest.mark.slow),
-        pytest.param("ro", marks=pytest.mark.slow),
-    ],
-)
+@pytest.mark.slow  # tests/pipeline/test_network_cache.py has a cache that cannot be written
+@pytest.mark.parametrize("options", ["size=4k", "nr_inodes=1", "ro"])
 def test_a_cache_without_room_is_a_warning(mobiledeploy, workplace, tmp_path, disk, options):
     disk.remount(options)
     done = mobiledeploy(
