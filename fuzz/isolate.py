@@ -20,11 +20,12 @@ from mobiledeploy.utils.memory import out_of_memory
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-Ending = Literal["accepted", "refused", "bug", "crash", "hang", "memory"]
+Ending = Literal["accepted", "refused", "contained", "bug", "crash", "hang", "memory"]
+RIGHT = ("accepted", "refused", "contained")
 
 LIMIT_S = 30.0
 LIMIT_BYTES = 1 << 30  # of growth; the inputs have some kB
-_HARD_LIMIT_BYTES = 4 << 30  # keeps the machine alive; the process gets a MemoryError
+HARD_LIMIT_BYTES = 4 << 30  # keeps the machine alive; the process gets a MemoryError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +33,7 @@ class Outcome:
     """How one input ended.
 
     Attributes:
-        ending: "accepted" and "refused" are right, the others are findings.
+        ending: Those of `RIGHT` are right, the others are findings.
         detail: The error's message or traceback, or the signal.
         grown_bytes: Peak resident memory, less what the process began with.
         took_s: Seconds.
@@ -46,7 +47,11 @@ class Outcome:
     @property
     def is_finding(self) -> bool:
         """Return whether this must not happen."""
-        return self.ending not in ("accepted", "refused")
+        return self.ending not in RIGHT
+
+
+class ContainedError(MobileDeployError):
+    """A native library crashed or hung in the process that commands give it."""
 
 
 def run_isolated(
@@ -74,7 +79,7 @@ def run_isolated(
     _, status = os.waitpid(pid, 0)
     took_s = time.monotonic() - began
     ending, detail, grown = _ending(answer, status, hung=not answered)
-    if ending in ("accepted", "refused") and grown > limit_bytes:
+    if ending in RIGHT and grown > limit_bytes:
         ending, detail = "memory", f"{ending} after growing by {grown >> 20} MiB: {detail}"
     return Outcome(ending, detail, grown, took_s)
 
@@ -96,12 +101,14 @@ def _run_and_exit(function: Callable[[], object], writer: int) -> NoReturn:
     os.setpgid(0, 0)
     _silence()
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (_virtual_bytes() + _HARD_LIMIT_BYTES, hard))
+    resource.setrlimit(resource.RLIMIT_AS, (_pages(0) + HARD_LIMIT_BYTES, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    memory = PeakMemory()
+    memory, before = PeakMemory(), _pages(1)
     try:
         function()
         answer = "accepted", ""
+    except ContainedError as error:
+        answer = "contained", error.message
     except MobileDeployError as error:
         answer = "refused", f"{type(error).__name__} {error.exit_code}: {error.message}"
     except Exception as error:
@@ -110,7 +117,8 @@ def _run_and_exit(function: Callable[[], object], writer: int) -> NoReturn:
         else:
             answer = "bug", traceback.format_exc()
     with os.fdopen(writer, "wb") as pipe:
-        pipe.write(json.dumps([*answer, memory.added_bytes()]).encode())
+        of_children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024 - before
+        pipe.write(json.dumps([*answer, max(memory.added_bytes(), of_children)]).encode())
     os._exit(0)
 
 
@@ -120,6 +128,7 @@ def _silence() -> None:
         os.dup2(nothing, descriptor)
 
 
-def _virtual_bytes() -> int:
-    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[0]
+def _pages(field: int) -> int:
+    """Return a field of /proc/self/statm in bytes: 0 is virtual, 1 is resident memory."""
+    pages = Path("/proc/self/statm").read_text(encoding="ascii").split()[field]
     return int(pages) * os.sysconf("SC_PAGE_SIZE")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-from fuzz.isolate import Outcome, run_isolated
+from fuzz.isolate import HARD_LIMIT_BYTES, LIMIT_BYTES, RIGHT, Outcome, run_isolated
 from fuzz.readers import READERS, SEEDS
 from mobiledeploy.devices.agent.machine import describe
 
@@ -41,8 +42,7 @@ class Tally:
     @property
     def findings(self) -> int:
         """Return how many inputs ended in a way that must not happen."""
-        right = self.endings["accepted"] + self.endings["refused"]
-        return self.endings.total() - right
+        return self.endings.total() - sum(self.endings[right] for right in RIGHT)
 
 
 def run(
@@ -62,13 +62,16 @@ def run(
         _warm(name)
         until = None if minutes is None else time.monotonic() + 60 * minutes / len(chosen)
         tally = Tally(name)
-        with tempfile.TemporaryDirectory(prefix="fuzz-") as folder:
+        tallies.append(tally)
+        with (
+            contextlib.suppress(KeyboardInterrupt),  # Ctrl-C ends a reader, and keeps its figures
+            tempfile.TemporaryDirectory(prefix="fuzz-") as folder,
+        ):
             for path in _mutated(name, seed, Path(folder)):
                 done = tally.endings.total()
                 if done >= inputs if until is None else time.monotonic() >= until:
                     break
                 _try(path, tally)
-        tallies.append(tally)
     return tallies
 
 
@@ -120,9 +123,11 @@ def _content(seed: Path) -> bytes:
 def _try(path: Path, tally: Tally) -> None:
     """Read one file, count how that ends, and save the file if it is a finding."""
     content = path.read_bytes()
-    outcome = run_isolated(lambda: READERS[tally.reader].read(path))
+    reader = READERS[tally.reader]
+    limit_bytes = HARD_LIMIT_BYTES if reader.is_native else LIMIT_BYTES
+    outcome = run_isolated(lambda: reader.read(path), limit_bytes=limit_bytes)
     tally.add(outcome)
-    if outcome.is_finding:
+    if outcome.is_finding or outcome.ending == "contained":
         folder = CORPUS / tally.reader
         folder.mkdir(parents=True, exist_ok=True)
         saved = folder / f"{hashlib.sha256(content).hexdigest()[:12]}{path.suffix}"
@@ -133,7 +138,7 @@ def _try(path: Path, tally: Tally) -> None:
 
 def table(tallies: Sequence[Tally]) -> str:
     """Return the tallies as a Markdown table."""
-    heads = ("inputs", "accepted", "refused", "bug", "crash", "hang", "memory")
+    heads = ("inputs", *RIGHT, "bug", "crash", "hang", "memory")
     lines = [
         f"| reader | {' | '.join(heads)} | most memory, MiB | slowest, s |",
         f"|---|{'--:|' * (len(heads) + 2)}",

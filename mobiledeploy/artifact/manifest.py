@@ -224,14 +224,37 @@ def read_manifest(artifact: Path) -> Manifest:
     """
     require_artifact(artifact)
     manifest = parse_manifest(manifest_path(artifact))
+    _require_described(artifact, manifest)
+    return manifest
+
+
+def require_undamaged(artifact: Path) -> None:
+    """Raise if a manifest lies beside an artifact and describes another file.
+
+    An artifact may be alone, and a manifest that cannot be read says nothing about it.
+
+    Raises:
+        ArtifactError: the artifact's sha256 is not the manifest's.
+    """
+    path = manifest_path(artifact)
+    if not path.is_file():
+        return
+    try:
+        manifest = parse_manifest(path)
+    except ArtifactError:
+        return
+    _require_described(artifact, manifest)
+
+
+def _require_described(artifact: Path, manifest: Manifest) -> None:
     expected, found = manifest.artifact.sha256, sha256_of(artifact)
     if found != expected:
         raise ArtifactError(
             f"{artifact} is not the file that its manifest describes: its sha256 is"
-            f" {found[:12]}..., expected {expected[:12]}... They come from different exports.",
+            f" {found[:12]}..., expected {expected[:12]}... It is damaged, or they come from"
+            " different exports.",
             remedy=_REMEDY,
         )
-    return manifest
 
 
 def parse_manifest(path: Path) -> Manifest:

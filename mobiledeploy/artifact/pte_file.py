@@ -12,7 +12,6 @@ Layout: ``executorch/schema/program.fbs``, ``executorch/schema/extended_header.h
 
 from __future__ import annotations
 
-import json
 import mmap
 import struct
 import zlib
@@ -22,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from flatbuffers.table import Table
 
-from mobiledeploy.artifact.metadata import metadata_errors_explained
+from mobiledeploy.artifact.metadata import decode, metadata_errors_explained
 from mobiledeploy.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -40,6 +39,7 @@ _XNN_HEADER = struct.Struct("<4x4sHIIIQ")
 _XNN_HEADER_MAGIC = b"XH00"
 _XNN_IDENTIFIERS = (b"XN00", b"XN01")
 _IN_SEGMENT = 1
+_LABELS_LIMIT_BYTES = 16 << 20
 _REMEDY = "Export the model again, or copy the file again."
 
 
@@ -104,8 +104,24 @@ def decode_description(
         ArtifactError: they are damaged.
     """
     with metadata_errors_explained(path):
-        names = zlib.decompress(labels).decode().splitlines() if labels else []
-        return json.loads(metadata or b"{}"), tuple(names)
+        names = _decompress(labels).decode().splitlines() if labels else []
+        return decode(metadata or b"{}"), tuple(names)
+
+
+def _decompress(data: bytes) -> bytes:
+    """Decompress with a limit: a damaged or hostile stream may expand a thousandfold.
+
+    Raises:
+        ValueError: The content is larger.
+        zlib.error: The data are damaged.
+    """
+    stream = zlib.decompressobj()
+    content = stream.decompress(data, _LABELS_LIMIT_BYTES)
+    if stream.unconsumed_tail:
+        raise ValueError(f"its labels have more than {_LABELS_LIMIT_BYTES} bytes")
+    if not stream.eof:
+        raise ValueError("its labels are cut off")
+    return content
 
 
 def check_pte(path: Path) -> None:

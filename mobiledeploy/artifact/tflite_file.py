@@ -5,13 +5,12 @@ Source: tensorflow/lite/schema/schema.fbs, through the Python bindings that come
 
 from __future__ import annotations
 
-import json
 import struct
 from typing import TYPE_CHECKING, Any
 
 from ai_edge_litert import schema_py_generated as schema
 
-from mobiledeploy.artifact.metadata import LABELS, METADATA, metadata_errors_explained
+from mobiledeploy.artifact.metadata import LABELS, METADATA, decode, metadata_errors_explained
 from mobiledeploy.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -56,9 +55,7 @@ def read_metadata(path: Path, model: Any) -> tuple[Mapping[str, object], tuple[s
     """
     stored = metadata_bytes(model)
     with metadata_errors_explained(path):
-        document = json.loads(stored.get(f"mobiledeploy.{METADATA}", b"{}"))
-        if not isinstance(document, dict):
-            raise ValueError("it is not a JSON object")  # noqa: TRY004 - the file is at fault
+        document = decode(stored.get(f"mobiledeploy.{METADATA}", b"{}"))
         labels = stored.get(f"mobiledeploy.{LABELS}", b"").decode()
     return document, tuple(labels.split("\n")) if labels else ()
 

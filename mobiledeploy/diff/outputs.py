@@ -21,6 +21,7 @@ from mobiledeploy.network import INPUT_NAME
 from mobiledeploy.parity.compare import compare_logits
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.runtimes.pytorch import EagerRunner
+from mobiledeploy.runtimes.trial import require_runnable
 from mobiledeploy.utils.outputs import activated, joined_arrays
 from mobiledeploy.utils.progress import track
 from mobiledeploy.utils.threads import batch_slices
@@ -111,6 +112,7 @@ def _logits(artifact: OpenArtifact, images: CalibrationSet) -> Logits:
     def run(inputs: Mapping[str, NDArray[np.float32]]) -> Mapping[str, Logits]:
         return runner.run({INPUT_NAME: artifact_inputs(inputs[INPUT_NAME], image)})
 
+    require_runnable(artifact.path)
     with open_runner(artifact.path) as runner:
         return _run(run, images, f"Running {artifact.given}")
 

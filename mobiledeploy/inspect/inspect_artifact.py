@@ -1,4 +1,7 @@
-"""Read what an artifact contains, whatever its format."""
+"""Read what an artifact contains, whatever its format.
+
+An `.onnx` is loaded into ONNX Runtime, which optimizes and runs it, in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mobiledeploy.artifact.artifact import Format, damage_explained, load
 from mobiledeploy.utils.files import require_artifact
+from mobiledeploy.utils.isolated import call_isolated
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,11 +21,15 @@ def inspect_artifact(path: Path) -> ArtifactSummary:
     """Return what an artifact contains: operators, weights, encodings, metadata.
 
     Raises:
-        ArtifactError: the file is missing or damaged, or no format has its suffix.
+        ArtifactError: the file is missing or damaged, no format has its suffix, or ONNX Runtime
+            crashes on it.
         RuntimeFailedError: the installed tools cannot read the format.
     """
     require_artifact(path)
-    inspector = load(Format.of(path).inspector)
+    return call_isolated(_inspect, path) if Format.of(path) is Format.ONNX else _inspect(path)
+
+
+def _inspect(path: Path) -> ArtifactSummary:
     with damage_explained(path):
-        summary: ArtifactSummary = inspector(path)
+        summary: ArtifactSummary = load(Format.of(path).inspector)(path)
     return summary

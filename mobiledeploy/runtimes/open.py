@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mobiledeploy.artifact.artifact import Format, load
+from mobiledeploy.artifact.manifest import require_undamaged
 from mobiledeploy.errors import UsageError
 from mobiledeploy.runtimes.runner import Runner
 from mobiledeploy.utils.files import require_artifact, require_utf8
@@ -44,7 +45,8 @@ def check_artifact(path: Path) -> None:
     A damaged `.pte` may abort the process that loads it (see `pte_file`).
 
     Raises:
-        ArtifactError: The file does not exist, its suffix is unknown, or it is a damaged `.pte`.
+        ArtifactError: The file does not exist, its suffix is unknown, it is a damaged `.pte`, or
+            the manifest beside it describes another file.
         UsageError: The path is not UTF-8.
     """
     format_ = Format.of(path)
@@ -52,6 +54,7 @@ def check_artifact(path: Path) -> None:
     require_utf8(path)
     if format_.verifier:
         load(format_.verifier)(path)
+    require_undamaged(path)
 
 
 def runner_type(path: Path) -> type[OnnxRuntimeRunner | ExecuTorchRunner]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobiledeploy.errors import RuntimeFailedError
+from mobiledeploy.errors import ArtifactError
 from mobiledeploy.runtimes.onnxruntime import ORT_ERRORS, load, session_options
 from mobiledeploy.utils.files import temporary_folder
 
@@ -57,8 +57,7 @@ def run_profiled(path: Path, inputs: Mapping[str, NDArray[Any]]) -> tuple[Profil
         inputs: Arrays by the names of the inputs.
 
     Raises:
-        ArtifactError: ONNX Runtime rejects the file.
-        RuntimeFailedError: ONNX Runtime failed while running it.
+        ArtifactError: ONNX Runtime rejects the file, or fails while running it on its own shapes.
     """
     with temporary_folder(_PROFILE_BYTES) as folder:
         options = session_options(threads=1, optimize=True)
@@ -68,9 +67,9 @@ def run_profiled(path: Path, inputs: Mapping[str, NDArray[Any]]) -> tuple[Profil
         try:
             session.run(None, dict(inputs))
         except ORT_ERRORS as error:
-            raise RuntimeFailedError(
+            raise ArtifactError(
                 f"ONNX Runtime failed while running {path}: {error}",
-                remedy="Export the model again, or update ONNX Runtime.",
+                remedy="Export the model again: the file is damaged, or needs another runtime.",
             ) from error
         events = json.loads(Path(session.end_profiling()).read_text(errors="replace"))
     return tuple(

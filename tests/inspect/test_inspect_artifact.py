@@ -16,6 +16,7 @@ from mobiledeploy.artifact import flatbuffer
 from mobiledeploy.cli import _run
 from mobiledeploy.cli import inspect as cli_inspect
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError
+from mobiledeploy.inspect import inspect_artifact as inspect_artifact_module
 from mobiledeploy.inspect.inspect_artifact import inspect_artifact
 
 METADATA = {"name": "small", "input": {"mean": [0.5, 0.25, 0.125]}}
@@ -361,6 +362,7 @@ def test_a_failure_of_onnx_type_inference_means_damage(float_onnx, monkeypatch):
     def infer_shapes(_):
         raise onnx.shape_inference.InferenceError("Inferred elem type differs from existing")
 
+    monkeypatch.setattr(inspect_artifact_module, "call_isolated", lambda call, path: call(path))
     monkeypatch.setattr(onnx.shape_inference, "infer_shapes", infer_shapes)
     with pytest.raises(ArtifactError, match=r"float\.onnx is damaged: Inferred elem type"):
         inspect_artifact(float_onnx)

@@ -1,5 +1,6 @@
 """Runners of all runtimes: results, descriptions, threads, and inputs that they refuse."""
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from manifests import document
 
 from mobiledeploy.devices.agent.runtimes import executorch_bindings
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
@@ -15,6 +17,7 @@ from mobiledeploy.runtimes.executorch import ExecuTorchRunner
 from mobiledeploy.runtimes.onnxruntime import OnnxRuntimeRunner, save_optimized
 from mobiledeploy.runtimes.open import check_artifact, open_runner
 from mobiledeploy.runtimes.pytorch import EagerRunner
+from mobiledeploy.utils.files import sha256_of
 
 FLOAT_ARTIFACTS = ["float_onnx", "fixed_batch_onnx", "float_pte", "portable_pte"]
 
@@ -375,3 +378,17 @@ def test_a_failing_onnx_is_a_runtime_failure(tmp_path, images):
     )
     with open_runner(path) as runner, pytest.raises(RuntimeFailedError, match=r"fails\.onnx"):
         runner.run({"input": images})
+
+
+def test_an_artifact_that_its_manifest_does_not_describe_is_refused(float_onnx, tmp_path):
+    path = tmp_path / "a.onnx"
+    path.write_bytes(float_onnx.read_bytes())
+    check_artifact(path)
+    beside = tmp_path / "a.onnx.json"
+    beside.write_text(json.dumps(document(artifact={"sha256": sha256_of(path)})))
+    check_artifact(path)
+    path.write_bytes(path.read_bytes().replace(b"small", b"smell"))
+    with pytest.raises(ArtifactError, match="not the file that its manifest describes"):
+        check_artifact(path)
+    beside.write_text("{}")
+    check_artifact(path)  # a manifest that cannot be read says nothing about the artifact

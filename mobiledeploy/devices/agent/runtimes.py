@@ -195,7 +195,7 @@ class ExecuTorch(Runner):
             self._method = self._program.load_method("forward")
             given = self._method.method_meta().input_tensor_meta(0)
             sizes = given.sizes()
-        except (RuntimeError, MemoryError) as error:
+        except Exception as error:
             raise AgentError(
                 "ArtifactError",
                 f"{self.runtime} cannot load {label}: {error}.",
@@ -209,7 +209,7 @@ class ExecuTorch(Runner):
         """Return the output for one batch, (batch_size, classes)."""
         try:
             return joined([each.numpy() for each in self._method((self._from_numpy(batch),))])
-        except RuntimeError as error:
+        except Exception as error:
             raise AgentError(
                 "RuntimeFailedError",
                 f"ExecuTorch failed while running {self._label}: {error}",
@@ -231,7 +231,7 @@ class LiteRT(Runner):
             (given,) = self._interpreter.get_input_details()
             results = self._interpreter.get_output_details()
             batch, height, width, channels = (int(size) for size in given["shape"])
-        except (RuntimeError, ValueError, MemoryError) as error:
+        except Exception as error:
             raise AgentError(
                 "ArtifactError",
                 f"{self.runtime} cannot load {label}: {error}.",
@@ -256,7 +256,7 @@ class LiteRT(Runner):
             return joined(
                 [_planes(self._interpreter.get_tensor(number)) for number in self._outputs]
             )
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:
             raise AgentError(
                 "RuntimeFailedError",
                 f"LiteRT failed while running {self._label}: {error}",

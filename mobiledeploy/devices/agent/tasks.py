@@ -137,6 +137,8 @@ def outputs(request: RequestMessage, folder: str, send: Send) -> Result:
         send({"loading": artifact["label"]})
         runner = open_runner(artifact, folder, request["threads"])
         samples = samples_for(artifact, folder, runner)
+        if not artifact["inputs"]:
+            first_run(runner, samples[: runner.batch_size], artifact)
         inputs.append(None if artifact["inputs"] else encode(samples))
         results.append(encode(run_all(runner, samples, send)))
     return {"inputs": inputs, "outputs": results}
@@ -159,7 +161,7 @@ def load_fresh(artifact: ArtifactEntry, folder: str, threads: int) -> tuple[Runn
     samples = samples_for(artifact, folder, runner)
     batch = samples[: runner.batch_size]
     prepared = time.perf_counter()
-    runner.run(batch)
+    first_run(runner, batch, artifact)
     ran = time.perf_counter()
     fresh: FreshRun = {
         "runtime": runner.runtime,
@@ -168,6 +170,22 @@ def load_fresh(artifact: ArtifactEntry, folder: str, threads: int) -> tuple[Runn
         "peak_memory_bytes": memory.added_bytes(),
     }
     return runner, samples, fresh
+
+
+def first_run(runner: Runner, batch: Any, artifact: ArtifactEntry) -> None:
+    """Run a network for the first time.
+
+    Raises:
+        AgentError: It fails; on noise of its own shape, the artifact is at fault.
+    """
+    try:
+        runner.run(batch)
+    except AgentError as error:
+        if artifact["inputs"]:
+            raise
+        raise AgentError(
+            "ArtifactError", error.report["message"], error.report["remedy"]
+        ) from error
 
 
 def run_all(runner: Runner, samples: Any, send: Send = lambda _: None) -> Any:
@@ -196,16 +214,26 @@ def samples_for(artifact: ArtifactEntry, folder: str, runner: Runner) -> Any:
     """Return the inputs that were sent, or noise: pixels, or the range of normalised images.
 
     The noise is uniform and made of integers: the same on every machine, and small in memory.
+
+    Raises:
+        AgentError: The inputs of the network do not fit into memory.
     """
     import numpy as np
 
     if artifact["inputs"]:
         return np.load(os.path.join(folder, artifact["inputs"]))
     shape = (_NOISE_BATCHES * runner.batch_size, *runner.input_shape)
-    if runner.input_type == "uint8":
-        return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-    codes = np.random.default_rng(0).integers(-128, 128, shape, np.int8)
-    return codes.astype(np.float32) / np.float32(74)  # their standard deviation
+    try:
+        if runner.input_type == "uint8":
+            return np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        codes = np.random.default_rng(0).integers(-128, 128, shape, np.int8)
+        return codes.astype(np.float32) / np.float32(74)  # their standard deviation
+    except (MemoryError, ValueError) as error:
+        raise AgentError(
+            "ArtifactError",
+            f"{artifact['label']} takes inputs of {shape}, for which there is no memory: {error}.",
+            "Export the model again: the file is damaged.",
+        ) from error
 
 
 def encode(array: Any) -> str:

@@ -195,3 +195,18 @@ def test_cores_are_parsed_without_duplicates(text, cores):
 def test_invalid_core_lists_are_refused(text):
     with pytest.raises(UsageError, match="expected cores"):
         parse_cores(text)
+
+
+@pytest.mark.parametrize("task", ["bench", "outputs"])
+def test_a_network_that_fails_on_noise_of_its_own_shape_is_damaged(task, float_onnx, tmp_path):
+    """ONNX Runtime loads it, because the batch is symbolic: 8 N values are no 7 rows."""
+    model = onnx.load(float_onnx)
+    (flatten,) = (node for node in model.graph.node if node.op_type == "Flatten")
+    flatten.op_type = "Reshape"
+    flatten.input.append("sizes")
+    model.graph.initializer.append(onnx.numpy_helper.from_array(np.array([7, -1]), "sizes"))
+    path = tmp_path / "damaged.onnx"
+    onnx.save(model, path)
+    request = Request(task=task, artifacts=(path,), inputs=(None,), rounds=2)
+    with pytest.raises(ArtifactError, match="ONNX Runtime failed while running"):
+        list(LocalDevice().run_session(request))

@@ -1,0 +1,114 @@
+"""Call a function in a new process, so that a crash of a native library is an error here.
+
+The process is a new Python, not a fork: libraries with threads do not survive a fork. It has limits
+of time and, on Linux, of memory, and writes nothing to this process's streams.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+from typing import TYPE_CHECKING, TypeVar
+
+from mobiledeploy.errors import ArtifactError, MobileDeployError, RuntimeFailedError
+from mobiledeploy.utils.memory import free_bytes, out_of_memory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+T = TypeVar("T")
+
+LIMIT_S = 120.0
+_LEAST_BYTES = 1 << 30  # what Python and a runtime take before they read an artifact, and more
+_CHILD = "from mobiledeploy.utils.isolated import main; main()"
+
+
+def call_isolated(function: Callable[[Path], T], path: Path, *, limit_s: float = LIMIT_S) -> T:
+    """Return what a function returns for an artifact, called in a process of its own.
+
+    Args:
+        function: A function of a module. Its result is pickled.
+        path: The artifact.
+        limit_s: Seconds that the process may take.
+
+    Raises:
+        ArtifactError: The process crashed, took too long, or ran out of memory.
+        MobileDeployError: What the function raised.
+    """
+    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as log:
+        call = pickle.dumps((function, path, limit_s))
+        try:
+            done = subprocess.run(  # noqa: S603 - this Python
+                [sys.executable, "-c", _CHILD, str(answer.fileno())],
+                input=call,
+                stdout=log,
+                stderr=log,
+                pass_fds=[answer.fileno()],
+                timeout=limit_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as error:
+            raise _unusable(path, f"took more than {limit_s:g} s") from error
+        except OSError as error:
+            raise RuntimeFailedError(f"Could not start {sys.executable}: {error}.") from error
+        answer.seek(0)
+        content = answer.read()
+        if done.returncode or not content:
+            log.seek(0)
+            lines = log.read().decode(errors="replace").strip().splitlines()
+            raise _unusable(path, _describe_exit(done.returncode), lines[-1] if lines else "")
+    result = pickle.loads(content)  # noqa: S301 - written by this program
+    if isinstance(result, MobileDeployError):
+        raise result
+    return result  # type: ignore[no-any-return]
+
+
+def main() -> None:
+    """Call the function that stdin names; write its result, or its error, to a descriptor."""
+    function, path, limit_s = pickle.load(sys.stdin.buffer)  # noqa: S301 - from this program
+    _limit(limit_s)
+    try:
+        result = function(path)
+    except MobileDeployError as error:
+        result = error
+    except Exception as error:
+        no_memory = out_of_memory(error)
+        if no_memory is None:
+            raise
+        result = ArtifactError(f"{path} cannot be used. {no_memory.message}")
+    with os.fdopen(int(sys.argv[1]), "wb") as answer:
+        answer.write(pickle.dumps(result))
+        answer.flush()
+    os._exit(0)  # a runtime may crash while it is unloaded, after its work
+
+
+def _limit(limit_s: float) -> None:
+    """Limit this process's memory to what is free, and its time if its parent dies."""
+    seconds = int(limit_s) + 1
+    limits = {resource.RLIMIT_CPU: seconds, resource.RLIMIT_CORE: 0}
+    free = free_bytes()
+    if free is not None:
+        limits[resource.RLIMIT_DATA] = max(free, _LEAST_BYTES)
+    for kind, limit in limits.items():
+        with contextlib.suppress(ValueError, OSError):  # a lower limit holds already
+            resource.setrlimit(kind, (limit, limit))
+
+
+def _unusable(path: Path, how: str, output: str = "") -> ArtifactError:
+    detail = f" ({output[:200]})" if output else ""
+    return ArtifactError(
+        f"{path} cannot be used: the process that loaded it {how}{detail}.",
+        remedy="Export the model again, or copy the file again: it is damaged, or its runtime has"
+        " a bug.",
+    )
+
+
+def _describe_exit(code: int) -> str:
+    return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"

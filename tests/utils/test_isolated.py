@@ -1,0 +1,88 @@
+"""A function in a process of its own: results, errors, crashes, and limits."""
+
+import os
+import signal
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from mobiledeploy.errors import ArtifactError, DataError
+from mobiledeploy.utils.isolated import call_isolated
+
+
+def name_of(path):
+    sys.stdout.write("a banner of a library\n")
+    return path.name, os.getpid()
+
+
+def refuse(path):
+    raise DataError(f"{path} is empty.", remedy="Fill it.")
+
+
+def crash(path):
+    sys.stderr.write(f"about to read {path.name}\n")
+    sys.stderr.flush()
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+def crash_at_exit(path):
+    import atexit
+
+    atexit.register(os.abort)
+    return path.name
+
+
+def leave(_path):
+    os._exit(7)
+
+
+def fail(_path):
+    raise KeyError("x")
+
+
+def sleep(_path):
+    time.sleep(60)
+
+
+def allocate(_path):
+    np.ones(2**40)
+
+
+@pytest.fixture
+def artifact(tmp_path):
+    return tmp_path / "a.onnx"
+
+
+def test_the_result_comes_from_another_process(artifact, capfd):
+    name, process = call_isolated(name_of, artifact)
+    assert name == "a.onnx"
+    assert process != os.getpid()
+    assert capfd.readouterr() == ("", "")
+
+
+def test_an_error_keeps_its_class_and_remedy(artifact):
+    with pytest.raises(DataError) as caught:
+        call_isolated(refuse, artifact)
+    assert (caught.value.message, caught.value.remedy) == (f"{artifact} is empty.", "Fill it.")
+
+
+@pytest.mark.parametrize(
+    ("function", "how"),
+    [
+        (crash, r"was ended by SIGSEGV \(about to read a.onnx\)"),
+        (leave, "ended with code 7"),
+        (fail, r"ended with code 1 \(KeyError: 'x'\)"),
+        (sleep, "took more than 2 s"),
+        (allocate, "Out of memory: Unable to allocate"),
+    ],
+)
+def test_every_other_end_is_an_artifact_error(function, how, artifact):
+    with pytest.raises(ArtifactError, match=how) as caught:
+        call_isolated(function, artifact, limit_s=2 if function is sleep else 60)
+    assert "a.onnx cannot be used" in caught.value.message
+
+
+def test_a_crash_after_the_work_does_not_matter(artifact):
+    assert call_isolated(crash_at_exit, artifact) == "a.onnx"
