@@ -14,7 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
-from fuzz.isolate import HARD_LIMIT_BYTES, LIMIT_BYTES, RIGHT, Outcome, run_isolated
+from fuzz.isolate import HARD_LIMIT_BYTES, LIMIT_BYTES, LIMIT_S, RIGHT, Outcome, run_isolated
 from fuzz.readers import READERS, SEEDS
 from mobiledeploy.devices.agent.machine import describe
 
@@ -126,6 +126,11 @@ def _try(path: Path, tally: Tally) -> None:
     reader = READERS[tally.reader]
     limit_bytes = HARD_LIMIT_BYTES if reader.is_native else LIMIT_BYTES
     outcome = run_isolated(lambda: reader.read(path), limit_bytes=limit_bytes)
+    if outcome.ending == "hang":  # or another program took the processor
+        path.write_bytes(content)
+        outcome = run_isolated(
+            lambda: reader.read(path), limit_s=4 * LIMIT_S, limit_bytes=limit_bytes
+        )
     tally.add(outcome)
     if outcome.is_finding or outcome.ending == "contained":
         folder = CORPUS / tally.reader

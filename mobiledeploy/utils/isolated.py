@@ -13,10 +13,10 @@ import resource
 import signal
 import subprocess
 import sys
-import tempfile
 from typing import TYPE_CHECKING, TypeVar
 
-from mobiledeploy.errors import ArtifactError, MobileDeployError, RuntimeFailedError
+from mobiledeploy.errors import ArtifactError, MobileDeployError
+from mobiledeploy.utils.files import temporary_folder
 from mobiledeploy.utils.memory import free_bytes, out_of_memory
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 LIMIT_S = 120.0
 _LEAST_BYTES = 1 << 30  # what Python and a runtime take before they read an artifact, and more
-_CHILD = "from mobiledeploy.utils.isolated import main; main()"
+_CHILD = "import sys; sys.path[:] = {!r}; from mobiledeploy.utils.isolated import main; main()"
 
 
 def call_isolated(function: Callable[[Path], T], path: Path, *, limit_s: float = LIMIT_S) -> T:
@@ -40,38 +40,34 @@ def call_isolated(function: Callable[[Path], T], path: Path, *, limit_s: float =
 
     Raises:
         ArtifactError: The process crashed, took too long, or ran out of memory.
+        RuntimeFailedError: The process cannot be started.
         MobileDeployError: What the function raised.
     """
-    with tempfile.TemporaryFile() as answer, tempfile.TemporaryFile() as log:
-        call = pickle.dumps((function, path, limit_s))
+    with temporary_folder(0) as folder:  # what a crash leaves there is removed
         try:
             done = subprocess.run(  # noqa: S603 - this Python
-                [sys.executable, "-c", _CHILD, str(answer.fileno())],
-                input=call,
-                stdout=log,
-                stderr=log,
-                pass_fds=[answer.fileno()],
+                [sys.executable, "-P", "-c", _CHILD.format(sys.path)],  # not the current folder
+                input=pickle.dumps((function, path, limit_s)),
+                capture_output=True,
+                env=os.environ | {"TMPDIR": str(folder)},
                 timeout=limit_s,
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
             raise _unusable(path, f"took more than {limit_s:g} s") from error
-        except OSError as error:
-            raise RuntimeFailedError(f"Could not start {sys.executable}: {error}.") from error
-        answer.seek(0)
-        content = answer.read()
-        if done.returncode or not content:
-            log.seek(0)
-            lines = log.read().decode(errors="replace").strip().splitlines()
-            raise _unusable(path, _describe_exit(done.returncode), lines[-1] if lines else "")
-    result = pickle.loads(content)  # noqa: S301 - written by this program
+    if done.returncode or not done.stdout:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise _unusable(path, _describe_exit(done.returncode), lines[-1] if lines else "")
+    result = pickle.loads(done.stdout)  # noqa: S301 - written by this program
     if isinstance(result, MobileDeployError):
         raise result
     return result  # type: ignore[no-any-return]
 
 
 def main() -> None:
-    """Call the function that stdin names; write its result, or its error, to a descriptor."""
+    """Call the function that stdin names; write its result, or its error, to stdout."""
+    answer = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print is no answer
     function, path, limit_s = pickle.load(sys.stdin.buffer)  # noqa: S301 - from this program
     _limit(limit_s)
     try:
@@ -83,9 +79,8 @@ def main() -> None:
         if no_memory is None:
             raise
         result = ArtifactError(f"{path} cannot be used. {no_memory.message}")
-    with os.fdopen(int(sys.argv[1]), "wb") as answer:
+    with answer:
         answer.write(pickle.dumps(result))
-        answer.flush()
     os._exit(0)  # a runtime may crash while it is unloaded, after its work
 
 

@@ -3,12 +3,13 @@
 import os
 import signal
 import sys
+import tempfile
 import time
 
 import numpy as np
 import pytest
 
-from mobiledeploy.errors import ArtifactError, DataError
+from mobiledeploy.errors import ArtifactError, DataError, RuntimeFailedError
 from mobiledeploy.utils.isolated import call_isolated
 
 
@@ -36,6 +37,12 @@ def crash_at_exit(path):
 
 def leave(_path):
     os._exit(7)
+
+
+def leave_files(_path):
+    folder = tempfile.mkdtemp()
+    os.chdir(folder)
+    os.abort()
 
 
 def fail(_path):
@@ -86,3 +93,23 @@ def test_every_other_end_is_an_artifact_error(function, how, artifact):
 
 def test_a_crash_after_the_work_does_not_matter(artifact):
     assert call_isolated(crash_at_exit, artifact) == "a.onnx"
+
+
+def test_temporary_files_of_a_crash_are_removed(artifact, tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    with pytest.raises(ArtifactError, match="SIGABRT"):
+        call_isolated(leave_files, artifact)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_temporary_folder_that_cannot_be_made_is_no_fault_of_the_artifact(artifact, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(artifact / "missing"))
+    with pytest.raises(RuntimeFailedError, match="temporary files"):
+        call_isolated(name_of, artifact)
+
+
+def test_modules_of_the_current_folder_are_not_imported(artifact, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [part for part in sys.path if part])
+    (tmp_path / "pickle.py").write_text("raise RuntimeError('imported')")
+    assert call_isolated(name_of, artifact)[0] == "a.onnx"
