@@ -12,15 +12,37 @@ from markdown_blocks import BLOCKS
 
 from mobiledeploy.data.calibration import embedded_calibration
 from mobiledeploy.data.pixels import artifact_inputs
+from mobiledeploy.devices.native.sources import (
+    ONNXRUNTIME_HEADERS,
+    fetch_headers,
+    unpack_headers,
+)
+from mobiledeploy.errors import RuntimeFailedError
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.runtimes.onnxruntime import session_options
 from mobiledeploy.utils.quiet import quietly
 
 
-def code(language):
-    (block,) = [b for b in BLOCKS if b.mark == "pixels" and b.language == language]
-    assert len(block.text.splitlines()) <= 20
+def code(language, header=""):
+    """Return the code block of a language that contains a header."""
+    (block,) = [
+        b for b in BLOCKS if b.mark == "pixels" and b.language == language and header in b.text
+    ]
+    assert len(block.text.partition("\n\n")[2].splitlines()) <= 20  # without the includes
     return block.text
+
+
+def compile_cpp(text, folder, *options):
+    """Fail unless g++ accepts the code."""
+    source = folder / "app.cpp"
+    source.write_text(text)
+    done = subprocess.run(
+        ["g++", "-std=c++20", "-Wall", "-fsyntax-only", *options, source],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_python_gives_the_pixels_and_logits_of_parity(tmp_path):
@@ -46,19 +68,21 @@ def test_python_gives_the_pixels_and_logits_of_parity(tmp_path):
         np.testing.assert_array_equal(logits, reference)
 
 
-def test_cpp_compiles(tmp_path):
+def test_cpp_for_executorch_compiles(tmp_path):
     package = importlib.util.find_spec("executorch").submodule_search_locations[0]
     include = Path(package) / "include"
     if not (include / "executorch/extension/module/module.h").is_file():
         pytest.skip("ExecuTorch's wheel has these headers since 1.5")
-    source = tmp_path / "app.cpp"
-    source.write_text(code("cpp"))
     portable = include / "executorch/runtime/core/portable_type/c10"
-    compiler = ["g++", "-std=c++20", "-fsyntax-only", "-DC10_USING_CUSTOM_GENERATED_MACROS"]
-    done = subprocess.run(
-        [*compiler, f"-I{include}", f"-I{portable}", source],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    options = ("-DC10_USING_CUSTOM_GENERATED_MACROS", f"-I{include}", f"-I{portable}")
+    compile_cpp(code("cpp", "executorch"), tmp_path, *options)
+
+
+@pytest.mark.ci  # downloads the header, 85 kB
+def test_cpp_for_onnx_runtime_compiles(tmp_path):
+    try:
+        package = fetch_headers(ONNXRUNTIME_HEADERS)
+    except RuntimeFailedError as error:
+        pytest.skip(f"without the header: {error.message}")
+    unpack_headers(package, ONNXRUNTIME_HEADERS, tmp_path / "include")
+    compile_cpp(code("cpp", "onnxruntime_c_api.h"), tmp_path, f"-I{tmp_path / 'include'}")
