@@ -55,7 +55,8 @@ def report(
         device = open_device(uri, runner="native", timeout_s=timeout)
         if not isinstance(device, PythonDevice):
             raise UsageError(f"{uri} has no native runner.")
-        document, error = report_device(device, artifacts or (), runs=runs, version=__version__)
+        with device:  # errors of connecting name serials and hosts, and there is nothing to report
+            document, error = report_device(device, artifacts or (), runs=runs, version=__version__)
     write_json(json_path, document.model_dump(mode="json"), indent=1)
     _print(document)
     console().print(f"Wrote {json_path}. Read it before you send it.", soft_wrap=True)

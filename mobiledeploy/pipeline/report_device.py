@@ -45,7 +45,7 @@ def report_device(
     """Describe a device, test its native runner, and time artifacts there on one thread.
 
     Args:
-        device: From `open_device` with the native runner, not entered yet.
+        device: From `open_device` with the native runner, entered.
         artifacts: `.onnx` and `.pte` files; none for a MobileNetV2 with random weights.
         runs: Inferences of each artifact to time, on each kind of cores.
         version: Of mobiledeploy.
@@ -56,9 +56,8 @@ def report_device(
     report = DeviceReport(created=datetime.now(UTC).date().isoformat(), mobiledeploy=version)
     error = None
     try:
-        with device:
-            for part in _parts(device, artifacts, runs):
-                report = report.model_copy(update=part)
+        for part in _parts(device, artifacts, runs):
+            report = report.model_copy(update=part)
     except MobileDeployError as caught:
         error = caught
         failure = ReportedFailure(

@@ -73,6 +73,15 @@ def test_a_device_that_is_not_set_up_is_an_error(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.glob("*.json"))
 
 
+def test_no_report_names_phones_that_could_not_be_chosen(phones, tmp_path, capsys):
+    serials = [phones().serial, phones().serial]
+    path = tmp_path / "report.json"
+    assert _run(["device", "report", "adb://", "--json", str(path)]) == 2
+    shown = " ".join(capsys.readouterr().err.split())
+    assert all(serial in shown for serial in serials)
+    assert not path.exists()
+
+
 @pytest.mark.parametrize(
     ("uri", "message", "expected"),
     [
