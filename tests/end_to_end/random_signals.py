@@ -165,7 +165,7 @@ class Workplace:
             assert not problems, problems
             return Complete(done.seconds, _contents(folder))
 
-    def _copied(self) -> tempfile.TemporaryDirectory[str]:
+    def _copied(self) -> _Copy:
         return _Copy(self._template, self._root / "run")
 
     def _start(self, command: Command, folder: Path) -> _Process:
@@ -307,7 +307,10 @@ def _is_whole(path: Path, content: bytes, complete: bytes | None) -> bool:
     if path.suffix == ".html":  # with times
         return content.rstrip().endswith(b"</html>")
     if path.name == "report.json" or path.parent.name == "matplotlib":
-        return set(json.loads(content)) == set(json.loads(complete or b"{}"))
+        try:
+            return set(json.loads(content)) == set(json.loads(complete or b"{}"))
+        except ValueError:
+            return False
     return content == complete
 
 
