@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import resource
@@ -100,6 +101,7 @@ def _run_and_exit(function: Callable[[], object], writer: int) -> NoReturn:
     """Run the function in this process, write how it ended, and exit."""
     os.setpgid(0, 0)
     _silence()
+    faulthandler.disable()  # it would print a crash to the stderr of before
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     resource.setrlimit(resource.RLIMIT_AS, (_pages(0) + HARD_LIMIT_BYTES, hard))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
