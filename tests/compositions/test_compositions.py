@@ -62,4 +62,5 @@ def test_a_composition_is_exact_and_int8_in_all_formats(name, tmp_path):
             else:
                 bound = ACTIVATED["max_max_abs_difference"]
                 assert np.abs(found - activated(values, (output,))).max() < bound, format_
-        assert artifact.coverage.elements_share == 1, format_
+        is_int8 = all(output.is_exact for output in model.info.outputs)
+        assert artifact.coverage.elements_share >= (1 if is_int8 else 0.99), format_

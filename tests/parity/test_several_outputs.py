@@ -131,6 +131,21 @@ def test_a_single_map_has_its_own_limit():
     assert "mean_iou is" in " ".join(ladder.rungs[1].comparisons[0].failures)
 
 
+@pytest.mark.parametrize(
+    ("task", "limit", "broken", "sound"),
+    [
+        ("map", "min_mean_iou", 0.722, 0.960),
+        ("embedding", "min_mean_cosine_similarity", 0.915, 0.997),
+    ],
+)
+def test_the_limits_lie_between_what_broken_and_sound_networks_reach(task, limit, broken, sound):
+    """As benchmarks/compositions/limits.py measured them, on networks trained on CIFAR-10."""
+    shape = (2, 2, 3) if task == "map" else ()
+    output = OutputSpec(size=12, task=task, dimensions=shape)
+    info = replace(networks.folded("v1", short=True).info, outputs=(output,))
+    assert broken < default_tolerances(info).of_quantization()[limit] < sound
+
+
 def test_the_summary_names_each_output():
     report = make_report()
     rung = report.rungs[-1].model_copy(update={"comparisons": (compared(values() + 0.01, {}),)})
