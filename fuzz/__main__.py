@@ -8,6 +8,7 @@ import sys
 
 os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # a fork keeps no threads
 
+from fuzz.readers import READERS
 from fuzz.session import replay, run, table
 
 _DESCRIPTION = "Give hostile inputs to the readers. Exit 1 if one crashes, hangs or has a bug."
@@ -16,7 +17,7 @@ _DESCRIPTION = "Give hostile inputs to the readers. Exit 1 if one crashes, hangs
 def main() -> int:
     """Parse the options, run, and print the table."""
     parser = argparse.ArgumentParser(prog="python -m fuzz", description=_DESCRIPTION)
-    parser.add_argument("--reader", action="append", help="of READERS; by default all")
+    parser.add_argument("--reader", action="append", choices=READERS, help="by default all")
     parser.add_argument("--minutes", type=float, help="how long, shared by the readers")
     parser.add_argument("--inputs", type=int, default=100, help="per reader, without --minutes")
     parser.add_argument("--seed", type=int, default=0, help="of the mutations")
