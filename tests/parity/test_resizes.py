@@ -44,6 +44,9 @@ def test_antialiased_ways_are_closer_to_pillow_than_aliased_ones(model):
     first, second = resize_lines(SimpleNamespace(resizes=(aliased, lanczos)))
     assert "Android's createScaledBitmap" in first
     assert f"{lanczos.sqnr_db:.1f} dB" in second
+    same = lanczos.model_copy(update={"mean_pixel_difference": 0.0})
+    (line,) = resize_lines(SimpleNamespace(resizes=(same,)))
+    assert "no other resize changes them" in line
 
 
 def test_arrays_cannot_be_resized_in_another_way(model, tmp_path):

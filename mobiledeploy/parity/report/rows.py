@@ -133,6 +133,8 @@ def notes(report: ParityReport) -> list[str]:
 
 def resize_lines(report: ParityReport) -> list[str]:
     """Return what other ways to resize would change, one sentence each."""
+    if report.resizes and all(each.mean_pixel_difference == 0 for each in report.resizes):
+        return ["The images have the size that they are resized to: no other resize changes them."]
     lines = []
     for each in report.resizes:
         parts = [f"{each.mean_pixel_difference:.2f} of 255 per pixel"]
