@@ -167,5 +167,6 @@ def test_a_cache_without_room_is_a_warning(mobiledeploy, workplace, tmp_path, di
     assert done.returncode == 0, done.stderr
     assert "The int8 network was not kept in the cache" in done.stderr.replace("\n", " ")
     assert len(list((tmp_path / "out").iterdir())) == 2
-    left = [path for path in disk.path.rglob("*") if path.is_file()]
+    # records of tried artifacts are empty files, which fit
+    left = [path for path in disk.path.rglob("*") if path.is_file() and path.parent.name != "tried"]
     assert left == []
