@@ -1,8 +1,8 @@
 """Time a sweep of 24 points with two jobs against 24 single exports in a row.
 
-    python benchmarks/sweep_time.py [--jobs 2]
+    python benchmarks/sweep_time.py [--jobs 2] [--rounds 4]
 
-Four rounds of six points (a family and width at six resolutions), random weights, `--ptq fast`,
+Rounds of six points (a family and width at six resolutions), random weights, `--ptq fast`,
 `.onnx` and `.pte`. Each round runs the sweep and the exports one after the other, every second
 round in the other order. Prints both times and their ratio per round, and the median.
 """
@@ -33,10 +33,12 @@ def seconds(commands: list[list[str]]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--jobs", default="2")
-    jobs = parser.parse_args().jobs
+    parser.add_argument("--rounds", type=int, choices=range(1, 5), default=4)
+    arguments = parser.parse_args()
+    jobs = arguments.jobs
     ratios = []
     print("| round | sweep s | exports s | ratio |\n|---|---|---|---|")
-    for number, (family, width) in enumerate(ROUNDS):
+    for number, (family, width) in enumerate(ROUNDS[: arguments.rounds]):
         with tempfile.TemporaryDirectory() as folder:
             sweep = ["sweep", "--model", family, "--width", width, *COMMON, "--runs", "2"]
             sweep += ["--resolution", ",".join(RESOLUTIONS), "--jobs", jobs]
