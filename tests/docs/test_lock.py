@@ -21,7 +21,7 @@ def wanted(extra):
     for text in PROJECT["optional-dependencies"][extra]:
         requirement = Requirement(text)
         if requirement.name == PROJECT["name"]:
-            found += [each for inner in requirement.extras for each in wanted(inner)]
+            found += [each for inner in sorted(requirement.extras) for each in wanted(inner)]
         else:
             found.append(requirement)
     return found
