@@ -75,7 +75,7 @@ def archive(**files):
     [
         b"",
         b"nonsense",
-        gzip.compress(b"nonsense"),
+        gzip.compress(b"nonsense", mtime=0),
         archive(runner=b"program"),
         archive(**{"manifest.json": b"nonsense"}),
         archive(**{"manifest.json": b"{}"}),
