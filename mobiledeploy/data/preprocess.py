@@ -8,14 +8,13 @@ side down and the offset to the nearest, which can differ by one pixel.
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from mobiledeploy.errors import DataError, UsageError
 from mobiledeploy.network import ImageSize, Interpolation, Preprocessing, sides_of
+from mobiledeploy.utils.finite import is_finite
 
 _FILTERS: dict[Interpolation, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
@@ -46,7 +45,7 @@ def check_preprocessing(preprocessing: Preprocessing, channels: int) -> None:
         UsageError: Values are missing, superfluous or out of range.
     """
     for name, values in (("mean", preprocessing.mean), ("std", preprocessing.std)):
-        if len(values) != channels or not all(math.isfinite(value) for value in values):
+        if len(values) != channels or not all(is_finite(value) for value in values):
             raise UsageError(
                 f"The preprocessing's {name} is {values}; "
                 f"the network's input needs {channels}, one finite number per channel.",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import get_args, get_type_hints
 
@@ -11,6 +10,7 @@ from mobiledeploy.models import mobilenet_v1, mobilenet_v2, mobilenet_v3, mobile
 from mobiledeploy.models.head import head_outputs
 from mobiledeploy.models.spec import FAMILIES, ArchitectureOptions, Family, ModelSpec
 from mobiledeploy.network import INPUT_FORMATS, InputName, Task
+from mobiledeploy.utils.finite import is_finite
 from mobiledeploy.utils.visible_text import short_repr
 
 MIN_RESOLUTION = 32  # five halvings leave one pixel in the last stage
@@ -220,7 +220,7 @@ def _validate_v4_row(where: str, row: mobilenet_v4.Row) -> None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and is_finite(value)
 
 
 def _require_integer(
