@@ -111,9 +111,12 @@ def _row(entry: TimedArtifact, host: Machine) -> Row:
 
 
 def _size(path: Path, sha256: str) -> int | None:
-    """Return the size of the measured file; None if it is not there any more."""
+    """Return the size of the measured file; None if it is not there any more.
+
+    The path is a document's word: it may be a device that never ends.
+    """
     try:
-        return path.stat().st_size if sha256_of(path) == sha256 else None
+        return path.stat().st_size if path.is_file() and sha256_of(path) == sha256 else None
     except OSError:
         return None
 
