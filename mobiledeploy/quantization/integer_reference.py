@@ -285,7 +285,7 @@ def unrounded(value: Scaled | torch.Tensor, step: torch.Tensor) -> torch.Tensor:
 
 def half_way_distance(steps: torch.Tensor) -> torch.Tensor:
     """Return the distance of numbers, in steps, from the nearest half-way point."""
-    return (steps - steps.floor() - 0.5).abs()
+    return 0.5 - steps.round().sub_(steps).abs_()
 
 
 def _as_codes(rounding: Rounding) -> Codes:
