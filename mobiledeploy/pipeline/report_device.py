@@ -7,7 +7,6 @@ import re
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -27,6 +26,7 @@ from mobiledeploy.errors import MobileDeployError
 from mobiledeploy.network import RECIPES
 from mobiledeploy.pipeline.build import build, load_images
 from mobiledeploy.pipeline.deploy import deploy
+from mobiledeploy.utils.files import removed_when_done
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -104,14 +104,14 @@ def _files(artifacts: Sequence[Path]) -> Iterator[Sequence[Path]]:
     if artifacts:
         yield artifacts
         return
-    with TemporaryDirectory(prefix="mobiledeploy-") as folder:
+    with removed_when_done("mobiledeploy-") as folder:
         model = build(FAMILY, weights="random")
         deployed = deploy(
             model,
             formats=("onnx", "pte"),
             calibration=load_images(model, None),
             recipe=RECIPES["fast"],
-            out=Path(folder),
+            out=folder,
             parity=False,
         )
         yield [each.path for each in deployed.artifacts]
