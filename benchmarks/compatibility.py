@@ -25,10 +25,10 @@ from pathlib import Path
 import numpy as np
 
 from mobiledeploy.devices.agent.machine import products_saturate
-from mobiledeploy.network import RECIPES, QuantizedModel
 from mobiledeploy.pipeline.build import build, load_images
 from mobiledeploy.pipeline.deploy import deploy
 from mobiledeploy.quantization.integer_reference import IntegerReference
+from mobiledeploy.stages import RECIPES, QuantizedModel
 from mobiledeploy.utils.quiet import quietly
 
 RUNNERS = Path(__file__).parent / "clients"

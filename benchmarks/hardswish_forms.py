@@ -33,12 +33,12 @@ from mobiledeploy.bench.profile import profile
 from mobiledeploy.bench.stats import paired_ratio
 from mobiledeploy.bench.xnnpack_operators import as_program, delegate_graphs, read_graph
 from mobiledeploy.metrics import differing_logits, sqnr_db, top1_accuracy
-from mobiledeploy.network import RECIPES, QuantizedModel
 from mobiledeploy.pipeline.build import build, load_images
 from mobiledeploy.pipeline.deploy import deploy
 from mobiledeploy.quantization import integer_reference as reference
 from mobiledeploy.quantization.encodings import encode
 from mobiledeploy.runtimes.open import open_runner
+from mobiledeploy.stages import RECIPES, QuantizedModel
 from mobiledeploy.utils.quiet import quietly
 
 SCHEMA = bindings("backends/xnnpack/serialization/schema.fbs")

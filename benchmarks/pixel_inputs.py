@@ -20,10 +20,11 @@ from pathlib import Path
 import numpy as np
 
 from mobiledeploy.artifact.manifest import read_manifest
-from mobiledeploy.network import Preprocessing, QuantizedModel
+from mobiledeploy.network import Preprocessing
 from mobiledeploy.pipeline.rebuild import rebuild
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.runtimes.open import open_runner
+from mobiledeploy.stages import QuantizedModel
 from mobiledeploy.utils.threads import on_one_thread
 
 _BATCH = 250

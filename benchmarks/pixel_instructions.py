@@ -24,7 +24,7 @@ import mobiledeploy
 from mobiledeploy.bench.instructions import count_instructions
 from mobiledeploy.devices.open import open_device
 from mobiledeploy.devices.qemu import plugin
-from mobiledeploy.network import RECIPES
+from mobiledeploy.stages import RECIPES
 from mobiledeploy.utils.quiet import quietly
 
 FAMILIES = ("v1", "v2", "v3-small", "v3-large")

@@ -20,9 +20,9 @@ from onnxruntime.quantization import (
 )
 from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-from mobiledeploy.network import CalibrationSet, FoldedModel
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.runtimes.runner import Runner
+from mobiledeploy.stages import CalibrationSet, FoldedModel
 
 
 def stock_executorch(model: FoldedModel, images: CalibrationSet) -> Runner:

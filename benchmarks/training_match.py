@@ -22,9 +22,9 @@ import torch
 from torch import nn
 
 from mobiledeploy.models.blocks import SamePaddingConv2d
-from mobiledeploy.network import CalibrationSet, FloatModel
 from mobiledeploy.pipeline.build import build, load_images
 from mobiledeploy.pipeline.check_training_match import check_training_match
+from mobiledeploy.stages import CalibrationSet, FloatModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -28,7 +28,8 @@ their modules on first use.
 # heading -> module -> names; None takes every public function and class of the module
 _SECTIONS: dict[str, dict[str, tuple[str, ...] | None]] = {
     "Pipeline": {"mobiledeploy": tuple(mobiledeploy.__all__)},
-    "Networks and images": {"mobiledeploy.network": None},
+    "Networks": {"mobiledeploy.network": None},
+    "Models, images and recipes": {"mobiledeploy.stages": None},
     "Architectures": {"mobiledeploy.models.spec": ("ArchitectureOptions",)},
     "Artifacts and results": {
         "mobiledeploy.artifact.artifact": ("Artifact",),

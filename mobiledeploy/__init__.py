@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from mobiledeploy.export.write import export_executorch, export_onnx, export_tflite
     from mobiledeploy.graph.fold_batch_norm import fold
     from mobiledeploy.models.spec import ModelSpec
-    from mobiledeploy.network import QuantRecipe
     from mobiledeploy.pipeline.build import build, load_images
     from mobiledeploy.pipeline.build_code import from_module
     from mobiledeploy.pipeline.check_parity import check_parity
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from mobiledeploy.quantization.equalize import equalize
     from mobiledeploy.quantization.learned_equalization import learn_equalization
     from mobiledeploy.quantization.ptq import quantize
+    from mobiledeploy.stages import QuantRecipe
 
 _HOME = {
     "ModelSpec": "models.spec",
@@ -37,7 +37,7 @@ _HOME = {
     "load_images": "pipeline.build",
     "equalize": "quantization.equalize",
     "learn_equalization": "quantization.learned_equalization",
-    "QuantRecipe": "network",
+    "QuantRecipe": "stages",
     "quantize": "quantization.ptq",
     "export_onnx": "export.write",
     "export_executorch": "export.write",

@@ -10,7 +10,7 @@ from mobiledeploy.diff.types import (
     MovedEncoding,
     OutputsDiff,
 )
-from mobiledeploy.network import Encoding
+from mobiledeploy.stages import Encoding
 
 SAME = InputComparison(name="network", a="mobilenet", b="mobilenet", changes=())
 FILES = FilesDiff(

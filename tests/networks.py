@@ -15,16 +15,10 @@ from mobiledeploy.graph.fold_preprocessing import fold_preprocessing
 from mobiledeploy.models.build import create
 from mobiledeploy.models.initialize import randomize_batch_norm
 from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
-from mobiledeploy.network import (
-    INPUT_FORMATS,
-    RECIPES,
-    CalibrationSet,
-    FloatModel,
-    Preprocessing,
-    WeightsProvenance,
-)
+from mobiledeploy.network import INPUT_FORMATS, Preprocessing, WeightsProvenance
 from mobiledeploy.quantization.equalize import equalize
 from mobiledeploy.quantization.ptq import quantize
+from mobiledeploy.stages import RECIPES, CalibrationSet, FloatModel
 
 CLASSES = 10
 # One V4 stands for the three, which have the same blocks.

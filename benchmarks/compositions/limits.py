@@ -27,12 +27,12 @@ from torch import nn
 
 import mobiledeploy
 from mobiledeploy.graph.fold_graph import fold_graph
-from mobiledeploy.network import RECIPES, FloatModel
 from mobiledeploy.parity.compare import classes_of_map, compare_logits
 from mobiledeploy.pipeline.build import build, load_images
 from mobiledeploy.quantization.equalize import equalize
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.quantization.ptq import quantize
+from mobiledeploy.stages import RECIPES, FloatModel
 from mobiledeploy.utils.outputs import activated, joined, joined_arrays
 from mobiledeploy.utils.quiet import quietly
 

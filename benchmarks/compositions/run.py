@@ -22,13 +22,13 @@ import numpy as np
 
 from mobiledeploy.export.write import export_executorch, export_onnx, export_tflite
 from mobiledeploy.graph.fold_graph import fold_graph
-from mobiledeploy.network import RECIPES
 from mobiledeploy.parity.ladder import ACTIVATED
 from mobiledeploy.pipeline.build import build, load_images
 from mobiledeploy.quantization.equalize import equalize
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.quantization.ptq import quantize
 from mobiledeploy.runtimes.open import open_runner
+from mobiledeploy.stages import RECIPES
 from mobiledeploy.utils.outputs import activated
 from mobiledeploy.utils.quiet import quietly
 

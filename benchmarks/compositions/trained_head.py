@@ -23,12 +23,12 @@ from torch import nn
 import mobiledeploy
 from mobiledeploy.graph.fold_graph import fold_graph
 from mobiledeploy.metrics import mean_interval, sign_test
-from mobiledeploy.network import RECIPES, CalibrationSet, FloatModel, FoldedModel
 from mobiledeploy.pipeline.build import build, load_images
 from mobiledeploy.quantization.equalize import equalize
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.quantization.learned_equalization import learn_equalization
 from mobiledeploy.quantization.ptq import quantize
+from mobiledeploy.stages import RECIPES, CalibrationSet, FloatModel, FoldedModel
 from mobiledeploy.utils.quiet import quietly
 
 SHARED = Path(os.environ["MOBILEDEPLOY_SHARED"])

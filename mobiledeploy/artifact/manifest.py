@@ -34,7 +34,8 @@ from mobiledeploy.errors import ArtifactError
 from mobiledeploy.models.code_source import is_file, source_of
 from mobiledeploy.models.code_spec import CodeSpec
 from mobiledeploy.models.spec import ModelSpec
-from mobiledeploy.network import CUSTOM, EMBEDDED, FoldedModel, NetworkInfo, QuantizedModel
+from mobiledeploy.network import CUSTOM, NetworkInfo
+from mobiledeploy.stages import EMBEDDED, FoldedModel, QuantizedModel
 from mobiledeploy.utils.files import require_artifact, require_regular, sha256_of, write_whole
 from mobiledeploy.utils.json_model import explain_invalid
 

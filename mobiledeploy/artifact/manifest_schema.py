@@ -23,7 +23,8 @@ from pydantic import (
 from mobiledeploy.artifact.artifact import Format, Precision
 from mobiledeploy.models.code_spec import CodeSpec
 from mobiledeploy.models.spec import ModelSpec
-from mobiledeploy.network import Encoding, Preprocessing, QuantRecipe, WeightsProvenance, sides_of
+from mobiledeploy.network import Preprocessing, WeightsProvenance, sides_of
+from mobiledeploy.stages import Encoding, QuantRecipe
 from mobiledeploy.utils.json_model import UNION_TAGS, JsonFloat, JsonModel
 
 SCHEMA = 2

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from mobiledeploy.artifact.onnx_versions import oldest_onnxruntime
 from mobiledeploy.errors import ArtifactError
-from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME, FoldedModel, QuantizedModel
+from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME
+from mobiledeploy.stages import FoldedModel, QuantizedModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

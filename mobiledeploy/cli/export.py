@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mobiledeploy.artifact.artifact import Artifact
-    from mobiledeploy.network import CalibrationSet, FloatModel, QuantRecipe
     from mobiledeploy.pipeline.deploy import Deployment
+    from mobiledeploy.stages import CalibrationSet, FloatModel, QuantRecipe
 
 
 def export(
@@ -110,7 +110,7 @@ def export(
     ] = False,
 ) -> None:
     """Export a MobileNet to .pte and ONNX, and check the result."""
-    from mobiledeploy.network import RECIPES
+    from mobiledeploy.stages import RECIPES
     from mobiledeploy.utils.progress import step
 
     arguments = options.parse_model_arguments(model_arguments)
@@ -208,8 +208,8 @@ def _print_deployment(deployment: Deployment) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from mobiledeploy.network import describe_images
     from mobiledeploy.parity.report.rows import loss
+    from mobiledeploy.stages import describe_images
 
     first = deployment.artifacts[0].path
     # the artifacts' names differ in the suffix only: the stem has its own line, so the table fits

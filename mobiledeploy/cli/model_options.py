@@ -14,7 +14,7 @@ from mobiledeploy.errors import UsageError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mobiledeploy.network import FloatModel
+    from mobiledeploy.stages import FloatModel
 
 MODEL = typer.Argument(
     metavar="MODEL",
@@ -157,7 +157,7 @@ def split_outputs(outputs: list[str] | None, activation: str | None) -> dict[str
 
 
 class Ptq(StrEnum):
-    """Values of `--ptq`: the names in `mobiledeploy.network.RECIPES`."""
+    """Values of `--ptq`: the names in `mobiledeploy.stages.RECIPES`."""
 
     FAST = "fast"
     BALANCED = "balanced"

@@ -59,7 +59,7 @@ def sensitivity(
     ] = None,
 ) -> None:
     """Rank the layers by the noise that each one adds in int8."""
-    from mobiledeploy.network import RECIPES
+    from mobiledeploy.stages import RECIPES
     from mobiledeploy.utils.files import require_writable_files
     from mobiledeploy.utils.progress import step
 
@@ -80,9 +80,9 @@ def sensitivity(
     }
     with showing_progress():
         with step("Loading PyTorch"):
-            from mobiledeploy.network import describe_images
             from mobiledeploy.pipeline.build import load_images
             from mobiledeploy.pipeline.sensitivity import measure_sensitivity
+            from mobiledeploy.stages import describe_images
         built = options.build_network(
             model, config=config, weights=weights, fields=fields, overrides=overrides
         )
@@ -109,7 +109,7 @@ def _print_table(report: SensitivityReport) -> None:
     from rich import box
     from rich.table import Table
 
-    from mobiledeploy.network import describe_images
+    from mobiledeploy.stages import describe_images
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     longest = max(len(layer.name) for layer in report.layers)  # never cut: --keep-float takes it

@@ -23,7 +23,8 @@ from mobiledeploy.data.images import SUFFIXES, ImageFile, decode_all, is_image
 from mobiledeploy.data.pixels import round_to_pixels
 from mobiledeploy.data.preprocess import check_preprocessing
 from mobiledeploy.errors import DataError
-from mobiledeploy.network import EMBEDDED, CalibrationSet, NetworkInfo, evenly_spread
+from mobiledeploy.network import NetworkInfo
+from mobiledeploy.stages import EMBEDDED, CalibrationSet, evenly_spread
 from mobiledeploy.utils.files import require_regular
 from mobiledeploy.utils.memory import free_bytes
 

@@ -44,7 +44,7 @@ from mobiledeploy.utils.threads import batch_slices, on_one_thread, parallel_map
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mobiledeploy.network import CalibrationSet, FloatModel
+    from mobiledeploy.stages import CalibrationSet, FloatModel
 
 _MIN_IMAGES = 32
 _MAX_FIRST_IMAGES = 128  # run up to the first BatchNorm

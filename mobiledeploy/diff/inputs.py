@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobiledeploy.diff.types import Change, InputComparison
-from mobiledeploy.network import RECIPES, describe_images
+from mobiledeploy.stages import RECIPES, describe_images
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -35,8 +35,9 @@ if TYPE_CHECKING:
 
     from mobiledeploy.artifact.manifest import Manifest
     from mobiledeploy.diff.open_artifact import OpenArtifact
-    from mobiledeploy.network import CalibrationSet, Task
+    from mobiledeploy.network import Task
     from mobiledeploy.parity.types import Metrics
+    from mobiledeploy.stages import CalibrationSet
 
     Logits = NDArray[np.float32]
     FloatModule = Callable[[Manifest], nn.Module]

@@ -10,7 +10,7 @@ import statistics
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mobiledeploy.network import describe_images
+from mobiledeploy.stages import describe_images
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

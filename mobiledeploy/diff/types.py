@@ -7,8 +7,8 @@ from typing import Literal
 from pydantic import ConfigDict, computed_field
 
 from mobiledeploy.artifact.artifact import Format
-from mobiledeploy.network import Encoding
 from mobiledeploy.parity.types import Metrics
+from mobiledeploy.stages import Encoding
 from mobiledeploy.utils.json_model import JsonFloat, JsonModel
 
 InputName = Literal[

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
     from torch.fx import Node
 
-    from mobiledeploy.network import FoldedModel, QuantizedModel
+    from mobiledeploy.stages import FoldedModel, QuantizedModel
 
 
 def encode_model(model: QuantizedModel | FoldedModel) -> bytes:

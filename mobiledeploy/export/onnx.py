@@ -35,7 +35,8 @@ from mobiledeploy.export.onnx_passes.quantized_moves import AnyBatchShapes, Quan
 from mobiledeploy.export.onnx_passes.symbolic_batch import SymbolicBatch
 from mobiledeploy.export.onnx_passes.uint8_activations import Uint8Activations
 from mobiledeploy.export.program import precision_of, program_of
-from mobiledeploy.network import INPUT_NAME, FoldedModel, QuantizedModel
+from mobiledeploy.network import INPUT_NAME
+from mobiledeploy.stages import FoldedModel, QuantizedModel
 from mobiledeploy.utils.progress import step
 from mobiledeploy.utils.quiet import quietly
 

@@ -8,7 +8,7 @@ import torch
 
 from mobiledeploy.errors import ExportError
 from mobiledeploy.graph.aten_graph import trace
-from mobiledeploy.network import FoldedModel, QuantizedModel
+from mobiledeploy.stages import FoldedModel, QuantizedModel
 from mobiledeploy.utils.quiet import quietly
 
 if TYPE_CHECKING:

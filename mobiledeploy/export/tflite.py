@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
     from torch.fx import GraphModule, Node
 
-    from mobiledeploy.network import FoldedModel, QuantizedModel
+    from mobiledeploy.stages import FoldedModel, QuantizedModel
 
 aten = torch.ops.aten
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from mobiledeploy.artifact.artifact import Artifact, Format, load
 from mobiledeploy.artifact.manifest import tool_versions
 from mobiledeploy.export.program import precision_of
-from mobiledeploy.network import FoldedModel, QuantizedModel
+from mobiledeploy.stages import FoldedModel, QuantizedModel
 from mobiledeploy.utils.files import sha256_of, write_whole
 from mobiledeploy.utils.full_disk import explaining_no_room
 from mobiledeploy.utils.progress import step

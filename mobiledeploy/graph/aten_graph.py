@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from torch.fx import Graph, GraphModule, Node
 
-    from mobiledeploy.network import FoldedModel
+    from mobiledeploy.stages import FoldedModel
 
 aten = torch.ops.aten
 

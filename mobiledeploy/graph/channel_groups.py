@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule, Node
 
     from mobiledeploy.graph.aten_graph import FusedOp
-    from mobiledeploy.network import ActivationStats
+    from mobiledeploy.stages import ActivationStats
 
 
 @dataclass(frozen=True, slots=True)

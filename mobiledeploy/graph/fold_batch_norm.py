@@ -19,7 +19,8 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from mobiledeploy.errors import UsageError
 from mobiledeploy.graph.fold_graph import fold_graph
-from mobiledeploy.network import CUSTOM, FloatModel, FoldedModel
+from mobiledeploy.network import CUSTOM
+from mobiledeploy.stages import FloatModel, FoldedModel
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 

@@ -26,12 +26,12 @@ from mobiledeploy.graph.aten_graph import (
 from mobiledeploy.graph.canonical_graph import canonical_graph, record_shapes
 from mobiledeploy.graph.requantize import insert_requantizations
 from mobiledeploy.graph.rewriting import calls
-from mobiledeploy.network import FoldedModel
+from mobiledeploy.stages import FoldedModel
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule, Node
 
-    from mobiledeploy.network import FloatModel
+    from mobiledeploy.stages import FloatModel
 
 aten = torch.ops.aten
 

@@ -33,7 +33,7 @@ from mobiledeploy.graph.aten_graph import (
 )
 from mobiledeploy.graph.canonical_graph import record_shapes
 from mobiledeploy.models.validate import validate_input
-from mobiledeploy.network import FoldedModel
+from mobiledeploy.stages import FoldedModel
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

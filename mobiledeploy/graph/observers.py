@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mobiledeploy.errors import DataError
-from mobiledeploy.network import ActivationStats
+from mobiledeploy.stages import ActivationStats
 from mobiledeploy.utils.progress import track
 from mobiledeploy.utils.threads import batch_slices, channels_last, parallel_map
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch.fx import GraphModule, Node
 
-    from mobiledeploy.network import CalibrationSet, FoldedModel
+    from mobiledeploy.stages import CalibrationSet, FoldedModel
 
 T = TypeVar("T")
 Extremes: TypeAlias = "tuple[NDArray[np.float32], NDArray[np.float32]]"

@@ -16,7 +16,7 @@ from mobiledeploy.artifact.artifact import Format
 from mobiledeploy.data.pixels import artifact_inputs, colours_reversed, folded_inputs
 from mobiledeploy.data.preprocess import pixels_reversed
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError
-from mobiledeploy.network import INPUT_NAME, QuantizedModel, Stages, evenly_spread
+from mobiledeploy.network import INPUT_NAME
 from mobiledeploy.parity.channel_order import reversed_channels
 from mobiledeploy.parity.ladder import ACTIVATED, EXACT, CalibrationCheck, Check, Ladder
 from mobiledeploy.parity.layer_codes import LAYER_IMAGES, compare_layers, explain, in_batches
@@ -29,6 +29,7 @@ from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.quantization.rounding_modes import rounding_differences
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.runtimes.pytorch import EagerRunner
+from mobiledeploy.stages import QuantizedModel, Stages, evenly_spread
 from mobiledeploy.utils.files import sha256_of
 from mobiledeploy.utils.outputs import activated, joined_arrays
 from mobiledeploy.utils.progress import step, track
@@ -40,12 +41,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from mobiledeploy.network import CalibrationSet, FoldedModel
     from mobiledeploy.parity.tolerances import Tolerances
     from mobiledeploy.parity.types import LayerNoise, RungName, WorstImage
     from mobiledeploy.quantization.integer_reference import Rounding
     from mobiledeploy.quantization.rounding_modes import RoundingDifference
     from mobiledeploy.runtimes.runner import Runner
+    from mobiledeploy.stages import CalibrationSet, FoldedModel
 
     Images = NDArray[np.float32]
     Logits = NDArray[np.float32]

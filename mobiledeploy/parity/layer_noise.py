@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule, Node
 
     from mobiledeploy.graph.aten_graph import FusedOp
-    from mobiledeploy.network import FoldedModel
     from mobiledeploy.quantization.integer_reference import IntegerReference
+    from mobiledeploy.stages import FoldedModel
 
     Images = NDArray[np.float32]
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from mobiledeploy.network import CalibrationSet, FloatModel
+    from mobiledeploy.stages import CalibrationSet, FloatModel
 
 RESIZES: tuple[Interpolation, ...] = ("bilinear-aliased", "bilinear", "lanczos")
 

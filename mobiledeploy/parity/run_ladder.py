@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from mobiledeploy.network import CalibrationSet, Stages
     from mobiledeploy.parity.ladder_runner import RunOnDevice
     from mobiledeploy.parity.tolerances import Tolerances
+    from mobiledeploy.stages import CalibrationSet, Stages
 
 
 @on_one_thread

@@ -24,16 +24,10 @@ from mobiledeploy.models.spec import (
     family_named,
 )
 from mobiledeploy.models.validate import validate
-from mobiledeploy.network import (
-    CalibrationSet,
-    FloatModel,
-    FoldedModel,
-    OutputSpec,
-    Preprocessing,
-    QuantizedModel,
-)
+from mobiledeploy.network import OutputSpec, Preprocessing
 from mobiledeploy.pipeline.build_code import build_code
 from mobiledeploy.pipeline.code_outputs import require_activation
+from mobiledeploy.stages import CalibrationSet, FloatModel, FoldedModel, QuantizedModel
 from mobiledeploy.utils.memory import require_memory
 from mobiledeploy.utils.progress import step, warn
 from mobiledeploy.utils.threads import on_one_thread

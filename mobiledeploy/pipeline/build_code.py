@@ -17,8 +17,9 @@ from mobiledeploy.models.final_activations import without_final_activations
 from mobiledeploy.models.initialize import BatchNorm, initialize, randomize_batch_norm
 from mobiledeploy.models.run_code import build_module
 from mobiledeploy.models.validate import validate_input, validate_resolution
-from mobiledeploy.network import FloatModel, Preprocessing, WeightsProvenance, sides_of
+from mobiledeploy.network import Preprocessing, WeightsProvenance, sides_of
 from mobiledeploy.pipeline.code_outputs import is_plain, outputs_of_module, require_activation
+from mobiledeploy.stages import FloatModel
 from mobiledeploy.utils.files import sha256_of
 from mobiledeploy.utils.progress import step
 from mobiledeploy.utils.threads import on_one_thread

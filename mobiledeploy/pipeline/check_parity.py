@@ -13,7 +13,6 @@ from mobiledeploy.artifact.metadata import describe_input
 from mobiledeploy.data.calibration import embedded_calibration, load_calibration
 from mobiledeploy.devices.open import run_artifact
 from mobiledeploy.errors import ArtifactError, DataError, UsageError
-from mobiledeploy.network import EMBEDDED
 from mobiledeploy.parity.baseline import regressions, require_comparable
 from mobiledeploy.parity.resizes import measure_resizes
 from mobiledeploy.parity.run_ladder import run_ladder
@@ -23,6 +22,7 @@ from mobiledeploy.pipeline.check_training_match import check_training_match
 from mobiledeploy.pipeline.rebuild import rebuild
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.runtimes.trial import require_runnable
+from mobiledeploy.stages import EMBEDDED
 from mobiledeploy.utils.progress import step
 
 if TYPE_CHECKING:
@@ -30,9 +30,10 @@ if TYPE_CHECKING:
 
     from mobiledeploy.artifact.manifest import Manifest
     from mobiledeploy.devices.open import Device
-    from mobiledeploy.network import CalibrationSet, InputSpec, Interpolation, Stages
+    from mobiledeploy.network import InputSpec, Interpolation
     from mobiledeploy.parity.tolerances import Tolerances
     from mobiledeploy.parity.types import ParityReport, ResizeEffect
+    from mobiledeploy.stages import CalibrationSet, Stages
 
 
 _INTEGERS = frozenset({"codes", "top5"})

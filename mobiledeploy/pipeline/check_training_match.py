@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from mobiledeploy.errors import GateError
 from mobiledeploy.models.build import create_on_meta
 from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
-from mobiledeploy.network import CUSTOM, EMBEDDED, describe_images
+from mobiledeploy.network import CUSTOM
 from mobiledeploy.pipeline.build import load_images
+from mobiledeploy.stages import EMBEDDED, describe_images
 from mobiledeploy.training_match.verdict import compare_with_training
 from mobiledeploy.utils.progress import warn
 
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from mobiledeploy.network import CalibrationSet, FloatModel
+    from mobiledeploy.stages import CalibrationSet, FloatModel
     from mobiledeploy.training_match.verdict import TrainingMatch
 
 

@@ -26,7 +26,9 @@ from mobiledeploy.utils.progress import step
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mobiledeploy.network import (
+    from mobiledeploy.parity.types import ParityReport
+    from mobiledeploy.quantization.mixed_precision import MixedPrecision
+    from mobiledeploy.stages import (
         CalibrationSet,
         FloatModel,
         FoldedModel,
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
         QuantRecipe,
         Stages,
     )
-    from mobiledeploy.parity.types import ParityReport
-    from mobiledeploy.quantization.mixed_precision import MixedPrecision
     from mobiledeploy.training_match.verdict import TrainingMatch
 
 _PARITY_IMAGES = 32

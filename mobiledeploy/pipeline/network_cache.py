@@ -22,8 +22,8 @@ import torch
 
 from mobiledeploy.errors import MobileDeployError
 from mobiledeploy.graph.aten_graph import trace
-from mobiledeploy.network import Encoding, FoldedModel, Margin, QuantizedModel, Stages
 from mobiledeploy.pipeline.stages import fold_all, folded_images
+from mobiledeploy.stages import Encoding, FoldedModel, Margin, QuantizedModel, Stages
 from mobiledeploy.utils.files import KEEP_NETWORKS_VARIABLE, cache_folder, write_whole
 from mobiledeploy.utils.progress import step, warn
 from mobiledeploy.utils.quiet import quietly
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mobiledeploy.artifact.manifest import Manifest
-    from mobiledeploy.network import CalibrationSet, FloatModel, QuantRecipe
+    from mobiledeploy.stages import CalibrationSet, FloatModel, QuantRecipe
 
 ENTRIES = 16
 """The newest entries stay; one of MobileNetV2 has 18 MB."""

@@ -15,18 +15,18 @@ from mobiledeploy.data.calibration import embedded_calibration, load_calibration
 from mobiledeploy.errors import ArtifactError, DataError, OtherInputsError, UsageError, WeightsError
 from mobiledeploy.models.code_source import is_file, source_file, source_of
 from mobiledeploy.models.code_spec import CodeSpec
-from mobiledeploy.network import EMBEDDED, QuantizedModel
 from mobiledeploy.pipeline.build import build
 from mobiledeploy.pipeline.build_code import build_code
 from mobiledeploy.pipeline.network_cache import recall
 from mobiledeploy.pipeline.stages import run_stages
+from mobiledeploy.stages import EMBEDDED, QuantizedModel
 from mobiledeploy.utils.files import sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from mobiledeploy.artifact.manifest import Manifest
-    from mobiledeploy.network import CalibrationSet, Encoding, FloatModel, Stages
+    from mobiledeploy.stages import CalibrationSet, Encoding, FloatModel, Stages
 
 _WEIGHTS_REMEDY = "Pass the checkpoint with --weights, or export the artifact again."
 _IMAGES_REMEDY = "Pass the images with --calib-data, or export the artifact again."

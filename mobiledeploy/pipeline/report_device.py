@@ -23,9 +23,9 @@ from mobiledeploy.devices.cores import Cores, clusters, named_cores
 from mobiledeploy.devices.native.bundle import runner_key
 from mobiledeploy.devices.native.setup import self_test
 from mobiledeploy.errors import MobileDeployError
-from mobiledeploy.network import RECIPES
 from mobiledeploy.pipeline.build import build, load_images
 from mobiledeploy.pipeline.deploy import deploy
+from mobiledeploy.stages import RECIPES
 from mobiledeploy.utils.files import removed_when_done
 
 if TYPE_CHECKING:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from mobiledeploy.artifact.artifact import Artifact
     from mobiledeploy.artifact.manifest import Manifest
     from mobiledeploy.diff.types import Difference
-    from mobiledeploy.network import CalibrationSet, FloatModel
+    from mobiledeploy.stages import CalibrationSet, FloatModel
 
 
 def reproduce(

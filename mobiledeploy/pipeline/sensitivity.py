@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mobiledeploy.network import QuantRecipe
 from mobiledeploy.pipeline.check_training_match import check_training_match
 from mobiledeploy.pipeline.stages import equalize_as, fold_all, folded_images
 from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.round_layers import round_layers
 from mobiledeploy.quantization.sensitivity import SensitivityReport, measure_layers
+from mobiledeploy.stages import QuantRecipe
 from mobiledeploy.utils.progress import step
 from mobiledeploy.utils.threads import on_one_thread
 
 if TYPE_CHECKING:
-    from mobiledeploy.network import CalibrationSet, FloatModel
+    from mobiledeploy.stages import CalibrationSet, FloatModel
 
 
 @on_one_thread

@@ -8,15 +8,16 @@ from typing import TYPE_CHECKING
 from mobiledeploy.data.pixels import artifact_inputs, folded_inputs
 from mobiledeploy.graph.fold_batch_norm import fold
 from mobiledeploy.graph.fold_preprocessing import fold_preprocessing
-from mobiledeploy.network import QuantRecipe, Stages
 from mobiledeploy.quantization.equalize import equalize
 from mobiledeploy.quantization.learned_equalization import learn_equalization
 from mobiledeploy.quantization.ptq import quantize
+from mobiledeploy.stages import QuantRecipe, Stages
 from mobiledeploy.utils.progress import step
 
 if TYPE_CHECKING:
-    from mobiledeploy.network import CalibrationSet, FloatModel, FoldedModel, InputSpec
+    from mobiledeploy.network import InputSpec
     from mobiledeploy.quantization.mixed_precision import MixedPrecision
+    from mobiledeploy.stages import CalibrationSet, FloatModel, FoldedModel
 
 
 def run_stages(

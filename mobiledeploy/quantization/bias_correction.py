@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import torch
 
-from mobiledeploy.network import evenly_spread
 from mobiledeploy.quantization.fake_quantize import (
     FakeQuantizedNetwork,
     FloatWeightNetwork,
     LayerWeights,
 )
+from mobiledeploy.stages import evenly_spread
 from mobiledeploy.utils.threads import batch_slices, channels_last, parallel_map
 
 if TYPE_CHECKING:

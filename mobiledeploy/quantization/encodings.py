@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.network import Encoding
 from mobiledeploy.quantization.tie_free import TOLERANCE, steps_of, tie_free_ratios
+from mobiledeploy.stages import Encoding
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -32,7 +32,7 @@ import torch
 from mobiledeploy.graph.aten_graph import find_fused_ops, trace, weight_and_bias
 from mobiledeploy.graph.channel_groups import find_groups, rescale_all
 from mobiledeploy.graph.observers import observe_cached
-from mobiledeploy.network import ObservedActivations
+from mobiledeploy.stages import ObservedActivations
 from mobiledeploy.utils.threads import on_one_thread
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
     from mobiledeploy.graph.aten_graph import FusedOp
     from mobiledeploy.graph.channel_groups import ChannelGroup
-    from mobiledeploy.network import ActivationStats, CalibrationSet, FoldedModel
+    from mobiledeploy.stages import ActivationStats, CalibrationSet, FoldedModel
 
 _DENSE_EXPONENT = 0.75
 _DENSE_RELU6_EXPONENT = 0.5

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from torch.fx import Node
 
-    from mobiledeploy.network import Encoding
     from mobiledeploy.quantization.plan import Plan
+    from mobiledeploy.stages import Encoding
 
 
 @dataclass(frozen=True, slots=True)

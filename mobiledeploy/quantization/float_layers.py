@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch.fx import Node
 
     from mobiledeploy.graph.aten_graph import FusedOp
-    from mobiledeploy.network import QuantRecipe
+    from mobiledeploy.stages import QuantRecipe
 
 
 def require_layers(ops: Sequence[FusedOp], recipe: QuantRecipe) -> None:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch.fx import Graph, Node
 
-    from mobiledeploy.network import QuantizedModel
+    from mobiledeploy.stages import QuantizedModel
 
 aten = torch.ops.aten
 quantized = torch.ops.quantized_decomposed

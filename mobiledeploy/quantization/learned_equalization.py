@@ -28,7 +28,6 @@ import torch
 from torch.nn import functional as F
 
 from mobiledeploy.graph.channel_groups import find_groups, rescale_all
-from mobiledeploy.network import ObservedActivations, QuantRecipe, evenly_spread
 from mobiledeploy.quantization.distillation import (
     BATCH,
     distillation_step,
@@ -39,6 +38,7 @@ from mobiledeploy.quantization.distillation import (
 from mobiledeploy.quantization.fake_quantize import FloatWeightNetwork, fake_quantize
 from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.ranges import learnable_encodings
+from mobiledeploy.stages import ObservedActivations, QuantRecipe, evenly_spread
 from mobiledeploy.utils.outputs import joined
 from mobiledeploy.utils.progress import track
 from mobiledeploy.utils.threads import on_one_thread
@@ -50,8 +50,8 @@ if TYPE_CHECKING:
     from torch.fx import Node
 
     from mobiledeploy.graph.channel_groups import ChannelGroup
-    from mobiledeploy.network import CalibrationSet, Encoding, FoldedModel
     from mobiledeploy.quantization.plan import Plan
+    from mobiledeploy.stages import CalibrationSet, Encoding, FoldedModel
 
 _STEPS = 48
 _THOROUGH_STEPS = 72

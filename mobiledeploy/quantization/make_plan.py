@@ -12,22 +12,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mobiledeploy.network import evenly_spread
 from mobiledeploy.quantization.distillation import split_hold_out
 from mobiledeploy.quantization.encoding_selection import select_encodings
 from mobiledeploy.quantization.mul_ranges import fit_mul_ranges, probe_muls
 from mobiledeploy.quantization.range_search import search_factors
 from mobiledeploy.quantization.ranges import narrow
+from mobiledeploy.stages import evenly_spread
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mobiledeploy.network import (
-        CalibrationSet,
-        FoldedModel,
-        QuantRecipe,
-    )
     from mobiledeploy.quantization.ranges import Ranges
+    from mobiledeploy.stages import CalibrationSet, FoldedModel, QuantRecipe
 
 from mobiledeploy.quantization.plan import Plan
 from mobiledeploy.quantization.plan_builder import PlanBuilder

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.network import Margin
 from mobiledeploy.quantization.encodings import (
     hardswish_values,
     pixel_values,
@@ -20,11 +19,13 @@ from mobiledeploy.quantization.encodings import (
     tie_distance,
 )
 from mobiledeploy.quantization.tie_free import float32_error, margin_of, steps_of
+from mobiledeploy.stages import Margin
 
 if TYPE_CHECKING:
     from mobiledeploy.graph.aten_graph import FusedOp
-    from mobiledeploy.network import Encoding, Preprocessing
+    from mobiledeploy.network import Preprocessing
     from mobiledeploy.quantization.plan import Plan
+    from mobiledeploy.stages import Encoding
 
 _EXACT = 0.5  # the distance of integers
 

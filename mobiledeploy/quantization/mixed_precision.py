@@ -22,9 +22,9 @@ from mobiledeploy.utils.progress import step
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from mobiledeploy.network import CalibrationSet, QuantRecipe
     from mobiledeploy.quantization.fake_quantize import LayerWeights
     from mobiledeploy.quantization.plan import Plan
+    from mobiledeploy.stages import CalibrationSet, QuantRecipe
 
 _MEASURED_IMAGES = 32
 _MARGIN_DB = 0.1  # the fake-quantized network may be better than the integers by this much

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule, Node
 
     from mobiledeploy.graph.aten_graph import FusedOp
-    from mobiledeploy.network import Encoding
     from mobiledeploy.quantization.plan_builder import PlanBuilder
     from mobiledeploy.quantization.ranges import Ranges
+    from mobiledeploy.stages import Encoding
 
     Encodings = Mapping[str, Encoding]
 

@@ -17,10 +17,7 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule
 
     from mobiledeploy.graph.aten_graph import FusedOp, SharedEncoding
-    from mobiledeploy.network import (
-        ActivationStats,
-        Encoding,
-    )
+    from mobiledeploy.stages import ActivationStats, Encoding
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

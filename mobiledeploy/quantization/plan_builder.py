@@ -26,13 +26,9 @@ if TYPE_CHECKING:
     from torch.fx import GraphModule
 
     from mobiledeploy.graph.aten_graph import FusedOp, SharedEncoding
-    from mobiledeploy.network import (
-        ActivationStats,
-        CalibrationSet,
-        FoldedModel,
-        Preprocessing,
-    )
+    from mobiledeploy.network import Preprocessing
     from mobiledeploy.quantization.ranges import Ranges
+    from mobiledeploy.stages import ActivationStats, CalibrationSet, FoldedModel
 
 from mobiledeploy.quantization.plan import Plan
 

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from mobiledeploy.errors import UsageError
 from mobiledeploy.graph.aten_graph import module_of, weight_and_bias
-from mobiledeploy.network import Encoding, QuantizedModel, QuantRecipe
 from mobiledeploy.quantization.float_layers import require_layers
 from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.margin import smallest_margin
@@ -24,6 +23,7 @@ from mobiledeploy.quantization.mixed_precision import choose_float_layers
 from mobiledeploy.quantization.pt2e import convert
 from mobiledeploy.quantization.ranges import require_requantizable
 from mobiledeploy.quantization.round_layers import round_layers
+from mobiledeploy.stages import Encoding, QuantizedModel, QuantRecipe
 from mobiledeploy.utils.progress import step
 from mobiledeploy.utils.threads import on_one_thread
 
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
     from torch.export import ExportedProgram
 
-    from mobiledeploy.network import CalibrationSet, FoldedModel
     from mobiledeploy.quantization.fake_quantize import LayerWeights
     from mobiledeploy.quantization.mixed_precision import MixedPrecision
     from mobiledeploy.quantization.plan import Plan
+    from mobiledeploy.stages import CalibrationSet, FoldedModel
 
 
 @on_one_thread

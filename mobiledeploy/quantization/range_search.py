@@ -28,8 +28,8 @@ from mobiledeploy.utils.threads import batch_slices, channels_last, parallel_map
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mobiledeploy.network import Encoding
     from mobiledeploy.quantization.plan_builder import PlanBuilder
+    from mobiledeploy.stages import Encoding
 
 _FACTORS = (1.0, 0.85, 0.7, 0.6, 0.5, 0.4, 0.3, 0.2)
 _PROBES = 4

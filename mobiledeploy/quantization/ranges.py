@@ -33,8 +33,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from mobiledeploy.graph.aten_graph import FusedOp, SharedEncoding
-    from mobiledeploy.network import ActivationStats, Encoding, Preprocessing
+    from mobiledeploy.network import Preprocessing
     from mobiledeploy.quantization.plan import Plan
+    from mobiledeploy.stages import ActivationStats, Encoding
 
 Ranges: TypeAlias = Mapping[str, tuple[float, float]]
 """(low, high) by the name of the shared encoding."""

@@ -12,20 +12,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mobiledeploy.network import evenly_spread
 from mobiledeploy.quantization.bias_correction import round_with_bias_correction
 from mobiledeploy.quantization.fake_quantize import LayerWeights
 from mobiledeploy.quantization.gptq import gptq
 from mobiledeploy.quantization.learned_rounding import learn_rounding
 from mobiledeploy.quantization.weight_rounding import round_bias, round_to_nearest
+from mobiledeploy.stages import evenly_spread
 from mobiledeploy.utils.progress import step
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from mobiledeploy.network import QuantRecipe
     from mobiledeploy.quantization.plan import Plan
+    from mobiledeploy.stages import QuantRecipe
 
 # Images of 224x224 for bias correction of weights rounded to nearest; more of smaller ones.
 _CORRECTION_IMAGES = 32

@@ -21,7 +21,7 @@ import torch
 from mobiledeploy.quantization.tie_free import steps_of, tie_free_ratios
 
 if TYPE_CHECKING:
-    from mobiledeploy.network import Encoding
+    from mobiledeploy.stages import Encoding
 
 _PLANNED_BIAS = 2.0**21
 _LARGEST_BIAS = 2.0**22

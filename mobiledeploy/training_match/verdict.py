@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mobiledeploy.network import describe_images
+from mobiledeploy.stages import describe_images
 from mobiledeploy.training_match.alternatives import Alternative, BuiltNetwork, alternatives
 from mobiledeploy.training_match.distance import batch_norm_distance, has_statistics
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import nn
 
-    from mobiledeploy.network import CalibrationSet, FloatModel
+    from mobiledeploy.stages import CalibrationSet, FloatModel
 
     Images = NDArray[np.float32]
 

@@ -9,7 +9,7 @@ import pytest
 from mobiledeploy.artifact.artifact import Artifact, Format
 from mobiledeploy.artifact.manifest import manifest_path, read_manifest, write_manifest
 from mobiledeploy.errors import ArtifactError
-from mobiledeploy.network import QuantRecipe
+from mobiledeploy.stages import QuantRecipe
 from mobiledeploy.utils.files import sha256_of
 
 REPORT = {"passed": True, "rungs": [{"name": "onnx", "passed": True}]}

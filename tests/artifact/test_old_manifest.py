@@ -13,9 +13,9 @@ import pytest
 
 from mobiledeploy.artifact.manifest import parse_manifest, read_manifest
 from mobiledeploy.errors import ArtifactError
-from mobiledeploy.network import QuantRecipe
 from mobiledeploy.pipeline.check_parity import check_parity
 from mobiledeploy.pipeline.reproduce import reproduce
+from mobiledeploy.stages import QuantRecipe
 
 FOLDER = Path(__file__).with_name("schema1")
 NAME = "mobilenet_v2_0.25_32-rowsd2a361d9-10classes-random-int8.onnx"

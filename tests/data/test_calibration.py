@@ -15,7 +15,8 @@ from mobiledeploy.data import arrays, calibration
 from mobiledeploy.data.calibration import embedded_calibration, load_calibration
 from mobiledeploy.data.preprocess import default_preprocessing, preprocess
 from mobiledeploy.errors import DataError, UsageError
-from mobiledeploy.network import NetworkInfo, Preprocessing, evenly_spread
+from mobiledeploy.network import NetworkInfo, Preprocessing
+from mobiledeploy.stages import evenly_spread
 
 PREPROCESSING = Preprocessing()
 

@@ -8,7 +8,8 @@ import torch
 
 import mobiledeploy
 from mobiledeploy.data.sanity_checks import warnings_for
-from mobiledeploy.network import CalibrationSet, Preprocessing
+from mobiledeploy.network import Preprocessing
+from mobiledeploy.stages import CalibrationSet
 
 FILES = {
     "v1": "mobilenet_v1_0.5_cifar10",

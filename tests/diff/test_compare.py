@@ -16,8 +16,9 @@ from mobiledeploy.artifact.manifest import manifest_path, write_manifest
 from mobiledeploy.diff.text import describe_encodings, headline
 from mobiledeploy.diff.types import PairedComparison
 from mobiledeploy.errors import ArtifactError
-from mobiledeploy.network import Encoding, QuantRecipe, WeightsProvenance
+from mobiledeploy.network import WeightsProvenance
 from mobiledeploy.pipeline.diff import diff as compare_artifacts
+from mobiledeploy.stages import Encoding, QuantRecipe
 from mobiledeploy.utils.files import sha256_of
 
 FILE = WeightsProvenance(source="file", origin="here/own.pth", sha256="abc", dialect="timm")

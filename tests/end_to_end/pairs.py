@@ -9,9 +9,9 @@ import pytest
 
 import mobiledeploy
 from mobiledeploy.export import write
-from mobiledeploy.network import RECIPES
 from mobiledeploy.pipeline import deploy as deployment
 from mobiledeploy.pipeline.stages import run_stages
+from mobiledeploy.stages import RECIPES
 
 FORMATS = ("onnx", "tflite")
 

@@ -13,13 +13,14 @@ from torch import nn
 
 from mobiledeploy.errors import ExportError, UsageError
 from mobiledeploy.export.write import export_executorch, export_onnx, export_tflite
-from mobiledeploy.network import RECIPES, OutputSpec
+from mobiledeploy.network import OutputSpec
 from mobiledeploy.parity.ladder import ACTIVATED, Check, Ladder
 from mobiledeploy.pipeline.build import build
 from mobiledeploy.pipeline.build_code import from_module
 from mobiledeploy.pipeline.stages import run_stages
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.runtimes.open import open_runner
+from mobiledeploy.stages import RECIPES
 from mobiledeploy.utils.outputs import activated as with_activations
 
 IMAGES = networks.pixels(32, count=6, seed=1)

@@ -18,10 +18,10 @@ from mobiledeploy.export.write import (
 from mobiledeploy.graph.aten_graph import find_fused_ops, trace
 from mobiledeploy.inspect.inspect_artifact import inspect_artifact
 from mobiledeploy.metrics import sqnr_db
-from mobiledeploy.network import QuantRecipe
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.quantization.ptq import quantize
 from mobiledeploy.runtimes.open import open_runner
+from mobiledeploy.stages import QuantRecipe
 
 IMAGES = networks.pixels(32, count=7, seed=1)
 EXPORTERS = {"onnx": export_onnx, "pte": export_executorch, "tflite": export_tflite}

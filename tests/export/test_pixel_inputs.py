@@ -10,10 +10,10 @@ from mobiledeploy.data.pixels import artifact_inputs
 from mobiledeploy.errors import RuntimeFailedError
 from mobiledeploy.export.write import export
 from mobiledeploy.inspect.inspect_artifact import inspect_artifact
-from mobiledeploy.network import Encoding
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.runtimes.onnxruntime import save_optimized
 from mobiledeploy.runtimes.open import open_runner
+from mobiledeploy.stages import Encoding
 
 
 def frames(model, count=7):

@@ -12,7 +12,8 @@ from mobiledeploy.graph.fold_batch_norm import fold
 from mobiledeploy.models.build import create
 from mobiledeploy.models.initialize import randomize_batch_norm
 from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
-from mobiledeploy.network import FloatModel, Preprocessing, WeightsProvenance
+from mobiledeploy.network import Preprocessing, WeightsProvenance
+from mobiledeploy.stages import FloatModel
 
 EXACT = 1e-9
 

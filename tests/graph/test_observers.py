@@ -9,7 +9,7 @@ from torch import nn
 from mobiledeploy.errors import DataError
 from mobiledeploy.graph.aten_graph import find_fused_ops, trace
 from mobiledeploy.graph.observers import Recorder, observe
-from mobiledeploy.network import CalibrationSet
+from mobiledeploy.stages import CalibrationSet
 
 
 def model_of(after):

@@ -14,10 +14,11 @@ from onnx import numpy_helper
 
 from mobiledeploy.devices.open import open_device, run_artifact
 from mobiledeploy.errors import RuntimeFailedError
-from mobiledeploy.network import CalibrationSet, FloatModel, Stages, WeightsProvenance
+from mobiledeploy.network import WeightsProvenance
 from mobiledeploy.parity.run_ladder import run_ladder
 from mobiledeploy.parity.tolerances import default_tolerances
 from mobiledeploy.quantization.integer_reference import unrounded
+from mobiledeploy.stages import CalibrationSet, FloatModel, Stages
 from mobiledeploy.utils.quiet import quietly
 
 RANDOM = WeightsProvenance(source="random", origin="seed 0")

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from mobiledeploy.export.write import export_onnx
-from mobiledeploy.network import CalibrationSet, FloatModel, Stages
 from mobiledeploy.parity.run_ladder import run_ladder
 from mobiledeploy.parity.tolerances import default_tolerances
 from mobiledeploy.quantization.ptq import quantize
+from mobiledeploy.stages import CalibrationSet, FloatModel, Stages
 
 KEPT = ("features.0.0", "features.2.conv.2", "features.3.conv.2", "classifier.1")
 LOOSE = replace(

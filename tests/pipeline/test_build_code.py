@@ -14,11 +14,11 @@ from mobiledeploy.artifact.manifest import read_manifest
 from mobiledeploy.errors import ArtifactError, OtherInputsError, UsageError
 from mobiledeploy.models.code_spec import CodeSpec
 from mobiledeploy.models.initialize import randomize_batch_norm
-from mobiledeploy.network import RECIPES
 from mobiledeploy.pipeline.build import build, load_images
 from mobiledeploy.pipeline.build_code import from_module
 from mobiledeploy.pipeline.deploy import deploy
 from mobiledeploy.pipeline.rebuild import find_checkpoint, rebuild_float
+from mobiledeploy.stages import RECIPES
 
 SOURCE = Path(own_networks.__file__).read_text()
 IMAGES = torch.from_numpy(networks.pixels(32, count=3))

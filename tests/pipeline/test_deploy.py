@@ -11,11 +11,12 @@ from torch import nn
 
 from mobiledeploy.artifact.manifest import read_manifest
 from mobiledeploy.errors import DataError, GateError, UsageError
-from mobiledeploy.network import QuantRecipe, WeightsProvenance
+from mobiledeploy.network import WeightsProvenance
 from mobiledeploy.pipeline import deploy as _deploy
 from mobiledeploy.pipeline.build import build
 from mobiledeploy.pipeline.deploy import _parity_images, deploy
 from mobiledeploy.quantization.mixed_precision import MixedPrecision
+from mobiledeploy.stages import QuantRecipe
 from mobiledeploy.utils.files import sha256_of
 
 NAME = "mobilenet_v1_0.25_32-2classes-random-int8"

@@ -15,11 +15,11 @@ import torch
 from mobiledeploy.artifact.artifact import Format
 from mobiledeploy.artifact.manifest import read_manifest, write_manifest
 from mobiledeploy.export.write import export
-from mobiledeploy.network import RECIPES
 from mobiledeploy.pipeline import network_cache
 from mobiledeploy.pipeline.build import build
 from mobiledeploy.pipeline.stages import run_stages
 from mobiledeploy.quantization.integer_reference import IntegerReference
+from mobiledeploy.stages import RECIPES
 from mobiledeploy.utils.progress import reporting_to
 
 CALIBRATION = networks.calibration(32, 16)

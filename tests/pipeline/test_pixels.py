@@ -13,13 +13,13 @@ from mobiledeploy.data.pixels import artifact_inputs
 from mobiledeploy.errors import UsageError
 from mobiledeploy.models.spec import ModelSpec
 from mobiledeploy.models.validate import validate
-from mobiledeploy.network import RECIPES
 from mobiledeploy.pipeline.build import build, load_images
 from mobiledeploy.pipeline.check_parity import check_parity
 from mobiledeploy.pipeline.deploy import deploy
 from mobiledeploy.pipeline.evaluate import evaluate_artifacts
 from mobiledeploy.pipeline.sensitivity import measure_sensitivity
 from mobiledeploy.runtimes.open import open_runner
+from mobiledeploy.stages import RECIPES
 
 SHORT = {"rows": networks.SHORT_ROWS["v2"]}
 

@@ -3,11 +3,11 @@
 import networks
 import pytest
 
-from mobiledeploy.network import QuantRecipe
 from mobiledeploy.pipeline import stages as stages_module
 from mobiledeploy.pipeline.build import build
 from mobiledeploy.pipeline.stages import run_stages
 from mobiledeploy.quantization.learned_equalization import learn_equalization
+from mobiledeploy.stages import QuantRecipe
 
 
 def small_model():

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from mobiledeploy.graph.aten_graph import weight_and_bias
-from mobiledeploy.network import QuantRecipe
 from mobiledeploy.quantization.encoding_selection import corrected_weights, select_encodings
 from mobiledeploy.quantization.make_plan import make_plan
+from mobiledeploy.stages import QuantRecipe
 
 IMAGES = networks.pixels(32)
 

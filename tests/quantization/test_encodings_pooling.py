@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.network import Encoding
 from mobiledeploy.quantization.encodings import encode_pooled, scale_of_mean
+from mobiledeploy.stages import Encoding
 
 SIDES = [1, 2, 3, 4, 6, 7, 8, 10, 14, 16, 28, 32]
 NARROWER = [0.95, 1.0, 1.37, 2.0, 3.3, 7.1]

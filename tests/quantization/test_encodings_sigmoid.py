@@ -7,7 +7,6 @@ import torch
 
 from mobiledeploy.export import onnx as to_onnx
 from mobiledeploy.export import tflite as to_tflite
-from mobiledeploy.network import Encoding
 from mobiledeploy.quantization.encodings import (
     SIGMOID,
     encode,
@@ -17,6 +16,7 @@ from mobiledeploy.quantization.encodings import (
 )
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.runtimes.open import open_runner
+from mobiledeploy.stages import Encoding
 from mobiledeploy.utils.quiet import quietly
 
 quantized = torch.ops.quantized_decomposed

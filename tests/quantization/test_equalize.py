@@ -19,10 +19,10 @@ from mobiledeploy.graph.aten_graph import (
 )
 from mobiledeploy.graph.channel_groups import find_groups
 from mobiledeploy.graph.observers import observe
-from mobiledeploy.network import QuantRecipe
 from mobiledeploy.quantization.equalize import equalize
 from mobiledeploy.quantization.learned_equalization import learn_equalization
 from mobiledeploy.quantization.make_plan import make_plan
+from mobiledeploy.stages import QuantRecipe
 
 FIRST = "features.1.block.0.0"
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)

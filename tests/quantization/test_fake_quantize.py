@@ -7,12 +7,12 @@ import torch
 from networks import FAMILIES
 
 from mobiledeploy.metrics import sqnr_db
-from mobiledeploy.network import Encoding, QuantRecipe
 from mobiledeploy.quantization.fake_quantize import FakeQuantizedNetwork, fake_quantize
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.ptq import quantize
 from mobiledeploy.quantization.round_layers import round_layers
+from mobiledeploy.stages import Encoding, QuantRecipe
 
 SCALE = 0.0371
 IMAGES = networks.pixels(32)

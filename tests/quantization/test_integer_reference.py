@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.network import OutputSpec, QuantRecipe
+from mobiledeploy.network import OutputSpec
 from mobiledeploy.quantization import integer_reference as reference
 from mobiledeploy.quantization.integer_reference import Scaled
+from mobiledeploy.stages import QuantRecipe
 
 SX, SW, SY = np.float32(0.0235), np.float32(0.0017), np.float32(0.041)
 

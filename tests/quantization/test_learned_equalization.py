@@ -12,13 +12,13 @@ from mobiledeploy.errors import DataError
 from mobiledeploy.graph.aten_graph import find_fused_ops, find_shared_encodings, trace
 from mobiledeploy.graph.channel_groups import find_groups, rescale
 from mobiledeploy.graph.observers import observe
-from mobiledeploy.network import QuantRecipe
 from mobiledeploy.quantization import learned_equalization
 from mobiledeploy.quantization.distillation import distillation_loss, float_logits
 from mobiledeploy.quantization.encodings import encode
 from mobiledeploy.quantization.fake_quantize import FloatWeightNetwork
 from mobiledeploy.quantization.learned_equalization import learn_equalization
 from mobiledeploy.quantization.make_plan import make_plan
+from mobiledeploy.stages import QuantRecipe
 
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
 SHORT = {"v1", "v2", "v3-small"}

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.network import Encoding, Preprocessing
+from mobiledeploy.network import Preprocessing
 from mobiledeploy.quantization.encodings import tie_distance
 from mobiledeploy.quantization.margin import margin, smallest_margin
 from mobiledeploy.quantization.plan_builder import PlanBuilder
 from mobiledeploy.quantization.tie_free import float32_error
+from mobiledeploy.stages import Encoding
 
 
 @pytest.fixture(scope="module", params=[("v1", 32), ("v2", 32), ("v3-small", 64)])

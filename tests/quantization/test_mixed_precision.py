@@ -7,13 +7,13 @@ import pytest
 import torch
 
 from mobiledeploy.errors import GateError, UsageError
-from mobiledeploy.network import RECIPES
 from mobiledeploy.quantization import mixed_precision
 from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.mixed_precision import MixedPrecision, choose_float_layers
 from mobiledeploy.quantization.ptq import quantize
 from mobiledeploy.quantization.round_layers import round_layers
 from mobiledeploy.quantization.sensitivity import measure_layers, measure_sqnr, rank_by_noise
+from mobiledeploy.stages import RECIPES
 
 CALIBRATION = networks.calibration(32)
 FAST = RECIPES["fast"]

@@ -10,11 +10,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from mobiledeploy.graph.aten_graph import find_fused_ops, trace
-from mobiledeploy.network import CalibrationSet, Encoding, QuantRecipe
 from mobiledeploy.quantization.hutchinson import Probe
 from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.mul_ranges import WIDTHS, MulProbes, probe_muls
 from mobiledeploy.quantization.plan_builder import PlanBuilder
+from mobiledeploy.stages import CalibrationSet, Encoding, QuantRecipe
 
 SIDE, CHANNELS = 32, 4
 IMAGES = networks.pixels(SIDE, count=12)

@@ -6,10 +6,10 @@ from dataclasses import replace
 import networks
 import pytest
 
-from mobiledeploy.network import QuantRecipe
 from mobiledeploy.quantization import make_plan as plan_module
 from mobiledeploy.quantization.learned_equalization import learn_equalization
 from mobiledeploy.quantization.make_plan import make_plan
+from mobiledeploy.stages import QuantRecipe
 
 MINMAX = QuantRecipe(range_rule="minmax")
 

@@ -15,10 +15,10 @@ from torch import nn
 
 from mobiledeploy.export.write import export_executorch, export_onnx
 from mobiledeploy.metrics import sqnr_db
-from mobiledeploy.network import Encoding
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.quantization.ptq import quantize
 from mobiledeploy.runtimes.open import open_runner
+from mobiledeploy.stages import Encoding
 
 IMAGES = networks.pixels(32)
 

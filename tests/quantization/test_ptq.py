@@ -14,11 +14,11 @@ from onnx import numpy_helper
 
 from mobiledeploy.errors import UsageError
 from mobiledeploy.export.write import export_onnx
-from mobiledeploy.network import CalibrationSet, Encoding, QuantRecipe
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.quantization.learned_equalization import learn_equalization
 from mobiledeploy.quantization.ptq import quantize
 from mobiledeploy.runtimes.open import open_runner
+from mobiledeploy.stages import CalibrationSet, Encoding, QuantRecipe
 
 aten = torch.ops.aten
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)

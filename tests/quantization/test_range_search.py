@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from mobiledeploy.network import CalibrationSet, Encoding
 from mobiledeploy.quantization.plan_builder import PlanBuilder
 from mobiledeploy.quantization.range_search import _error, search_factors
+from mobiledeploy.stages import CalibrationSet, Encoding
 
 SIDE = 32
 

@@ -8,11 +8,11 @@ from torch import nn
 
 from mobiledeploy.graph.aten_graph import find_fused_ops, find_shared_encodings, trace
 from mobiledeploy.graph.observers import observe
-from mobiledeploy.network import QuantRecipe
 from mobiledeploy.quantization.encodings import encode
 from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.plan_builder import PlanBuilder
 from mobiledeploy.quantization.ranges import learnable_encodings, narrow, widest_ranges
+from mobiledeploy.stages import QuantRecipe
 
 
 @pytest.mark.parametrize(("count", "margin"), [(4, 2.5), (9, 2.0)])

@@ -6,10 +6,10 @@ import networks
 import numpy as np
 import pytest
 
-from mobiledeploy.network import QuantRecipe
 from mobiledeploy.quantization import round_layers as round_layers_module
 from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.round_layers import round_layers
+from mobiledeploy.stages import QuantRecipe
 
 MINMAX = QuantRecipe(range_rule="minmax")
 

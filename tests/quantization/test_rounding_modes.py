@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from mobiledeploy.network import QuantRecipe
 from mobiledeploy.quantization import rounding_modes, weight_rounding
 from mobiledeploy.quantization.integer_reference import IntegerReference, Rounding, Scaled
 from mobiledeploy.quantization.ptq import quantize
 from mobiledeploy.quantization.rounding_modes import MODES, rounding_differences
+from mobiledeploy.stages import QuantRecipe
 
 STEP = torch.tensor(1.0)
 

@@ -12,12 +12,13 @@ import torch
 from mobiledeploy.errors import DataError
 from mobiledeploy.metrics import sqnr_db
 from mobiledeploy.models.summary import summarize
-from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME, QuantRecipe
+from mobiledeploy.network import INPUT_NAME, OUTPUT_NAME
 from mobiledeploy.quantization.fake_quantize import FakeQuantizedNetwork, LayerWeights
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.round_layers import round_layers
 from mobiledeploy.quantization.sensitivity import LogitNoise, measure_layers, measure_sqnr
+from mobiledeploy.stages import QuantRecipe
 from mobiledeploy.utils.threads import batch_slices
 
 IMAGES = networks.pixels(32, 4, seed=5)

@@ -4,7 +4,6 @@ import numpy as np
 import torch
 
 from mobiledeploy.export.onnx_passes import int32_biases
-from mobiledeploy.network import Encoding
 from mobiledeploy.quantization.tie_free import TOLERANCE, float32_error, margin_of
 from mobiledeploy.quantization.weight_rounding import (
     largest_bias,
@@ -12,6 +11,7 @@ from mobiledeploy.quantization.weight_rounding import (
     round_to_nearest,
     weight_scales,
 )
+from mobiledeploy.stages import Encoding
 
 
 def test_a_bias_beyond_its_grid_becomes_the_largest_of_the_grid():

@@ -13,9 +13,10 @@ from mobiledeploy.models.blocks import SamePaddingConv2d
 from mobiledeploy.models.build import create
 from mobiledeploy.models.initialize import randomize_batch_norm
 from mobiledeploy.models.spec import ArchitectureOptions, ModelSpec
-from mobiledeploy.network import CalibrationSet, FloatModel, Preprocessing, WeightsProvenance
+from mobiledeploy.network import Preprocessing, WeightsProvenance
 from mobiledeploy.pipeline.build import build, load_images
 from mobiledeploy.pipeline.check_training_match import check_training_match
+from mobiledeploy.stages import CalibrationSet, FloatModel
 from mobiledeploy.training_match.alternatives import BuiltNetwork, alternatives
 from mobiledeploy.training_match.distance import batch_norm_distance, has_statistics
 from mobiledeploy.training_match.verdict import Cause, TrainingMatch, compare_with_training

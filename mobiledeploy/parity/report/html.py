@@ -10,7 +10,6 @@ import base64
 from dataclasses import asdict
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from mobiledeploy.network import describe_images
 from mobiledeploy.parity.report.layer_chart import layer_chart, worst_layers
 from mobiledeploy.parity.report.rows import (
     decibels,
@@ -21,6 +20,7 @@ from mobiledeploy.parity.report.rows import (
     rows,
     title,
 )
+from mobiledeploy.stages import describe_images
 from mobiledeploy.utils.html.page import render
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from mobiledeploy.network import describe_images
+from mobiledeploy.stages import describe_images
 
 if TYPE_CHECKING:
     from mobiledeploy.network import Task

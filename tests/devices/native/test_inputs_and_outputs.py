@@ -20,10 +20,10 @@ from mobiledeploy.devices.open import open_device, run_artifact
 from mobiledeploy.devices.request import Request
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError
 from mobiledeploy.export.write import export_executorch, export_onnx
-from mobiledeploy.network import RECIPES
 from mobiledeploy.pipeline.build import build, load_images
 from mobiledeploy.pipeline.deploy import deploy
 from mobiledeploy.quantization.integer_reference import IntegerReference
+from mobiledeploy.stages import RECIPES
 from mobiledeploy.utils.outputs import joined_arrays
 
 pytestmark = pytest.mark.ci  # it compiles the runner and downloads the runtimes
