@@ -36,33 +36,37 @@ def main() -> None:
     noise = commands.add_parser("noise")
     noise.add_argument("artifacts", type=Path, nargs="+")
     noise.add_argument("--frames", type=int, default=100_000)
+    noise.add_argument("--seed", type=int, default=0)
     latency = commands.add_parser("latency")
     latency.add_argument("pixels", type=Path)
     latency.add_argument("planes", type=Path)
     latency.add_argument("--rounds", type=int, default=200)
     arguments = parser.parse_args()
     if arguments.command == "noise":
-        compare_noise(arguments.artifacts, arguments.frames)
+        compare_noise(arguments.artifacts, arguments.frames, arguments.seed)
     else:
         compare_latency(arguments.pixels, arguments.planes, arguments.rounds)
 
 
 @on_one_thread
-def compare_noise(paths: list[Path], frames: int) -> None:
+def compare_noise(paths: list[Path], frames: int, seed: int) -> None:
     """Print a row per artifact: the logits that differ from the reference on random frames."""
     manifest = read_manifest(paths[0])
     model = rebuild(manifest).deployed
     assert isinstance(model, QuantizedModel)
     shape = manifest.info.input.artifact_shape
-    found = _differing(IntegerReference(model), paths, (frames, *shape))
+    random = np.random.default_rng(seed)
+    found = _differing(IntegerReference(model), paths, random, (frames, *shape))
     for path, (differing, total) in zip(paths, found, strict=True):
         print(f"| {path.name} | {frames:,} | {differing:,} of {total:,} |", flush=True)
 
 
 def _differing(
-    reference: IntegerReference, paths: list[Path], shape: tuple[int, ...]
+    reference: IntegerReference,
+    paths: list[Path],
+    random: np.random.Generator,
+    shape: tuple[int, ...],
 ) -> list[tuple[int, int]]:
-    random = np.random.default_rng(0)
     differing, total = [0] * len(paths), [0] * len(paths)
     runners = [open_runner(path) for path in paths]
     frames, *size = shape
