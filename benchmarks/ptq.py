@@ -42,13 +42,14 @@ from stock import stock_executorch, stock_onnxruntime
 
 import mobiledeploy
 from mobiledeploy.graph.fold_batch_norm import fold
-from mobiledeploy.metrics import bootstrap_interval, sqnr_db, top1_accuracy, wilson_interval
+from mobiledeploy.metrics import sqnr_db, top1_accuracy
 from mobiledeploy.network import Preprocessing
 from mobiledeploy.quantization.equalize import equalize
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.quantization.learned_equalization import learn_equalization
 from mobiledeploy.quantization.ptq import quantize
 from mobiledeploy.runtimes.runner import Runner
+from mobiledeploy.significance import bootstrap_interval, wilson_interval
 from mobiledeploy.stages import RECIPES, CalibrationSet, FoldedModel, QuantRecipe
 from mobiledeploy.utils.quiet import quietly
 from mobiledeploy.utils.threads import batch_slices, parallel_map

@@ -43,7 +43,7 @@ _SECTIONS: dict[str, dict[str, tuple[str, ...] | None]] = {
         "mobiledeploy.quantization.integer_reference": ("IntegerReference",),
         "mobiledeploy.utils.cpu_isa": ("limit_to_avx2",),
     },
-    "Metrics": {"mobiledeploy.metrics": None},
+    "Metrics": {"mobiledeploy.metrics": None, "mobiledeploy.significance": None},
     "Errors": {"mobiledeploy.errors": None},
 }
 

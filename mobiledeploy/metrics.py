@@ -1,4 +1,4 @@
-"""Metrics of how far a candidate's logits are from a reference's, and their confidence intervals.
+"""Metrics of how far a candidate's logits are from a reference's.
 
 Both arguments have shape (N, classes), reference first, and are compared in float64. An empty
 comparison, unlike shapes, and NaN or infinite logits raise an error: they never give a figure that
@@ -21,7 +21,6 @@ SciPy loads its submodules on first use, so importing this module stays cheap.
 from __future__ import annotations
 
 import math
-import statistics
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,12 +29,11 @@ import scipy
 from mobiledeploy.errors import DataError, GateError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     Logits = NDArray[Any]
-    Metric = Callable[[Logits, Logits], float]
 
 
 def sqnr_db(reference: Logits, candidate: Logits) -> float:
@@ -48,7 +46,7 @@ def sqnr_db(reference: Logits, candidate: Logits) -> float:
     Raises:
         DataError: the reference is the same for all samples, or there is only one.
     """
-    reference, candidate = _checked(reference, candidate)
+    reference, candidate = checked_logits(reference, candidate)
     if not varies(reference):
         raise DataError(
             f"The reference is the same for all {len(reference)} samples: it has no signal.",
@@ -76,7 +74,7 @@ def output_sqnr_db(reference: Logits, candidate: Logits) -> NDArray[np.float64]:
     Returns:
         (outputs,).
     """
-    reference, candidate = _checked(reference, candidate)
+    reference, candidate = checked_logits(reference, candidate)
     columns = zip(reference.T[:, :, None], candidate.T[:, :, None], strict=True)
     return np.array([sqnr_db(r, c) if varies(r) else math.nan for r, c in columns])
 
@@ -159,7 +157,7 @@ def top1_accuracy(logits: Logits, labels: Sequence[int]) -> float:
 
 def differing_logits(reference: Logits, candidate: Logits) -> int:
     """Return how many logits are not exactly equal; lower is better."""
-    reference, candidate = _checked(reference, candidate)
+    reference, candidate = checked_logits(reference, candidate)
     return int(np.count_nonzero(reference != candidate))
 
 
@@ -184,13 +182,13 @@ def mean_steps_apart(reference: Logits, candidate: Logits, step: float) -> float
 
 def max_abs_difference(reference: Logits, candidate: Logits) -> float:
     """Return the largest absolute difference; lower is better."""
-    reference, candidate = _checked(reference, candidate)
+    reference, candidate = checked_logits(reference, candidate)
     return float(np.abs(reference - candidate).max())
 
 
 def mean_abs_difference(reference: Logits, candidate: Logits) -> float:
     """Return the mean absolute difference; lower is better."""
-    reference, candidate = _checked(reference, candidate)
+    reference, candidate = checked_logits(reference, candidate)
     return float(np.abs(reference - candidate).mean())
 
 
@@ -202,7 +200,7 @@ def cosine_similarity(reference: Logits, candidate: Logits) -> float:
     Raises:
         DataError: all logits of one side are zero; the angle is undefined.
     """
-    reference, candidate = _checked(reference, candidate)
+    reference, candidate = checked_logits(reference, candidate)
     lengths = float(np.linalg.norm(reference) * np.linalg.norm(candidate))
     if lengths == 0:
         raise DataError("All logits are zero: their cosine similarity is undefined.")
@@ -215,7 +213,7 @@ def mean_cosine_similarity(reference: Logits, candidate: Logits) -> float:
     Raises:
         DataError: a vector is zero; the angle is undefined.
     """
-    reference, candidate = _checked(reference, candidate)
+    reference, candidate = checked_logits(reference, candidate)
     lengths = np.linalg.norm(reference, axis=1) * np.linalg.norm(candidate, axis=1)
     if not lengths.all():
         raise DataError("A vector is zero: its cosine similarity is undefined.")
@@ -224,7 +222,7 @@ def mean_cosine_similarity(reference: Logits, candidate: Logits) -> float:
 
 def rms_error(reference: Logits, candidate: Logits) -> float:
     """Return the root of the mean squared difference, in the outputs' units; lower is better."""
-    reference, candidate = _checked(reference, candidate)
+    reference, candidate = checked_logits(reference, candidate)
     return float(np.sqrt(np.square(reference - candidate).mean()))
 
 
@@ -242,7 +240,7 @@ def mean_iou(reference: Logits, candidate: Logits, classes: int) -> float:
     Raises:
         DataError: the values are not classes x places, or there is one class.
     """
-    reference, candidate = _checked(reference, candidate)
+    reference, candidate = checked_logits(reference, candidate)
     if classes < 2 or reference.shape[1] % classes:
         raise DataError(
             f"{reference.shape[1]} values are no map of {classes} classes; expected a multiple, and"
@@ -270,7 +268,7 @@ def kl_divergences(reference: Logits, candidate: Logits) -> NDArray[np.float64]:
     Returns:
         (N,), in nats.
     """
-    reference, candidate = _checked(reference, candidate)
+    reference, candidate = checked_logits(reference, candidate)
     log_p, log_q = (scipy.special.log_softmax(side, axis=1) for side in (reference, candidate))
     divergences: NDArray[np.float64] = (np.exp(log_p) * (log_p - log_q)).sum(axis=1)
     return divergences
@@ -282,7 +280,7 @@ def top1_margins(reference: Logits, candidate: Logits) -> NDArray[np.float64]:
     Returns:
         (N,), in the reference's logits; 0 where both have the same top-1 class.
     """
-    reference, candidate = _checked(reference, candidate)
+    reference, candidate = checked_logits(reference, candidate)
     rows = np.arange(len(reference))
     first, preferred = reference.argmax(axis=1), candidate.argmax(axis=1)
     margins: NDArray[np.float64] = reference[rows, first] - reference[rows, preferred]
@@ -316,106 +314,10 @@ def margin_weighted_flips(reference: Logits, candidate: Logits) -> float:
     return float(flip_margins(reference, candidate).sum() / len(reference))
 
 
-def wilson_interval(successes: int, samples: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Return the Wilson score interval of a share, such as agreement or accuracy.
-
-    Unlike the normal approximation it stays within [0, 1] and keeps a width at shares of 0 and 1
-    (Wilson 1927, "Probable inference, the law of succession, and statistical inference").
-
-    Raises:
-        DataError: no samples, or successes outside 0 to samples.
-    """
-    if not 0 <= successes <= samples or samples == 0:
-        raise DataError(f"{successes} of {samples} is not a share.")
-    found = scipy.stats.binomtest(successes, samples).proportion_ci(
-        _confidence(confidence), method="wilson"
-    )
-    return float(found.low), float(found.high)
-
-
-def sign_test(wins: int, losses: int) -> float:
-    """Return the two-sided p-value of so uneven a split of wins if both sides were equally good.
-
-    The exact binomial test at 1/2; ties are left out. On images that only one of two networks
-    classifies correctly it is McNemar's test (1947, "Note on the sampling error of the difference
-    between correlated proportions or percentages").
-    """
-    return _binomial_p_value(wins, losses, "two-sided")
-
-
-def one_sided_sign_test(wins: int, losses: int) -> float:
-    """Return the p-value of at least so many wins if both sides were equally good."""
-    return _binomial_p_value(wins, losses, "greater")
-
-
-def _binomial_p_value(wins: int, losses: int, alternative: str) -> float:
-    if wins + losses == 0:
-        return 1.0
-    test = scipy.stats.binomtest(wins, wins + losses, alternative=alternative)
-    return float(test.pvalue)
-
-
-def median_interval(
-    values: Sequence[float], confidence: float = 0.95
-) -> tuple[float, float, float]:
-    """Return the median of values between the ends of its confidence interval.
-
-    The interval comes from order statistics and assumes no distribution: the number of values below
-    the true median is binomial(N, 1/2) (David and Nagaraja, "Order Statistics", section 7.1). With
-    fewer than 6 values it is their whole range, which has less than 95% confidence.
-
-    Returns:
-        Lower end, median, upper end.
-    """
-    ordered = sorted(values)
-    tail = (1 - _confidence(confidence)) / 2
-    # bdtrik inverts the distribution; `scipy.stats` would take half a second to import
-    rank = max(1, math.ceil(scipy.special.bdtrik(tail, len(ordered), 0.5)))
-    return ordered[rank - 1], statistics.median(ordered), ordered[-rank]
-
-
-def mean_interval(
-    values: NDArray[np.float64], *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
-) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of the mean of values, (N,)."""
-    if values.size == 0:
-        raise DataError("Nothing was compared: there are no values.")
-    draws = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
-    tail = (1 - _confidence(confidence)) / 2
-    low, high = np.quantile(values[draws].mean(axis=1), [tail, 1 - tail])
-    return float(low), float(high)
-
-
-def bootstrap_interval(
-    metric: Metric,
-    reference: Logits,
-    candidate: Logits,
-    *,
-    confidence: float = 0.95,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> tuple[float, float]:
-    """Return the percentile bootstrap interval of a metric over samples.
-
-    For metrics that are not shares, such as SQNR. Samples are drawn with replacement; a reference
-    and its candidate stay together (Efron 1979, "Bootstrap methods: another look at the
-    jackknife").
-    """
-    reference, candidate = _checked(reference, candidate)
-    tail = (1 - _confidence(confidence)) / 2
-    random = np.random.default_rng(seed)
-    draws = random.integers(0, len(reference), size=(resamples, len(reference)))
-    values = np.array([metric(reference[draw], candidate[draw]) for draw in draws])
-    # "lower" and "higher" do not interpolate: between two infinite values that would give NaN
-    low = np.quantile(values, tail, method="lower")
-    high = np.quantile(values, 1 - tail, method="higher")
-    return float(low), float(high)
-
-
-def _checked(
+def checked_logits(
     reference: Logits, candidate: Logits
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return both in float64.
+    """Return reference and candidate, (N, classes), in float64, if they can be compared.
 
     Raises:
         DataError: unlike shapes, not (N, classes), or nothing to compare.
@@ -445,8 +347,8 @@ def _checked(
 def _classes(
     reference: Logits, candidate: Logits
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return both in float64, like `_checked`; also raise DataError for a single output."""
-    checked = _checked(reference, candidate)
+    """Return both in float64, like `checked_logits`; also raise DataError for a single output."""
+    checked = checked_logits(reference, candidate)
     if reference.shape[1] == 1:
         raise DataError("One output has no classes: it is the largest whatever it is.")
     return checked
@@ -461,9 +363,3 @@ def _positive(step: float) -> float:
     if not (step > 0 and math.isfinite(step)):
         raise DataError(f"The output's step is {step}; expected a scale above 0.")
     return step
-
-
-def _confidence(confidence: float) -> float:
-    if not 0 < confidence < 1:
-        raise DataError(f"The confidence is {confidence}; expected a number between 0 and 1.")
-    return confidence

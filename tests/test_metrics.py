@@ -25,7 +25,6 @@ COMPARISONS = [
     metrics.flip_margins,
     metrics.worst_flip_margin,
     metrics.margin_weighted_flips,
-    lambda r, c: metrics.bootstrap_interval(metrics.sqnr_db, r, c, resamples=3),
 ]
 EVERY_COMPARISON = pytest.mark.parametrize("compare", COMPARISONS)
 
@@ -232,84 +231,8 @@ def test_no_flip_has_no_margin():
     assert metrics.margin_weighted_flips(same, same) == 0
 
 
-def test_wilson_interval_matches_the_published_example():
-    # 81 of 263, 95%: Newcombe 1998, "Two-sided confidence intervals for the single proportion",
-    # table I, method 3.
-    low, high = metrics.wilson_interval(81, 263)
-    assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
-
-
-def test_wilson_interval_does_not_vanish_at_the_ends():
-    low, high = metrics.wilson_interval(200, 200)
-    assert high == 1
-    assert low == pytest.approx(0.9812, abs=1e-4)
-    low, high = metrics.wilson_interval(0, 20)
-    assert low == pytest.approx(0)
-    assert high == pytest.approx(0.1611, abs=1e-4)
-
-
-@pytest.mark.parametrize(("successes", "samples"), [(0, 0), (3, 2), (-1, 2)])
-def test_wilson_interval_of_an_impossible_share_raises(successes, samples):
-    with pytest.raises(DataError, match="is not a share"):
-        metrics.wilson_interval(successes, samples)
-
-
-@pytest.mark.parametrize("confidence", [0, 1, 95])
-def test_a_confidence_outside_of_zero_to_one_raises(confidence):
-    with pytest.raises(DataError, match="expected a number between 0 and 1"):
-        metrics.wilson_interval(1, 2, confidence=confidence)
-
-
-def test_bootstrap_interval_covers_the_figure_and_is_seeded():
-    reference = random_logits(samples=100)
-    candidate = reference + 0.1 * random_logits(samples=100, seed=1)
-    first = metrics.bootstrap_interval(metrics.sqnr_db, reference, candidate, resamples=200)
-    assert first == metrics.bootstrap_interval(metrics.sqnr_db, reference, candidate, resamples=200)
-    assert first != metrics.bootstrap_interval(
-        metrics.sqnr_db, reference, candidate, resamples=200, seed=1
-    )
-    low, high = first
-    assert low < metrics.sqnr_db(reference, candidate) < high
-    assert high - low < 2
-
-
-def test_bootstrap_interval_keeps_pairs_together():
-    same = random_logits()
-    assert metrics.bootstrap_interval(metrics.sqnr_db, same, same, resamples=20) == (
-        math.inf,
-        math.inf,
-    )
-
-
-def test_bootstrap_interval_widens_with_confidence():
-    reference, candidate = random_logits(samples=50), random_logits(samples=50, seed=1)
-    narrow = metrics.bootstrap_interval(metrics.sqnr_db, reference, candidate, confidence=0.5)
-    wide = metrics.bootstrap_interval(metrics.sqnr_db, reference, candidate, confidence=0.99)
-    assert wide[0] < narrow[0] < narrow[1] < wide[1]
-
-
 def test_the_first_of_one_and_all_of_all():
     reference, candidate = random_logits(), random_logits(seed=1)
     top1 = metrics.top1_agreement(reference, candidate)
     assert metrics.topk_agreement(reference, candidate, k=1) == top1 < 1
     assert metrics.topk_agreement(reference, candidate, k=10) == 1
-
-
-def test_the_interval_of_a_mean_covers_it_and_is_seeded():
-    values = np.random.default_rng(0).choice([0.8, 1.0], 200)
-    low, high = metrics.mean_interval(values)
-    assert low < values.mean() < high
-    assert high - low == pytest.approx(2 * 1.96 * values.std() / math.sqrt(200), rel=0.15)
-    assert metrics.mean_interval(values) == (low, high)
-    assert metrics.mean_interval(values, confidence=0.5)[0] > low
-    assert metrics.mean_interval(np.ones(5)) == (1, 1)
-    with pytest.raises(DataError, match="Nothing was compared"):
-        metrics.mean_interval(np.ones(0))
-
-
-@pytest.mark.parametrize(
-    ("wins", "chance"),
-    [((0, 0), 1), ((5, 5), 1), ((0, 5), 2 / 32), ((5, 0), 2 / 32), ((1, 9), 22 / 1024)],
-)
-def test_the_sign_test_is_the_binomial_one(wins, chance):
-    assert metrics.sign_test(*wins) == pytest.approx(chance)

@@ -22,12 +22,12 @@ from torch import nn
 
 import mobiledeploy
 from mobiledeploy.graph.fold_graph import fold_graph
-from mobiledeploy.metrics import mean_interval, sign_test
 from mobiledeploy.pipeline.build import build, load_images
 from mobiledeploy.quantization.equalize import equalize
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.quantization.learned_equalization import learn_equalization
 from mobiledeploy.quantization.ptq import quantize
+from mobiledeploy.significance import mean_interval, sign_test
 from mobiledeploy.stages import RECIPES, CalibrationSet, FloatModel, FoldedModel
 from mobiledeploy.utils.quiet import quietly
 

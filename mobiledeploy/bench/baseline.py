@@ -30,7 +30,7 @@ from mobiledeploy.bench.json_report import (
 )
 from mobiledeploy.bench.results import InstructionCount, Measurement
 from mobiledeploy.errors import GateError, UsageError
-from mobiledeploy.metrics import median_interval
+from mobiledeploy.significance import median_interval
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

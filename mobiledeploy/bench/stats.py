@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.errors import UsageError
-from mobiledeploy.metrics import median_interval
+from mobiledeploy.significance import median_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -16,12 +16,12 @@ from mobiledeploy.data.calibration import load_calibration
 from mobiledeploy.data.pixels import artifact_inputs
 from mobiledeploy.diff.types import Flip, FloatComparison, OutputsDiff, PairedComparison
 from mobiledeploy.errors import ArtifactError, LoadError
-from mobiledeploy.metrics import sign_test
 from mobiledeploy.network import INPUT_NAME
 from mobiledeploy.parity.compare import compare_logits
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.runtimes.pytorch import EagerRunner
 from mobiledeploy.runtimes.trial import require_runnable
+from mobiledeploy.significance import sign_test
 from mobiledeploy.utils.outputs import activated, joined_arrays
 from mobiledeploy.utils.progress import track
 from mobiledeploy.utils.threads import batch_slices

@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field, NonNegativeInt, computed_field
 
 from mobiledeploy.errors import DataError
-from mobiledeploy.metrics import wilson_interval
+from mobiledeploy.significance import wilson_interval
 from mobiledeploy.utils.json_model import JsonModel
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy
 
-from mobiledeploy.metrics import one_sided_sign_test
+from mobiledeploy.significance import one_sided_sign_test
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

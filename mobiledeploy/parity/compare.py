@@ -13,6 +13,7 @@ import numpy as np
 
 from mobiledeploy import metrics
 from mobiledeploy.parity.types import OutputComparison
+from mobiledeploy.significance import mean_interval, wilson_interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -150,9 +151,9 @@ def _belongs(limit: str, output: OutputSpec) -> bool:
 def _of_classes(reference: Logits, candidate: Logits) -> Metrics:
     agreement = metrics.top1_agreement(reference, candidate)
     agreeing = round(agreement * len(reference))
-    low, high = metrics.wilson_interval(agreeing, len(reference))
+    low, high = wilson_interval(agreeing, len(reference))
     shares = metrics.topk_shares(reference, candidate, k=min(_TOP, reference.shape[1]))
-    top5_low, top5_high = metrics.mean_interval(shares)
+    top5_low, top5_high = mean_interval(shares)
     return {
         "top1_agreement": agreement,
         "top1_agreement_low": low,

@@ -7,7 +7,7 @@ from bench_results import measurement
 
 from mobiledeploy.bench.stats import paired_ratio, slowed_down, warnings_for
 from mobiledeploy.errors import UsageError
-from mobiledeploy.metrics import median_interval
+from mobiledeploy.significance import median_interval
 
 
 def ratio(reference, candidate):
