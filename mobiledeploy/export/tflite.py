@@ -42,7 +42,7 @@ from mobiledeploy.export.tflite_nodes import (
     window_arguments,
     without_clamp,
 )
-from mobiledeploy.graph.aten_graph import clamp_of, outputs_of
+from mobiledeploy.graph.nodes import clamp_of, outputs_of
 from mobiledeploy.network import INPUT_NAME, OutputSpec
 from mobiledeploy.utils.progress import step
 

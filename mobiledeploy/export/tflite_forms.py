@@ -14,12 +14,8 @@ import torch
 from mobiledeploy.errors import ExportError
 from mobiledeploy.export.tflite_moves import MOVES
 from mobiledeploy.export.tflite_nodes import pad_value
-from mobiledeploy.graph.aten_graph import (
-    OPAQUE,
-    describe_node,
-    is_plain_max_pool,
-    is_zero_padding,
-)
+from mobiledeploy.graph.fused_ops import OPAQUE
+from mobiledeploy.graph.nodes import describe_node, is_plain_max_pool, is_zero_padding
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from ai_edge_litert import schema_py_generated as schema
 
-from mobiledeploy.graph.aten_graph import clamp_of
+from mobiledeploy.graph.nodes import clamp_of, only_user
 
 if TYPE_CHECKING:
     from torch.fx import Node
@@ -53,9 +53,9 @@ def is_integer(operator: Node) -> bool:
         return False
     if operator.target in WEIGHTED and cast("Node", operator.args[1]).target is not WEIGHT:
         return False
-    end = _only_user(operator)
+    end = only_user(operator)
     if end is not None and clamp_of(end) is not None:
-        end = _only_user(end)
+        end = only_user(end)
     reads_codes = source_of(operator).target is DEQUANTIZE
     return reads_codes and end is not None and end.target is QUANTIZE
 
@@ -63,13 +63,9 @@ def is_integer(operator: Node) -> bool:
 def fused_clamp(operator: Node) -> Node | None:
     """Return the float activation that LiteRT computes within an operator; None without one."""
     fuses = operator.target in (*WEIGHTED, aten.add.Tensor, aten.mul.Tensor)
-    user = _only_user(operator)
+    user = only_user(operator)
     bounds = clamp_of(user) if user is not None else None
     return user if fuses and bounds is not None and bounds in FUSED else None
-
-
-def _only_user(node: Node) -> Node | None:
-    return next(iter(node.users)) if len(node.users) == 1 else None
 
 
 def source_of(node: Node) -> Node:

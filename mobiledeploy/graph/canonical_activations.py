@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
-from mobiledeploy.graph.aten_graph import parameter
+from mobiledeploy.graph.nodes import parameter
 from mobiledeploy.graph.rewriting import call_before, calls, constant_before, shape_of
 
 if TYPE_CHECKING:

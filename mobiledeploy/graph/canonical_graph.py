@@ -26,13 +26,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
 from mobiledeploy.errors import UsageError
-from mobiledeploy.graph.aten_graph import OUT_OF_PLACE, describe_node, outputs_of, parameter
+from mobiledeploy.graph.aten_graph import OUT_OF_PLACE
 from mobiledeploy.graph.canonical_activations import canonical_activations
 from mobiledeploy.graph.canonical_constants import (
     evaluate_constants,
     write_constants_as_batch_norm,
 )
 from mobiledeploy.graph.canonical_moves import canonical_moves, write_views_for_any_batch
+from mobiledeploy.graph.nodes import describe_node, outputs_of, parameter
 from mobiledeploy.graph.rewriting import calls, replace
 from mobiledeploy.utils.outputs import joined
 from mobiledeploy.utils.quiet import quietly

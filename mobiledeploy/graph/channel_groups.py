@@ -16,14 +16,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mobiledeploy.graph.aten_graph import connected_components, groups_of, weight_and_bias
+from mobiledeploy.graph.fused_ops import weight_and_bias
+from mobiledeploy.graph.nodes import groups_of
+from mobiledeploy.graph.shared_encodings import connected_components
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from torch.fx import GraphModule, Node
 
-    from mobiledeploy.graph.aten_graph import FusedOp
+    from mobiledeploy.graph.fused_ops import FusedOp
     from mobiledeploy.stages import ActivationStats
 
 

@@ -15,15 +15,10 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 import torch
 
 from mobiledeploy.errors import UsageError
-from mobiledeploy.graph.aten_graph import (
-    FusedOp,
-    describe_node,
-    fold_hard_sigmoids,
-    module_of,
-    parameter,
-    weight_and_bias,
-)
+from mobiledeploy.graph.aten_graph import fold_hard_sigmoids
 from mobiledeploy.graph.canonical_graph import canonical_graph, record_shapes
+from mobiledeploy.graph.fused_ops import FusedOp, weight_and_bias
+from mobiledeploy.graph.nodes import describe_node, module_of, parameter
 from mobiledeploy.graph.requantize import insert_requantizations
 from mobiledeploy.graph.rewriting import calls
 from mobiledeploy.stages import FoldedModel

@@ -22,16 +22,10 @@ from typing import TYPE_CHECKING, cast
 import torch
 
 from mobiledeploy.errors import UsageError
-from mobiledeploy.graph.aten_graph import (
-    OPAQUE,
-    OPAQUE_CHANNELS,
-    describe_node,
-    groups_of,
-    is_zero_padding,
-    parameter,
-    trace,
-)
+from mobiledeploy.graph.aten_graph import trace
 from mobiledeploy.graph.canonical_graph import record_shapes
+from mobiledeploy.graph.fused_ops import OPAQUE, OPAQUE_CHANNELS
+from mobiledeploy.graph.nodes import describe_node, groups_of, is_zero_padding, parameter
 from mobiledeploy.models.validate import validate_input
 from mobiledeploy.stages import FoldedModel
 

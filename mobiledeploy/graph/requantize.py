@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, cast
 
 import torch
 
-from mobiledeploy.graph.aten_graph import clamp_of
+from mobiledeploy.graph.nodes import clamp_of
 
 if TYPE_CHECKING:
     from torch.fx import GraphModule, Node

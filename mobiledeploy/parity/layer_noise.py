@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 import torch
 
-from mobiledeploy.graph.aten_graph import find_fused_ops, outputs_of, trace
+from mobiledeploy.graph.aten_graph import trace
+from mobiledeploy.graph.fused_ops import find_fused_ops
+from mobiledeploy.graph.nodes import outputs_of
 from mobiledeploy.metrics import power_ratio_db, signal_power, varies
 from mobiledeploy.parity.layer_codes import LAYER_IMAGES, in_batches
 from mobiledeploy.parity.types import LayerNoise
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch.fx import GraphModule, Node
 
-    from mobiledeploy.graph.aten_graph import FusedOp
+    from mobiledeploy.graph.fused_ops import FusedOp
     from mobiledeploy.quantization.integer_reference import IntegerReference
     from mobiledeploy.stages import FoldedModel
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mobiledeploy.graph.aten_graph import weight_and_bias
+from mobiledeploy.graph.fused_ops import weight_and_bias
 from mobiledeploy.quantization.bias_correction import round_with_bias_correction
 from mobiledeploy.quantization.distillation import distillation_loss, float_logits
 from mobiledeploy.quantization.fake_quantize import FakeQuantizedNetwork, LayerWeights

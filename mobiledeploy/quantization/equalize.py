@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from mobiledeploy.graph.aten_graph import find_fused_ops, trace, weight_and_bias
+from mobiledeploy.graph.aten_graph import trace
 from mobiledeploy.graph.channel_groups import find_groups, rescale_all
+from mobiledeploy.graph.fused_ops import find_fused_ops, weight_and_bias
 from mobiledeploy.graph.observers import observe_cached
 from mobiledeploy.stages import ObservedActivations
 from mobiledeploy.utils.threads import on_one_thread
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch.fx import GraphModule
 
-    from mobiledeploy.graph.aten_graph import FusedOp
     from mobiledeploy.graph.channel_groups import ChannelGroup
+    from mobiledeploy.graph.fused_ops import FusedOp
     from mobiledeploy.stages import ActivationStats, CalibrationSet, FoldedModel
 
 _DENSE_EXPONENT = 0.75

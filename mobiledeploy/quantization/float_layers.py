@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch.fx import Node
 
-    from mobiledeploy.graph.aten_graph import FusedOp
+    from mobiledeploy.graph.fused_ops import FusedOp
     from mobiledeploy.stages import QuantRecipe
 
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, cast
 import torch
 from torch.nn import functional as F
 
-from mobiledeploy.graph.aten_graph import groups_of
+from mobiledeploy.graph.nodes import groups_of
 from mobiledeploy.utils.threads import parallel_map
 
 if TYPE_CHECKING:

@@ -30,7 +30,7 @@ from torch.nn import functional as F
 
 from mobiledeploy.data.pixels import folded_inputs
 from mobiledeploy.errors import ExportError
-from mobiledeploy.graph.aten_graph import clamp_of, module_of, outputs_of
+from mobiledeploy.graph.nodes import clamp_of, module_of, outputs_of
 from mobiledeploy.network import INPUT_NAME
 from mobiledeploy.utils.outputs import tensors_of
 from mobiledeploy.utils.threads import channels_last

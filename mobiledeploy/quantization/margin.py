@@ -22,7 +22,7 @@ from mobiledeploy.quantization.tie_free import float32_error, margin_of, steps_o
 from mobiledeploy.stages import Margin
 
 if TYPE_CHECKING:
-    from mobiledeploy.graph.aten_graph import FusedOp
+    from mobiledeploy.graph.fused_ops import FusedOp
     from mobiledeploy.network import Preprocessing
     from mobiledeploy.quantization.plan import Plan
     from mobiledeploy.stages import Encoding

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch.fx import GraphModule, Node
 
-    from mobiledeploy.graph.aten_graph import FusedOp
+    from mobiledeploy.graph.fused_ops import FusedOp
     from mobiledeploy.quantization.plan_builder import PlanBuilder
     from mobiledeploy.quantization.ranges import Ranges
     from mobiledeploy.stages import Encoding

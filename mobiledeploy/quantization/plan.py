@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import torch
     from torch.fx import GraphModule
 
-    from mobiledeploy.graph.aten_graph import FusedOp, SharedEncoding
+    from mobiledeploy.graph.fused_ops import FusedOp
+    from mobiledeploy.graph.shared_encodings import SharedEncoding
     from mobiledeploy.stages import ActivationStats, Encoding
 
 

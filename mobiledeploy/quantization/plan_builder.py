@@ -9,13 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mobiledeploy.graph.aten_graph import (
-    find_fused_ops,
-    find_shared_encodings,
-    trace,
-    weight_and_bias,
-)
+from mobiledeploy.graph.aten_graph import trace
+from mobiledeploy.graph.fused_ops import find_fused_ops, weight_and_bias
 from mobiledeploy.graph.observers import observe_cached
+from mobiledeploy.graph.shared_encodings import find_shared_encodings
 from mobiledeploy.quantization.ranges import encode_ranges, least_widths, narrow, widest_ranges
 from mobiledeploy.quantization.weight_rounding import weight_scales
 from mobiledeploy.utils.progress import step
@@ -25,7 +22,8 @@ if TYPE_CHECKING:
 
     from torch.fx import GraphModule
 
-    from mobiledeploy.graph.aten_graph import FusedOp, SharedEncoding
+    from mobiledeploy.graph.fused_ops import FusedOp
+    from mobiledeploy.graph.shared_encodings import SharedEncoding
     from mobiledeploy.network import Preprocessing
     from mobiledeploy.quantization.ranges import Ranges
     from mobiledeploy.stages import ActivationStats, CalibrationSet, FoldedModel

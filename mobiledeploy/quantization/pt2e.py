@@ -22,7 +22,7 @@ from torchao.quantization.pt2e.quantizer import (
 )
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.graph.aten_graph import clamp_of
+from mobiledeploy.graph.nodes import clamp_of
 from mobiledeploy.stages import Encoding
 from mobiledeploy.utils.quiet import quietly
 

@@ -15,7 +15,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from mobiledeploy.errors import UsageError
-from mobiledeploy.graph.aten_graph import module_of, weight_and_bias
+from mobiledeploy.graph.fused_ops import weight_and_bias
+from mobiledeploy.graph.nodes import module_of
 from mobiledeploy.quantization.float_layers import require_layers
 from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.margin import smallest_margin

@@ -32,7 +32,8 @@ from mobiledeploy.quantization.encodings import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mobiledeploy.graph.aten_graph import FusedOp, SharedEncoding
+    from mobiledeploy.graph.fused_ops import FusedOp
+    from mobiledeploy.graph.shared_encodings import SharedEncoding
     from mobiledeploy.network import Preprocessing
     from mobiledeploy.quantization.plan import Plan
     from mobiledeploy.stages import ActivationStats, Encoding

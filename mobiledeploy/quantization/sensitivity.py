@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from mobiledeploy.errors import DataError
-from mobiledeploy.graph.aten_graph import groups_of, outputs_of, parameter
+from mobiledeploy.graph.nodes import groups_of, outputs_of, parameter
 from mobiledeploy.metrics import power_ratio_db, signal_power, varies
 from mobiledeploy.quantization.fake_quantize import FakeQuantizedNetwork
 from mobiledeploy.utils.outputs import joined
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch.fx import Node
 
-    from mobiledeploy.graph.aten_graph import FusedOp
+    from mobiledeploy.graph.fused_ops import FusedOp
     from mobiledeploy.quantization.fake_quantize import LayerWeights
     from mobiledeploy.quantization.plan import Plan
 

@@ -22,9 +22,9 @@ a coarser grid than its weights ask for. These are channels with tiny weights, a
 thousands of inputs, such as a classifier.
 
 Biases, residual additions and concatenations cannot tie. A bias is part of the integer n. The
-operands and the result of an addition or a concatenation share one scale (see `graph.aten_graph`),
-so their ratio is 1. Not covered is gemmlowp's multiplication, which rounds twice (decision record
-0017).
+operands and the result of an addition or a concatenation share one scale (see
+`graph.shared_encodings`), so their ratio is 1. Not covered is gemmlowp's multiplication, which
+rounds twice (decision record 0017).
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from mobiledeploy.export.write import (
     export_onnx,
     export_tflite,
 )
-from mobiledeploy.graph.aten_graph import find_fused_ops, trace
+from mobiledeploy.graph.aten_graph import trace
+from mobiledeploy.graph.fused_ops import find_fused_ops
 from mobiledeploy.inspect.inspect_artifact import inspect_artifact
 from mobiledeploy.metrics import sqnr_db
 from mobiledeploy.quantization.integer_reference import IntegerReference

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 import torch
 
-from mobiledeploy.graph.aten_graph import find_fused_ops, trace
+from mobiledeploy.graph.aten_graph import trace
 from mobiledeploy.graph.channel_groups import find_groups, rescale, rescale_all
 from mobiledeploy.graph.fold_graph import fold_graph
+from mobiledeploy.graph.fused_ops import find_fused_ops
 from mobiledeploy.graph.observers import observe
 from mobiledeploy.quantization.equalize import equalize
 

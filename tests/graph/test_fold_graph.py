@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from mobiledeploy.errors import ExportError, UsageError
-from mobiledeploy.graph.aten_graph import find_fused_ops, trace
+from mobiledeploy.graph.aten_graph import trace
 from mobiledeploy.graph.fold_graph import fold_graph
+from mobiledeploy.graph.fused_ops import find_fused_ops
 from mobiledeploy.models.initialize import randomize_batch_norm
 from mobiledeploy.quantization.equalize import equalize
 

@@ -10,9 +10,10 @@ from torch import nn
 
 from mobiledeploy.data.pixels import artifact_inputs, folded_inputs
 from mobiledeploy.errors import UsageError
-from mobiledeploy.graph.aten_graph import find_fused_ops, trace
+from mobiledeploy.graph.aten_graph import trace
 from mobiledeploy.graph.fold_graph import fold_graph
 from mobiledeploy.graph.fold_preprocessing import fold_preprocessing
+from mobiledeploy.graph.fused_ops import find_fused_ops
 from mobiledeploy.network import Preprocessing
 
 EXACT = 1e-9

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from mobiledeploy.errors import DataError
-from mobiledeploy.graph.aten_graph import find_fused_ops, trace
+from mobiledeploy.graph.aten_graph import trace
+from mobiledeploy.graph.fused_ops import find_fused_ops
 from mobiledeploy.graph.observers import Recorder, observe
 from mobiledeploy.stages import CalibrationSet
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mobiledeploy.graph.aten_graph import weight_and_bias
+from mobiledeploy.graph.fused_ops import weight_and_bias
 from mobiledeploy.quantization import bias_correction
 from mobiledeploy.quantization.bias_correction import round_with_bias_correction
 from mobiledeploy.quantization.encodings import encode

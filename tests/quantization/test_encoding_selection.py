@@ -6,7 +6,7 @@ import networks
 import pytest
 import torch
 
-from mobiledeploy.graph.aten_graph import weight_and_bias
+from mobiledeploy.graph.fused_ops import weight_and_bias
 from mobiledeploy.quantization.encoding_selection import corrected_weights, select_encodings
 from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.stages import QuantRecipe

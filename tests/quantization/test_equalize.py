@@ -11,14 +11,11 @@ from networks import FAMILIES
 
 from mobiledeploy.errors import DataError
 from mobiledeploy.graph import observers
-from mobiledeploy.graph.aten_graph import (
-    find_fused_ops,
-    find_shared_encodings,
-    trace,
-    weight_and_bias,
-)
+from mobiledeploy.graph.aten_graph import trace
 from mobiledeploy.graph.channel_groups import find_groups
+from mobiledeploy.graph.fused_ops import find_fused_ops, weight_and_bias
 from mobiledeploy.graph.observers import observe
+from mobiledeploy.graph.shared_encodings import find_shared_encodings
 from mobiledeploy.quantization.equalize import equalize
 from mobiledeploy.quantization.learned_equalization import learn_equalization
 from mobiledeploy.quantization.make_plan import make_plan

@@ -3,7 +3,8 @@
 import networks
 import pytest
 
-from mobiledeploy.graph.aten_graph import find_fused_ops, trace
+from mobiledeploy.graph.aten_graph import trace
+from mobiledeploy.graph.fused_ops import find_fused_ops
 from mobiledeploy.quantization.float_layers import find_float_ops
 
 

@@ -4,7 +4,9 @@ import networks
 import pytest
 import torch
 
-from mobiledeploy.graph.aten_graph import find_fused_ops, find_shared_encodings, trace
+from mobiledeploy.graph.aten_graph import trace
+from mobiledeploy.graph.fused_ops import find_fused_ops
+from mobiledeploy.graph.shared_encodings import find_shared_encodings
 from mobiledeploy.quantization.hutchinson import probe
 
 

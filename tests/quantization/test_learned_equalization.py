@@ -9,9 +9,11 @@ import torch
 from networks import FAMILIES
 
 from mobiledeploy.errors import DataError
-from mobiledeploy.graph.aten_graph import find_fused_ops, find_shared_encodings, trace
+from mobiledeploy.graph.aten_graph import trace
 from mobiledeploy.graph.channel_groups import find_groups, rescale
+from mobiledeploy.graph.fused_ops import find_fused_ops
 from mobiledeploy.graph.observers import observe
+from mobiledeploy.graph.shared_encodings import find_shared_encodings
 from mobiledeploy.quantization import learned_equalization
 from mobiledeploy.quantization.distillation import distillation_loss, float_logits
 from mobiledeploy.quantization.encodings import encode

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from mobiledeploy.graph.aten_graph import find_fused_ops, trace
+from mobiledeploy.graph.aten_graph import trace
+from mobiledeploy.graph.fused_ops import find_fused_ops
 from mobiledeploy.quantization.hutchinson import Probe
 from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.mul_ranges import WIDTHS, MulProbes, probe_muls

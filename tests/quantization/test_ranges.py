@@ -6,8 +6,10 @@ import torch
 from networks import FAMILIES
 from torch import nn
 
-from mobiledeploy.graph.aten_graph import find_fused_ops, find_shared_encodings, trace
+from mobiledeploy.graph.aten_graph import trace
+from mobiledeploy.graph.fused_ops import find_fused_ops
 from mobiledeploy.graph.observers import observe
+from mobiledeploy.graph.shared_encodings import find_shared_encodings
 from mobiledeploy.quantization.encodings import encode
 from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.plan_builder import PlanBuilder

@@ -15,7 +15,7 @@ import torch
 
 from mobiledeploy.errors import ExportError
 from mobiledeploy.export.program import codes_of
-from mobiledeploy.graph.aten_graph import outputs_of
+from mobiledeploy.graph.nodes import outputs_of
 from mobiledeploy.utils.quiet import quietly
 
 if TYPE_CHECKING:
