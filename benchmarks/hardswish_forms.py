@@ -37,6 +37,7 @@ from mobiledeploy.pipeline.build import build, load_images
 from mobiledeploy.pipeline.deploy import deploy
 from mobiledeploy.quantization import integer_reference as reference
 from mobiledeploy.quantization.encodings import encode
+from mobiledeploy.quantization.integer_operators import Scaled
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.stages import RECIPES, QuantizedModel
 from mobiledeploy.utils.quiet import quietly
@@ -247,7 +248,7 @@ class FloatHardswish(reference._Interpreter):  # noqa: SLF001 - the same but for
         else:
             self.lows[n.name] = min(self.lows.get(n.name, 0.0), float(x.min()))
             self.highs[n.name] = max(self.highs.get(n.name, 0.0), float(x.max()))
-        return reference.Scaled(torch.nn.functional.hardswish(x), torch.tensor(1.0))
+        return Scaled(torch.nn.functional.hardswish(x), torch.tensor(1.0))
 
 
 def float_logits(model: QuantizedModel, images: np.ndarray, calib: np.ndarray) -> dict[str, Any]:

@@ -7,7 +7,7 @@ int8 network gives the logits of the integer reference.
 
 Every operator becomes LiteRT's own, except for two. XNNPACK computes the int8 hard-swish with 15
 bits and errs by up to 0.006 steps: it is written as x times a gate, min(x + 3, 6) / 6, whose
-integers are those of x shifted by 3 (`integer_reference.hardswish`). A clamp that LiteRT has no
+integers are those of x shifted by 3 (`integer_operators.hardswish`). A clamp that LiteRT has no
 name for is a maximum and a minimum.
 """
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from mobiledeploy.quantization.integer_reference import Scaled, half_way_distance, unrounded
+from mobiledeploy.quantization.integer_operators import Scaled, half_way_distance, unrounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

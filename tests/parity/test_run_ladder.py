@@ -17,7 +17,7 @@ from mobiledeploy.errors import RuntimeFailedError
 from mobiledeploy.network import WeightsProvenance
 from mobiledeploy.parity.run_ladder import run_ladder
 from mobiledeploy.parity.tolerances import default_tolerances
-from mobiledeploy.quantization.integer_reference import unrounded
+from mobiledeploy.quantization.integer_operators import unrounded
 from mobiledeploy.stages import CalibrationSet, FloatModel, Stages
 from mobiledeploy.utils.quiet import quietly
 

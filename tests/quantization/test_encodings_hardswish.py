@@ -17,7 +17,7 @@ from mobiledeploy.artifact.pte_file import read_pte, split_xnnpack_payload
 from mobiledeploy.bench import xnnpack_operators
 from mobiledeploy.export import onnx as to_onnx
 from mobiledeploy.export.onnx_passes.integer_hardswish import IntegerHardSwish
-from mobiledeploy.quantization import integer_reference as reference
+from mobiledeploy.quantization import integer_operators as reference
 from mobiledeploy.quantization.encodings import encode, encode_before_hardswish, encode_hardswish
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.runtimes.open import open_runner

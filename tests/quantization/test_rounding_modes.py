@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from mobiledeploy.quantization import rounding_modes, weight_rounding
-from mobiledeploy.quantization.integer_reference import IntegerReference, Rounding, Scaled
+from mobiledeploy.quantization.integer_operators import Scaled
+from mobiledeploy.quantization.integer_reference import IntegerReference, Rounding
 from mobiledeploy.quantization.ptq import quantize
 from mobiledeploy.quantization.rounding_modes import MODES, rounding_differences
 from mobiledeploy.stages import QuantRecipe
