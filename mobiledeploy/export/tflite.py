@@ -25,7 +25,7 @@ from mobiledeploy.export.program import codes_of, program_of
 from mobiledeploy.export.tflite_activations import add_activation
 from mobiledeploy.export.tflite_file import TfliteFile
 from mobiledeploy.export.tflite_forms import require_form
-from mobiledeploy.export.tflite_moves import MOVES, add_move
+from mobiledeploy.export.tflite_moves import MOVES, add_move, add_padding
 from mobiledeploy.export.tflite_nodes import (
     DEQUANTIZE,
     FUSED,
@@ -35,7 +35,6 @@ from mobiledeploy.export.tflite_nodes import (
     encoding_of,
     fused_clamp,
     is_integer,
-    pad_value,
     same_padding,
     shape_of,
     source_of,
@@ -125,8 +124,6 @@ class _Translator:
             aten.max_pool2d.default: self._add_max_pool,
             aten.hardswish.default: self._add_hardswish,
             aten.sigmoid.default: self._add_sigmoid,
-            aten.flatten.using_ints: self._add_flatten,
-            aten.pad.default: self._add_pad,
             **dict.fromkeys(_CLAMPS, self._add_clamp),
             **dict.fromkeys(MOVES, self._add_move),
         }
@@ -254,7 +251,8 @@ class _Translator:
         amounts = [[0, 0], [padding[0]] * 2, [padding[1]] * 2, [0, 0]]
         shape = np.array(shape_of(source)) + np.sum(amounts, 1)
         padded = self._like(node, f"{node.name}.padded", shape.tolist())
-        self._add_pad_operator(node, x, padded, amounts, -np.inf if lowest else 0.0)
+        value = -np.inf if lowest else 0.0
+        add_padding(self._file, node.name, x, padded, amounts, value)
         return padded, schema.Padding.VALID
 
     def _like(self, operator: Node, name: str, shape: Sequence[int]) -> int:
@@ -263,31 +261,6 @@ class _Translator:
             return self._file.add_tensor(name, shape, np.float32)
         scale, zero_point = encoding_of(operator)
         return self._file.add_tensor(name, shape, np.int8, scale=scale, zero_point=zero_point)
-
-    def _add_pad_operator(
-        self,
-        node: Node,
-        x: int,
-        output: int,
-        amounts: Sequence[Sequence[int]],
-        value: float = 0.0,
-    ) -> None:
-        """Pad with zeros or another number."""
-        operands = [x, self._file.add_constant(f"{node.name}.amounts", np.array(amounts, np.int32))]
-        if value == 0:
-            self._file.add_operator(
-                _Operator.PAD, operands, output, schema.PadOptionsT(), version=2
-            )
-            return
-        operands.append(self._file.add_value_like(output, f"{node.name}.value", value))
-        self._file.add_operator(
-            _Operator.PADV2, operands, output, schema.PadV2OptionsT(), version=2
-        )
-
-    def _add_pad(self, node: Node, output: int, _clamp: object) -> None:
-        left, right, top, bottom, *channels = cast("Sequence[int]", node.args[1])
-        amounts = [[0, 0], [top, bottom], [left, right], channels or [0, 0]]
-        self._add_pad_operator(node, self._operand(node, 0), output, amounts, pad_value(node))
 
     def _add_linear(self, node: Node, output: int, clamp: _Clamp) -> None:
         options = schema.FullyConnectedOptionsT()
@@ -342,23 +315,6 @@ class _Translator:
         options.keepDims = True
         inputs = [self._operand(node, 0), axes]
         self._file.add_operator(_Operator.MEAN, inputs, output, options, version=2)
-
-    def _add_flatten(self, node: Node, output: int, _clamp: object) -> None:
-        x, source = self._operand(node, 0), tuple(source_of(node).meta["val"].shape)
-        if any(size != 1 for size in source[2:]):  # values are in the order of (C, H, W)
-            channels_first = self._like(node, f"{node.name}.channels_first", source)
-            axes = np.array([0, 3, 1, 2], np.int32)
-            order = self._file.add_constant(f"{node.name}.order", axes)
-            options = schema.TransposeOptionsT()
-            self._file.add_operator(
-                _Operator.TRANSPOSE, [x, order], channels_first, options, version=2
-            )
-            x = channels_first
-        shape = np.array(shape_of(node), np.int32)
-        constant = self._file.add_constant(f"{node.name}.shape", shape)
-        options = schema.ReshapeOptionsT()
-        options.newShape = shape
-        self._file.add_operator(_Operator.RESHAPE, [x, constant], output, options)
 
     def _add_max_pool(self, node: Node, output: int, _clamp: object) -> None:
         kernel, stride, padding = window_arguments(node)

@@ -90,6 +90,7 @@ def _operand(node: Node, index: int) -> torch.Tensor:
 
 
 _CHECKS: dict[Any, Callable[[Node], str]] = {
+    **dict.fromkeys(MOVES, _anything),
     aten.conv2d.default: _anything,
     aten.linear.default: _linear,
     aten.add.Tensor: _binary,
@@ -98,7 +99,6 @@ _CHECKS: dict[Any, Callable[[Node], str]] = {
     aten.max_pool2d.default: _max_pool,
     aten.flatten.using_ints: _flatten,
     aten.pad.default: _pad,
-    **dict.fromkeys(MOVES, _anything),
     aten.hardswish.default: _anything,
     aten.sigmoid.default: _anything,
     aten.relu.default: _anything,

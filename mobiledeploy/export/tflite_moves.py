@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from ai_edge_litert import schema_py_generated as schema
 
-from mobiledeploy.export.tflite_nodes import shape_of, source_of
+from mobiledeploy.export.tflite_nodes import pad_value, shape_of, source_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,7 +30,9 @@ _CHANNELS_FIRST = (0, 3, 1, 2)
 MOVES = (
     aten.cat.default,
     aten.slice.Tensor,
+    aten.flatten.using_ints,
     aten.reshape.default,
+    aten.pad.default,
     aten.permute.default,
     aten.upsample_nearest2d.vec,
 )
@@ -51,8 +53,12 @@ def add_move(file: TfliteFile, node: Node, operands: Sequence[int], output: int)
         file.add_operator(_Operator.CONCATENATION, operands, output, options, version=2)
     elif node.target is aten.slice.Tensor:
         _add_slice(file, node, operands[0], output)
-    elif node.target is aten.reshape.default:
+    elif node.target in (aten.flatten.using_ints, aten.reshape.default):
         _add_reshape(file, node, operands[0], output)
+    elif node.target is aten.pad.default:
+        left, right, top, bottom, *channels = cast("Sequence[int]", node.args[1])
+        amounts = [[0, 0], [top, bottom], [left, right], channels or [0, 0]]
+        add_padding(file, node.name, operands[0], output, amounts, pad_value(node))
     elif node.target is aten.permute.default:
         order = cast("list[int]", node.args[1])
         if len(order) == 4:
@@ -64,6 +70,32 @@ def add_move(file: TfliteFile, node: Node, operands: Sequence[int], output: int)
         inputs = [operands[0], size]
         code = _Operator.RESIZE_NEAREST_NEIGHBOR
         file.add_operator(code, inputs, output, options, version=2)
+
+
+def add_padding(
+    file: TfliteFile,
+    name: str,
+    x: int,
+    output: int,
+    amounts: Sequence[Sequence[int]],
+    value: float = 0.0,
+) -> None:
+    """Pad with zeros or another number.
+
+    Args:
+        file: The file.
+        name: Name of the operator.
+        x: Number of its operand.
+        output: Number of its result.
+        amounts: What is added before and behind each axis of (N, H, W, C).
+        value: The number; the nearest that the datatype has.
+    """
+    operands = [x, file.add_constant(f"{name}.amounts", np.array(amounts, np.int32))]
+    if value == 0:
+        file.add_operator(_Operator.PAD, operands, output, schema.PadOptionsT(), version=2)
+        return
+    operands.append(file.add_value_like(output, f"{name}.value", value))
+    file.add_operator(_Operator.PADV2, operands, output, schema.PadV2OptionsT(), version=2)
 
 
 def add_transpose(file: TfliteFile, name: str, x: int, output: int, order: Sequence[int]) -> None:
