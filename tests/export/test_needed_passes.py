@@ -5,6 +5,7 @@ from contextlib import nullcontext
 import networks
 import pytest
 from torch import nn
+from torch.nn import functional as F
 
 from mobiledeploy.utils.quiet import quietly
 
@@ -44,6 +45,36 @@ def test_the_bytes_are_those_of_all_passes(family, precision, passes, monkeypatc
     everything = passes[len(ran) :]
     assert "ChannelsLastTaggedReshapePass" in ran
     assert len(ran) < len(everything) / 2
+
+
+class Scaled(nn.Module):
+    """Multiplies by a number, which becomes a tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        return self.conv(x) * 0.5 + 1.0
+
+
+class Resized(nn.Module):
+    """Has two views and an upsampling."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x):
+        return F.interpolate(self.conv(x), scale_factor=2, mode="bilinear").flatten(2).flatten(1)
+
+
+@pytest.mark.parametrize("module", [Scaled(), Resized(), nn.Hardtanh(-1, 1)])
+def test_other_graphs_keep_their_bytes_too(module, monkeypatch):
+    model = networks.model_of(module.eval(), 8)
+    few = executorch.encode_model(model)
+    monkeypatch.setattr(executorch, "needed_passes", nullcontext)
+    assert executorch.encode_model(model) == few
 
 
 @pytest.mark.parametrize(

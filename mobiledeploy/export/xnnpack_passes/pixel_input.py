@@ -45,9 +45,12 @@ _INTERNAL = {"external_id": 0xFFFFFFFF, "flags": 0}
 def read_pixels(graph: XNNGraph) -> bool:
     """Convert the input of a graph in place; return whether it takes pixels.
 
-    A graph whose input is not quantized, that of a float image, stays as it is.
+    A graph whose input is not quantized, that of a float image, stays as it is. So does one that
+    also takes numbers, which float networks may hold.
     """
-    (pixels,) = graph.input_ids
+    pixels, *others = graph.input_ids
+    if others:
+        return False
     unions = [value.xvalue_union for value in graph.xvalues]
     is_quantized = any(
         isinstance(union, XNNQuantizedTensorValue) and union.tensor_value.id_out == pixels
