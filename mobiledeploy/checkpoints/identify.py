@@ -14,8 +14,9 @@ from pathlib import Path
 
 from torch import nn
 
+from mobiledeploy.checkpoints.candidate import Build
 from mobiledeploy.checkpoints.dialects import SEQUENTIAL, implied_options, implied_preprocessing
-from mobiledeploy.checkpoints.infer import Build, find_spec
+from mobiledeploy.checkpoints.infer import find_spec
 from mobiledeploy.checkpoints.layers import layers_of, norm_eps_of
 from mobiledeploy.checkpoints.match import has_names_of
 from mobiledeploy.checkpoints.open import Checkpoint, dialect_name, open_checkpoint

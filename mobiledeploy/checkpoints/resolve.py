@@ -6,8 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from mobiledeploy.checkpoints.candidate import Build
 from mobiledeploy.checkpoints.identify import complete_spec, inspect_checkpoint
-from mobiledeploy.checkpoints.infer import Build
 from mobiledeploy.checkpoints.published import RESOLUTION, published_for
 from mobiledeploy.checkpoints.registry import fetch_registered, is_registered
 from mobiledeploy.errors import UsageError
