@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mobiledeploy.devices.agent_session import decode_arrays
+from mobiledeploy.devices.agent_session import decode_outputs
 from mobiledeploy.devices.open import open_device
 from mobiledeploy.devices.request import Request
 from mobiledeploy.pipeline.build import build, load_images
@@ -58,7 +58,7 @@ def main() -> None:
                 with open_device(uri, timeout_s=3600) as device:
                     *_, last = device.run_session(request)
                 differing.append(
-                    np.count_nonzero(decode_arrays(last["result"]["outputs"])[0] != expected)
+                    np.count_nonzero(decode_outputs(last["result"]["outputs"])[0][0] != expected)
                 )
         cells = " | ".join(str(count) for count in differing)
         print(f"| {family} {width}-{resolution} | {expected.size:,} | {cells} |", flush=True)

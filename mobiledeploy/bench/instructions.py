@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mobiledeploy.bench.outputs import check_outputs
 from mobiledeploy.bench.results import InstructionCount
-from mobiledeploy.devices.agent_session import decode_arrays
+from mobiledeploy.devices.agent_session import decode_inputs, decode_outputs
 from mobiledeploy.devices.python_device import TIMEOUT_S, LocalDevice
 from mobiledeploy.devices.request import Request
 from mobiledeploy.errors import UsageError
@@ -85,8 +85,8 @@ def _count(
     digest = sha256_of(path)
     run_only = Request(task="outputs", artifacts=(path,), inputs=(None,))
     *_, here = LocalDevice().run_session(run_only)
-    [samples] = decode_arrays(here["result"]["inputs"])
-    [expected] = decode_arrays(here["result"]["outputs"])
+    [samples] = decode_inputs(here["result"]["inputs"])
+    [expected] = decode_outputs(here["result"]["outputs"])
     request = Request(
         task="instructions",
         artifacts=(path,),
@@ -108,7 +108,7 @@ def _count(
         affinity=affinity,
         instructions=counts,
         warnings=warnings_for(counts),
-        outputs=check_outputs(expected, decode_arrays(result["outputs"])),
+        outputs=check_outputs(expected, decode_outputs(result["outputs"])),
     )
 
 

@@ -20,7 +20,7 @@ from mobiledeploy.bench.outputs import check_outputs
 from mobiledeploy.bench.results import Measurement
 from mobiledeploy.bench.stats import slowed_down, warnings_for
 from mobiledeploy.bench.temperature import wait_until_below
-from mobiledeploy.devices.agent_session import decode_arrays
+from mobiledeploy.devices.agent_session import decode_inputs, decode_outputs
 from mobiledeploy.devices.python_device import TIMEOUT_S, LocalDevice
 from mobiledeploy.devices.request import Request
 from mobiledeploy.errors import UsageError
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mobiledeploy.devices.open import Device
-    from mobiledeploy.devices.request import Result, Samples
+    from mobiledeploy.devices.request import Outputs, Result, Samples
 
     class Rest(Protocol):
         """Waits before a session."""
@@ -150,7 +150,7 @@ def load_order(artifacts: int, session: int) -> list[int]:
 
 def _reference_outputs(
     device: Device, artifacts: Sequence[Path]
-) -> tuple[Sequence[Samples | None], list[Samples] | None]:
+) -> tuple[Sequence[Samples | None], list[Outputs] | None]:
     """Return inputs for each artifact and this machine's outputs for them.
 
     On this machine there is nothing to compare: each session generates its inputs.
@@ -162,7 +162,7 @@ def _reference_outputs(
     with step("Running the artifacts on this machine, for comparison"):
         *_, last = LocalDevice().run_session(request)
     result = last["result"]
-    return decode_arrays(result["inputs"]), decode_arrays(result["outputs"])
+    return decode_inputs(result["inputs"]), decode_outputs(result["outputs"])
 
 
 def _measurement(
@@ -175,7 +175,7 @@ def _measurement(
     warmup: int,
     affinity: tuple[int, ...],
     cores: int,
-    expected: Samples | None,
+    expected: Outputs | None,
 ) -> Measurement:
     """Gather what the sessions measured of one artifact.
 
@@ -193,7 +193,7 @@ def _measurement(
     fresh = [result["fresh"] for result, place in sessions if place == 0]
     times_ms = [ms for result, place in sessions for ms in result["times_ms"][place]]
     conditions = tuple(result["conditions"] for result, _ in sessions)
-    outputs = decode_arrays([result["outputs"][place] for result, place in sessions])
+    outputs = decode_outputs([result["outputs"][place] for result, place in sessions])
     memory = [f["peak_memory_bytes"] for f in fresh if f["peak_memory_bytes"] is not None]
     return Measurement(
         artifact=str(path),

@@ -19,36 +19,57 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mobiledeploy.bench.results import InstructionCount, Measurement
+    from mobiledeploy.devices.request import Outputs
 
 MIN_SQNR_DB = 60.0
 
 
-def check_outputs(
-    expected: NDArray[np.float32], found: Sequence[NDArray[np.float32]]
-) -> OutputCheck:
+def check_outputs(expected: Outputs, found: Sequence[Outputs]) -> OutputCheck:
     """Compare the outputs of every session with this machine's.
 
+    Integers (codes, classes) have an SQNR of their own: beside classes up to 1000, wrong
+    probabilities would not show. The lower SQNR is returned.
+
     Args:
-        expected: This machine's outputs, (N, classes).
-        found: The device's outputs for the same inputs, one array per session.
+        expected: This machine's outputs, (N, ...) each.
+        found: The device's outputs for the same inputs, of each session.
 
     Raises:
-        RuntimeFailedError: There are no outputs, or their shapes differ.
+        RuntimeFailedError: There are no outputs, or their types or shapes differ.
     """
-    shapes = {array.shape for array in found}
-    if shapes != {expected.shape} or expected.size == 0:
+    wanted = _describe(expected)
+    others = sorted({_describe(outputs) for outputs in found} - {wanted})
+    if others or not found or not any(output.size for output in expected):
         raise RuntimeFailedError(
-            f"The device returned outputs of shape {sorted(shapes)}; expected {expected.shape}.",
+            f"The device returned outputs {'; '.join(others) or wanted}, of {len(found)} sessions;"
+            f" expected {wanted}.",
             remedy="Update the runtime on the device.",
         )
-    differences = [array.astype(np.float64) - expected for array in found]
-    noise = sum(float(np.sum(d**2)) for d in differences)
-    signal = len(found) * signal_power(expected)
-    return OutputCheck(
-        values=len(found) * expected.size,
-        differing=sum(int(np.count_nonzero(array != expected)) for array in found),
-        sqnr_db=power_ratio_db(signal, noise),
-    )
+    values = differing = 0
+    sqnr_db = []
+    for kinds in ("f", "iub"):
+        reference = _rows(expected, kinds)
+        candidates = [_rows(outputs, kinds) for outputs in found]
+        if reference.size:
+            noise = sum(float(np.sum((each - reference) ** 2)) for each in candidates)
+            values += len(found) * reference.size
+            differing += sum(int(np.count_nonzero(each != reference)) for each in candidates)
+            sqnr_db.append(power_ratio_db(len(found) * signal_power(reference), noise))
+    # min() would drop a NaN that is not the first
+    return OutputCheck(values=values, differing=differing, sqnr_db=float(np.min(sqnr_db)))
+
+
+def _describe(outputs: Outputs) -> str:
+    """Return the types and shapes of outputs."""
+    return ", ".join(f"{output.dtype} {output.shape}" for output in outputs) or "none"
+
+
+def _rows(outputs: Outputs, kinds: str) -> NDArray[np.float64]:
+    """Return the outputs of some kinds of types, one behind the other, (N, values)."""
+    chosen = [output for output in outputs if output.dtype.kind in kinds]
+    empty = np.zeros((len(outputs[0]), 0))
+    rows = [output.reshape(len(output), -1).astype(np.float64) for output in chosen]
+    return np.concatenate([empty, *rows], axis=1)
 
 
 def require_outputs(

@@ -28,7 +28,7 @@ from mobiledeploy.errors import MobileDeployError, RuntimeFailedError
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from mobiledeploy.devices.request import Message, Samples
+    from mobiledeploy.devices.request import Message, Outputs, Samples
 
     class ExplainExit(Protocol):
         """Turns the exit code and output of a command into an error; None if they are unknown."""
@@ -92,9 +92,14 @@ def run_session(
         raise known or progress.failure(progress.death or _describe_exit(code), output)
 
 
-def decode_arrays(encoded: Sequence[str | None]) -> list[Samples]:
-    """Return the arrays of a result's `inputs` or `outputs`, without those that are None."""
+def decode_inputs(encoded: Sequence[str | None]) -> list[Samples]:
+    """Return the arrays of a result's `inputs`, without those that are None."""
     return [from_npy(base64.b64decode(text)) for text in encoded if text is not None]
+
+
+def decode_outputs(encoded: Sequence[Sequence[str] | None]) -> list[Outputs]:
+    """Return the arrays of a result's `outputs`, without the artifacts that have None."""
+    return [tuple(decode_inputs(texts)) for texts in encoded if texts is not None]
 
 
 class SessionProgress:

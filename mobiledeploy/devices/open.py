@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, Self
 
-from mobiledeploy.devices.agent_session import decode_arrays
+from mobiledeploy.devices.agent_session import decode_outputs
 from mobiledeploy.devices.android.device import BuiltRunnersDevice
 from mobiledeploy.devices.android.native import AdbDevice
 from mobiledeploy.devices.python_device import TIMEOUT_S, CommandDevice, LocalDevice, RunnerKind
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from mobiledeploy.devices.host import Host
-    from mobiledeploy.devices.request import Message, Result, Samples
+    from mobiledeploy.devices.request import Message, Outputs, Result, Samples
 
 _PROGRESS_STEPS = 20
 _MAX_CORE = 4095
@@ -172,7 +172,7 @@ def parse_cores(text: str | None) -> tuple[int, ...]:
     return tuple(sorted(cores))
 
 
-def run_artifact(device: Device, artifact: Path, inputs: Samples, *, threads: int = 1) -> Samples:
+def run_artifact(device: Device, artifact: Path, inputs: Samples, *, threads: int = 1) -> Outputs:
     """Run samples through an artifact on a device.
 
     Args:
@@ -182,7 +182,7 @@ def run_artifact(device: Device, artifact: Path, inputs: Samples, *, threads: in
         threads: Threads that compute one inference.
 
     Returns:
-        The outputs, (N, values) float32: of several, one behind the other.
+        The outputs in the artifact's order, (N, ...) each, in their own types.
 
     Raises:
         ArtifactError: The artifact cannot be read, or its runtime rejects it.
@@ -190,8 +190,8 @@ def run_artifact(device: Device, artifact: Path, inputs: Samples, *, threads: in
     """
     request = Request(task="outputs", artifacts=(artifact,), inputs=(inputs,), threads=threads)
     result = run_with_progress(device, request, f"Running {artifact.name} on {device.uri}")
-    [logits] = decode_arrays(result["outputs"])
-    return logits
+    [outputs] = decode_outputs(result["outputs"])
+    return outputs
 
 
 def run_with_progress(device: Device, request: Request, description: str) -> Result:

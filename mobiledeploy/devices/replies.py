@@ -66,12 +66,9 @@ def _problem(result: Result, request: Request) -> str:
     missing = [name for name in _FIELDS[request.task] if name not in result]
     if missing:
         return f"its result has no `{missing[0]}`"
-    for name in ("inputs", "outputs"):
-        arrays = result.get(name)
-        if arrays is not None:
-            problem = _arrays_problem(arrays, request)  # type: ignore[arg-type]
-            if problem:
-                return f"`{name}` {problem}"
+    problem = _all_arrays_problem(result, request)
+    if problem:
+        return problem
     times = result.get("times_ms", ())
     if "times_ms" in result and len(times) != len(request.artifacts):
         return f"`times_ms` has times of {len(times)} of {len(request.artifacts)} artifacts"
@@ -87,17 +84,29 @@ def _problem(result: Result, request: Request) -> str:
     return _operators_problem(result, request)
 
 
-def _arrays_problem(arrays: Sequence[str | None], request: Request) -> str:
+def _all_arrays_problem(result: Result, request: Request) -> str:
+    if request.task == "outputs" and None in result["outputs"]:
+        return "`outputs` has no array of an artifact"
+    inputs = [None if each is None else [each] for each in result.get("inputs", [])]
+    for name, arrays in (("inputs", inputs), ("outputs", result.get("outputs", []))):
+        problem = _arrays_problem(arrays, request) if name in result else ""
+        if problem:
+            return f"`{name}` {problem}"
+    return ""
+
+
+def _arrays_problem(arrays: Sequence[Sequence[str] | None], request: Request) -> str:
+    """Return what is wrong with the arrays of each artifact; "" if nothing is."""
     if len(arrays) != len(request.artifacts):
-        return f"has {len(arrays)} arrays for {len(request.artifacts)} artifacts"
-    for encoded in arrays:
-        if encoded is None:
-            continue
+        return f"has arrays of {len(arrays)} artifacts for {len(request.artifacts)}"
+    if [] in arrays:
+        return "has no array of an artifact"
+    for encoded in (each for of_one in arrays for each in of_one or ()):
         try:
             array = from_npy(base64.b64decode(encoded, validate=True))
         except _NOT_ARRAYS as error:
             return f"is no array ({str(error).splitlines()[0] if str(error) else repr(error)})"
-        if array.dtype.kind not in "fiu" or array.ndim == 0:
+        if array.dtype.kind not in "fiub" or array.ndim == 0:
             return f"is {array.dtype} {array.shape}; expected numbers"
     return ""
 

@@ -10,7 +10,7 @@ import hashlib
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Samples = NDArray[np.float32]
+    Outputs = tuple[NDArray[Any], ...]  # of one artifact, (N, ...) each
 
 Task = Literal["bench", "instructions", "outputs", "profile", "load"]
 
@@ -179,8 +180,8 @@ class Result(TypedDict, total=False):
     - "outputs": inputs (None for samples that were sent), outputs;
     - "load": runtimes.
 
-    `inputs` and `outputs` have one entry per artifact, a `.npy` file in base64. Outputs are
-    (N, values): all outputs of the network, one behind the other, in its order.
+    `inputs` and `outputs` have one entry per artifact: a `.npy` file in base64, and a list of them
+    with each output, (N, ...), in the network's order and in its own type.
     """
 
     fresh: FreshRun
@@ -191,7 +192,7 @@ class Result(TypedDict, total=False):
     whole_us: list[float]
     operators: list[OperatorTimes]
     inputs: list[str | None]
-    outputs: list[str | None]
+    outputs: list[list[str] | None]
     runtimes: list[str]
 
 

@@ -29,6 +29,7 @@ from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.quantization.rounding_modes import rounding_differences
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.runtimes.pytorch import EagerRunner
+from mobiledeploy.runtimes.runner import as_values
 from mobiledeploy.stages import QuantizedModel, Stages, evenly_spread
 from mobiledeploy.utils.files import sha256_of
 from mobiledeploy.utils.outputs import activated, joined_arrays
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     Logits = NDArray[np.float32]
     Inputs = NDArray[Any]  # of artifacts: images, or pixels (N, H, W, C) in uint8
     RunBatch = Callable[[Mapping[str, Inputs]], Mapping[str, Logits]]
-    RunOnDevice = Callable[[Path, Inputs], Logits]
+    RunOnDevice = Callable[[Path, Inputs], tuple[NDArray[Any], ...]]
 
 _CHANNEL_IMAGES = 200
 _LAST_BITS = ACTIVATED["max_max_abs_difference"]
@@ -94,6 +95,7 @@ class LadderRunner:
         step = self.reference.logit_step if self.reference and not self._is_activated else None
         self.ladder = Ladder(labels=self._labels, step=step, outputs=self._outputs)
         self.artifacts: list[ComparedArtifact] = []
+        self._metadata: dict[Path, Mapping[str, object]] = {}
         self._differences: list[RoundingDifference] = []
 
     def add_stages(self, *, quick: bool) -> None:
@@ -216,6 +218,7 @@ class LadderRunner:
         started = time.perf_counter()
         with open_runner(path) as runner:
             self.artifacts.append(_describe(path, runner))
+            self._metadata[path] = runner.metadata
             logits, failures = self._logits_of(runner, path, f"Running {path.name}")
             layer = self._explain_difference(path, runner, logits, failures)
         self.ladder.add(
@@ -229,9 +232,13 @@ class LadderRunner:
         )
 
     def add_device(self, path: Path, run: RunOnDevice) -> None:
-        """Add the rung of an artifact on the device; it must equal the same artifact here."""
+        """Add the rung of an artifact on the device; it must equal the same artifact here.
+
+        Call `add_artifact` before.
+        """
         started = time.perf_counter()
-        logits = run(path, self._inputs)
+        values = as_values(run(path, self._inputs), self._metadata[path])
+        logits = joined_arrays(values)
         contract = self._contract()
         below = Check(_rung_of(path), contract.limits, path.name)
         checks = [below, contract, self._against_float()]

@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     from mobiledeploy.stages import CalibrationSet, Stages
 
 
-_INTEGERS = frozenset({"codes", "top5"})
-
-
 def check_parity(
     artifacts: Sequence[Path],
     source: Path | None = None,
@@ -77,8 +74,7 @@ def check_parity(
 
     Raises:
         GateError: the network is plainly not the one that was trained.
-        UsageError: an agreement is asked for of outputs that are no classes, or a device is to
-            return integers.
+        UsageError: an agreement is asked for of outputs that are no classes.
         ArtifactError: an artifact or manifest is missing or damaged, the artifacts are of different
             networks, or the network cannot be built again.
         DataError: there are no images, or the baseline is of another network or other images.
@@ -90,8 +86,6 @@ def check_parity(
         for path, manifest in zip(artifacts, manifests, strict=True):
             require_matching_metadata(path, manifest)
     first = manifests[0]
-    if device is not None:
-        _require_float_outputs(first)
     tolerances = _tolerances(first, min_sqnr_db, min_top1_agreement)
     # Device, baseline and images are checked before the network is built, which takes minutes.
     place = ""
@@ -165,17 +159,6 @@ def _measure_resizes(
 
     with step("Trying other ways to resize"):
         return measure_resizes(model, images, load)
-
-
-def _require_float_outputs(manifest: Manifest) -> None:
-    """Raise UsageError if artifacts return integers, which devices do not send."""
-    integers = [each.name for each in manifest.info.outputs if each.activation in _INTEGERS]
-    if integers:
-        raise UsageError(
-            f"{manifest.artifact.file} returns integers ({', '.join(integers)}); a device sends"
-            " float32 only.",
-            remedy="Leave --device out, or check an artifact of the logits on the device.",
-        )
 
 
 def _calibration_path(stages: Stages) -> Path | None:

@@ -134,7 +134,24 @@ def as_values(
     Args:
         tensors: What the artifact returns, in order.
         metadata: The document in the artifact; empty for a file of another exporter.
+
+    Raises:
+        RuntimeFailedError: There are fewer tensors than the metadata name, or of other shapes.
     """
+    try:
+        return _as_values(tensors, metadata)
+    except (StopIteration, IndexError, ValueError) as error:
+        found = ", ".join(f"{each.dtype} {each.shape}" for each in tensors)
+        raise RuntimeFailedError(
+            f"The runtime returned {found or 'nothing'}, which is not what the artifact's metadata"
+            f" describe.",
+            remedy="Update the runtime, or export the model again.",
+        ) from error
+
+
+def _as_values(
+    tensors: Sequence[NDArray[Any]], metadata: Mapping[str, object]
+) -> dict[str, NDArray[np.float32]]:
     described = cast("list[dict[str, Any]]", metadata.get("outputs", []))
     found: dict[str, NDArray[np.float32]] = {}
     remaining = iter(tensors)

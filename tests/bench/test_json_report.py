@@ -112,7 +112,7 @@ def test_the_sqnr_of_equal_outputs_is_null():
     [([0, 0, 0], [1, 2, 3], "-Infinity"), ([1, 2, 3], [1, math.nan, 3], "NaN")],
 )
 def test_the_sqnr_of_invalid_outputs_is_not_null(expected, found, sqnr_db):
-    check = check_outputs(np.float32([expected]), [np.float32([found])])
+    check = check_outputs((np.float32([expected]),), [(np.float32([found]),)])
     outputs = as_json(timed(measurement(outputs=check)))["measurements"][0]["outputs"]
     assert outputs["sqnr_db"] == sqnr_db
     assert outputs["differing"] > 0

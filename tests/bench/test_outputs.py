@@ -17,7 +17,7 @@ ROW = np.arange(1, 11, dtype=np.float32).reshape(2, 5)
 
 
 def test_equal_outputs_have_no_noise():
-    assert check_outputs(ROW, [ROW, ROW.copy()]) == OutputCheck(
+    assert check_outputs((ROW,), [(ROW,), (ROW.copy(),)]) == OutputCheck(
         values=20, differing=0, sqnr_db=math.inf
     )
 
@@ -25,7 +25,7 @@ def test_equal_outputs_have_no_noise():
 def test_a_difference_in_one_session_is_counted():
     other = ROW.copy()
     other[0, 0] += 1
-    found = check_outputs(ROW, [ROW, other])
+    found = check_outputs((ROW,), [(ROW,), (other,)])
     assert (found.values, found.differing) == (20, 1)
     varying = 2 * 5 * 2.5**2  # of each session; the rows differ by 5
     assert found.sqnr_db == pytest.approx(10 * math.log10(2 * varying / 1))
@@ -33,14 +33,46 @@ def test_a_difference_in_one_session_is_counted():
 
 @pytest.mark.parametrize("found", [[], [ROW[:1]], [ROW, ROW[:, :1]]])
 def test_missing_outputs_and_other_shapes_are_errors(found):
-    with pytest.raises(RuntimeFailedError, match="shape"):
-        check_outputs(ROW, found)
+    with pytest.raises(RuntimeFailedError, match=r"expected float32 \(2, 5\)"):
+        check_outputs((ROW,), [(each,) for each in found])
 
 
 def test_comparing_nothing_is_an_error():
     nothing = np.zeros((0, 5), np.float32)
     with pytest.raises(RuntimeFailedError):
-        check_outputs(nothing, [nothing])
+        check_outputs((nothing,), [(nothing,)])
+
+
+def test_outputs_of_another_type_or_number_are_errors():
+    for found in ([(ROW.astype(np.int64),)], [(ROW, ROW)], [()]):
+        with pytest.raises(RuntimeFailedError, match=r"expected float32 \(2, 5\)"):
+            check_outputs((ROW,), found)
+
+
+def test_wrong_probabilities_show_beside_large_classes():
+    classes = np.int64([[0, 999], [7, 500]])
+    probabilities = np.float32([[0.6, 0.2], [0.5, 0.4]])
+    wrong = probabilities[::-1]
+    found = check_outputs((classes, probabilities), [(classes, wrong)])
+    assert (found.values, found.differing) == (8, 4)
+    assert found.sqnr_db < 0
+    others = check_outputs((classes, probabilities), [(classes[::-1], probabilities)])
+    assert (others.differing, others.sqnr_db < 0) == (4, True)
+
+
+def test_codes_are_subtracted_without_overflow():
+    codes = np.uint8([[0, 255, 3], [9, 100, 250]])
+    other = codes.copy()
+    other[0, 0] = 255
+    found = check_outputs((codes,), [(other,)])
+    signal = sum((codes - codes.mean(0)).ravel() ** 2)
+    assert found.sqnr_db == pytest.approx(10 * math.log10(signal / 255**2))
+
+
+def test_a_nan_among_the_outputs_is_not_hidden():
+    codes = np.int8([[1, 2], [3, 4]])
+    found = check_outputs((codes, ROW), [(codes, ROW * np.float32("nan"))])
+    assert math.isnan(found.sqnr_db)
 
 
 def result(sqnr_db):

@@ -27,23 +27,24 @@ began = time.perf_counter()
 program = executorch_bindings()._load_program(flags["model_path"])
 method = program.load_method("forward")
 log(624, f"Model loaded in {{1e3 * (time.perf_counter() - began):f}} ms.")
-shape = method.method_meta().input_tensor_meta(0).sizes()
-values = np.ones(shape, np.float32)
+meta = method.method_meta().input_tensor_meta(0)
+shape, dtype = meta.sizes(), {{0: np.uint8, 6: np.float32}}[meta.dtype()]
+values = np.ones(shape, dtype)
 if "inputs" in flags:
     log(397, "Loading inputs from input file(s).")
-    values = np.fromfile(flags["inputs"], np.float32).reshape(shape)
+    values = np.fromfile(flags["inputs"], dtype).reshape(shape)
 runs, total = int(flags.get("num_executions", 1)), 0.0
 for i in range(runs):
     began = time.perf_counter()
-    (logits,) = method((torch.from_numpy(values),))
+    outputs = method((torch.from_numpy(values),))
     took = 1e3 * (time.perf_counter() - began)
     total += took
     log(781, f"Iteration {{i + 1}} of {{runs}}: {{took:f}} ms")
 log(790, f"Model executed successfully {{runs}} time(s) in {{total:f}} ms.")
-log(796, "1 outputs: ")
-if "output_file" in flags:
-    log(809, f"Writing output to file: {{flags['output_file']}}-0.bin")
-    logits.numpy().tofile(flags["output_file"] + "-0.bin")
+log(796, f"{{len(outputs)}} outputs: ")
+for number, output in enumerate(outputs if "output_file" in flags else ()):
+    log(809, f"Writing output to file: {{flags['output_file']}}-{{number}}.bin")
+    output.numpy().tofile(f"{{flags['output_file']}}-{{number}}.bin")
 """
 
 PERF_TEST = """#!{python}

@@ -16,10 +16,10 @@ AGENT = """
 import json, os, signal, sys, time
 def send(**message): print("\\x1e" + json.dumps(message), flush=True)
 source = sys.stdin.buffer.read(int(sys.stdin.buffer.readline()))
-send(hello={"protocol": 2})
+send(hello={"protocol": 3})
 request = json.loads(sys.stdin.buffer.readline())
 """
-HELLO = {"hello": {"protocol": 2}}
+HELLO = {"hello": {"protocol": 3}}
 
 
 def unknown_exit(code, output, *, started):
@@ -93,8 +93,8 @@ def test_an_error_message_is_raised_in_its_own_class(messages):
 
 
 def test_another_protocol_version_is_refused(messages):
-    with pytest.raises(RuntimeFailedError, match="has protocol version 3; expected 2"):
-        list(messages(AGENT.replace('"protocol": 2', '"protocol": 3')))
+    with pytest.raises(RuntimeFailedError, match="has protocol version 4; expected 3"):
+        list(messages(AGENT.replace('"protocol": 3', '"protocol": 4')))
 
 
 @pytest.mark.parametrize(

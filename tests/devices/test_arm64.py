@@ -9,7 +9,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from real_parts import ARM_PROCESSORS
 
-from mobiledeploy.devices.agent_session import decode_arrays
+from mobiledeploy.devices.agent_session import decode_outputs
 from mobiledeploy.devices.open import open_device
 from mobiledeploy.devices.request import Request
 from mobiledeploy.export.write import export_onnx
@@ -82,7 +82,7 @@ def computed(arm64, artifacts, images, pools, codes):
         )
         with open_device(arm64(processor)) as device:
             *_, last = device.run_session(request)
-            found = decode_arrays(last["result"]["outputs"])
+            found = [output for (output,) in decode_outputs(last["result"]["outputs"])]
             assert len(found) == len(artifacts) + len(pools)
             logits = dict(zip(artifacts, found, strict=False))
             return device.host, logits, dict(zip(pools, found[len(artifacts) :], strict=True))

@@ -1,5 +1,6 @@
 """What a broken or hostile device sends is refused, whatever it is."""
 
+import base64
 import json
 
 import numpy as np
@@ -9,9 +10,16 @@ from mobiledeploy.bench.measure import measure
 from mobiledeploy.devices.agent.machine import describe
 from mobiledeploy.devices.open import run_artifact
 from mobiledeploy.devices.python_device import PythonDevice
+from mobiledeploy.devices.request import to_npy
 from mobiledeploy.errors import RuntimeFailedError
 
 HELLO = describe()
+
+
+def as_text(value):
+    """Return a value as the protocol sends arrays."""
+    array = np.array([value]) if isinstance(value, str) else np.array(value)
+    return base64.b64encode(to_npy(array)).decode()
 
 
 @pytest.fixture
@@ -56,10 +64,16 @@ def test_a_host_that_makes_no_sense_is_refused(messages, problem, device):
     [
         ({}, "no `inputs`"),
         ([], "`result`"),
-        ({"inputs": [None], "outputs": []}, "0 arrays for 1 artifacts"),
-        ({"inputs": [None], "outputs": ["AAAA"]}, "`outputs` is no array"),
-        ({"inputs": [None], "outputs": ["!"]}, "`outputs` is no array"),
-        ({"inputs": [None], "outputs": [5]}, "`result.outputs.0`"),
+        ({"inputs": [None], "outputs": []}, "arrays of 0 artifacts for 1"),
+        ({"inputs": [None], "outputs": [[]]}, "`outputs` has no array of an artifact"),
+        ({"inputs": [None], "outputs": [["AAAA"]]}, "`outputs` is no array"),
+        ({"inputs": [None], "outputs": [["!"]]}, "`outputs` is no array"),
+        ({"inputs": [None], "outputs": [[as_text("a label")]]}, "`outputs` is <U7 (1,); expected"),
+        ({"inputs": [None], "outputs": [[as_text(1j)]]}, "`outputs` is complex128 (1,); expected"),
+        ({"inputs": [None], "outputs": [None]}, "`outputs` has no array of an artifact"),
+        ({"inputs": [None], "outputs": ["AAAA"]}, "`result.outputs.0`"),
+        ({"inputs": [None], "outputs": [[5]]}, "`result.outputs.0.0`"),
+        ({"inputs": ["AAAA"], "outputs": [[as_text(5)]]}, "`inputs` is no array"),
     ],
 )
 def test_outputs_that_make_no_sense_are_refused(result, problem, device, float_onnx):

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 from mobiledeploy.devices.open import open_device, run_artifact
 from mobiledeploy.errors import RuntimeFailedError
+from mobiledeploy.export.write import export_onnx
 from mobiledeploy.network import WeightsProvenance
 from mobiledeploy.parity.run_ladder import run_ladder
 from mobiledeploy.parity.tolerances import default_tolerances
@@ -288,6 +289,34 @@ def test_the_device_is_the_last_rung(exported_to, onnx_path):
         host = path.suffix.removeprefix(".")
         assert [c.reference for c in last.comparisons] == [host, "integers", "float"]
         assert [c.metrics["differing_logits"] for c in last.comparisons[:2]] == [0, 0]
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("answer", ["codes", "top5"])
+def test_a_device_returns_codes_and_classes(answer, tmp_path):
+    usual = stages()
+    (output,) = usual.deployed.info.outputs
+    given = (output.with_activation(answer),)
+    answering = stages(
+        original=replace(usual.original, info=replace(usual.original.info, outputs=given)),
+        deployed=replace(usual.deployed, info=replace(usual.deployed.info, outputs=given)),
+    )
+    path = export_onnx(answering.deployed, tmp_path / "net.onnx").path
+    device = on(sys.executable)
+    report = run_ladder(answering, [path], images(), tolerances=LOOSE, on_device=device)
+    assert report.passed, [rung.failures for rung in report.rungs]
+    last = report.rungs[-1]
+    assert last.name == "device"
+    assert [c.reference for c in last.comparisons][:2] == ["onnx", "integers"]
+    assert last.comparisons[0].metrics["differing_logits"] == 0
+
+
+def test_a_device_without_the_tensors_of_the_metadata_is_refused(onnx_path):
+    def nothing(_path, _inputs):
+        return ()
+
+    with pytest.raises(RuntimeFailedError, match="returned nothing, which is not what"):
+        run_ladder(stages(), [onnx_path], images(), tolerances=LOOSE, on_device=nothing)
 
 
 def test_a_device_that_computes_something_else_fails_at_its_rung(onnx_path, tmp_path):

@@ -11,7 +11,7 @@ stays open while the other side waits for the result; its end tells the agent to
 Output (stdout): JSON text sequences (RFC 7464), one message per line. Everything else on stdout
 comes from other programs.
 
-    {"hello": {"protocol": 2, ...}}   the description of the machine (`machine.describe`)
+    {"hello": {"protocol": 3, ...}}   the description of the machine (`machine.describe`)
     {"loading": LABEL}                the artifact that is loaded next
     {"progress": F}                   the share of the rounds that are done, 0 to 1
     {"result": {...}}                 the last message (see `tasks`), or

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from mobiledeploy.devices.request import Conditions, MachineReport
 
-PROTOCOL = 2
+PROTOCOL = 3
 X86 = frozenset({"x86_64", "amd64", "i686", "i386"})
 _DISTRIBUTIONS = ("numpy", "onnxruntime", "executorch", "torch", "ai-edge-litert")
 

@@ -50,8 +50,6 @@ def runner_type(artifact: ArtifactEntry) -> type[Runner]:
 class Runner:
     """A loaded network with one input.
 
-    Of several outputs, `run` returns all values, one output behind the other.
-
     Attributes:
         runtime: Name and version.
         batch_size: Samples per inference; 1 if the batch is symbolic.
@@ -76,7 +74,7 @@ class Runner:
         raise NotImplementedError
 
     def run(self, batch: Any) -> Any:
-        """Return the output for one batch, (batch_size, classes)."""
+        """Return the outputs for one batch: a list of arrays, (batch_size, ...) each."""
         raise NotImplementedError
 
 
@@ -132,24 +130,15 @@ class OnnxRuntime(Runner):
         return options
 
     def run(self, batch: Any) -> Any:
-        """Return the output for one batch, (batch_size, classes)."""
+        """Return the outputs for one batch."""
         try:
-            return joined(self._session.run(self._outputs, {self._input: batch}))
+            return self._session.run(self._outputs, {self._input: batch})
         except Exception as error:
             raise AgentError(
                 "RuntimeFailedError",
                 f"ONNX Runtime failed while running {self._label}: {error}",
                 "Export the model again, or update ONNX Runtime on the device.",
             ) from error
-
-
-def joined(outputs: list[Any]) -> Any:
-    """Return the values of all outputs, one behind the other, (batch_size, values)."""
-    if len(outputs) == 1 and outputs[0].ndim == 2:
-        return outputs[0]
-    import numpy as np
-
-    return np.concatenate([each.reshape(len(each), -1) for each in outputs], axis=1)
 
 
 def _planes(output: Any) -> Any:
@@ -206,9 +195,9 @@ class ExecuTorch(Runner):
         self.input_type = "uint8" if given.dtype() == _BYTE else "float32"
 
     def run(self, batch: Any) -> Any:
-        """Return the output for one batch, (batch_size, classes)."""
+        """Return the outputs for one batch."""
         try:
-            return joined([each.numpy() for each in self._method((self._from_numpy(batch),))])
+            return [each.numpy() for each in self._method((self._from_numpy(batch),))]
         except Exception as error:
             raise AgentError(
                 "RuntimeFailedError",
@@ -245,7 +234,7 @@ class LiteRT(Runner):
         self.input_shape = (height, width, channels) if is_pixels else (channels, height, width)
 
     def run(self, batch: Any) -> Any:
-        """Return the output for one batch, (batch_size, classes)."""
+        """Return the outputs for one batch."""
         import numpy as np
 
         try:
@@ -253,9 +242,7 @@ class LiteRT(Runner):
             images = batch if is_pixels else np.ascontiguousarray(batch.transpose(0, 2, 3, 1))
             self._interpreter.set_tensor(self._input, images)
             self._interpreter.invoke()
-            return joined(
-                [_planes(self._interpreter.get_tensor(number)) for number in self._outputs]
-            )
+            return [_planes(self._interpreter.get_tensor(number)) for number in self._outputs]
         except Exception as error:
             raise AgentError(
                 "RuntimeFailedError",

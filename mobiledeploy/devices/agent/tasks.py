@@ -74,8 +74,10 @@ def bench(request: RequestMessage, folder: str, send: Send) -> Result:
         "times_ms": times_ms,
         "conditions": {"before": before, "after": after},
         "outputs": [
-            encode(run_all(runner, samples)) if wanted else None
-            for runner, samples, wanted in zip(runners, inputs, has_inputs)
+            encode_all(run_all(runner, samples, artifact)) if wanted else None
+            for runner, samples, artifact, wanted in zip(
+                runners, inputs, request["artifacts"], has_inputs
+            )
         ],
     }
 
@@ -100,7 +102,7 @@ def instructions(request: RequestMessage, folder: str, send: Send) -> Result:
     return {
         "runtime": runner.runtime,
         "instructions": counts,
-        "outputs": [encode(run_all(runner, samples)) if wanted else None],
+        "outputs": [encode_all(run_all(runner, samples, artifact)) if wanted else None],
     }
 
 
@@ -132,7 +134,7 @@ def profile(request: RequestMessage, folder: str, send: Send) -> Result:
 def outputs(request: RequestMessage, folder: str, send: Send) -> Result:
     """Run all samples through each artifact; return "inputs" and "outputs"."""
     inputs: list[str | None] = []
-    results: list[str | None] = []
+    results: list[list[str] | None] = []
     for artifact in request["artifacts"]:
         send({"loading": artifact["label"]})
         runner = open_runner(artifact, folder, request["threads"])
@@ -140,7 +142,7 @@ def outputs(request: RequestMessage, folder: str, send: Send) -> Result:
         if not artifact["inputs"]:
             first_run(runner, samples[: runner.batch_size], artifact)
         inputs.append(None if artifact["inputs"] else encode(samples))
-        results.append(encode(run_all(runner, samples, send)))
+        results.append(encode_all(run_all(runner, samples, artifact, send)))
     return {"inputs": inputs, "outputs": results}
 
 
@@ -188,11 +190,14 @@ def first_run(runner: Runner, batch: Any, artifact: ArtifactEntry) -> None:
         ) from error
 
 
-def run_all(runner: Runner, samples: Any, send: Send = lambda _: None) -> Any:
-    """Run samples through a network, one batch at a time; return the stacked outputs.
+def run_all(
+    runner: Runner, samples: Any, artifact: ArtifactEntry, send: Send = lambda _: None
+) -> list[Any]:
+    """Run samples through a network, one batch at a time; return each output, stacked.
 
     Raises:
-        AgentError: The number of samples is not a multiple of the batch size.
+        AgentError: The number of samples is not a multiple of the batch size, or an output is no
+            array of numbers with one row per sample.
     """
     import numpy as np
 
@@ -203,11 +208,33 @@ def run_all(runner: Runner, samples: Any, send: Send = lambda _: None) -> Any:
             f"The network takes {size} samples at a time; it was given {len(samples)}.",
             f"Pass a multiple of {size} samples.",
         )
-    parts = []
+    batches = []
     for start in range(0, len(samples), size):
-        parts.append(np.array(runner.run(samples[start : start + size])))
+        outputs = runner.run(samples[start : start + size])
+        for output in outputs:
+            require_rows(output, size, artifact["label"])
+        batches.append([np.array(output) for output in outputs])
         send({"progress": (start + size) / len(samples)})
-    return np.concatenate(parts)
+    return [np.concatenate(parts) for parts in zip(*batches)]
+
+
+def require_rows(output: Any, size: int, label: str) -> None:
+    """Raise unless an output of a batch of `size` samples is an array of numbers, (size, ...).
+
+    Raises:
+        AgentError: It is text, a sequence or a map, or has another first axis.
+    """
+    import numpy as np
+
+    is_array = isinstance(output, np.ndarray)
+    if is_array and output.dtype.kind in "fiub" and output.shape[:1] == (size,):
+        return
+    found = f"{output.dtype} {output.shape}" if is_array else f"a {type(output).__name__}"
+    raise AgentError(
+        "ArtifactError",
+        f"{label} returns {found}; expected numbers, one row per image.",
+        "Only outputs like these can be compared. `mobiledeploy export` writes no others.",
+    )
 
 
 def samples_for(artifact: ArtifactEntry, folder: str, runner: Runner) -> Any:
@@ -243,6 +270,11 @@ def encode(array: Any) -> str:
     file = io.BytesIO()
     np.save(file, array)
     return base64.b64encode(file.getvalue()).decode()
+
+
+def encode_all(arrays: list[Any]) -> list[str]:
+    """Return each array as a `.npy` file in base64; it holds the type."""
+    return [encode(array) for array in arrays]
 
 
 TASKS = {"bench": bench, "instructions": instructions, "outputs": outputs, "profile": profile}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import math
 import random
 import secrets
 import shlex
@@ -15,12 +16,13 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from mobiledeploy.devices.agent.machine import conditions, core_mhz
 from mobiledeploy.devices.android.adb import Phone, choose, listed_phones
+from mobiledeploy.devices.android.pte_outputs import output_tensors
 from mobiledeploy.devices.android.runners import (
     RESULT_FILE,
     ExecutorRunner,
@@ -38,7 +40,10 @@ from mobiledeploy.utils.files import removed_when_done, sha256_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from mobiledeploy.devices.request import Conditions, Message, Request, Samples
+    from numpy.typing import NDArray
+
+    from mobiledeploy.devices.android.pte_outputs import OutputTensor
+    from mobiledeploy.devices.request import Conditions, Message, Outputs, Request
 
 FOLDER = "/data/local/tmp"
 _BLOCK = 10  # runs of one artifact in a row, before the turn of the next artifact
@@ -240,7 +245,7 @@ class _Session:
         contents = request_files(self.request)
         for index, samples in enumerate(self.request.inputs):
             for number, sample in enumerate(() if samples is None else samples):
-                contents[_sample_file(index, number)] = sample.astype("<f4").tobytes()
+                contents[_sample_file(index, number)] = np.ascontiguousarray(sample).tobytes()
         files = {}
         for name, data in contents.items():
             files[name] = scratch / name
@@ -261,20 +266,21 @@ class _Session:
         output = self._shell(self._with_affinity(argv) + print_result)
         return runner.timing(output, warmup=self.request.warmup, runs=runs)
 
-    def _outputs(self) -> list[str | None]:
+    def _outputs(self) -> list[list[str] | None]:
         """Run all samples that were sent; return the outputs as `.npy` files in base64."""
-        encoded: list[str | None] = []
+        encoded: list[list[str] | None] = []
         for index, samples in enumerate(self.request.inputs):
             runner = self._runner(index)
             if samples is None or not isinstance(runner, ExecutorRunner):
                 encoded.append(None)
                 continue
-            rows = [self._output(runner, index, number) for number in range(len(samples))]
-            encoded.append(base64.b64encode(to_npy(np.stack(rows))).decode())
+            batches = [self._outputs_of(runner, index, number) for number in range(len(samples))]
+            stacked = [np.concatenate(parts) for parts in zip(*batches, strict=True)]
+            encoded.append([base64.b64encode(to_npy(each)).decode() for each in stacked])
         return encoded
 
-    def _output(self, runner: ExecutorRunner, index: int, number: int) -> Samples:
-        """Run one sample through one artifact; return its output."""
+    def _outputs_of(self, runner: ExecutorRunner, index: int, number: int) -> Outputs:
+        """Run one sample through one artifact; return its outputs, (1, ...) each."""
         argv = runner.outputs_command(
             f"./{runner.path.name}",
             artifact_file(index, self.request.artifacts[index]),
@@ -283,12 +289,17 @@ class _Session:
             outputs="output",
         )
         self._shell(self._with_affinity(argv))
+        found = []
         with removed_when_done("mobiledeploy-") as scratch:
-            target = scratch / "output"
-            self.phone.pull(f"{self.folder}/output-0.bin", target)
-            values = np.fromfile(target, "<f4")
-        self._shell("rm output-0.bin")
-        return values
+            for place, output in enumerate(output_tensors(self.request.artifacts[index])):
+                target = scratch / "output"
+                self.phone.pull(f"{self.folder}/output-{place}.bin", target)
+                found.append(_read_output(target, output, self._artifact(index)))
+        self._shell("rm output-*.bin")
+        return tuple(found)
+
+    def _artifact(self, index: int) -> str:
+        return f"{self.request.artifacts[index]} on {self.phone.uri}"
 
     def _runner(self, index: int) -> NativeRunner:
         return self.runners[self.request.artifacts[index].suffix]
@@ -333,6 +344,22 @@ def _blocks(rounds: int) -> list[int]:
     """Return the number of timed runs of each block."""
     full, rest = divmod(rounds, _BLOCK)
     return [_BLOCK] * full + ([rest] if rest else [])
+
+
+def _read_output(path: Path, output: OutputTensor, name: str) -> NDArray[Any]:
+    """Return the output in a raw file.
+
+    Raises:
+        RuntimeFailedError: The file has another size.
+    """
+    data, dtype = path.read_bytes(), np.dtype(output.dtype).newbyteorder("<")
+    if len(data) != math.prod(output.shape) * dtype.itemsize:
+        raise RuntimeFailedError(
+            f"{name} returned an output of {len(data)} bytes; expected {output.dtype}"
+            f" {output.shape}.",
+            remedy="Build the runner from the ExecuTorch that exported the file.",
+        )
+    return np.frombuffer(data, dtype).reshape(output.shape)
 
 
 def _sample_file(index: int, number: int) -> str:

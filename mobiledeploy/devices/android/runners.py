@@ -90,7 +90,7 @@ class ExecutorRunner(NativeRunner):
     def outputs_command(
         self, program: str, artifact: str, *, threads: int, inputs: str, outputs: str
     ) -> list[str]:
-        """Return the argv that runs one batch from a raw float32 file into `outputs`-0.bin."""
+        """Return the argv that runs one batch from a raw file into `outputs`-0.bin, -1.bin, ..."""
         files = [f"--inputs={inputs}", f"--output_file={outputs}"]
         return [*self._command(program, artifact, threads), *files]
 

@@ -3,6 +3,7 @@
 #include <executorch/extension/tensor/tensor.h>
 #include <executorch/runtime/platform/runtime.h>
 
+#include <cstring>
 #include <random>
 
 #include "runner.h"
@@ -57,16 +58,34 @@ std::unique_ptr<Module> load(const std::string& path, const std::string& label, 
   return module;
 }
 
+// Returns the name of a type; "" if it is not of numbers that NumPy has.
+Type type_of(ScalarType type) {
+  switch (type) {
+    case ScalarType::Half: return "<f2";
+    case ScalarType::Float: return kFloat32;
+    case ScalarType::Double: return "<f8";
+    case ScalarType::Char: return "|i1";
+    case ScalarType::Short: return "<i2";
+    case ScalarType::Int: return "<i4";
+    case ScalarType::Long: return "<i8";
+    case ScalarType::Byte: return kUint8;
+    case ScalarType::Bool: return "|b1";
+    default: return "";
+  }
+}
+
 // Returns the values of a tensor in the order of its indices, however it lies in memory.
-std::vector<float> in_order(const Tensor& tensor) {
+Array in_order(const Tensor& tensor) {
   const auto sizes = tensor.sizes();
   const auto strides = tensor.strides();
-  std::vector<float> values(tensor.numel());
-  for (size_t index = 0; index < values.size(); index++) {
+  Array values(type_of(tensor.scalar_type()), {sizes.begin(), sizes.end()});
+  const auto* memory = static_cast<const uint8_t*>(tensor.const_data_ptr());
+  const size_t bytes = size_of(values.type), count = tensor.numel();
+  for (size_t index = 0; index < count; index++) {
     size_t rest = index, at = 0;
     for (size_t axis = sizes.size(); axis-- > 0; rest /= sizes[axis])
       at += rest % sizes[axis] * strides[axis];
-    values[index] = tensor.const_data_ptr<float>()[at];
+    memcpy(values.data() + index * bytes, memory + at * bytes, bytes);
   }
   return values;
 }
@@ -84,7 +103,7 @@ class ExecuTorch : public Network {
     if (!input.ok()) throw rejected(label, input.error());
     scalar_type_ = input->scalar_type();
     if (scalar_type_ == ScalarType::Byte)
-      input_type = Type::kUint8;
+      input_type = kUint8;
     else if (scalar_type_ != ScalarType::Float)
       throw wrong_input(label);
     if (input->sizes().size() < 2) throw wrong_input(label);
@@ -94,9 +113,12 @@ class ExecuTorch : public Network {
     for (size_t index = 0; index < meta->num_outputs(); index++) {
       const auto output = meta->output_tensor_meta(index);
       if (!output.ok()) throw rejected(label, output.error());
-      if (output->scalar_type() != ScalarType::Float || output->sizes().empty() ||
-          output->sizes()[0] != batch_size)
-        throw wrong_output(label);
+      if (type_of(output->scalar_type()).empty())
+        throw wrong_output(label, std::string("the type ") +
+                                      executorch::runtime::toString(output->scalar_type()));
+      if (output->sizes().empty() || output->sizes()[0] != batch_size)
+        throw wrong_output(
+            label, "the shape (" + joined({output->sizes().begin(), output->sizes().end()}) + ")");
     }
   }
 
@@ -108,14 +130,10 @@ class ExecuTorch : public Network {
     outputs_ = std::move(*outputs);
   }
 
-  std::vector<float> outputs() const override {
-    std::vector<std::vector<float>> values;
-    std::vector<Rows> all;
-    for (const EValue& output : outputs_) {
-      values.push_back(in_order(output.toTensor()));
-      all.push_back({values.back().data(), static_cast<int64_t>(values.back().size()) / batch_size});
-    }
-    return joined_rows(all, batch_size);
+  std::vector<Array> outputs() const override {
+    std::vector<Array> all;
+    for (const EValue& output : outputs_) all.push_back(in_order(output.toTensor()));
+    return all;
   }
 
  private:

@@ -19,9 +19,6 @@ constexpr uint32_t kRound[64] = {
     0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
-// A type in NumPy's words.
-const char* descr_of(Type type) { return type == Type::kUint8 ? "|u1" : "<f4"; }
-
 uint32_t rotated(uint32_t x, int bits) { return x >> bits | x << (32 - bits); }
 
 // FIPS 180-4, section 6.2.2.
@@ -103,24 +100,20 @@ std::string joined(const Shape& shape) {
 }
 
 Array::Array(Type type, Shape shape)
-    : type(type), shape(std::move(shape)), data_((product(this->shape) + kPadding) * size_of(type)) {}
+    : type(std::move(type)),
+      shape(std::move(shape)),
+      data_((product(this->shape) + kPadding) * size_of(this->type)) {}
 
-std::vector<float> joined_rows(const std::vector<Rows>& outputs, int64_t samples) {
-  std::vector<float> values;
-  for (int64_t sample = 0; sample < samples; sample++)
-    for (const Rows& rows : outputs) {
-      const float* first = rows.values + sample * rows.size;
-      values.insert(values.end(), first, first + rows.size);
-    }
-  return values;
+void Array::append(const Array& rows) {
+  data_.insert(data_.begin() + size_bytes(), rows.data(), rows.data() + rows.size_bytes());
+  shape[0] += rows.shape[0];
 }
 
 // https://numpy.org/doc/stable/reference/generated/numpy.lib.format.html, version 1.0
 std::string to_npy(const Array& array) {
   const std::string comma = array.shape.size() == 1 ? "," : "";
-  std::string header = std::string("{'descr': '") + descr_of(array.type) +
-                       "', 'fortran_order': False, 'shape': (" + joined(array.shape) + comma +
-                       "), }";
+  std::string header = "{'descr': '" + array.type + "', 'fortran_order': False, 'shape': (" +
+                       joined(array.shape) + comma + "), }";
   header.resize((10 + header.size() + 1 + 63) / 64 * 64 - 11, ' ');
   header += '\n';
   std::string data("\x93NUMPY\x01\x00", 8);
@@ -143,10 +136,10 @@ Array from_npy(const std::string& data, const std::string& label) {
       static_cast<unsigned char>(data[8]) | static_cast<unsigned char>(data[9]) << 8;
   const std::string header = data.substr(10, length);
   const size_t open = header.find('('), close = header.find(')');
-  const auto is = [&](Type type) {
-    return header.find(std::string("'") + descr_of(type) + "'") != std::string::npos;
+  const auto is = [&](const Type& type) {
+    return header.find("'" + type + "'") != std::string::npos;
   };
-  if (!(is(Type::kFloat32) || is(Type::kUint8)) ||
+  if (!(is(kFloat32) || is(kUint8)) ||
       header.find("'fortran_order': False") == std::string::npos || open == std::string::npos ||
       close == std::string::npos)
     throw unreadable();
@@ -154,7 +147,7 @@ Array from_npy(const std::string& data, const std::string& label) {
   std::istringstream sizes(header.substr(open + 1, close - open - 1));
   for (std::string size; std::getline(sizes, size, ',');)
     if (size.find_first_of("0123456789") != std::string::npos) shape.push_back(std::stoll(size));
-  Array array(is(Type::kUint8) ? Type::kUint8 : Type::kFloat32, shape);
+  Array array(is(kUint8) ? kUint8 : kFloat32, shape);
   if (data.size() != 10 + length + array.size_bytes()) throw unreadable();
   memcpy(array.data(), data.data() + 10 + length, array.size_bytes());
   return array;

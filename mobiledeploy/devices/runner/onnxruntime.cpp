@@ -2,10 +2,31 @@
 #include <dlfcn.h>
 #include <onnxruntime_c_api.h>
 
+#include <cstring>
+
 #include "runner.h"
 
 namespace runner {
 namespace {
+
+// Returns the name of an element type; "" if it is not of numbers that NumPy has.
+Type type_of(ONNXTensorElementDataType type) {
+  switch (type) {
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT16: return "<f2";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT: return kFloat32;
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE: return "<f8";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8: return "|i1";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT16: return "<i2";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT32: return "<i4";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64: return "<i8";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8: return kUint8;
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT16: return "<u2";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT32: return "<u4";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT64: return "<u8";
+    case ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL: return "|b1";
+    default: return "";
+  }
+}
 
 const OrtApiBase* api_base(void* library) {
   return reinterpret_cast<const OrtApiBase* (*)()>(dlsym(library, "OrtGetApiBase"))();
@@ -55,14 +76,10 @@ class OnnxRuntime : public Network {
     check(status);
   }
 
-  std::vector<float> outputs() const override {
-    std::vector<Rows> all;
-    for (OrtValue* output : outputs_) {
-      void* values = nullptr;
-      check(api_->GetTensorMutableData(output, &values));
-      all.push_back({static_cast<const float*>(values), row_size(output)});
-    }
-    return joined_rows(all, batch_size);
+  std::vector<Array> outputs() const override {
+    std::vector<Array> all;
+    for (OrtValue* output : outputs_) all.push_back(copy(output));
+    return all;
   }
 
   std::string end_profile() override {
@@ -111,7 +128,7 @@ class OnnxRuntime : public Network {
     if (tensor) check(api_->GetTensorElementType(tensor, &element_type_));
     api_->ReleaseTypeInfo(info);
     if (element_type_ == ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8)
-      input_type = Type::kUint8;
+      input_type = kUint8;
     else if (element_type_ != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT)
       throw wrong_input(label_);
     if (shape.empty()) throw wrong_input(label_);
@@ -124,16 +141,28 @@ class OnnxRuntime : public Network {
                       "Export it with a fixed resolution."};
   }
 
-  int64_t row_size(const OrtValue* output) const {
+  Array copy(OrtValue* output) const {
+    int is_tensor = 0;
+    check(api_->IsTensor(output, &is_tensor));
+    if (!is_tensor) throw wrong_output(label_, "a sequence or a map");
     OrtTensorTypeAndShapeInfo* info = nullptr;
     check(api_->GetTensorTypeAndShape(output, &info));
     const Shape shape = read_shape(info);
-    ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
-    check(api_->GetTensorElementType(info, &type));
+    ONNXTensorElementDataType element = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
+    check(api_->GetTensorElementType(info, &element));
     api_->ReleaseTensorTypeAndShapeInfo(info);
-    if (type != ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT || shape.empty() || shape[0] != batch_size)
-      throw wrong_output(label_);
-    return product(shape) / batch_size;
+    const Type type = type_of(element);
+    if (type.empty())
+      throw wrong_output(label_, element == ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING
+                                     ? "text"
+                                     : "ONNX's type " + std::to_string(element));
+    if (shape.empty() || shape[0] != batch_size)
+      throw wrong_output(label_, "the shape (" + joined(shape) + ")");
+    Array copied(type, shape);
+    void* values = nullptr;
+    check(api_->GetTensorMutableData(output, &values));
+    memcpy(copied.data(), values, copied.size_bytes());
+    return copied;
   }
 
   void release_outputs() {

@@ -17,7 +17,7 @@ namespace runner {
 using nlohmann::json;
 
 // `devices/agent/machine.py` has the same number.
-constexpr int kProtocol = 2;
+constexpr int kProtocol = 3;
 
 using Shape = std::vector<int64_t>;
 using Send = std::function<void(const json&)>;
@@ -27,11 +27,14 @@ struct Failure {
   std::string type, message, remedy;
 };
 
-// The types of an input: normalised images, or pixels.
-enum class Type { kFloat32, kUint8 };
+// A type of numbers as NumPy writes it: the byte order, the kind, and the size in bytes.
+using Type = std::string;
 
-inline size_t size_of(Type type) { return type == Type::kUint8 ? 1 : 4; }
-inline const char* name_of(Type type) { return type == Type::kUint8 ? "uint8" : "float32"; }
+// The types of an input: normalised images, or pixels.
+inline const Type kFloat32 = "<f4", kUint8 = "|u1";
+
+inline size_t size_of(const Type& type) { return std::stoul(type.substr(2)); }
+inline const char* name_of(const Type& type) { return type == kUint8 ? "uint8" : "float32"; }
 
 inline Failure wrong_input(const std::string& label) {
   return {"ArtifactError",
@@ -39,9 +42,10 @@ inline Failure wrong_input(const std::string& label) {
           "Run it in Python (--runner python), or export the network with `mobiledeploy export`."};
 }
 
-inline Failure wrong_output(const std::string& label) {
-  return {"ArtifactError", label + " does not return float32 rows, one per image.",
-          "Export the model with `mobiledeploy export`."};
+// `found`: a type or a shape.
+inline Failure wrong_output(const std::string& label, const std::string& found) {
+  return {"ArtifactError", label + " returns " + found + "; expected numbers, one row per image.",
+          "Only outputs like these can be compared. `mobiledeploy export` writes no others."};
 }
 
 inline Failure wrong_count(const std::string& label, size_t inputs, size_t outputs) {
@@ -61,6 +65,9 @@ class Array {
   Type type;
   Shape shape;
 
+  // Adds the rows of another array of the same type and shape of a row.
+  void append(const Array& rows);
+
   size_t size_bytes() const { return data_.size() - kPadding * size_of(type); }
   uint8_t* data() { return data_.data(); }
   const uint8_t* data() const { return data_.data(); }
@@ -70,32 +77,24 @@ class Array {
   std::vector<uint8_t> data_;
 };
 
-// A loaded network with one input, and float32 outputs.
+// A loaded network with one input.
 class Network {
  public:
   virtual ~Network() = default;
   // Runs one batch of `input_type`.
   virtual void run(const uint8_t* batch) = 0;
-  // Returns the values of the last run, row by row: all outputs of a sample, one behind the other.
-  virtual std::vector<float> outputs() const = 0;
+  // Returns the outputs of the last run, (batch_size, ...) each.
+  virtual std::vector<Array> outputs() const = 0;
   // Ends the profile and returns the path of its file (ONNX Runtime only).
   virtual std::string end_profile() { return ""; }
 
   std::string runtime;  // name and version
   int64_t batch_size = 1;
-  Type input_type = Type::kFloat32;
+  Type input_type = kFloat32;
   Shape input_shape;  // of one sample: (C, H, W), or (H, W, C) of pixels
 
   size_t sample_bytes() const;
 };
-
-// One float32 output of a batch, dense.
-struct Rows {
-  const float* values;
-  int64_t size;  // of one sample
-};
-
-std::vector<float> joined_rows(const std::vector<Rows>& outputs, int64_t samples);
 
 // A program of one operator, with noise as its inputs.
 class OperatorProgram {

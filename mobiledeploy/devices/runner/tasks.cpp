@@ -68,7 +68,7 @@ Array samples_for(const json& artifact, const std::string& folder, const Network
   std::mt19937 random(0);
   for (int64_t i = 0; i < product(sample); i++) {
     const auto byte = static_cast<uint8_t>(random() & 255);
-    if (noise.type == Type::kUint8)
+    if (noise.type == kUint8)
       noise.data()[i] = byte;
     else
       noise.floats()[i] = static_cast<int8_t>(byte) / kDeviation;
@@ -109,20 +109,21 @@ Loaded load_fresh(const json& request, const json& artifact, const std::string& 
   return loaded;
 }
 
-// Runs all samples, one batch at a time; returns all outputs, (N, values), as a .npy in base64.
+// Runs all samples, one batch at a time; returns each output, (N, ...), as a .npy in base64.
 json outputs_of(Loaded& loaded, const Send& send) {
   Network& network = *loaded.network;
-  std::vector<float> values;
+  std::vector<Array> all;
   const int64_t count = loaded.samples.shape[0];
   for (int64_t start = 0; start < count; start += network.batch_size) {
     network.run(loaded.samples.data() + start * network.sample_bytes());
-    const std::vector<float> rows = network.outputs();
-    values.insert(values.end(), rows.begin(), rows.end());
+    const std::vector<Array> outputs = network.outputs();
+    for (size_t i = 0; i < all.size(); i++) all[i].append(outputs[i]);
+    if (all.empty()) all = outputs;
     send({{"progress", static_cast<double>(start + network.batch_size) / count}});
   }
-  Array found(Type::kFloat32, {count, static_cast<int64_t>(values.size()) / count});
-  std::copy(values.begin(), values.end(), found.floats());
-  return base64(to_npy(found));
+  json encoded = json::array();
+  for (const Array& output : all) encoded.push_back(base64(to_npy(output)));
+  return encoded;
 }
 
 // Sends the share of the rounds that are done, at most five times a second.

@@ -12,7 +12,7 @@ import pytest
 from mobiledeploy.devices.agent import tasks, timing
 from mobiledeploy.devices.agent.errors import AgentError
 from mobiledeploy.devices.agent.runtimes import open_runner
-from mobiledeploy.devices.agent_session import decode_arrays
+from mobiledeploy.devices.agent_session import decode_outputs
 from mobiledeploy.devices.open import parse_cores, run_artifact
 from mobiledeploy.devices.python_device import LocalDevice
 from mobiledeploy.devices.request import Request
@@ -89,7 +89,7 @@ def test_agent_runners_match_the_runners_of_this_process(name, request, images):
     samples = images[:2]
     with LocalDevice() as device, open_here(path) as runner:
         found = run_artifact(device, path, samples)
-        assert np.array_equal(found, runner.run({"input": samples})["logits"])
+        assert np.array_equal(found, [runner.run({"input": samples})["logits"]])
 
 
 def test_incomplete_batches_are_refused(fixed_batch_onnx, images):
@@ -167,7 +167,7 @@ def test_bench_returns_outputs_of_artifacts_with_inputs(float_onnx, int8_onnx, i
     for path, samples, found in zip(
         (float_onnx, int8_onnx),
         (images, images[:1]),
-        decode_arrays(last["result"]["outputs"]),
+        decode_outputs(last["result"]["outputs"]),
         strict=True,
     ):
         assert np.array_equal(found, run_artifact(LocalDevice(), path, samples))

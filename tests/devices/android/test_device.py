@@ -2,14 +2,17 @@
 
 import importlib
 import json
+from dataclasses import replace
 
+import networks
 import numpy as np
 import pytest
 
 from mobiledeploy.bench.measure import UNCHECKED, measure
 from mobiledeploy.cli import _run
 from mobiledeploy.devices.open import open_device, run_artifact
-from mobiledeploy.errors import UsageError
+from mobiledeploy.errors import RuntimeFailedError, UsageError
+from mobiledeploy.export.write import export_executorch
 
 
 def test_the_host_of_a_phone_is_read_over_adb(phone, runners):
@@ -32,6 +35,33 @@ def test_a_phone_returns_the_outputs_of_this_machine_for_any_file_name(
         there = run_artifact(device, strange, images[:2])
     with open_device() as here:
         assert np.array_equal(there, run_artifact(here, int8_pte, images[:2]))
+
+
+@pytest.mark.ci
+def test_a_phone_takes_pixels_and_returns_codes_in_their_type(phone, runners, tmp_path):
+    int8 = networks.quantized_for_pixels("v1")
+    codes = int8.info.outputs[0].with_activation("codes")
+    model = replace(int8, info=replace(int8.info, outputs=(codes,)))
+    path = export_executorch(model, tmp_path / "codes.pte").path
+    pixels = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 4), np.uint8)
+    with open_device(f"adb://{phone.serial}", built_runners=runners) as device:
+        (there,) = run_artifact(device, path, pixels)
+    with open_device() as local:
+        (here,) = run_artifact(local, path, pixels)
+    assert (there.dtype, len(np.unique(there)) > 5) == (np.int8, True)
+    assert np.array_equal(there, here)
+
+
+def test_a_raw_output_of_another_size_is_refused(phone, runners, int8_pte, images, tmp_path):
+    other = tmp_path / "executor_runner"
+    text = runners[0].read_text()
+    other.write_text(text.replace("output.numpy().tofile(", "output.numpy()[:, 1:].tofile("))
+    with (
+        open_device("adb://", built_runners=(other,)) as device,
+        pytest.raises(RuntimeFailedError, match=r"36 bytes; expected float32 \(1, 10\)"),
+    ):
+        run_artifact(device, int8_pte, images[:1])
+    assert phone.serial
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from real_parts import ARM_PROCESSORS
 
 from mobiledeploy.cli import _run
-from mobiledeploy.devices.agent_session import decode_arrays
+from mobiledeploy.devices.agent_session import decode_outputs
 from mobiledeploy.devices.open import open_device
 from mobiledeploy.devices.request import Request
 from mobiledeploy.export.write import export_executorch, export_onnx
@@ -57,7 +57,7 @@ def test_both_formats_are_bit_identical_on_arm64(
         host = device.host
     assert (host.architecture, host.features) == ("aarch64", ARM_PROCESSORS[processor])
     assert host.emulated
-    found = decode_arrays(last["result"]["outputs"])
+    found = [logits for (logits,) in decode_outputs(last["result"]["outputs"])]
     wanted = [expected[family] for family, pair in artifacts.items() for _ in pair]
     differing = {
         str(path.name): int(np.count_nonzero(logits != expected_logits))

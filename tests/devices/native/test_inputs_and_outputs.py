@@ -15,7 +15,7 @@ from torch import nn
 
 from mobiledeploy.bench.measure import measure
 from mobiledeploy.cli import _run
-from mobiledeploy.devices.agent_session import decode_arrays
+from mobiledeploy.devices.agent_session import decode_inputs
 from mobiledeploy.devices.open import open_device, run_artifact
 from mobiledeploy.devices.request import Request
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError
@@ -68,12 +68,17 @@ def heads(tmp_path_factory):
     return tuple(each.path for each in done.artifacts), joined_arrays(expected)
 
 
+def joined(outputs):
+    """Return all outputs of each sample, one behind the other."""
+    return np.concatenate([each.reshape(len(each), -1) for each in outputs], axis=1)
+
+
 def differing(uri, pairs, **options):
     """Return artifact -> how many of its outputs on a device differ."""
     with open_device(uri, **options) as device:
         return {
             f"{path.parent.name}/{path.name}": int(
-                np.count_nonzero(run_artifact(device, path, PIXELS) != expected)
+                np.count_nonzero(joined(run_artifact(device, path, PIXELS)) != expected)
             )
             for paths, expected in pairs
             for path in paths
@@ -120,7 +125,7 @@ def test_noise_for_pixels_has_every_byte(native, pixels_v1):
     (path, _), _ = pixels_v1
     with open_device(native, runner="native") as device:
         *_, last = device.run_session(Request(task="outputs", artifacts=(path,), inputs=(None,)))
-    [noise] = decode_arrays(last["result"]["inputs"])
+    [noise] = decode_inputs(last["result"]["inputs"])
     assert (noise.dtype, noise.shape) == (np.uint8, (2, 32, 32, 4))
     assert len(np.unique(noise)) == 256
 
@@ -140,7 +145,8 @@ def test_samples_of_another_type_are_refused(native, pixels_v1, int8_onnx):
     ("input_type", "output_type", "message"),
     [
         (TensorProto.INT64, TensorProto.FLOAT, "takes neither float32 images nor uint8 pixels"),
-        (TensorProto.FLOAT, TensorProto.INT64, "does not return float32 rows"),
+        (TensorProto.FLOAT, TensorProto.STRING, "returns text; expected numbers, one row per"),
+        (TensorProto.FLOAT, TensorProto.BFLOAT16, "returns ONNX's type 16; expected numbers"),
     ],
 )
 def test_other_types_are_refused(input_type, output_type, message, native, tmp_path):
@@ -157,6 +163,129 @@ def test_other_types_are_refused(input_type, output_type, message, native, tmp_p
         pytest.raises(ArtifactError, match=message),
     ):
         run(device, tmp_path / "cast.onnx")
+
+
+SIGNED, UNSIGNED = (tuple(f"{sign}int{bits}" for bits in (8, 16, 32, 64)) for sign in ("", "u"))
+TYPES = ("float16", "float32", "float64", "bool", *SIGNED, *UNSIGNED)
+
+
+def test_outputs_of_every_type_of_numbers_arrive_in_it(native, tmp_path):
+    kinds = [helper.np_dtype_to_tensor_dtype(np.dtype(name)) for name in TYPES]
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", ["input"], [name], to=kind)
+            for name, kind in zip(TYPES, kinds, strict=True)
+        ],
+        "types",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 1, 2, 2])],
+        [
+            helper.make_tensor_value_info(name, kind, ["n", 1, 2, 2])
+            for name, kind in zip(TYPES, kinds, strict=True)
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, tmp_path / "types.onnx")
+    images = np.arange(12, dtype=np.float32).reshape(3, 1, 2, 2)
+    with open_device() as here, open_device(native, runner="native") as there:
+        for device in (here, there):
+            found = run_artifact(device, tmp_path / "types.onnx", images)
+            assert tuple(each.dtype.name for each in found) == TYPES
+            for each in found:
+                assert np.array_equal(each, images.astype(each.dtype))
+
+
+def test_outputs_of_several_types_arrive_from_a_pte(native, tmp_path):
+    class Types(nn.Module):
+        def forward(self, x):
+            return x > 0, x.to(torch.int64), x.to(torch.int8), 2 * x
+
+    images = torch.arange(-6.0, 6).reshape(1, 3, 2, 2)
+    path = tmp_path / "types.pte"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from executorch.exir import to_edge
+
+        program = to_edge(torch.export.export(Types(), (images,))).to_executorch()
+    path.write_bytes(program.buffer)
+    with open_device() as here, open_device(native, runner="native") as there:
+        for device in (here, there):
+            found = run_artifact(device, path, images.numpy())
+            assert [each.dtype.name for each in found] == ["bool", "int64", "int8", "float32"]
+            for each, expected in zip(found, Types()(images), strict=True):
+                assert np.array_equal(each, expected.numpy())
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory):
+    """The .onnx and .pte with codes, and the .onnx with the five largest probabilities."""
+    made = []
+    for answer, formats in (("codes", ("onnx", "pte")), ("top5", ("onnx",))):
+        model = build(
+            "v1",
+            weights="random",
+            width=0.25,
+            resolution=32,
+            num_classes=20,
+            activation=answer,
+        )
+        done = deploy(
+            model,
+            formats=formats,
+            calibration=load_images(model, None, 8),
+            recipe=RECIPES["fast"],
+            out=tmp_path_factory.mktemp(answer),
+            parity=False,
+        )
+        made.append(tuple(each.path for each in done.artifacts))
+    return made
+
+
+def require_equal_answers(uri, answers, **options):
+    """Raise unless codes, classes and probabilities equal those of this machine, in type too."""
+    images = networks.pixels(32, 4, seed=3)
+    types = {}
+    with open_device() as here, open_device(uri, **options) as there:
+        for path in (path for paths in answers for path in paths):
+            expected, found = (run_artifact(device, path, images) for device in (here, there))
+            types[path.parent.name[:5] + path.suffix] = [each.dtype.name for each in found]
+            for one, other in zip(expected, found, strict=True):
+                assert one.dtype == other.dtype
+                assert len(np.unique(one)) > 5
+                if one.dtype == np.float32:  # a softmax, whose last bits differ between processors
+                    assert np.abs(one - other).max() < 2e-6
+                else:
+                    assert np.array_equal(one, other)
+    assert types == {
+        "codes.onnx": ["uint8"],
+        "codes.pte": ["int8"],
+        "top50.onnx": ["int64", "float32"],
+    }
+
+
+def test_codes_and_classes_arrive_in_their_types(native, answers):
+    require_equal_answers(native, answers, runner="native")
+
+
+@pytest.mark.parametrize("processor", ARM_PROCESSORS)
+def test_codes_and_classes_are_those_of_this_machine_on_arm64(processor, native_arm64, answers):
+    require_equal_answers(native_arm64(processor), answers)
+
+
+def test_parity_and_bench_take_codes_and_classes(native, answers, tmp_path):
+    report = tmp_path / "parity.json"
+    device = ["--device", native, "--runner", "native"]
+    for paths in answers:
+        names = [str(path) for path in paths]
+        assert _run(["parity", *names, *device, "--json", str(report)]) == 0
+        rungs = [r for r in json.loads(report.read_text())["rungs"] if r["name"] == "device"]
+        assert [rung["artifact"] for rung in rungs] == [path.name for path in paths]
+        assert all(rung["comparisons"] for rung in rungs)
+        assert _run(["bench", *names, *device, "--runs", "3", "--json", str(report)]) == 0
+        for measured in json.loads(report.read_text())["measurements"]:
+            assert (measured["outputs"]["differing"], measured["outputs"]["values"] > 50) == (
+                0,
+                True,
+            )
 
 
 def run(device, path):
@@ -182,9 +311,9 @@ def test_outputs_of_a_batch_are_joined_sample_by_sample(batch, native, tmp_path)
     onnx.save(model, tmp_path / "pair.onnx")
     images = np.random.default_rng(0).normal(size=(4, 3, 4, 4)).astype(np.float32)
     with open_device(native, runner="native") as device:
-        found = run_artifact(device, tmp_path / "pair.onnx", images)
-    assert np.array_equal(found[:, :48], -images.reshape(4, 48))
-    assert np.allclose(found[:, 48:], images.mean((2, 3)), atol=1e-6)
+        negative, means = run_artifact(device, tmp_path / "pair.onnx", images)
+    assert np.array_equal(negative, -images)
+    assert np.allclose(means, images.mean((2, 3), keepdims=True), atol=1e-6)
 
 
 def test_an_output_with_the_channels_last_in_memory_is_read_by_its_indices(native, tmp_path):
@@ -201,5 +330,5 @@ def test_an_output_with_the_channels_last_in_memory_is_read_by_its_indices(nativ
         program = to_edge(torch.export.export(Last(), (images,))).to_executorch()
     path.write_bytes(program.buffer)
     with open_device(native, runner="native") as device:
-        found = run_artifact(device, path, images.numpy())
-    assert np.array_equal(found[:, :60], 2 * images.numpy().reshape(1, 60))
+        doubled, _ = run_artifact(device, path, images.numpy())
+    assert np.array_equal(doubled, 2 * images.numpy())

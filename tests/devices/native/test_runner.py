@@ -5,7 +5,7 @@ import pytest
 
 from mobiledeploy.bench.measure import measure
 from mobiledeploy.bench.profile import profile
-from mobiledeploy.devices.agent_session import decode_arrays
+from mobiledeploy.devices.agent_session import decode_inputs, decode_outputs
 from mobiledeploy.devices.open import open_device, run_artifact
 from mobiledeploy.devices.request import Request
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError, UsageError
@@ -66,7 +66,7 @@ def test_inputs_in_another_memory_order_are_sent_as_they_are_indexed(device, int
 
 def test_noise_is_generated_and_returned_where_no_inputs_were_sent(device, int8_onnx):
     result = run(device, task="outputs", artifacts=(int8_onnx,), inputs=(None,))
-    [samples], [logits] = decode_arrays(result["inputs"]), decode_arrays(result["outputs"])
+    [samples], [logits] = decode_inputs(result["inputs"]), decode_outputs(result["outputs"])
     assert samples.shape == (2, 3, 32, 32)
     assert samples.std() == pytest.approx(1, abs=0.05)
     assert np.array_equal(run_artifact(device, int8_onnx, samples), logits)
