@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 State = Literal["ok", "missing", "broken"]
 
 DISTRIBUTION = "mobiledeploy"
-# library that exporting needs -> an import that loads its native code
+# library that mobiledeploy needs -> an import that loads its native code
 LIBRARIES: Mapping[str, str] = {
     "torch": "import torch",
     "torchao": "import torchao.quantization.pt2e",
@@ -43,6 +43,11 @@ LIBRARIES: Mapping[str, str] = {
     "onnxruntime": "import onnxruntime",
     "ai-edge-litert": "import ai_edge_litert.interpreter",
     "numpy": "import numpy",
+    "scipy": "import scipy.special",
+    "pydantic": "import pydantic",
+    "pillow": "import PIL.Image",
+    "safetensors": "import safetensors",
+    "matplotlib": "import matplotlib.ft2font",
 }
 _RELEASED_TOGETHER = ("torch", "torchao", "executorch")
 _IMPORT_TIMEOUT_S = 120
@@ -79,6 +84,7 @@ def examine() -> tuple[Check, ...]:
     return (
         check_python(),
         *check_libraries(),
+        *check_other_libraries(),
         check_versions(),
         check_processor(describe_host()),
         *(check_program(name) for name in PROGRAMS),
@@ -185,10 +191,33 @@ def check_libraries() -> tuple[Check, ...]:
         return tuple(track(checks, "Importing libraries", len(LIBRARIES)))
 
 
+def check_other_libraries() -> tuple[Check, ...]:
+    """Check the versions of the libraries in pure Python: one check if all are right."""
+    others = {n: each for n, each in _requirements(DISTRIBUTION).items() if n not in LIBRARIES}
+    checks = [_check_version(name, needed) for name, needed in others.items()]
+    wrong = tuple(check for check in checks if check.state != "ok")
+    if wrong or not checks:
+        return wrong
+    found = ", ".join(f"{check.name} {check.found}" for check in checks)
+    return (Check(name="others", state="ok", found=found, required=True),)
+
+
 def _check_library(name: str, needed: Requirement | None) -> Check:
-    try:
-        found = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
+    check = _check_version(name, needed)
+    if check.state == "ok" and (failure := import_failure(LIBRARIES[name])):
+        return Check(
+            name=name,
+            state="broken",
+            found=f"{check.found}, but it cannot be imported: {failure}",
+            remedy=f"{_REINSTALL} Another build of this library may be in the way.",
+            required=True,
+        )
+    return check
+
+
+def _check_version(name: str, needed: Requirement | None) -> Check:
+    found = _version(name)
+    if not found:
         wanted = needed or name
         return Check(
             name=name,
@@ -203,15 +232,6 @@ def _check_library(name: str, needed: Requirement | None) -> Check:
             state="broken",
             found=f"{found}, expected {needed.specifier}",
             remedy=f"pip install '{needed}'",
-            required=True,
-        )
-    failure = import_failure(LIBRARIES[name])
-    if failure:
-        return Check(
-            name=name,
-            state="broken",
-            found=f"{found}, but it cannot be imported: {failure}",
-            remedy=f"{_REINSTALL} Another build of this library may be in the way.",
             required=True,
         )
     return Check(name=name, state="ok", found=found, required=True)
@@ -335,7 +355,7 @@ def check_cache(folder: Path) -> tuple[Check, ...]:
 def check_weights(weights: Mapping[str, Path | None]) -> tuple[Check, ...]:
     """Check which ImageNet weights are in the cache."""
     return tuple(
-        Check(name=f"weights {name}", state="ok", found=str(path))
+        Check(name=f"weights {name}", state="ok", found=path.name)
         if path
         else Check(
             name=f"weights {name}",

@@ -110,6 +110,28 @@ def test_each_library_gets_the_result_of_its_own_import(install, libraries):
     ]
 
 
+@pytest.mark.parametrize("name", ["pydantic", "scipy", "pillow", "safetensors", "matplotlib"])
+def test_a_library_that_some_commands_need_is_checked(name, install, libraries):
+    install("mobiledeploy", "9", requires=["typer"])
+    libraries(**{name: doctor.LIBRARIES[name]})
+    (check,) = doctor.check_libraries()
+    assert (check.name, check.state) == (name, "ok")
+
+
+def test_every_library_that_is_required_is_checked(install, libraries):
+    libraries(tool="pass")
+    install("mobiledeploy", "9", requires=["tool", "one<2", "two", 'three; extra == "other"'])
+    for name in ("tool", "one", "two"):
+        install(name, "1")
+    (check,) = doctor.check_other_libraries()
+    assert (check.state, check.found) == ("ok", "one 1, two 1")
+    install("mobiledeploy", "10", requires=["tool", "one<1", "no-such-library", "two"])
+    broken, missing = doctor.check_other_libraries()
+    assert (broken.name, broken.state, broken.fatal) == ("one", "broken", True)
+    assert (missing.name, missing.state, missing.fatal) == ("no-such-library", "missing", True)
+    assert missing.remedy == "pip install 'no-such-library'"
+
+
 @pytest.mark.parametrize(
     ("statement", "failure"),
     [
@@ -230,11 +252,7 @@ def test_too_little_disk_is_broken(tmp_path, monkeypatch, free, state):
 
 def test_weights_are_cached_or_can_be_downloaded(tmp_path):
     cached, absent = check_weights({"v2": tmp_path / "v2.pth", "v1": None})
-    assert (cached.name, cached.state, cached.found) == (
-        "weights v2",
-        "ok",
-        str(tmp_path / "v2.pth"),
-    )
+    assert (cached.name, cached.state, cached.found) == ("weights v2", "ok", "v2.pth")
     assert (absent.state, absent.fatal) == ("missing", False)
     assert "mobiledeploy export v1" in absent.remedy
 

@@ -37,6 +37,7 @@ from mobiledeploy.errors import MobileDeployError, RuntimeFailedError
 from mobiledeploy.utils import quiet
 from mobiledeploy.utils.full_disk import no_room
 from mobiledeploy.utils.memory import out_of_memory
+from mobiledeploy.utils.missing_library import missing_library
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -184,9 +185,9 @@ def _run_command(arguments: Sequence[str] | None) -> int:
 
 
 def _explain_unexpected(error: Exception) -> None:
-    """Print that memory or a disk ran out, or else that there is a bug."""
-    if exhausted := out_of_memory(error) or no_room(error):
-        explain(exhausted)
+    """Print that memory or a disk ran out or a library is missing, or else that there is a bug."""
+    if known := out_of_memory(error) or no_room(error) or missing_library(error):
+        explain(known)
         return
     console().print(f"Unexpected {type(error).__name__}: {error}")
     console().print(
