@@ -21,7 +21,17 @@ Activation = Literal["none", "softmax", "sigmoid", "normalize", "top5", "codes"]
 probabilities, vectors of length 1 (L2 normalisation), or the five largest probabilities with their
 classes; or the integers themselves, without the last dequantization."""
 
-InputName = Literal["float", "rgba-u8", "bgra-u8", "rgb-u8", "gray-u8"]
+InputName = Literal[
+    "float",
+    "rgba-u8",
+    "bgra-u8",
+    "rgb-u8",
+    "gray-u8",
+    "rgba-u8-nchw",
+    "bgra-u8-nchw",
+    "rgb-u8-nchw",
+    "gray-u8-nchw",
+]
 """Names of input formats, as `export --input` takes them."""
 
 CUSTOM = "custom"
@@ -98,8 +108,9 @@ class InputFormat:
     Attributes:
         name: Its name.
         element: Type of each value.
-        layout: Order of the axes: "NCHW" are planes, "NHWC" pixels.
-        order: The channels of a pixel, in memory order; empty for planes, in the network's order.
+        layout: Order of the axes: "NHWC" has the channels of a pixel side by side, "NCHW" a plane
+            for each channel.
+        order: The channels of a pixel, in memory order; empty for "float", which has the network's.
     """
 
     name: InputName
@@ -112,6 +123,11 @@ class InputFormat:
         """Return whether the app writes pixels as they are, and the network normalises them."""
         return self.element == "uint8"
 
+    @property
+    def planes_axes(self) -> tuple[int, int, int, int]:
+        """Return the axes of a batch in this layout in the order that makes it (N, C, H, W)."""
+        return (0, 1, 2, 3) if self.layout == "NCHW" else (0, 3, 1, 2)
+
 
 INPUT_FORMATS: Mapping[InputName, InputFormat] = {
     "float": InputFormat("float", "float32", "NCHW"),
@@ -119,6 +135,10 @@ INPUT_FORMATS: Mapping[InputName, InputFormat] = {
     "bgra-u8": InputFormat("bgra-u8", "uint8", "NHWC", "BGRA"),
     "rgb-u8": InputFormat("rgb-u8", "uint8", "NHWC", "RGB"),
     "gray-u8": InputFormat("gray-u8", "uint8", "NHWC", "Y"),
+    "rgba-u8-nchw": InputFormat("rgba-u8-nchw", "uint8", "NCHW", "RGBA"),
+    "bgra-u8-nchw": InputFormat("bgra-u8-nchw", "uint8", "NCHW", "BGRA"),
+    "rgb-u8-nchw": InputFormat("rgb-u8-nchw", "uint8", "NCHW", "RGB"),
+    "gray-u8-nchw": InputFormat("gray-u8-nchw", "uint8", "NCHW", "Y"),
 }
 """All input formats, by name."""
 

@@ -119,7 +119,8 @@ def taking(model, format_):
 def quantized_for_pixels(family, format_="rgba-u8", resolution=32, *, short=True, **options):
     """Return the int8 network with pixels as its input."""
     model = fold_preprocessing(taking(folded(family, resolution, short=short, **options), format_))
-    images = folded_inputs(artifact_inputs(pixels(resolution), model.info.input))
+    image = model.info.input
+    images = folded_inputs(artifact_inputs(pixels(resolution), image), image)
     calibrated = CalibrationSet(images=images, source="pixels", sha256="c0ffee")
     return quantize(equalize(model, calibrated), calibrated)
 

@@ -130,9 +130,10 @@ def for_onnx(
 
 
 def for_tflite(model: QuantizedModel | FoldedModel) -> Mapping[str, bytes]:
-    """Return the entries of the file's metadata; its images are (H, W, C)."""
+    """Return the entries of the file's metadata; its float images are (H, W, C)."""
     document = describe(model)
-    document["input"] = {**cast("dict[str, object]", document["input"]), "layout": "NHWC"}
+    if not model.info.input.format.is_pixels:
+        document["input"] = {**cast("dict[str, object]", document["input"]), "layout": "NHWC"}
     entries = {f"mobiledeploy.{METADATA}": json.dumps(document).encode()}
     if model.info.labels:
         entries[f"mobiledeploy.{LABELS}"] = "\n".join(model.info.labels).encode()

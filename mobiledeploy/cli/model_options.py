@@ -44,7 +44,8 @@ IN_CHANNELS = typer.Option(metavar="N", help="Channels of the input image. [defa
 INPUT = typer.Option(
     "--input",
     metavar="float|rgba-u8|bgra-u8|rgb-u8|gray-u8",
-    help="What the app writes into the input: normalised planes, or 8-bit pixels. [default: float]",
+    help="What the app writes into the input: normalised planes, or 8-bit pixels, of which"
+    " rgba-u8-nchw, bgra-u8-nchw, rgb-u8-nchw and gray-u8-nchw are planes. [default: float]",
 )
 HEAD = typer.Option(
     metavar="LAYERS",
@@ -124,6 +125,10 @@ class Input(StrEnum):
     BGRA_U8 = "bgra-u8"
     RGB_U8 = "rgb-u8"
     GRAY_U8 = "gray-u8"
+    RGBA_U8_NCHW = "rgba-u8-nchw"
+    BGRA_U8_NCHW = "bgra-u8-nchw"
+    RGB_U8_NCHW = "rgb-u8-nchw"
+    GRAY_U8_NCHW = "gray-u8-nchw"
 
 
 class Activation(StrEnum):

@@ -1,7 +1,7 @@
 """Convert between normalised images and the pixels that an app writes into a network's input.
 
 Input and output: normalised images are float32 (N, C, H, W), as the network was trained with;
-pixels are uint8 (N, H, W, C) in the channel order of an `InputFormat`, with alpha 255.
+pixels are uint8 in the layout and channel order of an `InputFormat`, with alpha 255.
 Invariant: images that were made from pixels become these pixels again, exactly.
 """
 
@@ -50,29 +50,34 @@ def artifact_inputs(images: Images, image: InputSpec) -> NDArray[Any]:
     network_order = "RGB" if image.channels == 3 else "Y"
     order = image.format.order
     packed = np.full((len(images), *image.artifact_shape), _OPAQUE, np.uint8)
+    planes = packed.transpose(image.format.planes_axes)
     for place, channel in enumerate(order):
         if channel != "A":
-            packed[..., place] = pixels[:, network_order.index(channel)]
+            planes[:, place] = pixels[:, network_order.index(channel)]
     return packed
 
 
-def folded_inputs(inputs: NDArray[Any]) -> Images:
+def folded_inputs(inputs: NDArray[Any], image: InputSpec) -> Images:
     """Return the input of a network whose preprocessing is folded, float32 (N, C, H, W).
 
     Args:
         inputs: From `artifact_inputs`: pixels, or normalised images, which are returned as they
             are.
+        image: The network's input.
     """
     if inputs.dtype != np.uint8:
         return cast("Images", inputs)
-    return np.ascontiguousarray(inputs.transpose(0, 3, 1, 2), np.float32)
+    return np.ascontiguousarray(inputs.transpose(image.format.planes_axes), np.float32)
 
 
-def colours_reversed(inputs: NDArray[Any]) -> NDArray[Any]:
+def colours_reversed(inputs: NDArray[Any], image: InputSpec) -> NDArray[Any]:
     """Return inputs of artifacts, images or pixels, with reversed colours; alpha stays."""
     if inputs.dtype != np.uint8:
         return channels_reversed(inputs)
-    return np.concatenate([inputs[..., 2::-1], inputs[..., 3:]], -1)
+    swapped = inputs.copy()
+    given, found = (each.transpose(image.format.planes_axes) for each in (inputs, swapped))
+    found[:, :3] = given[:, 2::-1]
+    return swapped
 
 
 def round_to_pixels(images: Images, preprocessing: Preprocessing) -> None:

@@ -1,10 +1,11 @@
 """The program of a network of pixels, with the pixels as its input.
 
     image (1, C, H, W), float  ->  quantize (scale 1, zero-point -128)  ->  int8 codes
-    pixels (1, H, W, C), uint8 ->  permute, dequantize (scale 1), quantize  ->  the same codes
+    pixels (1, H, W, C), uint8 ->  dequantize (scale 1), permute, quantize  ->  the same codes
+    pixels (1, C, H, W), uint8 ->  dequantize (scale 1), quantize           ->  the same codes
 
-Both compute pixel - 128. The exporter of `.pte` needs the second form, because ExecuTorch takes the
-type and shape of the input from the program.
+All compute pixel - 128. The exporter of `.pte` needs the forms with pixels, because ExecuTorch
+takes the type and shape of the input from the program.
 """
 
 from __future__ import annotations
@@ -38,8 +39,11 @@ def with_pixel_input(program: ExportedProgram, image: InputSpec) -> ExportedProg
     readers = list(source.users)
     with graph.inserting_after(source):
         values = graph.call_function(_DEQUANTIZE, (source, 1.0, 0, 0, 255, torch.uint8))
-    with graph.inserting_after(values):
-        planes = graph.call_function(torch.ops.aten.permute_copy.default, (values, [0, 3, 1, 2]))
+    planes = values
+    if image.format.layout == "NHWC":
+        with graph.inserting_after(values):
+            axes = list(image.format.planes_axes)
+            planes = graph.call_function(torch.ops.aten.permute_copy.default, (values, axes))
     for reader in readers:
         reader.replace_input_with(source, planes)
     module.recompile()

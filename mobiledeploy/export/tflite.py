@@ -25,7 +25,7 @@ from mobiledeploy.export.program import codes_of, program_of
 from mobiledeploy.export.tflite_activations import add_activation
 from mobiledeploy.export.tflite_file import TfliteFile
 from mobiledeploy.export.tflite_forms import require_form
-from mobiledeploy.export.tflite_moves import MOVES, add_move, add_padding
+from mobiledeploy.export.tflite_moves import MOVES, add_input, add_move, add_padding
 from mobiledeploy.export.tflite_nodes import (
     DEQUANTIZE,
     FUSED,
@@ -42,7 +42,7 @@ from mobiledeploy.export.tflite_nodes import (
     without_clamp,
 )
 from mobiledeploy.graph.nodes import clamp_of, outputs_of
-from mobiledeploy.network import INPUT_NAME, OutputSpec
+from mobiledeploy.network import INPUT_FORMATS, InputFormat, OutputSpec
 from mobiledeploy.utils.progress import step
 
 if TYPE_CHECKING:
@@ -75,17 +75,14 @@ def encode_model(model: QuantizedModel | FoldedModel) -> bytes:
     """
     with step("Writing the graph for LiteRT"):
         info = model.info
-        is_pixels = info.input.format.is_pixels
-        program, metadata = program_of(model), for_tflite(model)
-        return encode_program(program, metadata, info.outputs, is_pixels=is_pixels)
+        return encode_program(program_of(model), for_tflite(model), info.outputs, info.input.format)
 
 
 def encode_program(
     program: ExportedProgram,
     metadata: Mapping[str, bytes],
     outputs: Sequence[OutputSpec] = (OutputSpec(size=1),),
-    *,
-    is_pixels: bool = False,
+    input_format: InputFormat = INPUT_FORMATS["float"],
 ) -> bytes:
     """Return a program as a serialized `.tflite` with named bytes of metadata.
 
@@ -93,13 +90,13 @@ def encode_program(
         program: The program.
         metadata: Bytes by name.
         outputs: The outputs, in order; their names and activations count.
-        is_pixels: Whether the input is pixels in uint8, which the program quantizes at scale 1.
+        input_format: What the file takes. The program quantizes pixels at scale 1.
 
     Raises:
         ExportError: LiteRT has no form of an operator.
     """
     translator = _Translator(program.module(check_guards=False))
-    return translator.translate(metadata, outputs, is_pixels=is_pixels)
+    return translator.translate(metadata, outputs, input_format)
 
 
 class _Translator:
@@ -129,17 +126,16 @@ class _Translator:
         }
 
     def translate(
-        self, metadata: Mapping[str, bytes], outputs: Sequence[OutputSpec], *, is_pixels: bool
+        self,
+        metadata: Mapping[str, bytes],
+        outputs: Sequence[OutputSpec],
+        input_format: InputFormat,
     ) -> bytes:
         """Return the file (see `encode_program`)."""
         graph = self._module.graph
         (image,) = graph.find_nodes(op="placeholder")
-        if is_pixels:
-            number = self._file.add_tensor(INPUT_NAME, shape_of(image), np.uint8, scale=1.0)
-            self._codes[image] = number
-        else:
-            number = self._file.add_tensor(INPUT_NAME, shape_of(image), np.float32)
-            self._reals[image] = number
+        number, channels_last = add_input(self._file, image, input_format)
+        (self._codes if input_format.is_pixels else self._reals)[image] = channels_last
         for node in graph.nodes:
             if node.op == "call_function" and node.target is not WEIGHT:
                 if node.target not in (QUANTIZE, DEQUANTIZE):

@@ -1,4 +1,4 @@
-"""Operators that copy values, for LiteRT, which holds images as (1, H, W, C).
+"""The input, and operators that copy values, for LiteRT, which holds images as (1, H, W, C).
 
 Input: nodes of a program and the numbers of their tensors in the file. Output: operators in the
 file. A view of an image goes through the order (1, C, H, W), in which PyTorch defines it.
@@ -13,6 +13,7 @@ import torch
 from ai_edge_litert import schema_py_generated as schema
 
 from mobiledeploy.export.tflite_nodes import pad_value, shape_of, source_of
+from mobiledeploy.network import INPUT_NAME
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from torch.fx import Node
 
     from mobiledeploy.export.tflite_file import TfliteFile
+    from mobiledeploy.network import InputFormat
 
 aten = torch.ops.aten
 
@@ -96,6 +98,27 @@ def add_padding(
         return
     operands.append(file.add_value_like(output, f"{name}.value", value))
     file.add_operator(_Operator.PADV2, operands, output, schema.PadV2OptionsT(), version=2)
+
+
+def add_input(file: TfliteFile, image: Node, input_format: InputFormat) -> tuple[int, int]:
+    """Add the network's input.
+
+    Returns:
+        Number of the input, and number of its values as (1, H, W, C), which another layout than
+        LiteRT's is transposed to.
+    """
+    shape = shape_of(image)
+    if not input_format.is_pixels:
+        number = file.add_tensor(INPUT_NAME, shape, np.float32)
+        return number, number
+    if input_format.layout == "NHWC":
+        number = file.add_tensor(INPUT_NAME, shape, np.uint8, scale=1.0)
+        return number, number
+    planes = tuple(image.meta["val"].shape)
+    number = file.add_tensor(INPUT_NAME, planes, np.uint8, scale=1.0)
+    pixels = file.add_like(number, f"{INPUT_NAME}.pixels", shape)
+    add_transpose(file, f"{INPUT_NAME}.order", number, pixels, _CHANNELS_LAST)
+    return number, pixels
 
 
 def add_transpose(file: TfliteFile, name: str, x: int, output: int, order: Sequence[int]) -> None:

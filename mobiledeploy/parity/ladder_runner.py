@@ -79,7 +79,8 @@ class LadderRunner:
     ) -> None:
         self._networks = networks
         self._images: Images = images.images
-        self._inputs: Inputs = artifact_inputs(images.images, networks.deployed.info.input)
+        self._image = networks.deployed.info.input
+        self._inputs: Inputs = artifact_inputs(images.images, self._image)
         self._limits = tolerances or default_tolerances(networks.original.info)
         self._random = networks.original.info.has_random_weights
         self._task = networks.original.info.task
@@ -248,7 +249,7 @@ class LadderRunner:
         """Return the quantization noise of each layer; empty for a float network."""
         if self.reference is None or self._networks.equalized is None:
             return ()
-        images = folded_inputs(self._inputs[:LAYER_IMAGES])
+        images = folded_inputs(self._inputs[:LAYER_IMAGES], self._image)
         return measure_layer_noise(self.reference, self._networks.equalized, images)
 
     def worst_images(self, images: CalibrationSet, count: int) -> tuple[WorstImage, ...]:
@@ -332,7 +333,7 @@ class LadderRunner:
                 return ""
         few = self._inputs[:LAYER_IMAGES]
         if self._images.shape[1] == 3 and logits.shape == expected.shape:
-            swapped = joined_arrays(runner.run({INPUT_NAME: colours_reversed(few)}))
+            swapped = joined_arrays(runner.run({INPUT_NAME: colours_reversed(few, self._image)}))
             if np.array_equal(swapped, expected[: len(few)]):
                 failures.append("With reversed channels its logits are equal: it takes BGR.")
         if Format.of(path) is not Format.ONNX:
@@ -364,7 +365,9 @@ class LadderRunner:
 def _folded(model: FoldedModel) -> RunBatch:
     """Return a function that runs a folded network on the inputs of artifacts."""
     runner = EagerRunner(model.module)
-    return lambda inputs: runner.run({INPUT_NAME: folded_inputs(inputs[INPUT_NAME])})
+    return lambda inputs: runner.run(
+        {INPUT_NAME: folded_inputs(inputs[INPUT_NAME], model.info.input)}
+    )
 
 
 def _rung_of(path: Path) -> RungName:

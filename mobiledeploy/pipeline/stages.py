@@ -69,7 +69,7 @@ def folded_images(images: CalibrationSet, image: InputSpec) -> CalibrationSet:
     """
     if not image.format.is_pixels:
         return images
-    return replace(images, images=folded_inputs(artifact_inputs(images.images, image)))
+    return replace(images, images=folded_inputs(artifact_inputs(images.images, image), image))
 
 
 def equalize_as(

@@ -126,6 +126,7 @@ class IntegerReference:
     def __init__(self, model: QuantizedModel) -> None:
         self._module = model.program.module(check_guards=False)
         self.operators = _operators(self._module.graph)
+        self._image = model.info.input
         self._names = [output.name for output in model.info.outputs]
         steps = [_step_of(node) for node in outputs_of(model.program.graph)]
         self.logit_step = steps[0] if len(steps) == 1 else None
@@ -136,14 +137,14 @@ class IntegerReference:
         inputs: Mapping[str, NDArray[Any]],
         on_rounding: Callable[[Rounding], object] | None = None,
     ) -> dict[str, NDArray[np.float32]]:
-        """Return the outputs by name for {"input": (N, C, H, W), or pixels (N, H, W, C)}.
+        """Return the outputs by name for {"input": (N, C, H, W), or pixels as an app writes them}.
 
         Args:
             inputs: The images.
             on_rounding: Called with what every `quantize` node rounded, in topological order.
                 Tensors that it does not keep are freed at once.
         """
-        planes = channels_last(folded_inputs(inputs[INPUT_NAME]))
+        planes = channels_last(folded_inputs(inputs[INPUT_NAME], self._image))
         interpreter = _Interpreter(self._module)
         interpreter.on_rounding = on_rounding
         with torch.no_grad():
@@ -157,7 +158,7 @@ class IntegerReference:
 
         Clients that do not fuse these operators compute like this.
         """
-        planes = channels_last(folded_inputs(inputs[INPUT_NAME]))
+        planes = channels_last(folded_inputs(inputs[INPUT_NAME], self._image))
         with torch.no_grad():
             # an exported program itself insists on the batch that it was traced with
             result = torch.fx.Interpreter(self._module).run(planes)

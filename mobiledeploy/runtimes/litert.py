@@ -74,13 +74,12 @@ class LiteRTRunner:
                 " this runtime does not have.",
             ) from failure
         with damage_explained(path):
-            self._input, self._outputs, (batch, height, width, channels) = self._signature()
+            self._input, self._outputs, (batch, *sample) = self._signature()
         self.batch_size: int = batch
         self.input_type = np.dtype(self._interpreter.get_input_details()[0]["dtype"]).name
-        is_pixels = self.input_type == "uint8"
-        self.input_shape: tuple[int, ...] = (
-            (height, width, channels) if is_pixels else (channels, height, width)
-        )
+        if self.input_type == "float32":  # planes are its input, as in every other runtime
+            sample = [sample[2], *sample[:2]]
+        self.input_shape = tuple(sample)
 
     def _signature(self) -> tuple[int, list[int], tuple[int, int, int, int]]:
         """Return the numbers of input and outputs, and the shape of the input."""
@@ -92,7 +91,8 @@ class LiteRTRunner:
         if image is None or len(image["shape"]) != 4 or image["dtype"] not in _INPUTS:
             found = [(each["name"], each["dtype"].__name__, list(each["shape"])) for each in inputs]
             raise ArtifactError(
-                f"{self.path} takes {found}; expected one float32 or uint8 (1, H, W, C).",
+                f"{self.path} takes {found}; expected one float32 (1, H, W, C), or uint8"
+                " (1, H, W, C) or (1, C, H, W).",
                 remedy="Export the model with `mobiledeploy export`.",
             )
         if len(outputs) != len(output_names(self.metadata)):

@@ -6,7 +6,12 @@ import networks
 import numpy as np
 import pytest
 
-from mobiledeploy.data.pixels import artifact_inputs, folded_inputs, round_to_pixels
+from mobiledeploy.data.pixels import (
+    artifact_inputs,
+    colours_reversed,
+    folded_inputs,
+    round_to_pixels,
+)
 from mobiledeploy.data.preprocess import normalize
 from mobiledeploy.errors import DataError
 from mobiledeploy.network import INPUT_FORMATS, InputSpec, Preprocessing
@@ -38,9 +43,33 @@ def test_pixels_are_recovered_in_the_formats_order(format_, order):
     assert found.shape[1:] == spec(format_).artifact_shape
     np.testing.assert_array_equal(found[..., :3], RGB[..., order])
     assert (found[..., 3:] == 255).all()
-    planes = folded_inputs(found)
+    planes = folded_inputs(found, spec(format_))
     assert planes.shape[1:] == spec(format_).folded_shape[1:]
     np.testing.assert_array_equal(planes[:, 0], RGB[..., order[0]])
+
+
+@pytest.mark.parametrize("format_", ["rgba-u8", "bgra-u8", "rgb-u8", "gray-u8"])
+def test_planes_are_the_same_pixels(format_):
+    channels = 1 if format_ == "gray-u8" else 3
+    grey = Preprocessing(mean=(0.4,) * channels, std=(0.2,) * channels)
+    pixels, planes = (spec(name, channels, grey) for name in (format_, f"{format_}-nchw"))
+    images = normalised(RGB[..., :channels], grey)
+    found = artifact_inputs(images, planes)
+    assert found.flags.c_contiguous
+    assert found.shape[1:] == planes.artifact_shape
+    expected = artifact_inputs(images, pixels)
+    np.testing.assert_array_equal(found, expected.transpose(0, 3, 1, 2))
+    np.testing.assert_array_equal(folded_inputs(found, planes), folded_inputs(expected, pixels))
+
+
+@pytest.mark.parametrize("format_", ["float", "rgba-u8", "rgb-u8", "bgra-u8-nchw", "rgb-u8-nchw"])
+def test_colours_are_reversed_and_alpha_stays(format_):
+    image = spec(format_)
+    given = artifact_inputs(normalised(RGB), image)
+    found = colours_reversed(given, image).transpose(image.format.planes_axes)
+    planes = given.transpose(image.format.planes_axes)
+    np.testing.assert_array_equal(found[:, :3], planes[:, 2::-1])
+    np.testing.assert_array_equal(found[:, 3:], planes[:, 3:])
 
 
 def test_every_pixel_value_survives_any_usual_normalisation():
@@ -54,7 +83,7 @@ def test_every_pixel_value_survives_any_usual_normalisation():
 def test_a_float_input_is_passed_on():
     images = normalised(RGB)
     assert artifact_inputs(images, spec("float")) is images
-    assert folded_inputs(images) is images
+    assert folded_inputs(images, spec("float")) is images
 
 
 @pytest.mark.parametrize("shift", [0.5, -300, 300])

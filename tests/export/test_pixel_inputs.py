@@ -40,9 +40,12 @@ def run(path, pixels, **options):
     ("family", "format_", "size", "options"),
     [
         ("v2", "rgba-u8", 32, {}),
+        ("v2", "rgba-u8-nchw", 32, {}),
+        pytest.param("v1", "rgb-u8-nchw", (64, 32), {"padding": "same"}, marks=pytest.mark.ci),
         pytest.param("v1", "rgb-u8", (64, 32), {"padding": "same"}, marks=pytest.mark.ci),
         pytest.param("v3-small", "bgra-u8", 32, {"padding": "same"}, marks=pytest.mark.ci),
         pytest.param("v4-conv-small", "rgba-u8", 32, {}, marks=pytest.mark.ci),
+        pytest.param("v4-conv-small", "bgra-u8-nchw", 32, {}, marks=pytest.mark.ci),
         # a stem that does not read pairs of pixels
         pytest.param("v2", "rgba-u8", 32, {"stem_stride": 1}, marks=pytest.mark.ci),
     ],
@@ -71,12 +74,14 @@ def test_pixels_are_the_codes():
     assert codes.half_way.min() == 0.5
 
 
-def test_onnx_runtime_computes_nothing_but_integers_before_the_output(tmp_path):
-    path = exported(networks.quantized_for_pixels("v2"), "onnx", tmp_path)
+@pytest.mark.parametrize("format_", ["rgba-u8", "rgba-u8-nchw"])
+def test_onnx_runtime_computes_nothing_but_integers_before_the_output(tmp_path, format_):
+    path = exported(networks.quantized_for_pixels("v2", format_), "onnx", tmp_path)
     save_optimized(path, tmp_path / "optimized.onnx")
     nodes = onnx.load(tmp_path / "optimized.onnx").graph.node
-    assert nodes[0].op_type == "QLinearConv"
-    assert nodes[0].input[0] == "input"  # the transposes cancelled each other
+    # ONNX Runtime's own transpose takes planes, and cancels that of the file
+    assert nodes[0].op_type == ("Transpose" if format_.endswith("nchw") else "QLinearConv")
+    assert nodes[0].input[0] == "input"
     kinds = [node.op_type for node in nodes]
     assert "QuantizeLinear" not in kinds
     assert kinds.count("DequantizeLinear") == 1
@@ -84,16 +89,38 @@ def test_onnx_runtime_computes_nothing_but_integers_before_the_output(tmp_path):
 
 
 @pytest.mark.ci
-def test_a_pte_reads_pixels_inside_the_delegate(tmp_path):
-    path = exported(networks.quantized_for_pixels("v2"), "pte", tmp_path)
+@pytest.mark.parametrize(
+    ("format_", "shape", "transposes"),
+    [
+        ("rgba-u8", (1, 32, 32, 4), 1),  # of the pooled features
+        ("rgba-u8-nchw", (1, 4, 32, 32), 2),
+        ("rgb-u8-nchw", (1, 3, 32, 32), 2),
+    ],
+)
+def test_a_pte_reads_pixels_inside_the_delegate(tmp_path, format_, shape, transposes):
+    path = exported(networks.quantized_for_pixels("v2", format_), "pte", tmp_path)
     summary = inspect_artifact(path)
     (delegate,) = summary.groups
     counts = {(each.name, each.datatype): each.count for each in delegate.operators}
     assert counts["XNNConvert", "int8"] == 1
     assert counts["XNNConvert", "float32"] == 1  # of the logits
-    assert counts["XNNStaticTranspose", "int8"] == 1  # of the pooled features
+    assert counts["XNNStaticTranspose", "int8"] == transposes
     assert summary.inputs[0].datatype == "uint8"
-    assert summary.inputs[0].shape == (1, 32, 32, 4)
+    assert summary.inputs[0].shape == shape
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("format_", ["rgba-u8", "bgra-u8", "rgb-u8"])
+@pytest.mark.parametrize("file_format", ["onnx", "pte", "tflite"])
+def test_both_layouts_give_the_same_codes(tmp_path, format_, file_format):
+    names = (format_, f"{format_}-nchw")
+    model, other = (networks.quantized_for_pixels("v1", name) for name in names)
+    pixels = frames(model)
+    planes = pixels.transpose(0, 3, 1, 2)
+    expected = run(exported(model, file_format, tmp_path), pixels)
+    found = run(exported(other, file_format, tmp_path), planes)
+    assert len(np.unique(expected, axis=0)) == len(pixels)
+    assert np.count_nonzero(found != expected) == 0
 
 
 @pytest.mark.parametrize("file_format", ["onnx", "pte", "tflite"])

@@ -30,7 +30,7 @@ def both_outputs(model, images):
     normalised = ((planes - preprocessing.mean) / preprocessing.std).transpose(0, 3, 1, 2)
     with torch.no_grad():
         before = model.module(torch.from_numpy(normalised))
-        after = folded.module(torch.from_numpy(folded_inputs(pixels).astype(np.float64)))
+        after = folded.module(torch.from_numpy(folded_inputs(pixels, image).astype(np.float64)))
     assert float(before.std(0).max()) > 0
     return before.numpy(), after.numpy()
 
@@ -50,7 +50,7 @@ def test_every_family_computes_the_same_from_pixels(family):
     assert np.abs(after - before).max() <= EXACT
 
 
-@pytest.mark.parametrize("format_", ["rgba-u8", "bgra-u8", "rgb-u8"])
+@pytest.mark.parametrize("format_", ["rgba-u8", "bgra-u8", "rgb-u8", "rgb-u8-nchw"])
 @pytest.mark.parametrize("options", [{}, {"padding": "same"}], ids=["symmetric", "same"])
 def test_every_format_and_padding_at_an_input_that_is_not_square(format_, options):
     size = (32, 64)
@@ -66,9 +66,10 @@ def of_channels(module, channels, format_, preprocessing=None):
     return networks.taking(networks.described(model, input=image), format_)
 
 
-def test_gray_pixels():
+@pytest.mark.parametrize("format_", ["gray-u8", "gray-u8-nchw"])
+def test_gray_pixels(format_):
     module = nn.Sequential(nn.Conv2d(1, 4, 3, 2, 1), nn.ReLU(), nn.Flatten(), nn.Linear(1024, 3))
-    model = of_channels(module, 1, "gray-u8")
+    model = of_channels(module, 1, format_)
     gray = np.random.default_rng(0).integers(0, 256, (3, 1, 32, 32)).astype(np.float32)
     before, after = both_outputs(model, (gray / 255 - np.float32(0.3)) / np.float32(0.2))
     assert np.abs(after - before).max() <= EXACT

@@ -128,6 +128,31 @@ def test_bench_generates_pixels(exported):
     assert min(measured.times_ms) > 0
 
 
+@pytest.mark.ci
+def test_planes_go_through_every_format_parity_and_bench(exported, tmp_path):
+    done = deploy(
+        built(input="rgb-u8-nchw"),
+        formats=["onnx", "pte", "tflite"],
+        calibration=exported_calibration(exported),
+        recipe=RECIPES["fast"],
+        out=tmp_path,
+    )
+    done.require_passed()
+    paths = [artifact.path for artifact in done.artifacts]
+    for path in paths:
+        assert "-rgb-u8-nchw-int8." in path.name
+        manifest = read_manifest(path)
+        assert manifest.spec.input == "rgb-u8-nchw"
+        with open_runner(path) as runner:
+            found = runner.metadata["input"]
+            assert runner.input_shape == manifest.info.input.artifact_shape == (3, 32, 32)
+        assert (found["layout"], found["order"], found["element"]) == ("NCHW", "RGB", "uint8")
+    rungs = {rung.name: rung for rung in done.parity.rungs}
+    for name in ("onnx", "pte", "tflite"):
+        assert rungs[name].against("integers").metrics["differing_logits"] == 0
+    assert min(min(each.times_ms) for each in measure(paths, runs=3, warmup=1)) > 0
+
+
 def test_sensitivity_measures_layers_on_pixels(exported):
     images = exported_calibration(exported)
     report = measure_sensitivity(built(input="rgba-u8"), images, images, RECIPES["fast"])
@@ -149,7 +174,7 @@ def test_invalid_formats_are_refused(fields, message):
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("format_", ["rgba-u8", "rgb-u8"])
+@pytest.mark.parametrize("format_", ["rgba-u8", "rgb-u8", "rgb-u8-nchw"])
 @pytest.mark.parametrize("kept", ["everything", "features.0.0"])
 def test_a_stem_in_float_reads_pixels_too(tmp_path, format_, kept):
     model = built(input=format_)

@@ -1,7 +1,8 @@
-"""Read pixels: the input becomes uint8 (N, H, W, C), and its quantization disappears.
+"""Read pixels: the input becomes uint8, and its quantization disappears.
 
     image -> QuantizeLinear (scale 1, zero-point 0)      ->  codes (N, C, H, W)
-    pixels -> Transpose                                   ->  the same codes
+    pixels (N, H, W, C) -> Transpose                      ->  the same codes
+    pixels (N, C, H, W)                                   ->  the same codes
 
 The codes of pixels are the pixels, so nothing is computed. ONNX Runtime runs convolutions in
 channels-last order and cancels the Transpose against its own. Pixels without alpha get it from a
@@ -21,8 +22,6 @@ from mobiledeploy.export.onnx_passes.common import add_constant, constant, only_
 if TYPE_CHECKING:
     from mobiledeploy.network import InputSpec
 
-_TO_PLANES = (0, 3, 1, 2)
-
 
 class PixelInput(ir.passes.InPlacePass):
     """Replace the float input and its QuantizeLinear by pixels.
@@ -41,56 +40,61 @@ class PixelInput(ir.passes.InPlacePass):
         (source,) = model.graph.inputs
         readers = [usage.node for usage in source.uses()]
         if [reader.op_type for reader in readers] == ["QuantizeLinear"]:
-            _pixels_as_codes(model.graph, source, readers[0])
+            self._as_codes(model.graph, source, readers[0])
         else:
-            _pixels_as_floats(model.graph, source)
+            self._as_floats(model.graph, source)
         source.dtype = ir.DataType.UINT8
         source.shape = ir.Shape([1, *self._image.artifact_shape])
         return ir.passes.PassResult(model, modified=True)
 
+    def _as_codes(self, graph: ir.Graph, source: ir.Value, quantize: ir.Node) -> None:
+        """Replace the quantization, and the padding with opaque channels behind it."""
+        nodes, former = [], [quantize]
+        pixels, codes = source, quantize.outputs[0]
+        reading = [usage.node for usage in codes.uses()]
+        padding = only_user(reading[0].outputs[0]) if len(reading) == 1 else None
+        if padding is not None and padding.op_type == "Pad" and _adds_channels(padding):
+            last = only_user(padding.outputs[0])
+            former += [reading[0], padding, last]
+            codes = last.outputs[0]
+            nodes.append(self._opaque_channels(graph, source, padding))
+            pixels = nodes[-1].outputs[0]
+        nodes += self._planes(pixels)
+        if nodes:
+            planes = nodes[-1].outputs
+            ir.convenience.replace_nodes_and_values(graph, quantize, former, nodes, [codes], planes)
+        else:  # it would rename the input
+            ir.convenience.replace_all_uses_with(codes, source)
+            graph.remove(quantize, safe=True)
 
-def _pixels_as_codes(graph: ir.Graph, source: ir.Value, quantize: ir.Node) -> None:
-    """Replace the quantization, and the padding with opaque channels behind it."""
-    nodes, former = [], [quantize]
-    pixels, codes = source, quantize.outputs[0]
-    reading = [usage.node for usage in codes.uses()]
-    padding = only_user(reading[0].outputs[0]) if len(reading) == 1 else None
-    if padding is not None and padding.op_type == "Pad" and _adds_channels(padding):
-        last = only_user(padding.outputs[0])
-        former += [reading[0], padding, last]
-        codes = last.outputs[0]
-        nodes.append(_opaque_channels(graph, source, padding))
-        pixels = nodes[-1].outputs[0]
-    nodes.append(_planes(pixels))
-    ir.convenience.replace_nodes_and_values(
-        graph, quantize, former, nodes, [codes], nodes[-1].outputs
-    )
+    def _as_floats(self, graph: ir.Graph, source: ir.Value) -> None:
+        """Convert pixels for a stem that computes in float."""
+        planes = self._planes(source)
+        value = planes[-1].outputs[0] if planes else source
+        convert = ir.node("Cast", [value], {"to": ir.DataType.FLOAT}, name="input.float")
+        ir.convenience.replace_all_uses_with(source, convert.outputs[0])
+        (planes or [convert])[0].replace_input_with(0, source)
+        graph.insert_before(graph[0], [*planes, convert])
 
+    def _planes(self, pixels: ir.Value) -> list[ir.Node]:
+        """Return the Transpose of pixels to planes; nothing if they are planes."""
+        if self._image.format.layout == "NCHW":
+            return []
+        axes = self._image.format.planes_axes
+        node = ir.node("Transpose", [pixels], {"perm": axes}, name="input.planes")
+        node.outputs[0].dtype = ir.DataType.UINT8
+        return [node]
 
-def _pixels_as_floats(graph: ir.Graph, source: ir.Value) -> None:
-    """Convert pixels for a stem that computes in float."""
-    planes = _planes(source)
-    convert = ir.node("Cast", planes.outputs, {"to": ir.DataType.FLOAT}, name="input.float")
-    ir.convenience.replace_all_uses_with(source, convert.outputs[0])
-    planes.replace_input_with(0, source)
-    graph.insert_before(graph[0], [planes, convert])
-
-
-def _planes(pixels: ir.Value) -> ir.Node:
-    node = ir.node("Transpose", [pixels], {"perm": _TO_PLANES}, name="input.planes")
-    node.outputs[0].dtype = ir.DataType.UINT8
-    return node
+    def _opaque_channels(self, graph: ir.Graph, pixels: ir.Value, padding: ir.Node) -> ir.Node:
+        """Return a Pad of pixels for one of codes."""
+        amounts = np.zeros(8, np.int64)
+        amounts[4 + self._image.format.layout.index("C")] = constant(padding.inputs[1])[5]
+        pads = add_constant(graph, "input.pads", amounts)
+        opaque = add_constant(graph, "input.opaque", np.array(255, np.uint8))
+        node = ir.node("Pad", [pixels, pads, opaque], name="input.opaque_channels")
+        node.outputs[0].dtype = ir.DataType.UINT8
+        return node
 
 
 def _adds_channels(padding: ir.Node) -> bool:
     return bool(constant(padding.inputs[1])[5])
-
-
-def _opaque_channels(graph: ir.Graph, pixels: ir.Value, padding: ir.Node) -> ir.Node:
-    """Return a Pad of pixels, (N, H, W, C), for one of planes."""
-    count = int(constant(padding.inputs[1])[5])
-    amounts = add_constant(graph, "input.pads", np.array([0, 0, 0, 0, 0, 0, 0, count]))
-    opaque = add_constant(graph, "input.opaque", np.array(255, np.uint8))
-    node = ir.node("Pad", [pixels, amounts, opaque], name="input.opaque_channels")
-    node.outputs[0].dtype = ir.DataType.UINT8
-    return node

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import (
     XNNQuantizedTensorValue,
+    XNNStaticConstantPad,
     XNNStaticReshape,
     XNode,
     XValue,
@@ -17,15 +18,28 @@ from executorch.backends.xnnpack.serialization.xnnpack_graph_serialize import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import XNNGraph
     from executorch.exir._serialize._named_data_store import NamedDataStore
+
+TO_PIXELS = (0, 2, 3, 1)
+"""The axes of (N, C, H, W) in the order (N, H, W, C)."""
 
 
 def value_of(graph: XNNGraph, number: int) -> XNNQuantizedTensorValue:
     """Return the quantized value with this number."""
+    return next(each for each in _quantized(graph) if each.tensor_value.id_out == number)
+
+
+def is_quantized(graph: XNNGraph, number: int) -> bool:
+    """Return whether the value with this number is quantized."""
+    return any(each.tensor_value.id_out == number for each in _quantized(graph))
+
+
+def _quantized(graph: XNNGraph) -> Iterator[XNNQuantizedTensorValue]:
     values = (value.xvalue_union for value in graph.xvalues)
-    quantized = (each for each in values if isinstance(each, XNNQuantizedTensorValue))
-    return next(each for each in quantized if each.tensor_value.id_out == number)
+    return (each for each in values if isinstance(each, XNNQuantizedTensorValue))
 
 
 def dims_of(graph: XNNGraph, number: int) -> list[int]:
@@ -52,6 +66,35 @@ def new_reshape(graph: XNNGraph, source: int, target: int, debug_handle: int) ->
     """Return a node that reshapes one value to the dimensions of another."""
     dims = dims_of(graph, target)
     return XNode(XNNStaticReshape(len(dims), dims, source, target, flags=0), debug_handle)
+
+
+def absorb_padding(convolution: XNode, pad: XNNStaticConstantPad) -> bool:
+    """Move zero padding of height and width into a convolution; return whether it is that.
+
+    Args:
+        convolution: What reads the padded pixels.
+        pad: The padding, (N, H, W, C).
+    """
+    (_, top, left, front), (_, bottom, right, back) = pad.pre_paddings, pad.post_paddings
+    if pad.padding_value != 0 or front or back:
+        return False
+    stem = convolution.xnode_union
+    convolution.xnode_union = replace(
+        stem,
+        padding_top=stem.padding_top + top,
+        padding_left=stem.padding_left + left,
+        padding_bottom=stem.padding_bottom + bottom,
+        padding_right=stem.padding_right + right,
+    )
+    return True
+
+
+def in_pixels(pad: XNNStaticConstantPad) -> XNNStaticConstantPad:
+    """Return padding of planes, (N, C, H, W), as that of pixels, (N, H, W, C)."""
+    before, after = (
+        [amounts[axis] for axis in TO_PIXELS] for amounts in (pad.pre_paddings, pad.post_paddings)
+    )
+    return replace(pad, pre_paddings=before, post_paddings=after)
 
 
 def readers_of(graph: XNNGraph, value: int) -> int:

@@ -1,8 +1,8 @@
-"""Pixels as the input of an XNNPACK graph: uint8 (1, H, W, C), read in that order.
+"""Pixels as the input of an XNNPACK graph: uint8 (1, H, W, C) or (1, C, H, W), read in that order.
 
 In: the graph that ExecuTorch lowers a program of pixels to (`export.pixel_program`). ExecuTorch
-takes the pixels for int8, moves them into planes and back again. Out: the same codes by one
-conversion of bytes,
+takes the pixels for int8. It moves those with channels last into planes and back again, and
+converts planes to float and back again. Out: the same codes by one conversion of bytes,
 
     pixels, uint8, zero-point 0  ->  codes, int8, zero-point -128,        code = pixel - 128
 
@@ -20,14 +20,16 @@ from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import (
     XNNConv2d,
     XNNConvert,
     XNNDatatype,
-    XNNQuantizedTensorValue,
     XNNStaticConstantPad,
     XNNStaticTranspose,
     XNode,
 )
 
 from mobiledeploy.export.xnnpack_passes.common import (
+    absorb_padding,
     dims_of,
+    in_pixels,
+    is_quantized,
     new_value,
     operands_of,
     readers_of,
@@ -38,31 +40,24 @@ from mobiledeploy.export.xnnpack_passes.common import (
 if TYPE_CHECKING:
     from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import XNNGraph
 
-_TO_PIXELS = (0, 2, 3, 1)
 _INTERNAL = {"external_id": 0xFFFFFFFF, "flags": 0}
 
 
 def read_pixels(graph: XNNGraph) -> bool:
-    """Convert the input of a graph in place; return whether it takes pixels.
+    """Convert the input of a graph in place; return whether the stem then reads (1, H, W, C).
 
     A graph whose input is not quantized, that of a float image, stays as it is. So does one that
     also takes numbers, which float networks may hold.
     """
     pixels, *others = graph.input_ids
-    if others:
-        return False
-    unions = [value.xvalue_union for value in graph.xvalues]
-    is_quantized = any(
-        isinstance(union, XNNQuantizedTensorValue) and union.tensor_value.id_out == pixels
-        for union in unions
-    )
-    if not is_quantized:
+    if others or not is_quantized(graph, pixels):
         return False
     given = value_of(graph, pixels)
     given.tensor_value = replace(given.tensor_value, datatype=XNNDatatype.xnn_datatype_quint8)
     given.quant_params = PerTensorQuant(scale=1.0, zero_point=0)
-    if isinstance(graph.xnodes[0].xnode_union, XNNConvert):  # to float: the stem is not int8
-        return True
+    if isinstance(graph.xnodes[0].xnode_union, XNNConvert):
+        _convert_once(graph)
+        return False
     codes = new_value(graph, pixels, dims_of(graph, pixels))
     inside = value_of(graph, codes)
     inside.tensor_value = replace(
@@ -75,6 +70,14 @@ def read_pixels(graph: XNNGraph) -> bool:
     graph.xnodes.insert(0, XNode(XNNConvert(pixels, codes, flags=0), handle))
     _stay_in_pixels(graph, codes)
     return True
+
+
+def _convert_once(graph: XNNGraph) -> None:
+    """Replace a conversion of planes to float and then to codes; a stem in float has only one."""
+    first, second = (node.xnode_union for node in graph.xnodes[:2])
+    if isinstance(second, XNNConvert):
+        graph.xnodes[0].xnode_union = replace(first, output_id=second.output_id)
+        del graph.xnodes[1]
 
 
 def _stay_in_pixels(graph: XNNGraph, codes: int) -> None:
@@ -94,7 +97,7 @@ def _stay_in_pixels(graph: XNNGraph, codes: int) -> None:
     for node in chain:
         if isinstance(node.xnode_union, XNNStaticConstantPad):
             _pad_pixels(graph, node, value)
-            if _absorb(convolution, node):
+            if absorb_padding(convolution, node.xnode_union):
                 continue
             value = node.xnode_union.output_id
             kept.append(node)
@@ -104,29 +107,9 @@ def _stay_in_pixels(graph: XNNGraph, codes: int) -> None:
 
 def _pad_pixels(graph: XNNGraph, node: XNode, source: int) -> None:
     """Make a pad of planes one of pixels."""
-    pad = node.xnode_union
-    before, after = (
-        [amounts[axis] for axis in _TO_PIXELS] for amounts in (pad.pre_paddings, pad.post_paddings)
-    )
-    node.xnode_union = replace(pad, pre_paddings=before, post_paddings=after, input_id=source)
-    padded = zip(dims_of(graph, source), before, after, strict=True)
+    pad = node.xnode_union = replace(in_pixels(node.xnode_union), input_id=source)
+    padded = zip(dims_of(graph, source), pad.pre_paddings, pad.post_paddings, strict=True)
     set_dims(graph, pad.output_id, [sum(amounts) for amounts in padded])
-
-
-def _absorb(convolution: XNode, node: XNode) -> bool:
-    """Move zero padding of height and width into the convolution; return whether it was that."""
-    pad, stem = node.xnode_union, convolution.xnode_union
-    (_, top, left, front), (_, bottom, right, back) = pad.pre_paddings, pad.post_paddings
-    if pad.padding_value != 0 or front or back:
-        return False
-    convolution.xnode_union = replace(
-        stem,
-        padding_top=stem.padding_top + top,
-        padding_left=stem.padding_left + left,
-        padding_bottom=stem.padding_bottom + bottom,
-        padding_right=stem.padding_right + right,
-    )
-    return True
 
 
 def _rename_operands(node: XNode, names: dict[int, int]) -> None:

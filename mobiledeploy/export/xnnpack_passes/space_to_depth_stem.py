@@ -16,15 +16,15 @@ and nothing else, so the output is identical.
 Why (decision record 0004 has the figures): XNNPACK's int8 kernels process eight input channels at a
 time on x86-64 and on ARM with i8mm, so a tap of 3 channels costs as much as one of 6, and six taps
 replace nine. Converting the image from planes to channels-last also becomes cheaper: it moves
-elements of two bytes in tiles with half as many columns. Pixels need no conversion: two of them are
-neighbours in memory, in the order (i, c), so a reshape makes the pairs.
+elements of two bytes in tiles with half as many columns. Pixels with channels last need none: two
+of them are neighbours in memory, in the order (i, c), so a reshape makes the pairs.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,8 +38,12 @@ from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import (
 )
 
 from mobiledeploy.export.xnnpack_passes.common import (
+    TO_PIXELS,
+    absorb_padding,
     constant_of,
     dims_of,
+    in_pixels,
+    is_quantized,
     new_reshape,
     new_value,
     operands_of,
@@ -56,9 +60,6 @@ if TYPE_CHECKING:
     from executorch.backends.xnnpack.serialization.xnnpack_graph_schema import XNNGraph
     from executorch.exir._serialize._named_data_store import NamedDataStore
     from numpy.typing import NDArray
-
-_STEM_NODES = [XNNConvert, XNNStaticTranspose, XNNConv2d]
-_PADDED_STEM_NODES = [XNNConvert, XNNStaticConstantPad, XNNStaticTranspose, XNNConv2d]
 
 
 @contextmanager
@@ -106,14 +107,18 @@ def convert_stem(graph: XNNGraph, store: NamedDataStore) -> None:
             _convert_convolution(graph, store, convolution, pixel_order=True)
             _pair_pixels(graph, convolution)
         return
-    if _begins_with(graph, _PADDED_STEM_NODES):
-        _absorb_pad(graph)
-    if not _begins_with(graph, _STEM_NODES):
+    pads = list(takewhile(_is_pad, graph.xnodes[1:]))
+    kinds = [XNNConvert, *[XNNStaticConstantPad] * len(pads), XNNStaticTranspose, XNNConv2d]
+    if not _begins_with(graph, kinds):
         return
-    convert, transpose, convolution = graph.xnodes[:3]
+    transpose, convolution = graph.xnodes[len(kinds) - 2 : len(kinds)]
+    if not is_quantized(graph, convolution.xnode_union.input1_id):
+        return
+    if pads:
+        _absorb_pad(graph, pads[-1], transpose, convolution)
     if _halves(graph, convolution):
         _convert_convolution(graph, store, convolution)
-        _convert_layout(graph, convert, transpose)
+        _convert_layout(graph, transpose)
 
 
 def _is_pad(node: XNode) -> bool:
@@ -137,23 +142,14 @@ def _begins_with(graph: XNNGraph, kinds: list[type]) -> bool:
     )
 
 
-def _absorb_pad(graph: XNNGraph) -> None:
+def _absorb_pad(graph: XNNGraph, node: XNode, transpose: XNode, convolution: XNode) -> None:
     """Move a zero padding in front of the stem (TensorFlow's "same") into the convolution."""
-    pad, transpose, stem = (node.xnode_union for node in graph.xnodes[1:4])
-    if pad.padding_value != 0:
-        return
-    (*_, top, left), (*_, bottom, right) = pad.pre_paddings, pad.post_paddings
-    graph.xnodes[3].xnode_union = replace(
-        stem,
-        padding_top=stem.padding_top + top,
-        padding_left=stem.padding_left + left,
-        padding_bottom=stem.padding_bottom + bottom,
-        padding_right=stem.padding_right + right,
-    )
-    graph.xnodes[2].xnode_union = replace(transpose, input_id=pad.input_id)
-    batch, channels, height, width = dims_of(graph, pad.input_id)
-    set_dims(graph, transpose.output_id, [batch, height, width, channels])
-    del graph.xnodes[1]
+    pad = node.xnode_union
+    if absorb_padding(convolution, in_pixels(pad)):
+        transpose.xnode_union = replace(transpose.xnode_union, input_id=pad.input_id)
+        dims = dims_of(graph, pad.input_id)
+        set_dims(graph, transpose.xnode_union.output_id, [dims[axis] for axis in TO_PIXELS])
+        graph.xnodes.remove(node)
 
 
 def paired_weight(
@@ -212,17 +208,18 @@ def _pair_pixels(graph: XNNGraph, convolution: XNode) -> None:
     convolution.xnode_union = replace(stem, input1_id=pairs)
 
 
-def _convert_layout(graph: XNNGraph, convert: XNode, transpose: XNode) -> None:
+def _convert_layout(graph: XNNGraph, transpose: XNode) -> None:
     """Replace the transpose to (1, H, W, C) by one to (1, H, W / 2, 2 C), two bytes at a time."""
-    codes, target = convert.xnode_union.output_id, transpose.xnode_union.output_id
+    codes, target = transpose.xnode_union.input_id, transpose.xnode_union.output_id
     _, channels, height, width = dims_of(graph, codes)
     pairs = height * width // 2
     planes = new_value(graph, codes, [channels, pairs, 2])
     pixels = new_value(graph, codes, [pairs, channels, 2])
     transpose.xnode_union = XNNStaticTranspose(3, [1, 0, 2], planes, pixels, flags=0)
     set_dims(graph, target, [1, height, width // 2, 2 * channels])
-    graph.xnodes[1:2] = [
-        new_reshape(graph, codes, planes, convert.debug_handle),
+    place = graph.xnodes.index(transpose)
+    graph.xnodes[place : place + 1] = [
+        new_reshape(graph, codes, planes, graph.xnodes[place - 1].debug_handle),
         transpose,
         new_reshape(graph, pixels, target, transpose.debug_handle),
     ]
