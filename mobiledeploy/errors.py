@@ -17,7 +17,8 @@ The command line prints both and exits with ``exit_code``. Passwords in URLs are
 
 import re
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]*:[^/\s]*(?=@)")
+# user and password, and for HTTP also a lone user, which may be a token
+_CREDENTIALS = re.compile(r"((?<=://)[^/@\s]*:|(?<=http://)|(?<=https://))[^/\s]*(?=@)")
 
 
 class MobileDeployError(Exception):

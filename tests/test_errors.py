@@ -11,6 +11,7 @@ from mobiledeploy.errors import RuntimeFailedError, UsageError, without_credenti
         ("http://user:secret@host/x: refused", "http://***@host/x: refused"),
         ("https://user:p@ss:word@host/x", "https://***@host/x"),
         ("(1) ftp://u:@a; (2) http://u:p@b", "(1) ftp://***@a; (2) http://***@b"),
+        ("https://token@host/x and http://token@host", "https://***@host/x and http://***@host"),
         ("ssh://user@host:22", "ssh://user@host:22"),
         ("http://host:80/a@b", "http://host:80/a@b"),
         ("mail a:b@c", "mail a:b@c"),

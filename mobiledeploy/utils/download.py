@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import math
 import subprocess
 import sys
 import urllib.error
+import urllib.parse
 import urllib.request
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -29,7 +31,8 @@ def download(url: str, to: Path, *, size_bytes: int | None) -> None:
     """Download a URL to a file. Proxies are read from the environment.
 
     Args:
-        url: An http, https or file URL.
+        url: An http, https or file URL. User and password in it, percent-encoded, are sent to its
+            server (RFC 7617), but not to another one that it redirects to, and are never shown.
         to: Path to write to.
         size_bytes: Expected size, for progress and to detect a truncated transfer; None takes that
             which the server announces.
@@ -37,8 +40,11 @@ def download(url: str, to: Path, *, size_bytes: int | None) -> None:
     Raises:
         FetchError: The server cannot be reached or refuses, or the transfer was truncated.
     """
+    url, login = _without_login(url)
     try:
         request = urllib.request.Request(url, headers={"User-Agent": "mobiledeploy"})  # noqa: S310
+        if login:
+            request.add_unredirected_header("Authorization", login)
         response = urllib.request.urlopen(request, timeout=TIMEOUT_S)  # noqa: S310 - ours
     except urllib.error.HTTPError as error:
         error.close()
@@ -52,6 +58,27 @@ def download(url: str, to: Path, *, size_bytes: int | None) -> None:
         received = _receive(response, to, expected, url=url)
     if received < expected:
         raise FetchError(f"{url}: only {received} of {expected} bytes arrived")
+
+
+def _without_login(url: str) -> tuple[str, str]:
+    """Return a URL without user and password, and the header that sends these; "" for none.
+
+    Raises:
+        FetchError: Host and port cannot be read, as behind a password with a "/".
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        user, password, _ = parts.username, parts.password, parts.port
+    except ValueError:  # its text may hold a part of the password
+        raise FetchError(
+            "host and port of the URL cannot be read; write special characters of its user and"
+            " password as %XX, for example %2F for /"
+        ) from None
+    if user is None:
+        return url, ""
+    given = ":".join(urllib.parse.unquote(each or "") for each in (user, password))
+    plain = urllib.parse.urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return plain, f"Basic {base64.b64encode(given.encode()).decode()}"
 
 
 def _announced(response: http.client.HTTPResponse, url: str) -> int:
