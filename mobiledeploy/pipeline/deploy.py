@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mobiledeploy.artifact.artifact import Artifact, Format
 from mobiledeploy.artifact.coverage import require_int8
-from mobiledeploy.artifact.manifest import write_manifest
+from mobiledeploy.artifact.manifest import manifest_path, write_manifest
 from mobiledeploy.data.calibration import embedded_calibration
 from mobiledeploy.errors import DataError, GateError, UsageError
 from mobiledeploy.export.write import artifact_name, export
@@ -21,10 +21,10 @@ from mobiledeploy.pipeline.network_cache import remember
 from mobiledeploy.pipeline.stages import run_stages
 from mobiledeploy.runtimes.trial import remember_tried
 from mobiledeploy.utils.files import moved_when_done, require_artifact_folder
-from mobiledeploy.utils.progress import step
+from mobiledeploy.utils.progress import step, warn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from mobiledeploy.parity.types import ParityReport
     from mobiledeploy.quantization.mixed_precision import MixedPrecision
@@ -87,7 +87,7 @@ def deploy(
     """Quantize and export a built network, and check the artifacts.
 
     If a gate fails, the artifacts of an earlier export stay in place and the new ones are written
-    as `NAME.failed.pte`.
+    as `NAME.failed.pte`. An export that passes removes such files of an earlier one.
 
     Args:
         model: The network, from `build`.
@@ -137,6 +137,8 @@ def deploy(
         manifests = [
             write_manifest(artifact, deployed, found, training, home=out) for artifact in artifacts
         ]
+    if failure is None:
+        _remove_failed(out / artifact.path.name for artifact in artifacts)
     remember(stages)
     for artifact in artifacts:
         remember_tried(out / artifact.path.name)
@@ -241,7 +243,7 @@ def _rename_failed(
     renamed = []
     for artifact in artifacts:
         path = artifact.path
-        target = path.with_name(f"{path.stem}.failed{path.suffix}")
+        target = _failed_path(path)
         path.rename(target)
         names[path.name] = target.name
         renamed.append(replace(artifact, path=target))
@@ -252,3 +254,18 @@ def _rename_failed(
         rung.model_copy(update={"artifact": names.get(rung.artifact, "")}) for rung in report.rungs
     ]
     return renamed, report.model_copy(update={"artifacts": tuple(compared), "rungs": tuple(rungs)})
+
+
+def _remove_failed(artifacts: Iterable[Path]) -> None:
+    """Remove what an earlier export that failed has left beside these artifacts."""
+    for artifact in artifacts:
+        failed = _failed_path(artifact)
+        for path in (failed, manifest_path(failed)):
+            try:
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                warn(f"{path}, of an earlier export that failed, could not be removed: {error}")
+
+
+def _failed_path(artifact: Path) -> Path:
+    return artifact.with_name(f"{artifact.stem}.failed{artifact.suffix}")

@@ -178,6 +178,23 @@ def test_a_failed_gate_keeps_the_earlier_artifact(network, tmp_path, monkeypatch
     with pytest.raises(GateError, match=r"Parity failed.*\.failed\.onnx"):
         done.require_passed()
 
+    other = tmp_path / f"{NAME}.failed.pte"
+    other.touch()  # of a format that is not exported again
+    monkeypatch.setattr(_deploy, "export", exported)
+    assert export(network, tmp_path).failure is None
+    assert sorted(contents(tmp_path)) == sorted([*earlier, other.name])
+
+
+def test_a_failed_artifact_that_cannot_be_removed_is_a_warning(tmp_path, monkeypatch):
+    messages = []
+    monkeypatch.setattr(_deploy, "warn", messages.append)
+    (tmp_path / "net.failed.onnx").mkdir()
+    (tmp_path / "net.failed.onnx.json").touch()
+    _deploy._remove_failed([tmp_path / "net.onnx", tmp_path / "net.pte"])
+    assert [path.name for path in tmp_path.iterdir()] == ["net.failed.onnx"]
+    (message,) = messages
+    assert "net.failed.onnx, of an earlier export that failed, could not be removed" in message
+
 
 @pytest.mark.ci
 def test_the_failed_artifact_has_a_manifest_of_its_own(network, tmp_path):
