@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from contextlib import suppress
 from dataclasses import asdict, replace
 from io import BytesIO
@@ -42,6 +43,8 @@ _EQUALIZED = "equalized."
 _DESCRIPTION = "description"
 _DIGEST_BYTES = 32
 _SUFFIX = ".network"
+_EARLIER_SUFFIXES = (".json", ".safetensors")  # of entries that were two files
+_KEY = re.compile("[0-9a-f]{64}")
 
 
 def remember(stages: Stages) -> None:
@@ -174,11 +177,19 @@ def _entry(encodings: str, weights: str | None, recipe: QuantRecipe, calibration
 
 
 def _remove_others(kept: Path) -> None:
-    """Remove all but the newest entries; `kept` is one of them, even if the clock has gone back."""
+    """Remove all but the newest entries, and those in an earlier form, which nothing reads.
+
+    `kept` is one of the newest, even if the clock has gone back.
+    """
     ages = []
     for entry in kept.parent.glob(f"*{_SUFFIX}"):
         with suppress(FileNotFoundError):  # another process has just removed it
             ages.append((entry.stat().st_mtime, entry))
     others = [entry for _, entry in sorted(ages) if entry != kept]
-    for entry in others[: -(ENTRIES - 1)]:
+    earlier_form = [
+        path
+        for path in kept.parent.iterdir()
+        if path.suffix in _EARLIER_SUFFIXES and _KEY.fullmatch(path.stem)
+    ]
+    for entry in (*others[: -(ENTRIES - 1)], *earlier_form):
         entry.unlink(missing_ok=True)

@@ -161,6 +161,16 @@ def test_the_oldest_entries_are_removed(made, cache):
     assert "15" not in left
 
 
+def test_entries_in_the_earlier_form_are_removed_and_other_files_are_not(made, cache):
+    cache.mkdir(parents=True)
+    for name in ("a" * 64, "notes"):
+        for suffix in (".json", ".safetensors"):
+            (cache / f"{name}{suffix}").touch()
+    network_cache.remember(made[1])
+    left = {path.name for path in cache.iterdir() if path.suffix != ".network"}
+    assert left == {"notes.json", "notes.safetensors"}
+
+
 def test_a_new_entry_stays_if_the_clock_has_gone_back(made, cache):
     cache.mkdir(parents=True)
     for number in range(network_cache.ENTRIES + 1):
