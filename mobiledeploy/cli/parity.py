@@ -189,7 +189,6 @@ def _print_table(report: ParityReport) -> None:
         images_used,
         loss,
         notes,
-        resize_lines,
         rows,
     )
 
@@ -210,7 +209,7 @@ def _print_table(report: ParityReport) -> None:
     for rung in report.rungs:
         for failure in rung.failures:
             print_result(f"{rung.title}: {failure}")
-    for note in (*notes(report), *resize_lines(report)):
+    for note in notes(report):
         print_result(note)
     for text in report.regressions or ():
         print_result(f"Worse than the baseline: {text}")

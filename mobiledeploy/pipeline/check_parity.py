@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from mobiledeploy.network import InputSpec, Interpolation
     from mobiledeploy.parity.tolerances import Tolerances
     from mobiledeploy.parity.types import ParityReport, ResizeEffect
-    from mobiledeploy.stages import CalibrationSet, Stages
+    from mobiledeploy.stages import CalibrationSet, FloatModel, Stages
 
 
 def check_parity(
@@ -94,6 +94,9 @@ def check_parity(
             place = device.host.label
     if baseline is not None:
         require_comparable(baseline, network=first.info.name, precision=first.precision)
+    if resizes:
+        recorded = EMBEDDED if first.calibration is None else first.calibration.source
+        _folder_of(str(source or calib_data or recorded))
     given = None if source is None else load_images(first, source, samples)
     stages = rebuild(first, weights=weights, calib_data=calib_data)
     images = given or load_images(first, _calibration_path(stages), samples, for_calibration=True)
@@ -111,7 +114,7 @@ def check_parity(
     if device is not None:
         report = report.model_copy(update={"device": place})
     if resizes:
-        effects = _measure_resizes(stages, images, source or _calibration_path(stages))
+        effects = _measure_resizes(stages.original, images)
         report = report.model_copy(update={"resizes": effects})
     if baseline is None:
         return report
@@ -134,28 +137,33 @@ def _tolerances(
     return replace(default_tolerances(manifest.info), demanded=demanded, **demanded)
 
 
-def _measure_resizes(
-    stages: Stages, images: CalibrationSet, source: Path | None
-) -> tuple[ResizeEffect, ...]:
-    """Return what other ways to resize the same images would change.
+def _folder_of(source: str) -> Path | None:
+    """Return the folder of image files that a set was read from; None for the bundled images.
 
     Raises:
-        DataError: the images are no files.
+        DataError: it was read from a file of resized images.
     """
-    if source is not None and not source.is_dir():
+    if source == EMBEDDED:
+        return None
+    if Path(source).is_file():
         raise DataError(
             f"{source} holds images that are resized already, so no other resize can be tried.",
             remedy="Leave --resizes out, or pass a folder of image files with --data.",
         )
-    model = stages.original
+    return Path(source)
+
+
+def _measure_resizes(model: FloatModel, images: CalibrationSet) -> tuple[ResizeEffect, ...]:
+    """Return what other ways to resize the same images would change."""
+    folder = _folder_of(images.source)
 
     def load(interpolation: Interpolation) -> CalibrationSet:
         preprocessing = replace(model.info.preprocessing, interpolation=interpolation)
         image = replace(model.info.input, preprocessing=preprocessing)
         info = replace(model.info, input=image)
-        if source is None:
+        if folder is None:
             return embedded_calibration(info, images.count)
-        return load_calibration(source, info, samples=images.count, for_calibration=True)
+        return load_calibration(folder, info, samples=images.count, for_calibration=True)
 
     with step("Trying other ways to resize"):
         return measure_resizes(model, images, load)

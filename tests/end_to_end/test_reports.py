@@ -18,13 +18,23 @@ pytestmark = pytest.mark.ci  # each test starts several commands
 def reports(mobiledeploy, pair, workplace: Path, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("reports")
     done = mobiledeploy(
-        *("parity", *pair, "--layers", "--json", folder / "a.json", "--junit", folder / "a.xml"),
+        *(
+            "parity",
+            *pair,
+            "--layers",
+            "--resizes",
+            "--json",
+            folder / "a.json",
+            "--junit",
+            folder / "a.xml",
+        ),
         *("--markdown", folder / "a.md", "--html", folder / "a.html"),
         cwd=workplace,
         env={"GITHUB_STEP_SUMMARY": str(folder / "summary.md")},
     )
     assert done.returncode == 0, done.stderr
     assert "The layers where the SQNR drops most" in done.stdout
+    assert "Float network, resized like Android's createScaledBitmap" in done.stdout
     return folder
 
 
@@ -47,6 +57,16 @@ def test_the_json_document_is_valid_under_its_schema(reports: Path):
     jsonschema.validate(document, json.loads(schema))
     assert len(document["layers"]) > 12
     assert len(document["worst_images"]) == 8
+    found = {each["interpolation"]: each for each in document["resizes"]}
+    assert set(found) == {"bilinear-aliased", "lanczos"}
+    assert all(each["mean_pixel_difference"] > 0 for each in found.values())
+
+
+def test_other_resizes_are_in_every_report(reports: Path):
+    for name in ("a.md", "a.html"):
+        text = (reports / name).read_text()
+        assert "resized like Android" in text
+        assert "resized like iOS" in text
 
 
 def test_junit_has_a_case_for_each_artifact_and_rung(reports: Path, pair):

@@ -1,15 +1,16 @@
 """What the resize functions of phones would change."""
 
 from dataclasses import replace
-from types import SimpleNamespace
 
 import networks
 import numpy as np
 import pytest
+from parity_reports import make_report, with_
+from PIL import Image
 
-from mobiledeploy.data.calibration import embedded_calibration
-from mobiledeploy.errors import DataError
-from mobiledeploy.parity.report.rows import resize_lines
+from mobiledeploy.data.calibration import embedded_calibration, load_calibration
+from mobiledeploy.parity.report.markdown import to_markdown
+from mobiledeploy.parity.report.rows import notes
 from mobiledeploy.parity.resizes import measure_resizes
 from mobiledeploy.pipeline.build import build
 from mobiledeploy.pipeline.check_parity import _measure_resizes
@@ -37,18 +38,25 @@ def test_the_same_images_change_nothing_and_others_do(model):
 
 def test_antialiased_ways_are_closer_to_pillow_than_aliased_ones(model):
     images = embedded_calibration(model.info, 6)
-    aliased, lanczos = _measure_resizes(SimpleNamespace(original=model), images, None)
+    aliased, lanczos = _measure_resizes(model, images)
     assert (aliased.interpolation, lanczos.interpolation) == ("bilinear-aliased", "lanczos")
     assert 0 < lanczos.mean_pixel_difference < aliased.mean_pixel_difference
     assert aliased.sqnr_db < lanczos.sqnr_db
-    first, second = resize_lines(SimpleNamespace(resizes=(aliased, lanczos)))
+    report = make_report()
+    *_, first, second = notes(with_(report, resizes=(aliased, lanczos)))
     assert "Android's createScaledBitmap" in first
     assert f"{lanczos.sqnr_db:.1f} dB" in second
+    assert second in to_markdown(with_(report, resizes=(aliased, lanczos)))
     same = lanczos.model_copy(update={"mean_pixel_difference": 0.0})
-    (line,) = resize_lines(SimpleNamespace(resizes=(same,)))
+    *_, line = notes(with_(report, resizes=(same,)))
     assert "no other resize changes them" in line
 
 
-def test_arrays_cannot_be_resized_in_another_way(model, tmp_path):
-    with pytest.raises(DataError, match="resized already"):
-        _measure_resizes(SimpleNamespace(original=model), None, tmp_path / "images.npz")
+def test_files_are_loaded_again_as_they_were(model, tmp_path):
+    for number in range(7):
+        pixels = np.random.default_rng(number).integers(0, 256, (9, 9, 3), np.uint8)
+        image = Image.fromarray(pixels).resize((150, 110), Image.Resampling.BICUBIC)
+        image.save(tmp_path / f"{number}.png")
+    images = load_calibration(tmp_path, model.info, samples=3)
+    # smooth images: another resize moves them a little, other images would differ by tens
+    assert all(0 < each.mean_pixel_difference < 5 for each in _measure_resizes(model, images))

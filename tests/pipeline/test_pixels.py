@@ -10,7 +10,7 @@ import pytest
 from mobiledeploy.artifact.manifest import read_manifest
 from mobiledeploy.bench.measure import measure
 from mobiledeploy.data.pixels import artifact_inputs
-from mobiledeploy.errors import UsageError
+from mobiledeploy.errors import DataError, UsageError
 from mobiledeploy.models.spec import ModelSpec
 from mobiledeploy.models.validate import validate
 from mobiledeploy.pipeline.build import build, load_images
@@ -77,6 +77,15 @@ def test_parity_feeds_pixels_and_every_rung_holds(exported):
     # folding normalises in float32, as the images are: the ladder covers it
     assert rungs["fold"].against("float").metrics["sqnr_db"] > 80
     assert report.layers
+
+
+def test_arrays_are_refused_for_resizes_before_the_network_is_built(exported, monkeypatch):
+    monkeypatch.setattr("mobiledeploy.pipeline.check_parity.rebuild", lambda *_, **__: 1 / 0)
+    path = exported.artifacts[0].path
+    with pytest.raises(DataError, match=r"images\.npz holds images that are resized already"):
+        check_parity([path], resizes=True)
+    with pytest.raises(ZeroDivisionError):
+        check_parity([path])
 
 
 def test_the_order_of_the_colours_changes_nothing_else(exported, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mobiledeploy.parity.report.rows import headline, images_used, loss, rows
+from mobiledeploy.parity.report.rows import headline, images_used, loss, notes, rows
 
 if TYPE_CHECKING:
     from mobiledeploy.parity.types import ParityReport
@@ -30,6 +30,8 @@ def to_markdown(report: ParityReport) -> str:
     failures += [("baseline", text) for text in report.regressions or ()]
     if failures:
         lines += ["", *(f"- **{name}**: {_escape(text)}" for name, text in failures)]
+    for note in notes(report):
+        lines += ["", _escape(note)]
     if report.layers:
         lines += ["", *_layer_table(report)]
     lines += ["", "| artifact | size | sha256 | runtime |", "|---|---|---|---|"]

@@ -126,13 +126,12 @@ def title(rung: Rung, report: ParityReport) -> str:
 
 
 def notes(report: ParityReport) -> list[str]:
-    """Return why limits do not apply to some rungs, one sentence per reason."""
+    """Return why limits do not apply to some rungs, and what other ways to resize would change."""
     reasons = dict.fromkeys(rung.note for rung in report.rungs if rung.note)
-    return [f"Not checked: {reason}." for reason in reasons]
+    return [*(f"Not checked: {reason}." for reason in reasons), *_resize_lines(report)]
 
 
-def resize_lines(report: ParityReport) -> list[str]:
-    """Return what other ways to resize would change, one sentence each."""
+def _resize_lines(report: ParityReport) -> list[str]:
     if report.resizes and all(each.mean_pixel_difference == 0 for each in report.resizes):
         return ["The images have the size that they are resized to: no other resize changes them."]
     lines = []
