@@ -239,7 +239,8 @@ def _workers(plan: Plan, cluster: str | None) -> Iterator[Workers]:
     from mobiledeploy.sweep.local_workers import LocalWorkers
 
     if cluster is None:
-        yield LocalWorkers(plan)
+        with LocalWorkers(plan) as local:
+            yield local
         return
     from mobiledeploy.sweep.ray_workers import RayWorkers
 

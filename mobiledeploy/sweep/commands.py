@@ -1,7 +1,7 @@
 """Run mobiledeploy commands in processes of their own, and stop them together.
 
-A crash costs one command, and its memory is returned. A command that was killed from outside runs
-again, once.
+A process is kept for the next command, because loading PyTorch and the exporters takes seconds. A
+crash costs one command. A command that was killed from outside runs again, once.
 """
 
 from __future__ import annotations
@@ -10,13 +10,11 @@ import errno
 import json
 import os
 import signal
-import subprocess
-import sys
 from threading import Lock
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from mobiledeploy.errors import RuntimeFailedError
-from mobiledeploy.utils.files import KEEP_NETWORKS_VARIABLE
+from mobiledeploy.sweep.child_process import ChildProcess, Ended
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +23,8 @@ _ATTEMPTS = 2
 _KILLED = (-signal.SIGKILL, -signal.SIGTERM, 128 + signal.SIGTERM)
 _INTERRUPTED = 128 + signal.SIGINT
 _NO_ROOM = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT), "There is no room")
+_MOST_BYTES = 2 << 30
+"""A process that holds more than this is not kept."""
 
 
 class InterruptedCommandError(RuntimeFailedError):
@@ -32,37 +32,42 @@ class InterruptedCommandError(RuntimeFailedError):
 
 
 class Commands:
-    """Commands that run at the same time, from several threads."""
+    """Commands that run at the same time, from several threads. Use it as a context manager."""
 
     def __init__(self) -> None:
-        self._running: set[subprocess.Popen[str]] = set()
+        self._idle: list[ChildProcess] = []
+        self._running: set[ChildProcess] = set()
         self._stopped = False
         self._lock = Lock()
 
-    def run(self, arguments: Sequence[str], *, threads: int) -> dict[str, Any]:
+    def run(self, arguments: Sequence[str], *, threads: int, shared: bool = True) -> dict[str, Any]:
         """Run a mobiledeploy command and return its JSON document.
 
         Args:
             arguments: Of the command line, `--json` among them.
             threads: Number of threads that the command computes with.
+            shared: Whether the process may run other commands before it and after it.
 
         Raises:
             InterruptedCommandError: it was killed, stopped, or found no room on the disk.
             RuntimeFailedError: it failed; the message is its error.
         """
         for _ in range(_ATTEMPTS):
-            code, stdout, stderr = self._once(arguments, threads)
-            if code not in _KILLED or self._stopped:
+            ended = self._once(arguments, threads, shared=shared)
+            if ended.code not in _KILLED or self._stopped:
                 break
+        code = ended.code
         if code == 0:
-            document: dict[str, Any] = json.loads(stdout)
+            document: dict[str, Any] = json.loads(ended.stdout)
             return document
         if self._stopped or code == _INTERRUPTED:
             raise InterruptedCommandError("The sweep was stopped.")
         if code in _KILLED:
             raise InterruptedCommandError(f"`mobiledeploy {arguments[0]}` was killed, twice.")
-        message = _error_of(stderr) or f"`mobiledeploy {arguments[0]}` ended with exit code {code}."
-        if any(text in stderr for text in _NO_ROOM):
+        message = (
+            _error_of(ended.stderr) or f"`mobiledeploy {arguments[0]}` ended with exit code {code}."
+        )
+        if any(text in ended.stderr for text in _NO_ROOM):
             raise InterruptedCommandError(message)
         raise RuntimeFailedError(message)
 
@@ -70,34 +75,52 @@ class Commands:
         """Stop all commands, and start no more."""
         with self._lock:
             self._stopped = True
-            for process in self._running:
+            for process in (*self._running, *self._idle):
                 process.terminate()
 
-    def _once(self, arguments: Sequence[str], threads: int) -> tuple[int, str, str]:
-        """Run a command; return its exit code, stdout and stderr."""
+    def close(self) -> None:
+        """End the processes that run no command."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for process in idle:
+            process.close()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End all processes; commands that still run are stopped."""
+        self.stop()
+        self.close()
+
+    def _once(self, arguments: Sequence[str], threads: int, *, shared: bool) -> Ended:
+        """Run a command."""
         with self._lock:
             if self._stopped:
-                return _INTERRUPTED, "", ""
-            process = subprocess.Popen(  # noqa: S603 - our own command
-                [sys.executable, "-m", "mobiledeploy.sweep.child", str(os.getpid()), *arguments],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                env=os.environ | {"OMP_NUM_THREADS": str(threads), KEEP_NETWORKS_VARIABLE: "0"},
-                start_new_session=True,  # Ctrl-C reaches the sweep only, which stops its commands
-            )
+                return Ended(code=_INTERRUPTED)
+            process = (self._take(threads) if shared else None) or ChildProcess(threads)
             self._running.add(process)
+        is_kept = False
         try:
-            stdout, stderr = process.communicate()
-        except BaseException:  # Ctrl-C, or a cancelled task of a cluster
-            process.terminate()
-            process.wait()
-            raise
+            ended = process.run(arguments)
+            is_kept = shared and ended.code == 0 and ended.memory_bytes <= _MOST_BYTES
+            return ended
         finally:
             with self._lock:
                 self._running.discard(process)
-        return process.returncode, stdout, stderr
+                if is_kept:
+                    self._idle.append(process)
+            if not is_kept:
+                process.close()
+
+    def _take(self, threads: int) -> ChildProcess | None:
+        """Return an idle process that computes with this number of threads; None without one."""
+        for process in self._idle:
+            if process.threads == threads and process.is_alive:
+                self._idle.remove(process)
+                return process
+        return None
 
 
 def _error_of(stderr: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from mobiledeploy.errors import RuntimeFailedError
 from mobiledeploy.sweep.commands import Commands
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class LocalWorkers:
-    """Processes on this machine.
+    """Processes on this machine. Use it as a context manager.
 
     Args:
         plan: What is done with every point; `jobs` of them run at the same time.
@@ -30,6 +30,14 @@ class LocalWorkers:
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
         self._commands = Commands()
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the processes."""
+        self._commands.__exit__()
 
     @property
     def slots(self) -> int:

@@ -14,6 +14,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.errors import MobileDeployError
+from mobiledeploy.models.code_spec import is_code
 from mobiledeploy.sweep.commands import InterruptedCommandError
 from mobiledeploy.sweep.points import digest_of_images
 from mobiledeploy.sweep.prune import all_missed, macs_missed
@@ -189,7 +190,8 @@ def _exported(
         arguments += ["--format", each]
     if plan.calib_data is not None and point.ptq != "fp32":
         arguments += ["--calib-data", str(plan.calib_data)]
-    document = commands.run(arguments, threads=plan.threads)
+    # a user's code may leave anything in memory
+    document = commands.run(arguments, threads=plan.threads, shared=not is_code(point.model))
     closeness = _closeness(document)
     for artifact in document["artifacts"]:
         name = artifact["path"].rpartition("/")[2]

@@ -11,6 +11,7 @@ import hashlib
 import os
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -134,7 +135,7 @@ class RayWorkers:
         traceback: TracebackType | None,
     ) -> None:
         """Stop what still runs, and disconnect."""
-        self._commands.stop()
+        self._commands.__exit__()
         self._ray.shutdown()
 
     @property
@@ -265,7 +266,7 @@ def _make_remotely(
             jobs=os.cpu_count() or 1,  # so that each export computes on one core, as Ray planned
         )
         moved = point if checkpoint is None else replace(point, weights=str(checkpoint))
-        made = make(moved, here, identity, Commands())
+        made = make(moved, here, identity, _commands())
         folder = here.folder(point, identity)
         paths = {str(there): each.path for each, there in places.items()}
         files = back_to_driver(_contents(folder), paths, folder, home)
@@ -291,12 +292,18 @@ def _measure_remotely(
         here = tuple(
             replace(each, path=str(work / Path(each.path).name)) for each in result.artifacts
         )
-        measured = measured_on(replace(result, artifacts=here), [device], plan, Commands())
+        measured = measured_on(replace(result, artifacts=here), [device], plan, _commands())
         artifacts = tuple(
             replace(there, path=each.path)
             for there, each in zip(measured.artifacts, result.artifacts, strict=True)
         )
         return replace(measured, artifacts=artifacts)
+
+
+@cache
+def _commands() -> Commands:
+    """Return the commands of this worker of Ray, whose processes serve all tasks that it gets."""
+    return Commands()
 
 
 def _joined(before: Result, found: Result) -> Result:

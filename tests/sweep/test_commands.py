@@ -1,4 +1,4 @@
-"""Commands in processes of their own: errors, kills, stopping."""
+"""Commands in processes of their own: processes that are kept, errors, kills, stopping."""
 
 import os
 import signal
@@ -10,10 +10,22 @@ import time
 import pytest
 
 from mobiledeploy.errors import RuntimeFailedError
-from mobiledeploy.sweep import commands
+from mobiledeploy.sweep import child_process, commands
 from mobiledeploy.sweep.commands import Commands, InterruptedCommandError
 
-STARTED = "import os, sys, time; open(sys.argv[1], 'a').write(f'{os.getpid()}\\n');"
+PROGRAM = """
+import json, os, sys, time
+STARTED = {started!r}
+with open(STARTED, "a") as file:
+    file.write(f"{{os.getpid()}}\\n")
+
+def answer(code=0, stdout="", stderr="", memory_bytes=0):
+    print(json.dumps(dict(locals())), flush=True)
+
+for line in sys.stdin:
+    arguments = json.loads(line)
+    {code}
+"""
 
 
 @pytest.fixture
@@ -25,12 +37,20 @@ def script(monkeypatch, tmp_path):
 
     def use(code):
         def popen(_, **options):
-            return real([sys.executable, "-c", STARTED + code, started], **options)
+            program = PROGRAM.format(started=str(started), code=code)
+            return real([sys.executable, "-c", program], **options)
 
-        monkeypatch.setattr(commands.subprocess, "Popen", popen)
+        monkeypatch.setattr(child_process.subprocess, "Popen", popen)
         return started
 
     return use
+
+
+@pytest.fixture
+def running():
+    """Commands whose processes end with the test."""
+    with Commands() as made:
+        yield made
 
 
 def wait_for_processes(started, count):
@@ -47,27 +67,75 @@ def test_the_last_error_of_a_command_is_kept():
     assert commands._error_of("killed") == "killed"
 
 
-def test_a_command_that_fails_says_why():
+def test_a_command_that_fails_says_why(running):
     with pytest.raises(RuntimeFailedError, match="no-such-model") as caught:
-        Commands().run(["export", "no-such-model"], threads=1)
+        running.run(["export", "no-such-model"], threads=1)
     assert not isinstance(caught.value, InterruptedCommandError)
 
 
-def test_a_command_keeps_no_network_in_the_cache(script):
+def test_a_command_keeps_no_network_in_the_cache(script, running):
     """Many points would evict the networks of single exports."""
-    script("print(os.environ['MOBILEDEPLOY_KEEP_NETWORKS'])")
-    assert Commands().run(["export"], threads=1) == 0
+    script("answer(stdout=os.environ['MOBILEDEPLOY_KEEP_NETWORKS'])")
+    assert running.run(["export"], threads=1) == 0
 
 
-def test_a_command_gets_its_number_of_threads(script):
-    script("print(os.environ['OMP_NUM_THREADS'])")
-    assert Commands().run(["export"], threads=3) == 3
+def test_a_command_gets_its_number_of_threads_and_its_arguments(script, running):
+    script("answer(stdout=json.dumps([os.environ['OMP_NUM_THREADS'], *arguments]))")
+    assert running.run(["export", "v2"], threads=3) == ["3", "export", "v2"]
 
 
-def test_a_killed_command_runs_once_more(script):
-    started = script("time.sleep(60 * (open(sys.argv[1]).read().count('\\n') < 2)); print(7)")
+def test_a_process_is_kept_for_the_next_command(script, running):
+    started = script("answer(stdout='1')")
+    for _ in range(3):
+        running.run(["export"], threads=1)
+    (process,) = wait_for_processes(started, 1)
+    running.close()
+    assert len(started.read_text().split()) == 1
+    with pytest.raises(ProcessLookupError):
+        os.kill(process, 0)
+
+
+def test_another_number_of_threads_needs_another_process(script, running):
+    started = script("answer(stdout='1')")
+    for threads in (1, 2, 1, 2):
+        running.run(["export"], threads=threads)
+    assert len(started.read_text().split()) == 2
+
+
+def test_a_process_that_holds_much_memory_is_not_kept(script, running):
+    started = script(f"answer(stdout='1', memory_bytes={commands._MOST_BYTES + 1})")
+    for _ in range(2):
+        running.run(["export"], threads=1)
+    assert len(started.read_text().split()) == 2
+
+
+def test_a_process_of_its_own_runs_nothing_before_or_after(script, running):
+    started = script("answer(stdout='1')")
+    for shared in (True, False, True):
+        running.run(["export"], threads=1, shared=shared)
+    assert len(started.read_text().split()) == 2
+
+
+def test_a_process_whose_command_failed_is_not_kept(script, running):
+    started = script("answer(stderr='Error: no', code=4); break")
+    for _ in range(2):
+        with pytest.raises(RuntimeFailedError, match="no"):
+            running.run(["export"], threads=1)
+    assert len(started.read_text().split()) == 2
+
+
+def test_a_process_that_is_killed_between_two_commands_costs_nothing(script, running):
+    started = script("answer(stdout='7')")
+    running.run(["export"], threads=1)
+    (process,) = wait_for_processes(started, 1)
+    os.kill(process, signal.SIGKILL)
+    assert running.run(["export"], threads=1) == 7
+
+
+def test_a_killed_command_runs_once_more(script, running):
+    started = script("time.sleep(60 * (len(open(STARTED).readlines()) < 2)); answer(stdout='7')")
     found = []
-    thread = threading.Thread(target=lambda: found.append(Commands().run(["export"], threads=1)))
+    thread = threading.Thread(target=lambda: found.append(running.run(["export"], threads=1)))
     thread.start()
     (first,) = wait_for_processes(started, 1)
     os.kill(first, signal.SIGKILL)
@@ -76,19 +144,26 @@ def test_a_killed_command_runs_once_more(script):
     assert len(started.read_text().split()) == 2
 
 
-def test_a_command_that_is_killed_twice_is_interrupted(script):
+def test_a_command_that_is_killed_twice_is_interrupted(script, running):
     started = script("os.kill(os.getpid(), 9)")
     with pytest.raises(InterruptedCommandError, match="`mobiledeploy export` was killed, twice"):
-        Commands().run(["export"], threads=1)
+        running.run(["export"], threads=1)
     assert len(started.read_text().split()) == 2
 
 
-def test_a_crash_is_not_repeated(script):
+def test_a_crash_is_not_repeated(script, running):
     started = script("os.abort()")
     with pytest.raises(RuntimeFailedError, match="ended with exit code -6") as caught:
-        Commands().run(["export"], threads=1)
+        running.run(["export"], threads=1)
     assert not isinstance(caught.value, InterruptedCommandError)
     assert len(started.read_text().split()) == 1
+
+
+def test_the_last_words_of_a_crash_are_its_error(script, running):
+    """Also after more than a pipe holds, which nobody else reads."""
+    script("os.write(2, b'x\\n' * 100_000 + b'no such kernel\\n'); os.abort()")
+    with pytest.raises(RuntimeFailedError, match=r"no such kernel$"):
+        running.run(["export"], threads=1)
 
 
 @pytest.mark.parametrize(
@@ -98,10 +173,10 @@ def test_a_crash_is_not_repeated(script):
         "There is no room for temporary files in /tmp: 1 MB are free, 2 MB are needed.",
     ],
 )
-def test_a_full_disk_interrupts(script, text):
-    script(f"sys.stderr.write({'Error: ' + text!r}); sys.exit(4)")
+def test_a_full_disk_interrupts(script, running, text):
+    script(f"answer(stderr={'Error: ' + text!r}, code=4)")
     with pytest.raises(InterruptedCommandError) as caught:
-        Commands().run(["export"], threads=1)
+        running.run(["export"], threads=1)
     assert caught.value.message == text
 
 
@@ -125,33 +200,3 @@ def test_stopping_ends_all_commands_and_starts_no_more(script):
     run()
     assert failures == ["The sweep was stopped."] * 3
     assert len(started.read_text().split()) == 2
-
-
-WAITS = """
-import sys, time
-from mobiledeploy.sweep import child
-
-def wait(*_, **options):
-    assert options == {"run_name": "__main__", "alter_sys": True}
-    print("ready", flush=True)
-    time.sleep(60)
-    print("still there")
-
-child.runpy.run_module = wait
-child.main()
-"""
-PARENT = """
-import os, subprocess, sys
-subprocess.run([sys.executable, "-c", sys.argv[1], str(os.getpid())])
-"""
-
-
-def test_a_command_stops_when_its_parent_is_killed():
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, WAITS], stdout=subprocess.PIPE, text=True
-    )
-    with parent.stdout:
-        assert parent.stdout.readline() == "ready\n"
-        parent.kill()
-        parent.wait()
-        assert parent.stdout.read() == ""  # ends when the command, which holds the pipe, does

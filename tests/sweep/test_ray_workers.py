@@ -93,7 +93,8 @@ def test_artifacts_and_manifests_are_those_of_a_local_sweep(cluster, images):
     with RayWorkers(remote, "ray") as workers:
         assert workers.slots == 2
         on_cluster = sweep(points, remote, workers)
-    here = sweep(points, local, LocalWorkers(local))
+    with LocalWorkers(local) as workers:
+        here = sweep(points, local, workers)
     assert [result.state for result in on_cluster] == ["done", "done"]
     assert contents(remote.out) == contents(local.out)
     assert len(contents(remote.out)) == 4

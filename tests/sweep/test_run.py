@@ -33,7 +33,8 @@ def plan(tmp_path, **changes):
 
 
 def sweep(points, wanted, store, *, retry=False):
-    return run(points, wanted, store, LocalWorkers(wanted), retry=retry)
+    with LocalWorkers(wanted) as workers:
+        return run(points, wanted, store, workers, retry=retry)
 
 
 @pytest.fixture
@@ -41,9 +42,10 @@ def commands(monkeypatch):
     """The commands that would have run; width 0.5 fails."""
     made = []
 
-    def fake(_, arguments, *, threads):
+    def fake(_, arguments, *, threads, shared=True):
         made.append(arguments)
         assert threads >= 1
+        assert shared == (arguments[:2] != ["export", "net.py:create"])
         if arguments[0] == "bench":
             times = [{"times_ms": [3.0, 1.0, 2.0]}, {"times_ms": [4.0]}]
             counts = [{"median_instructions": 7e6}, {"median_instructions": 8e6}]
@@ -87,6 +89,14 @@ def test_points_are_made_once_and_failures_are_kept(tmp_path, commands):
         assert commands == []
         sweep(POINTS, plan(tmp_path), store, retry=True)
         assert kinds(commands) == ["export"]  # the failed one
+
+
+@pytest.mark.usefixtures("commands")
+def test_a_users_code_has_a_process_of_its_own(tmp_path):
+    (point,) = grid({"model": ["net.py:create"]})
+    with Store(tmp_path / "a.sqlite") as store:  # the commands check it
+        (result,) = sweep([point], plan(tmp_path), store)
+    assert result.state == "done"
 
 
 def test_every_point_has_a_folder_of_its_own(tmp_path, commands):
@@ -165,7 +175,7 @@ def test_what_is_finished_is_kept_after_ctrl_c(tmp_path, monkeypatch):
     fake = Commands.run
     kept = {}
 
-    def run_command(self, arguments, *, threads):
+    def run_command(self, arguments, *, threads, **_):
         if arguments[3] == "1":  # still runs while the sweep is stopped
             started.set()
             assert stopped.wait(30)
@@ -188,7 +198,7 @@ def test_what_is_finished_is_kept_after_ctrl_c(tmp_path, monkeypatch):
 def test_interrupted_points_are_made_again(tmp_path, commands, monkeypatch):
     fake = Commands.run
 
-    def killed(self, arguments, *, threads):
+    def killed(self, arguments, *, threads, **_):
         if "0.25" in arguments:
             raise InterruptedCommandError("`mobiledeploy export` was killed, twice.")
         return fake(self, arguments, threads=threads)
@@ -207,7 +217,7 @@ def test_interrupted_points_are_made_again(tmp_path, commands, monkeypatch):
 def test_a_device_that_was_measured_is_not_measured_again(tmp_path, commands, monkeypatch):
     fake = Commands.run
 
-    def killed(self, arguments, *, threads):
+    def killed(self, arguments, *, threads, **_):
         if "ssh://pi" in arguments:
             raise InterruptedCommandError("`mobiledeploy bench` was killed, twice.")
         return fake(self, arguments, threads=threads)
