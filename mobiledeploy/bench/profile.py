@@ -1,10 +1,11 @@
 """Time each operator of an artifact, as its runtime runs it on a device.
 
-ONNX Runtime's profiler times every kernel of whole inferences. ExecuTorch's wheels are built
-without a profiler, so each operator of the XNNPACK delegate runs alone, with the shapes, weights
-and encodings that it has in the network (`xnnpack_operators`), and the time of a call that does
-nothing is subtracted. Alone, an operator finds its weights in the cache but not its input. The
-whole network is timed in turn with the operators: compare its time with their sum.
+ONNX Runtime's profiler times every kernel of whole inferences; so does ExecuTorch's event tracer in
+the native runner. ExecuTorch's Python module is built without a tracer: there each operator of the
+XNNPACK delegate runs alone, with the shapes, weights and encodings that it has in the network
+(`xnnpack_operators`), and the time of a call that does nothing is subtracted. Alone, an operator
+finds its weights in the cache but not its input. The whole network is timed in turn with the
+operators: compare its time with their sum.
 """
 
 from __future__ import annotations
@@ -15,7 +16,12 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, computed_field
 
 from mobiledeploy.artifact.artifact import Format
-from mobiledeploy.bench.xnnpack_operators import SingleOperator, empty_operator, single_operators
+from mobiledeploy.bench.xnnpack_operators import (
+    SingleOperator,
+    empty_operator,
+    operator_names,
+    single_operators,
+)
 from mobiledeploy.devices.open import run_with_progress
 from mobiledeploy.devices.python_device import LocalDevice
 from mobiledeploy.devices.request import OperatorProgram, Request
@@ -141,7 +147,8 @@ def profile(
         )
     check_artifact(path)
     device = device or LocalDevice()
-    cut = _operators(path) if Format.of(path) is Format.PTE else ()
+    is_pte = Format.of(path) is Format.PTE
+    cut = _operators(path) if is_pte and not device.traces_operators else ()
     request = Request(
         task="profile",
         artifacts=(path,),
@@ -155,6 +162,8 @@ def profile(
     )
     description = f"Timing the operators of {path.name} on {device.uri}"
     result = run_with_progress(device, request, description)
+    if not result["operators"]:
+        raise _nothing_to_time(path)
     medians = [statistics.median(each["times_us"]) for each in result["operators"]]
     if cut:
         call_us, *alone = medians
@@ -162,8 +171,10 @@ def profile(
         method = f"each operator alone, minus {call_us:.1f} us for an empty call"
         names = [(operator.name, operator.kind) for operator in cut[1:]]
     else:
-        method = "ONNX Runtime's profiler in whole inferences"
-        names = [(each["name"], each["kind"]) for each in result["operators"]]
+        profiler = "ExecuTorch's event tracer" if is_pte else "ONNX Runtime's profiler"
+        method = f"{profiler} in whole inferences, in whole microseconds"
+        reported = [(each["name"], each["kind"]) for each in result["operators"]]
+        names = _names_in_graph(path, reported) if is_pte else reported
     return Profile(
         artifact=str(path),
         runtime=result["runtime"],
@@ -178,6 +189,17 @@ def profile(
     )
 
 
+def _names_in_graph(path: Path, reported: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Return the names and kinds of operators as `xnnpack_operators` has them, with shapes.
+
+    XNNPACK runs the nodes of its graph in their order and ends its own names with a number. Where
+    there are other kernels, or not one operator for each node, its own names are returned.
+    """
+    nodes = list(operator_names(path))
+    are_nodes = all(" #" in name for name, _ in reported) and len(nodes) == len(reported)
+    return nodes if are_nodes else reported
+
+
 def _operators(path: Path) -> tuple[SingleOperator, ...]:
     """Return an operator that does nothing, followed by all operators of a `.pte`.
 
@@ -186,8 +208,13 @@ def _operators(path: Path) -> tuple[SingleOperator, ...]:
     """
     operators = tuple(single_operators(path))
     if not operators:
-        raise ArtifactError(
-            f"{path} has no operator that can be timed.",
-            remedy="Only operators of an XNNPACK delegate can be timed in a .pte.",
-        )
+        raise _nothing_to_time(path)
     return empty_operator(), *operators
+
+
+def _nothing_to_time(path: Path) -> ArtifactError:
+    return ArtifactError(
+        f"{path} has no operator that can be timed.",
+        remedy="Only operators of an XNNPACK delegate can be timed in a .pte, and with the native"
+        " runner also ExecuTorch's kernels.",
+    )

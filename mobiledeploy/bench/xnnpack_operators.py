@@ -1,9 +1,9 @@
 """Cut a `.pte` into programs of one XNNPACK operator each, so that each can be timed.
 
-ExecuTorch's wheels are built without its event tracer, so a program does not report the times of
-its operators. Instead, each node of the delegate's graph becomes a program of its own, with the
-shapes, encodings, weights and flags that it has in the network. What the node reads and writes
-becomes the program's inputs and outputs.
+ExecuTorch's Python module is built without its event tracer, so a program does not report the times
+of its operators there. Instead, each node of the delegate's graph becomes a program of its own,
+with the shapes, encodings, weights and flags that it has in the network. What the node reads and
+writes becomes the program's inputs and outputs.
 
 Layout: executorch/schema/program.fbs, executorch/backends/xnnpack/serialization/schema.fbs and
 executorch/backends/xnnpack/runtime/XNNHeader.h.
@@ -72,15 +72,30 @@ def single_operators(path: Path) -> Iterator[SingleOperator]:
             take as input.
         RuntimeFailedError: The installed executorch cannot read it.
     """
-    schema = bindings(_GRAPH)
-    kinds = {number: name for name, number in vars(schema.XNodeUnion).items() if name[0] == "X"}
     for raw, constants in delegate_graphs(path):
         with structure_errors_explained(path):
             whole = read_graph(raw)
             _require_known_datatypes(path, whole)
             for index, node in enumerate(whole.xnodes):
                 # packing changes a graph, so each operator needs its own copy
-                yield _cut(read_graph(raw), index, kinds[node.xnodeUnionType], constants)
+                yield _cut(read_graph(raw), index, _kind(node), constants)
+
+
+def operator_names(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield the name and the kind of each of these operators (see `SingleOperator`).
+
+    Raises:
+        ArtifactError: The file is damaged.
+        RuntimeFailedError: The installed executorch cannot read it.
+    """
+    for raw, _ in delegate_graphs(path):
+        with structure_errors_explained(path):
+            graph = read_graph(raw)
+            values = _values(graph)
+            for index, node in enumerate(graph.xnodes):
+                inputs, outputs = _ends(node, values)
+                shapes = [_shape(values[number]) for number in (*inputs, *outputs)]
+                yield _name(_kind(node), index, shapes), _kind(node)
 
 
 def delegate_graphs(path: Path) -> Iterator[tuple[bytes, list[bytes]]]:
@@ -154,29 +169,18 @@ def _constants(contents: PteContents, inline: memoryview, graph: Generated) -> l
 def _cut(graph: Generated, index: int, kind: str, constants: Sequence[bytes]) -> SingleOperator:
     """Reduce a graph, in place, to one of its nodes and wrap it into a program."""
     node = graph.xnodes[index]
-    values = {_tensor(value).idOut: value for value in graph.xvalues}
-    operands = {
-        name: number
-        for name, number in vars(node.xnodeUnion).items()
-        if name.endswith("Id") and number != _NO_VALUE
-    }
-    outputs = [number for name, number in operands.items() if name.startswith("output")]
-    inputs = [
-        number
-        for number in dict.fromkeys(operands.values())
-        if number not in outputs and not _tensor(values[number]).constantBufferIdx
-    ]
+    values = _values(graph)
+    inputs, outputs = _ends(node, values)
     graph.xnodes = [node]
-    graph.xvalues = [values[number] for number in dict.fromkeys(operands.values())]
+    graph.xvalues = [values[number] for number in dict.fromkeys(_operands(node).values())]
     graph.inputIds = np.array(inputs, np.uint32)
     graph.outputIds = np.array(outputs, np.uint32)
     graph.numExterns = len(inputs) + len(outputs)
     _name_externals(values, inputs, outputs, graph.xvalues)
     ends = [_tensor(values[number]) for number in (*inputs, *outputs)]
-    shapes = [tuple(int(size) for size in _dims(tensor)) for tensor in ends]
-    arrow = f"{list(shapes[0])} -> {list(shapes[-1])}"
+    shapes = [_shape(values[number]) for number in (*inputs, *outputs)]
     return SingleOperator(
-        name=f"{kind.removeprefix('XNN')} #{index} {arrow}",
+        name=_name(kind, index, shapes),
         kind=kind,
         inputs=tuple(
             (_DATATYPES[tensor.datatype][1], shape)
@@ -186,6 +190,45 @@ def _cut(graph: Generated, index: int, kind: str, constants: Sequence[bytes]) ->
         writes=tuple(outputs),
         program=as_program(graph, constants),
     )
+
+
+def _kind(node: Generated) -> str:
+    """Return the name of a node's kind in the schema."""
+    schema = bindings(_GRAPH)
+    kinds: dict[int, str] = {
+        number: name for name, number in vars(schema.XNodeUnion).items() if name[0] == "X"
+    }
+    return kinds[node.xnodeUnionType]
+
+
+def _name(kind: str, index: int, shapes: Sequence[tuple[int, ...]]) -> str:
+    return f"{kind.removeprefix('XNN')} #{index} {list(shapes[0])} -> {list(shapes[-1])}"
+
+
+def _values(graph: Generated) -> dict[int, Generated]:
+    """Return the values of a graph by their ids."""
+    return {_tensor(value).idOut: value for value in graph.xvalues}
+
+
+def _operands(node: Generated) -> dict[str, int]:
+    """Return the ids of all values that a node names, by their role."""
+    return {
+        name: number
+        for name, number in vars(node.xnodeUnion).items()
+        if name.endswith("Id") and number != _NO_VALUE
+    }
+
+
+def _ends(node: Generated, values: dict[int, Generated]) -> tuple[list[int], list[int]]:
+    """Return the ids of what a node reads, without constants, and of what it writes."""
+    operands = _operands(node)
+    outputs = [number for name, number in operands.items() if name.startswith("output")]
+    inputs = [
+        number
+        for number in dict.fromkeys(operands.values())
+        if number not in outputs and not _tensor(values[number]).constantBufferIdx
+    ]
+    return inputs, outputs
 
 
 def _require_known_datatypes(path: Path, graph: Generated) -> None:
@@ -204,6 +247,10 @@ def _require_known_datatypes(path: Path, graph: Generated) -> None:
 def _tensor(value: Generated) -> Generated:
     union = value.xvalueUnion
     return getattr(union, "tensorValue", None) or union
+
+
+def _shape(value: Generated) -> tuple[int, ...]:
+    return tuple(int(size) for size in _dims(_tensor(value)))
 
 
 def _dims(tensor: Generated) -> list[int]:

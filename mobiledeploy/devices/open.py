@@ -39,6 +39,10 @@ class Device(Protocol):
         """Return whether this device is the machine and the Python that mobiledeploy runs in."""
 
     @property
+    def traces_operators(self) -> bool:
+        """Return whether it times the operators of a `.pte` in whole inferences."""
+
+    @property
     def host(self) -> Host:
         """Return the machine's description."""
 

@@ -61,6 +61,11 @@ class PythonDevice:
         return False
 
     @property
+    def traces_operators(self) -> bool:
+        """Return whether it times the operators of a `.pte` in whole inferences."""
+        return self._is_native
+
+    @property
     def host(self) -> Host:
         """Return the machine's description, from its first session.
 

@@ -11,6 +11,8 @@ from mobiledeploy.bench.chrome_trace import to_chrome_trace
 from mobiledeploy.bench.profile import OperatorTime, Profile, ProfileDocument, profile
 from mobiledeploy.bench.xnnpack_operators import (
     empty_operator,
+    operator_names,
+    single_operators,
 )
 from mobiledeploy.cli import _run, main
 from mobiledeploy.devices.agent import operators as agent_operators
@@ -158,6 +160,43 @@ def test_artifacts_and_requests_that_cannot_be_profiled_are_errors(portable_pte,
     bare = f"exec:{sys.executable} -S"  # no site-packages
     with open_device(bare) as device, pytest.raises(RuntimeFailedError, match="executorch"):
         profile(int8_pte, device=device)
+
+
+class Tracing(LocalDevice):
+    """A device whose runtime reports operators with these names."""
+
+    traces_operators = True
+
+    def __init__(self, names):
+        super().__init__()
+        self._operators = [{"name": name, "kind": "K", "times_us": [2.0, 4.0]} for name in names]
+
+    def run_session(self, request):
+        assert request.operators == ()
+        result = {"runtime": "executorch 1", "whole_us": [9.0], "operators": self._operators}
+        yield {"result": result}
+
+
+def test_traced_operators_have_the_names_of_the_graph(int8_pte):
+    nodes = list(operator_names(int8_pte))
+    assert nodes == [(each.name, each.kind) for each in single_operators(int8_pte)]
+    traced = profile(int8_pte, device=Tracing(f"Op #{n}" for n in range(len(nodes))))
+    assert [(o.name, o.kind) for o in traced.operators] == nodes
+    assert {o.median_us for o in traced.operators} == {3.0}
+    assert "event tracer" in traced.method
+
+
+@pytest.mark.parametrize("kernel", ["add.out", "Op #9"])
+def test_operators_that_are_not_the_nodes_keep_their_names(kernel, int8_pte):
+    nodes = len(list(operator_names(int8_pte)))
+    names = [f"Op #{n}" for n in range(nodes - (kernel == "add.out"))] + [kernel]
+    traced = profile(int8_pte, device=Tracing(names))
+    assert [(o.name, o.kind) for o in traced.operators] == [(name, "K") for name in names]
+
+
+def test_a_program_without_operators_cannot_be_traced(int8_pte):
+    with pytest.raises(ArtifactError, match="no operator that can be timed"):
+        profile(int8_pte, device=Tracing([]))
 
 
 TWO = Profile(

@@ -1,8 +1,8 @@
 """Time every operator of an artifact.
 
-ONNX Runtime has a profiler, which times every kernel within whole inferences. ExecuTorch's wheels
-are built without one: the other side cuts the operators out of the network and sends each as a
-program of its own. The first of these programs does nothing; its time is the cost of a call.
+ONNX Runtime has a profiler, which times every kernel within whole inferences. ExecuTorch's Python
+module is built without one: the other side cuts the operators out of the network and sends each as
+a program of its own. The first of these programs does nothing; its time is the cost of a call.
 
 In every round each operator runs twice and the second run counts: the weights are in the cache
 again, which the other operators have used since the last round.

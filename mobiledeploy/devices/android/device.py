@@ -65,6 +65,7 @@ class BuiltRunnersDevice:
     """
 
     is_local = False
+    traces_operators = False
 
     def __init__(
         self, uri: str, *, runners: Sequence[Path] = (), timeout_s: float = TIMEOUT_S

@@ -1,10 +1,10 @@
 // A .pte file in ExecuTorch. This file becomes `executorch.so`, which needs ExecuTorch's libraries.
 #include <executorch/extension/module/module.h>
 #include <executorch/extension/tensor/tensor.h>
+#include <executorch/runtime/core/event_tracer.h>
 #include <executorch/runtime/platform/runtime.h>
 
 #include <cstring>
-#include <random>
 
 #include "runner.h"
 
@@ -21,13 +21,23 @@ ThreadPool* get_threadpool();
 namespace runner {
 namespace {
 
+using executorch::aten::ArrayRef;
 using executorch::aten::ScalarType;
 using executorch::aten::Tensor;
 using executorch::extension::Module;
 using executorch::extension::TensorPtr;
+using executorch::runtime::AllocatorID;
+using executorch::runtime::ChainID;
+using executorch::runtime::DebugHandle;
+using executorch::runtime::DelegateDebugIntId;
 using executorch::runtime::Error;
 using executorch::runtime::EValue;
+using executorch::runtime::EventTracer;
+using executorch::runtime::EventTracerEntry;
+using executorch::runtime::EventTracerFilterBase;
+using executorch::runtime::LoggedEValueType;
 using executorch::runtime::Program;
+using executorch::runtime::Result;
 
 constexpr const char* kRuntime = "executorch " EXECUTORCH_VERSION;
 
@@ -46,12 +56,97 @@ Failure failed(const std::string& label, Error error) {
           "Export the model again, or update ExecuTorch on the device."};
 }
 
-std::unique_ptr<Module> load(const std::string& path, const std::string& label, int threads) {
+// Keeps the time of every operator in whole inferences: of XNNPACK's operators, which report theirs
+// after each run of their delegate, and of the kernels between the delegates.
+class OperatorTracer : public EventTracer {
+ public:
+  std::vector<OperatorTimes> operators;
+
+  // A run begins.
+  void create_event_block(const char*) override { place_ = 0; }
+
+  EventTracerEntry start_profiling(const char* name, ChainID, DebugHandle) override {
+    names_.push_back(name);
+    return entry();
+  }
+
+  void end_profiling(EventTracerEntry event) override {
+    const std::string name = names_.back();  // scopes end in the reverse order
+    names_.pop_back();
+    if (name.rfind(kKernel, 0) == 0) add(name.substr(strlen(kKernel)), event.start_time, now());
+  }
+
+  void log_profiling_delegate(const char* name, DelegateDebugIntId index, et_timestamp_t start,
+                              et_timestamp_t end, const void*, size_t) override {
+    add(name ? name : "delegate's operator " + std::to_string(index), start, end);
+  }
+
+  EventTracerEntry start_profiling_delegate(const char* name, DelegateDebugIntId index) override {
+    names_.push_back(name ? name : "delegate's operator " + std::to_string(index));
+    return entry();
+  }
+
+  void end_profiling_delegate(EventTracerEntry event, const void*, size_t) override {
+    add(names_.back(), event.start_time, now());
+    names_.pop_back();
+  }
+
+  void track_allocation(AllocatorID, size_t) override {}
+  AllocatorID track_allocator(const char*) override { return 0; }
+  void set_delegation_intermediate_output_filter(EventTracerFilterBase*) override {}
+  Result<bool> log_evalue(const EValue&, LoggedEValueType) override { return false; }
+  Result<bool> log_intermediate_output_delegate(const char*, DelegateDebugIntId,
+                                                const Tensor&) override {
+    return false;
+  }
+  Result<bool> log_intermediate_output_delegate(const char*, DelegateDebugIntId,
+                                                const ArrayRef<Tensor>) override {
+    return false;
+  }
+  Result<bool> log_intermediate_output_delegate(const char*, DelegateDebugIntId,
+                                                const int&) override {
+    return false;
+  }
+  Result<bool> log_intermediate_output_delegate(const char*, DelegateDebugIntId,
+                                                const bool&) override {
+    return false;
+  }
+  Result<bool> log_intermediate_output_delegate(const char*, DelegateDebugIntId,
+                                                const double&) override {
+    return false;
+  }
+
+ private:
+  static constexpr const char* kKernel = "native_call_";
+
+  static et_timestamp_t now() { return executorch::runtime::pal_current_ticks(); }
+
+  static EventTracerEntry entry() {
+    EventTracerEntry event{};
+    event.start_time = now();
+    return event;
+  }
+
+  void add(const std::string& name, et_timestamp_t start, et_timestamp_t end) {
+    if (place_ == operators.size())
+      operators.push_back({name, name.substr(0, name.find(" #")), {}});
+    const auto ns = executorch::runtime::pal_ticks_to_ns_multiplier();
+    operators[place_++].times_us.push_back(1e-3 * static_cast<double>(end - start) *
+                                           static_cast<double>(ns.numerator) /
+                                           static_cast<double>(ns.denominator));
+  }
+
+  size_t place_ = 0;  // of the next operator within this run
+  std::vector<std::string> names_;  // of the scopes that are open
+};
+
+std::unique_ptr<Module> load(const std::string& path, const std::string& label, int threads,
+                             std::unique_ptr<OperatorTracer> tracer) {
   executorch::runtime::runtime_init();
   auto* pool = executorch::extension::threadpool::get_threadpool();
   if (pool->get_thread_count() != static_cast<size_t>(threads))
     pool->_unsafe_reset_threadpool(threads);
-  auto module = std::make_unique<Module>(path, Module::LoadMode::Mmap);
+  auto module = std::make_unique<Module>(path, Module::LoadMode::Mmap, std::move(tracer));
   Error error = module->load(Program::Verification::InternalConsistency);
   if (error == Error::Ok) error = module->load_forward();
   if (error != Error::Ok) throw rejected(label, error);
@@ -92,8 +187,11 @@ Array in_order(const Tensor& tensor) {
 
 class ExecuTorch : public Network {
  public:
-  ExecuTorch(const std::string& path, const std::string& label, int threads)
-      : label_(label), module_(load(path, label, threads)) {
+  ExecuTorch(const std::string& path, const std::string& label, int threads, bool profiled)
+      : label_(label) {
+    auto tracer = profiled ? std::make_unique<OperatorTracer>() : nullptr;
+    tracer_ = tracer.get();
+    module_ = load(path, label, threads, std::move(tracer));
     runtime = kRuntime;
     const auto meta = module_->method_meta("forward");
     if (!meta.ok()) throw rejected(label, meta.error());
@@ -136,79 +234,24 @@ class ExecuTorch : public Network {
     return all;
   }
 
+  std::vector<OperatorTimes> end_profile() override { return std::move(tracer_->operators); }
+
  private:
   std::string label_;
+  OperatorTracer* tracer_;  // the module's; null without a profile
   std::unique_ptr<Module> module_;
   std::vector<executorch::aten::SizesType> sizes_;
   ScalarType scalar_type_ = ScalarType::Float;
   std::vector<EValue> outputs_;  // of the last run
 };
 
-// Integers over the whole range of their type, or normally distributed floats.
-std::vector<uint8_t> noise(const OperatorInput& input, size_t bytes_per_value) {
-  std::mt19937 random(0);
-  std::vector<uint8_t> data((product(input.shape) + kPadding) * bytes_per_value);
-  if (input.datatype == "float32") {
-    std::normal_distribution<float> normal;
-    auto* values = reinterpret_cast<float*>(data.data());
-    for (size_t i = 0; i < data.size() / 4; i++) values[i] = normal(random);
-  } else {
-    for (uint8_t& byte : data) byte = static_cast<uint8_t>(random());
-  }
-  return data;
-}
-
-class Operator : public OperatorProgram {
- public:
-  Operator(const std::string& path, const std::string& label, int threads,
-           const std::vector<OperatorInput>& inputs)
-      : label_(label), module_(load(path, label, threads)) {
-    static const struct {
-      const char* name;
-      ScalarType type;
-      size_t bytes;
-    } types[] = {{"float32", ScalarType::Float, 4},
-                 {"int32", ScalarType::Int, 4},
-                 {"int8", ScalarType::Char, 1},
-                 {"uint8", ScalarType::Byte, 1}};
-    for (const OperatorInput& input : inputs)
-      for (const auto& type : types) {
-        if (input.datatype != type.name) continue;
-        data_.push_back(noise(input, type.bytes));
-        tensors_.push_back(executorch::extension::from_blob(
-            data_.back().data(), {input.shape.begin(), input.shape.end()}, type.type));
-        values_.emplace_back(tensors_.back());
-      }
-    if (values_.size() != inputs.size())
-      throw Failure{"RuntimeFailedError", label + " has an input of an unknown datatype.",
-                    "Use the versions of mobiledeploy and of its runner that belong together."};
-  }
-
-  void run() override {
-    const auto outputs = module_->forward(values_);
-    if (!outputs.ok()) throw failed(label_, outputs.error());
-  }
-
- private:
-  std::string label_;
-  std::unique_ptr<Module> module_;
-  std::vector<std::vector<uint8_t>> data_;
-  std::vector<TensorPtr> tensors_;
-  std::vector<EValue> values_;
-};
-
-std::unique_ptr<Network> make_network(const std::string& path, const std::string& label, int threads) {
-  return std::make_unique<ExecuTorch>(path, label, threads);
-}
-
-std::unique_ptr<OperatorProgram> make_operator(const std::string& path, const std::string& label,
-                                               int threads,
-                                               const std::vector<OperatorInput>& inputs) {
-  return std::make_unique<Operator>(path, label, threads, inputs);
+std::unique_ptr<Network> make_network(const std::string& path, const std::string& label, int threads,
+                                      bool profiled) {
+  return std::make_unique<ExecuTorch>(path, label, threads, profiled);
 }
 
 }  // namespace
 }  // namespace runner
 
 extern "C" __attribute__((visibility("default"))) const runner::ExecuTorchApi executorch_api = {
-    EXECUTORCH_VERSION, runner::make_network, runner::make_operator};
+    EXECUTORCH_VERSION, runner::make_network};

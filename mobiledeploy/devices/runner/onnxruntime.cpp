@@ -3,6 +3,7 @@
 #include <onnxruntime_c_api.h>
 
 #include <cstring>
+#include <map>
 
 #include "runner.h"
 
@@ -82,10 +83,29 @@ class OnnxRuntime : public Network {
     return all;
   }
 
-  std::string end_profile() override {
+  std::vector<OperatorTimes> end_profile() override {
+    static const std::string kKernel = "_kernel_time";
     char* path = nullptr;
     check(api_->SessionEndProfiling(session_, allocator_, &path));
-    return path;
+    std::vector<OperatorTimes> kernels;
+    std::map<std::string, size_t> places;  // by the index of the node
+    for (const json& event : json::parse(read_file(path))) {
+      std::string name = event.value("name", "");
+      if (event.value("cat", "") != "Node" || name.size() < kKernel.size() ||
+          name.compare(name.size() - kKernel.size(), kKernel.size(), kKernel) != 0)
+        continue;
+      const json& details = event.at("args");
+      const auto [place, is_new] = places.try_emplace(details.at("node_index"), kernels.size());
+      if (is_new) {
+        const std::string kind = details.at("op_name");
+        name = kind + " " + name.substr(0, name.size() - kKernel.size());
+        const json shapes = details.value("output_type_shape", json::array());
+        if (!shapes.empty() && !shapes[0].empty()) name += " " + shapes[0].begin()->dump();
+        kernels.push_back({name, kind, {}});
+      }
+      kernels[place->second].times_us.push_back(event.at("dur"));
+    }
+    return kernels;
   }
 
  private:

@@ -77,6 +77,12 @@ class Array {
   std::vector<uint8_t> data_;
 };
 
+// One operator of a profile, with its time in each run.
+struct OperatorTimes {
+  std::string name, kind;
+  std::vector<double> times_us;
+};
+
 // A loaded network with one input.
 class Network {
  public:
@@ -85,8 +91,8 @@ class Network {
   virtual void run(const uint8_t* batch) = 0;
   // Returns the outputs of the last run, (batch_size, ...) each.
   virtual std::vector<Array> outputs() const = 0;
-  // Ends the profile and returns the path of its file (ONNX Runtime only).
-  virtual std::string end_profile() { return ""; }
+  // Ends the profile; returns the operators in the order in which they ran.
+  virtual std::vector<OperatorTimes> end_profile() = 0;
 
   std::string runtime;  // name and version
   int64_t batch_size = 1;
@@ -96,25 +102,11 @@ class Network {
   size_t sample_bytes() const;
 };
 
-// A program of one operator, with noise as its inputs.
-class OperatorProgram {
- public:
-  virtual ~OperatorProgram() = default;
-  virtual void run() = 0;
-};
-
-struct OperatorInput {
-  std::string datatype;
-  Shape shape;
-};
-
 // What `executorch.so` exports: ExecuTorch's libraries are loaded with it, when a .pte needs them.
 struct ExecuTorchApi {
   const char* version;
-  std::unique_ptr<Network> (*open)(const std::string& path, const std::string& label, int threads);
-  std::unique_ptr<OperatorProgram> (*open_operator)(const std::string& path,
-                                                    const std::string& label, int threads,
-                                                    const std::vector<OperatorInput>& inputs);
+  std::unique_ptr<Network> (*open)(const std::string& path, const std::string& label, int threads,
+                                   bool profiled);
 };
 
 // ---- runtimes.cpp
@@ -124,9 +116,6 @@ void load_runtime(const std::string& suffix, const std::string& label);
 std::vector<std::string> load_all_runtimes();  // returns their names and versions
 std::unique_ptr<Network> open_network(const std::string& path, const std::string& label,
                                       int threads, bool profiled = false);
-std::unique_ptr<OperatorProgram> open_operator(const std::string& path, const std::string& label,
-                                               int threads,
-                                               const std::vector<OperatorInput>& inputs);
 std::string suffix_of(const std::string& path);
 
 // ---- onnxruntime.cpp

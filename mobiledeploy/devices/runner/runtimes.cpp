@@ -60,13 +60,7 @@ std::unique_ptr<Network> open_network(const std::string& path, const std::string
   const std::string suffix = suffix_of(path);
   void* library = loaded(suffix, label).handle;
   if (suffix == ".onnx") return open_onnxruntime(library, path, label, threads, profiled);
-  return executorch(label).open(path, label, threads);
-}
-
-std::unique_ptr<OperatorProgram> open_operator(const std::string& path, const std::string& label,
-                                               int threads,
-                                               const std::vector<OperatorInput>& inputs) {
-  return executorch(label).open_operator(path, label, threads, inputs);
+  return executorch(label).open(path, label, threads, profiled);
 }
 
 size_t Network::sample_bytes() const { return product(input_shape) * size_of(input_type); }

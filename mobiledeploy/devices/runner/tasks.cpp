@@ -264,85 +264,38 @@ double second_run_us(const Run& run) {
   return 1e6 * (now_s() - began);
 }
 
-// Times every kernel of an .onnx with ONNX Runtime's profiler; see `agent/operators.py`.
-json time_kernels(const json& request, const std::string& folder, Loaded& loaded,
-                  const std::function<void()>& before_each, const Send& send) {
-  static const std::string kKernel = "_kernel_time";
+// Times every operator in whole inferences, in turn with the network without a profiler. Each round
+// runs twice; see `agent/operators.py`.
+json time_operators(const json& request, const std::string& folder, Loaded& loaded,
+                    std::vector<double>* whole_us, const Send& send) {
   const json& artifact = request.at("artifacts").at(0);
   const auto profiled = open_network(folder + "/" + text(artifact, "file"),
                                      text(artifact, "label"), request.at("threads"), true);
   const size_t warmup = request.at("warmup"), rounds = warmup + request.at("rounds").get<size_t>();
   for (size_t done = 1; done <= rounds; done++) {
-    before_each();
+    whole_us->push_back(second_run_us([&] { loaded.run(); }));
     for (int i = 0; i < kRunsPerRound; i++) profiled->run(loaded.samples.data());
     send({{"progress", static_cast<double>(done) / static_cast<double>(rounds)}});
   }
-  std::vector<std::string> order;
-  std::map<std::string, json> kernels;
-  for (const json& event : json::parse(read_file(profiled->end_profile()))) {
-    const std::string name = event.value("name", "");
-    if (event.value("cat", "") != "Node" || name.size() < kKernel.size() ||
-        name.compare(name.size() - kKernel.size(), kKernel.size(), kKernel) != 0)
-      continue;
-    const json& details = event.at("args");
-    const std::string index = text(details, "node_index"), kind = text(details, "op_name");
-    if (!kernels.count(index)) {
-      order.push_back(index);
-      std::string title = kind + " " + name.substr(0, name.size() - kKernel.size());
-      const json shapes = details.value("output_type_shape", json::array());
-      if (!shapes.empty() && !shapes[0].empty()) title += " " + shapes[0].begin()->dump();
-      kernels[index] = {{"name", title}, {"kind", kind}, {"times_us", json::array()}};
-    }
-    kernels[index]["times_us"].push_back(event.at("dur"));
-  }
   json operators = json::array();
-  for (const std::string& index : order) {
-    json& kernel = kernels[index];
-    const json times = kernel["times_us"];
-    if (times.size() != kRunsPerRound * rounds)
+  for (const OperatorTimes& each : profiled->end_profile()) {
+    if (each.times_us.size() != kRunsPerRound * rounds)
       throw Failure{"RuntimeFailedError",
-                    "ONNX Runtime's profile has " + std::to_string(times.size()) + " runs of " +
-                        text(kernel, "name") + ", not " + std::to_string(kRunsPerRound * rounds) + ".",
-                    "Use fewer --runs: the profiler has room for a million events."};
-    kernel["times_us"] = json::array();
+                    "The profile has " + std::to_string(each.times_us.size()) + " runs of " +
+                        each.name + ", not " + std::to_string(kRunsPerRound * rounds) + ".",
+                    "Use fewer --runs: ONNX Runtime's profiler has room for a million events."};
+    json times_us = json::array();
     for (size_t i = warmup; i < rounds; i++)
-      kernel["times_us"].push_back(times[kRunsPerRound * i + kRunsPerRound - 1]);
-    operators.push_back(kernel);
+      times_us.push_back(each.times_us[kRunsPerRound * i + kRunsPerRound - 1]);
+    operators.push_back({{"name", each.name}, {"kind", each.kind}, {"times_us", times_us}});
   }
-  return operators;
-}
-
-// Times each program of one operator, in the order of the request.
-json time_programs(const json& request, const std::string& folder,
-                   const std::function<void()>& before_each, const Send& send) {
-  std::vector<std::unique_ptr<OperatorProgram>> programs;
-  for (const json& entry : request.at("operators")) {
-    std::vector<OperatorInput> inputs;
-    for (const json& input : entry.at("inputs"))
-      inputs.push_back({input.at(0).get<std::string>(), input.at(1).get<Shape>()});
-    programs.push_back(open_operator(folder + "/" + text(entry, "file"), text(entry, "label"),
-                                     request.at("threads"), inputs));
-  }
-  std::vector<std::vector<double>> times_us(programs.size());
-  const int rounds = request.at("rounds");
-  for (int done = 1; done <= rounds; done++) {
-    before_each();
-    for (size_t i = 0; i < programs.size(); i++)
-      times_us[i].push_back(second_run_us([&] { programs[i]->run(); }));
-    send({{"progress", static_cast<double>(done) / rounds}});
-  }
-  json operators = json::array();
-  for (const auto& times : times_us) operators.push_back({{"times_us", times}});
   return operators;
 }
 
 json profile(const json& request, const std::string& folder, const Send& send) {
   Loaded loaded = load(request, request.at("artifacts").at(0), folder, send);
   std::vector<double> whole_us;
-  const auto time_whole = [&] { whole_us.push_back(second_run_us([&] { loaded.run(); })); };
-  const json operators = request.at("operators").empty()
-                             ? time_kernels(request, folder, loaded, time_whole, send)
-                             : time_programs(request, folder, time_whole, send);
+  const json operators = time_operators(request, folder, loaded, &whole_us, send);
   return {{"runtime", loaded.network->runtime}, {"whole_us", whole_us}, {"operators", operators}};
 }
 

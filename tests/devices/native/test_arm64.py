@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from real_parts import ARM_PROCESSORS
 
+from mobiledeploy.bench.profile import profile
+from mobiledeploy.bench.xnnpack_operators import operator_names
 from mobiledeploy.cli import _run
 from mobiledeploy.devices.agent_session import decode_outputs
 from mobiledeploy.devices.open import open_device
@@ -65,6 +67,19 @@ def test_both_formats_are_bit_identical_on_arm64(
     }
     assert differing == dict.fromkeys((path.name for path in paths), 0)
     assert all(len(np.unique(logits)) > 30 for logits in found)
+
+
+def test_profiles_of_both_formats_time_whole_inferences(native_arm64, artifacts):
+    with open_device(native_arm64("cortex-a76")) as device:
+        for path in artifacts["v2"]:
+            found = profile(path, device=device, runs=3)
+            slowest = max(found.by_kind, key=lambda kind: kind.total_us)
+            assert "conv" in slowest.kind.lower()
+            assert 0 < found.sum_us < 20 * found.whole_us
+            assert "in whole inferences" in found.method
+            if path.suffix == ".pte":
+                nodes = [(each.name, each.kind) for each in found.operators]
+                assert nodes == list(operator_names(path))
 
 
 def test_instructions_of_both_formats_are_counted(native_arm64, artifacts, tmp_path, capsys):

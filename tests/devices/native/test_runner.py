@@ -47,9 +47,9 @@ def test_the_host_is_the_one_that_python_reports(device):
 def test_outputs_equal_those_of_the_python_runtimes(name, device, images, request):
     artifact = request.getfixturevalue(name)
     with open_device() as local:
-        expected = run_artifact(local, artifact, images)
-    found = run_artifact(device, artifact, images)
-    assert found.shape == expected.shape
+        (expected,) = run_artifact(local, artifact, images)
+    (found,) = run_artifact(device, artifact, images)
+    assert (found.shape, found.dtype) == (expected.shape, expected.dtype)
     if name.startswith("int8"):
         assert np.array_equal(found, expected)
     else:  # the runtimes of Python may be of another version
@@ -111,8 +111,17 @@ def test_profiles_name_every_operator(device, both):
         found = profile(artifact, device=device, runs=3)
         assert len(found.operators) > 3
         assert found.whole_us > 0
-        assert any(operator.median_us > 0 for operator in found.operators)
+        assert all(operator.median_us >= 0 for operator in found.operators)
         assert "conv" in " ".join(operator.kind for operator in found.operators).lower()
+        assert ("event tracer" in found.method) == (artifact.suffix == ".pte")
+
+
+def test_kernels_outside_of_delegates_are_profiled(device, portable_pte):
+    found = profile(portable_pte, device=device, runs=3)
+    kinds = [operator.kind for operator in found.operators]
+    assert "convolution.out" in kinds
+    assert found.sum_us > 0
+    assert all(operator.median_us > 0 for operator in found.operators)
 
 
 def test_the_runtimes_leave_nothing_in_the_home_folder(native, both, images, tmp_path):
