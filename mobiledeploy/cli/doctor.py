@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobiledeploy.cli.output import TABLE_WIDTH, print_json, print_result, results
+from mobiledeploy.cli.output import print_json, print_result, wrapped
 from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.errors import RuntimeFailedError
 
@@ -65,16 +64,11 @@ def print_checks(checks: tuple[Check, ...]) -> None:
     from rich.text import Text
 
     width = max(len(check.name) for check in checks)
-    indent = " " * (_STATE_WIDTH + width + 2)
+    indent = _STATE_WIDTH + width + 2
     for check in checks:
-        first, *more = [*_wrapped(check.found, len(indent)), *_wrapped(check.remedy, len(indent))]
-        state = Text(f"{check.state:{_STATE_WIDTH}}", _COLOURS[check.state])
-        print_result(state, f"{check.name:{width}}  {first}", separator="")
-        for line in more:
-            print_result(f"{indent}{line}")
-
-
-def _wrapped(text: str, indent: int) -> list[str]:
-    """Return the lines of a text beside an indent; paths are not broken."""
-    width = max(results().width, TABLE_WIDTH) - indent
-    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False)
+        found = f"{check.state:{_STATE_WIDTH}}{check.name:{width}}  {check.found}"
+        first, *more = wrapped(found, indent=indent)
+        state = Text(first[:_STATE_WIDTH], _COLOURS[check.state])
+        print_result(state, first[_STATE_WIDTH:], separator="")
+        for line in (*more, *wrapped(" " * indent + check.remedy, indent=indent)):
+            print_result(line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobiledeploy.artifact.coverage import require_int8
-from mobiledeploy.cli.output import print_json, print_result, print_table, print_warning
+from mobiledeploy.cli.output import (
+    print_json,
+    print_table,
+    print_warning,
+    print_wrapped,
+)
 from mobiledeploy.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -18,10 +24,13 @@ if TYPE_CHECKING:
     from mobiledeploy.inspect.summary import ArtifactSummary, OperatorGroup, TensorSummary
 
 SCHEMA = 1
+_INDENT = len("metadata  ")
 
 
 def inspect(
-    artifact: Annotated[Path, typer.Argument(metavar="ARTIFACT", help="A .onnx or .pte file.")],
+    artifact: Annotated[
+        Path, typer.Argument(metavar="ARTIFACT", help="A .pte, .onnx or .tflite file.")
+    ],
     *,
     min_int8_coverage: Annotated[
         float | None,
@@ -49,7 +58,7 @@ def inspect(
         print_json(header | asdict(summary) | {"coverage": coverage, "manifest": manifest})
     else:
         for line in _lines(summary):
-            print_result(line)
+            print_wrapped(line, indent=_INDENT)
         for group in summary.groups:
             _print_group(group)
     if min_int8_coverage is not None:
@@ -98,9 +107,22 @@ def _lines(summary: ArtifactSummary) -> Iterator[str]:
         yield f"margin    {steps}, at {margin.get('layer')}"
     metadata = {key: value for key, value in summary.metadata.items() if key != "margin"}
     for key, value in (*metadata.items(), *summary.other_metadata.items()):
-        yield f"metadata  {key}: {value}"
+        for name, text in _flattened(key, value):
+            yield f"metadata  {name}: {text}"
     if summary.labels:
         yield f"labels    {len(summary.labels)}: {', '.join(summary.labels[:3])}, ..."
+
+
+def _flattened(name: str, value: object) -> Iterator[tuple[str, str]]:
+    """Yield the values inside of a metadata value, each by its path, such as "input.layout"."""
+    if isinstance(value, dict):
+        for key, each in value.items():
+            yield from _flattened(f"{name}.{key}", each)
+    elif isinstance(value, list) and any(isinstance(each, dict) for each in value):
+        for index, each in enumerate(value):
+            yield from _flattened(f"{name}[{index}]", each)
+    else:
+        yield name, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _coverage_lines(summary: ArtifactSummary) -> Iterator[str]:
@@ -118,7 +140,8 @@ def _coverage_lines(summary: ArtifactSummary) -> Iterator[str]:
 
 
 def _tensor(tensor: TensorSummary) -> str:
-    text = f"{tensor.name} {tensor.datatype} {list(tensor.shape)}".lstrip()
+    shape = ", ".join(map(str, tensor.shape))
+    text = f"{tensor.name} {tensor.datatype} [{shape}]".lstrip()
     if tensor.encoding is None:
         return text
     encoding = tensor.encoding
@@ -133,7 +156,7 @@ def _print_group(group: OperatorGroup) -> None:
     from rich.table import Table
 
     share = f"{group.int8} of {group.total} operators write 8-bit integers"
-    print_result(f"{group.where}: {share}")
+    print_wrapped(f"{group.where}: {share}")
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("operator")
     table.add_column("writes")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import textwrap
 from contextlib import suppress
 from functools import cache
 from io import TextIOBase
@@ -93,6 +94,28 @@ def reserve_stdout(*documents: Path | None) -> None:
 def print_result(*texts: str | Text, separator: str = " ") -> None:
     """Print one line of results; long lines are not wrapped."""
     results().print(*texts, sep=separator, soft_wrap=True)
+
+
+def print_wrapped(text: str, *, indent: int = 0) -> None:
+    """Print a text of results in lines of the window's width, or of 80 columns.
+
+    Args:
+        text: The text. Paths and other long words are not broken.
+        indent: Columns by which all lines but the first are indented.
+    """
+    for line in wrapped(text, indent=indent):
+        print_result(line)
+
+
+def wrapped(text: str, *, indent: int = 0) -> list[str]:
+    """Return the lines that `print_wrapped` prints."""
+    return textwrap.wrap(
+        visible(text),
+        max(results().width, TABLE_WIDTH),
+        subsequent_indent=" " * indent,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def print_table(table: Table) -> None:

@@ -11,7 +11,7 @@ import typer
 
 from mobiledeploy.cli import model_options as options
 from mobiledeploy.cli.device_options import DEVICE, PYTHON, RUNNER, TIMEOUT, split_runners
-from mobiledeploy.cli.output import print_result, print_table, reserve_stdout
+from mobiledeploy.cli.output import print_result, print_table, print_wrapped, reserve_stdout
 from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.cli.values import not_nan, was_given, with_manifests
 from mobiledeploy.errors import UsageError
@@ -192,7 +192,8 @@ def _print_table(report: ParityReport) -> None:
         rows,
     )
 
-    print_result(f"Parity of {report.network}, {report.precision}, on {images_used(report)}")
+    print_result(f"Parity of {report.network}, {report.precision}")
+    print_wrapped(images_used(report))
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("rung", overflow="fold")
     table.add_column("against")
@@ -214,7 +215,7 @@ def _print_table(report: ParityReport) -> None:
     for text in report.regressions or ():
         print_result(f"Worse than the baseline: {text}")
     if lost := loss(report):
-        print_result(lost)
+        print_wrapped(lost)
     print_result(f"{headline(report)}.")
 
 

@@ -186,7 +186,7 @@ class LadderRunner:
     def _add_any_rounding(self, reference: IntegerReference) -> None:
         """Add the rung of the same network in float, and of the integers in other roundings."""
         started = time.perf_counter()
-        logits = _run(reference.run_in_float, self._inputs, "Running the network in float QDQ")
+        logits = _run(reference.run_in_float, self._inputs, "Running the quantized graph in float")
         self.ladder.add(
             "any-rounding",
             logits,

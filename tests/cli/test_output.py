@@ -81,6 +81,16 @@ def test_results_and_tables_escape_control_characters(capsys):
     assert len(top) == len(bottom), "the table has room for the escapes"
 
 
+def test_sentences_are_wrapped_at_words_and_paths_are_not_broken(capsys):
+    path = "x" * 100
+    output.print_wrapped(f"label     {'word ' * 20}{path} and a\nbreak", indent=10)
+    first, second, third, last = capsys.readouterr().out.splitlines()
+    assert first == "label     " + " ".join(["word"] * 14)
+    assert second == " " * 10 + " ".join(["word"] * 6)
+    assert third == " " * 10 + path
+    assert last == " " * 10 + "and a break"
+
+
 def test_results_go_to_stderr_while_a_document_has_stdout(capsys):
     output.reserve_stdout(None, output.STDOUT)
     try:

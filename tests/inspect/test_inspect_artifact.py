@@ -4,6 +4,7 @@ import json
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import networks
 import numpy as np
@@ -322,8 +323,30 @@ def test_the_command_prints_its_tables_to_stdout(float_pte, int8_onnx, capsys):
         assert text in captured.out
     assert _run(["inspect", str(int8_onnx)]) == 0
     text = capsys.readouterr().out
-    assert "quantized to uint8: scale 0.0" in text
+    assert "quantized to uint8: scale 0.0" in " ".join(text.split())
     assert "operators write 8-bit integers" in text
+
+
+def test_metadata_are_printed_value_by_value():
+    found = cli_inspect._flattened("input", {"layout": "NCHW", "mean": [0.5, 1], "sha256": None})
+    assert list(found) == [
+        ("input.layout", "NCHW"),
+        ("input.mean", "[0.5, 1]"),
+        ("input.sha256", "null"),
+    ]
+    found = cli_inspect._flattened("outputs", [{"name": "ä"}, {"name": "b"}])
+    assert list(found) == [("outputs[0].name", "ä"), ("outputs[1].name", "b")]
+    assert list(cli_inspect._flattened("labels", [])) == [("labels", "[]")]
+
+
+@pytest.mark.ci
+def test_lines_fit_80_columns(exported_to, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("a.onnx").write_bytes(exported_to("onnx", "v2").path.read_bytes())
+    assert _run(["inspect", "a.onnx"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line for line in lines if len(line) > 80] == []
+    assert "metadata  input.layout: NCHW" in lines
 
 
 def test_a_damaged_file_exits_with_3(tmp_path, capsys):
