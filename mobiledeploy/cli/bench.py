@@ -102,8 +102,8 @@ def bench(
             "--wait-below",
             metavar="CELSIUS",
             parser=parse_celsius,
-            help="Before each session wait until the hottest sensor is below this temperature, for"
-            " example 37C; for --timeout at most.",
+            help="Before each session, wait until the hottest sensor is below this temperature,"
+            " for example 37C, but no longer than --timeout.",
         ),
     ] = None,
     device_uri: Annotated[str, DEVICE] = "local",

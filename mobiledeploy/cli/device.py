@@ -59,7 +59,7 @@ def check(
         bool, typer.Option("--json", help="Print one JSON document to stdout.")
     ] = False,
 ) -> None:
-    """Show what a device can run; exit 4 if it is nothing."""
+    """Show what a device can run; exit 4 if it can run nothing."""
     from mobiledeploy.devices.open import open_device
     from mobiledeploy.doctor import examine_device
 
@@ -169,7 +169,7 @@ def clean(
     *,
     timeout: Annotated[float, TIMEOUT] = 600,
 ) -> None:
-    """Remove the native runner in all versions, with leftovers."""
+    """Remove every version of the native runner, and leftover files."""
     if uri.startswith("exec:"):
         from mobiledeploy.devices.native.bundle import clean_cache
 

@@ -39,9 +39,10 @@ def report(
     ] = 50,
     timeout: Annotated[float, TIMEOUT] = 600,
 ) -> None:
-    """Write a report of a device's first run: device, self-test, latency, equality of outputs.
+    """Write a report of a device's first run.
 
-    It needs `device setup` first. The report holds no serial number, user, host or address.
+    It describes the device, loads the runtimes, and measures latency and equality of outputs. Run
+    `device setup` first. The report holds no serial number, user, host or address.
     """
     from mobiledeploy import __version__
     from mobiledeploy.devices.open import open_device

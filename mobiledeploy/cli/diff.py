@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from mobiledeploy.diff.types import Difference, EncodingsDiff, Flip, OperatorChange
 
 _NAME_WIDTH = 28
-_SIDE = "a .onnx or .pte file with its manifest beside it, or the manifest."
+_SIDE = "a .pte, .onnx or .tflite file with its manifest beside it, or the manifest."
 
 
 def diff(
     a: Annotated[Path, typer.Argument(metavar="A", help=f"Reference: {_SIDE}")],
-    b: Annotated[Path, typer.Argument(metavar="B", help="Candidate, likewise.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Candidate: the same kinds of file.")],
     *,
     data: Annotated[
         Path | None,

@@ -87,7 +87,8 @@ def export(
         typer.Option(
             metavar="DB",
             callback=not_nan,
-            help="Keep the fewest layers in float that bring the logits to this SQNR.",
+            help="Keep the fewest layers in float with which the logits reach this SQNR"
+            " (signal-to-quantization-noise ratio against float).",
         ),
     ] = None,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder to write to.")] = Path("exports"),
@@ -109,7 +110,7 @@ def export(
         bool, typer.Option("--json", help="Print one JSON document to stdout.")
     ] = False,
 ) -> None:
-    """Export a MobileNet to .pte and ONNX, and check the result."""
+    """Export a MobileNet to .pte, .onnx or .tflite, and check it."""
     from mobiledeploy.stages import RECIPES
     from mobiledeploy.utils.progress import step
 

@@ -84,8 +84,8 @@ TASK = typer.Option(
 )
 ACTIVATION = typer.Option(
     metavar="softmax|sigmoid|normalize|none",
-    help="What the artifact computes from the logits, in float; the output is then called"
-    " probabilities, or embedding of normalize. [default: none]",
+    help="What the artifact computes from the logits, in float. The output is then called"
+    " probabilities, or embedding for normalize. [default: none]",
 )
 OUTPUT = typer.Option(
     metavar="logits|probabilities|top5|codes|NAME:TASK",
