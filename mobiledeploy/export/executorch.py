@@ -26,6 +26,7 @@ from torch.fx.traceback import NodeSource
 
 from mobiledeploy.artifact.metadata import for_executorch
 from mobiledeploy.errors import ExportError
+from mobiledeploy.export.core_operators import in_core_operators, without_idle_decompositions
 from mobiledeploy.export.pixel_program import with_pixel_input
 from mobiledeploy.export.program import program_of
 from mobiledeploy.export.xnnpack_passes.activate_outputs import activate_outputs
@@ -76,7 +77,7 @@ def encode(program: ExportedProgram, metadata: Mapping[str, bytes]) -> bytes:
         with quietly(), _faster_lowering(), space_to_depth_stems(), _Phases() as phases:
             phases.begin("Decomposing operators")
             edge = to_edge_transform_and_lower(
-                repeat_pixels(program),
+                in_core_operators(repeat_pixels(program)),
                 partitioner=[_Partitioner(phases)],
                 constant_methods=constant_methods,
             )
@@ -227,7 +228,7 @@ def _faster_lowering() -> Iterator[None]:
     gc.disable()
     NodeSource.__deepcopy__ = lambda self, _memo: self  # type: ignore[attr-defined]
     try:
-        with needed_passes():
+        with needed_passes(), without_idle_decompositions():
             yield
     finally:
         del NodeSource.__deepcopy__  # type: ignore[attr-defined]

@@ -19,6 +19,7 @@ from onnx_ir.passes.common import (
 
 from mobiledeploy.artifact.metadata import for_onnx
 from mobiledeploy.errors import ExportError
+from mobiledeploy.export.core_operators import in_core_operators, without_idle_decompositions
 from mobiledeploy.export.onnx_passes.activate_outputs import ActivateOutputs
 from mobiledeploy.export.onnx_passes.float_layers import KeepFloatLayers
 from mobiledeploy.export.onnx_passes.fold_pads import FoldPads
@@ -112,9 +113,9 @@ def _describe(exported: ir.Model, model: QuantizedModel | FoldedModel) -> None:
 def _translate(program: ExportedProgram, output_names: list[str]) -> ir.Model:
     """Return what torch.onnx makes of a program."""
     try:
-        with quietly():
+        with quietly(), without_idle_decompositions():
             exported = torch.onnx.export(
-                program,
+                in_core_operators(program),
                 dynamo=True,
                 input_names=[INPUT_NAME],
                 output_names=output_names,

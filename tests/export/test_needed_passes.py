@@ -31,6 +31,14 @@ def passes(monkeypatch):
     return ran
 
 
+def run_all_passes(monkeypatch):
+    """Let ExecuTorch lower as it does on its own."""
+    monkeypatch.setattr(executorch, "needed_passes", nullcontext)
+    monkeypatch.setattr(executorch, "without_idle_decompositions", nullcontext)
+    monkeypatch.setattr(executorch, "in_core_operators", lambda program: program)
+    monkeypatch.delattr(executorch._Partitioner, "ops_to_not_decompose")
+
+
 @pytest.mark.ci
 @pytest.mark.parametrize("family", ["v2", "v3-small"])
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
@@ -39,8 +47,7 @@ def test_the_bytes_are_those_of_all_passes(family, precision, passes, monkeypatc
     model = make(family, short=True)
     few = executorch.encode_model(model)
     ran = list(passes)
-    monkeypatch.setattr(executorch, "needed_passes", nullcontext)
-    monkeypatch.delattr(executorch._Partitioner, "ops_to_not_decompose")
+    run_all_passes(monkeypatch)
     assert executorch.encode_model(model) == few
     everything = passes[len(ran) :]
     assert "ChannelsLastTaggedReshapePass" in ran
@@ -73,7 +80,7 @@ class Resized(nn.Module):
 def test_other_graphs_keep_their_bytes_too(module, monkeypatch):
     model = networks.model_of(module.eval(), 8)
     few = executorch.encode_model(model)
-    monkeypatch.setattr(executorch, "needed_passes", nullcontext)
+    run_all_passes(monkeypatch)
     assert executorch.encode_model(model) == few
 
 

@@ -17,13 +17,13 @@ from unittest.mock import patch
 import torch
 from executorch.backends.xnnpack import xnnpack_preprocess
 from executorch.exir.passes.dim_order_ops_registry import DimOrderOpsMap
-from torch.export import ExportedProgram
 from torch.fx import Node
 from torch.fx.passes.infra.pass_base import PassBase, PassResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from torch.export import ExportedProgram
     from torch.fx import GraphModule
 
     Finds = Callable[[Node], bool]
@@ -108,11 +108,6 @@ def needed_passes() -> Iterator[None]:
     with (
         patch.object(xnnpack_preprocess, "XNNPACKPassManager", _needed_in_delegate()),
         patch.object(PassBase, "__call__", _call_if_needed(PassBase.__call__)),
-        patch.object(
-            ExportedProgram,
-            "run_decompositions",
-            _decompose_once(ExportedProgram.run_decompositions),
-        ),
     ):
         yield
 
@@ -145,25 +140,6 @@ def _call_if_needed(call: Any) -> Any:
         return PassResult(graph_module, modified=False)
 
     return call_if_needed
-
-
-def _decompose_once(run_decompositions: Any) -> Any:
-    """Return the decomposition without the run that only makes a program functional.
-
-    ExecuTorch makes every program functional first, then decomposes it if it holds an operator to
-    decompose, which makes it functional again. XNNPACK's partitioner always has convolutions
-    decomposed.
-    """
-
-    def decompose(
-        self: ExportedProgram, table: Mapping[object, Any] | None = None, **options: Any
-    ) -> ExportedProgram:
-        nodes = self.graph.find_nodes(op="call_function", target=aten.conv2d.default)
-        if table is not None and not table and nodes:
-            return self
-        return run_decompositions(self, table, **options)  # type: ignore[no-any-return]
-
-    return decompose
 
 
 def _finds(finds: Finds | None, graph_module: GraphModule) -> bool:
