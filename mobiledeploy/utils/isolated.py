@@ -15,7 +15,7 @@ import subprocess
 import sys
 from typing import TYPE_CHECKING, TypeVar
 
-from mobiledeploy.errors import ArtifactError, MobileDeployError
+from mobiledeploy.errors import ArtifactError, MobileDeployError, RuntimeFailedError
 from mobiledeploy.utils.files import temporary_folder
 from mobiledeploy.utils.memory import free_bytes, out_of_memory
 
@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 LIMIT_S = 120.0
+_PATIENCE = 5  # on a busy machine a process gets a part of the processors' time only
+_STARTED = b"+"  # precedes the answer
+_INSTALL = "Install mobiledeploy again. If its files were just being changed, try again."
+_SHOWN = 200  # characters of what the process printed last
 _LEAST_BYTES = 1 << 30  # what Python and a runtime take before they read an artifact, and more
 _CHILD = "import sys; sys.path[:] = {!r}; from mobiledeploy.utils.isolated import main; main()"
 
@@ -36,11 +40,12 @@ def call_isolated(function: Callable[[Path], T], path: Path, *, limit_s: float =
     Args:
         function: A function of a module. Its result is pickled.
         path: The artifact.
-        limit_s: Seconds that the process may take.
+        limit_s: Seconds of processor time that the process may take, and a fifth of the seconds
+            until it is stopped.
 
     Raises:
         ArtifactError: The process crashed, took too long, or ran out of memory.
-        RuntimeFailedError: The process cannot be started.
+        RuntimeFailedError: The process cannot be started, or cannot import its modules.
         MobileDeployError: What the function raised.
     """
     with temporary_folder(0) as folder:  # what a crash leaves there is removed
@@ -50,15 +55,22 @@ def call_isolated(function: Callable[[Path], T], path: Path, *, limit_s: float =
                 input=pickle.dumps((function, path, limit_s)),
                 capture_output=True,
                 env=os.environ | {"TMPDIR": str(folder)},
-                timeout=limit_s,
+                timeout=_PATIENCE * limit_s,
                 check=False,
             )
         except subprocess.TimeoutExpired as error:
-            raise _unusable(path, f"took more than {limit_s:g} s") from error
-    if done.returncode or not done.stdout:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise _unusable(path, _describe_exit(done.returncode), lines[-1] if lines else "")
-    result = pickle.loads(done.stdout)  # noqa: S301 - written by this program
+            raise _unusable(path, f"took more than {_PATIENCE * limit_s:g} s") from error
+    lines = done.stderr.decode(errors="replace").strip().splitlines()
+    last = f" ({lines[-1][:_SHOWN]})" if lines else ""
+    if not done.stdout:
+        raise RuntimeFailedError(
+            f"The process that was to load {path} {_describe_exit(done.returncode)} before it"
+            f" began{last}.",
+            remedy=_INSTALL,
+        )
+    if done.returncode:
+        raise _unusable(path, _describe_exit(done.returncode) + last)
+    result = pickle.loads(done.stdout.removeprefix(_STARTED))  # noqa: S301 - of this program
     if isinstance(result, MobileDeployError):
         raise result
     return result  # type: ignore[no-any-return]
@@ -68,12 +80,16 @@ def main() -> None:
     """Call the function that stdin names; write its result, or its error, to stdout."""
     answer = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print is no answer
-    function, path, limit_s = pickle.load(sys.stdin.buffer)  # noqa: S301 - from this program
-    _limit(limit_s)
+    answer.write(_STARTED)
+    answer.flush()
     try:
+        function, path, limit_s = pickle.load(sys.stdin.buffer)  # noqa: S301 - from this program
+        _limit(limit_s)
         result = function(path)
     except MobileDeployError as error:
         result = error
+    except (ImportError, SyntaxError) as error:  # no artifact causes these
+        result = RuntimeFailedError(f"A module cannot be imported: {error}.", remedy=_INSTALL)
     except Exception as error:
         no_memory = out_of_memory(error)
         if no_memory is None:
@@ -96,14 +112,15 @@ def _limit(limit_s: float) -> None:
             resource.setrlimit(kind, (limit, limit))
 
 
-def _unusable(path: Path, how: str, output: str = "") -> ArtifactError:
-    detail = f" ({output[:200]})" if output else ""
+def _unusable(path: Path, how: str) -> ArtifactError:
     return ArtifactError(
-        f"{path} cannot be used: the process that loaded it {how}{detail}.",
+        f"{path} cannot be used: the process that loaded it {how}.",
         remedy="Export the model again, or copy the file again: it is damaged, or its runtime has"
         " a bug.",
     )
 
 
 def _describe_exit(code: int) -> str:
+    if code == -signal.SIGXCPU:
+        return "took too much processor time"
     return f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"

@@ -1,5 +1,6 @@
 """A function in a process of its own: results, errors, crashes, and limits."""
 
+import importlib
 import os
 import signal
 import sys
@@ -53,6 +54,19 @@ def sleep(_path):
     time.sleep(60)
 
 
+def use_up_the_processor_time(_path):
+    os.kill(os.getpid(), signal.SIGXCPU)  # as the kernel does at RLIMIT_CPU
+
+
+def wait_longer_than_the_limit(path):
+    time.sleep(1.5)
+    return path.name
+
+
+def import_what_is_not_there(_path):
+    importlib.import_module("mobiledeploy.no_such_module")
+
+
 def allocate(_path):
     np.ones(2**40)
 
@@ -82,13 +96,32 @@ def test_an_error_keeps_its_class_and_remedy(artifact):
         (leave, "ended with code 7"),
         (fail, r"ended with code 1 \(KeyError: 'x'\)"),
         (sleep, "took more than 2 s"),
+        (use_up_the_processor_time, "took too much processor time"),
         (allocate, "Out of memory: Unable to allocate"),
     ],
 )
 def test_every_other_end_is_an_artifact_error(function, how, artifact):
     with pytest.raises(ArtifactError, match=how) as caught:
-        call_isolated(function, artifact, limit_s=2 if function is sleep else 60)
+        call_isolated(function, artifact, limit_s=0.4 if function is sleep else 60)
     assert "a.onnx cannot be used" in caught.value.message
+
+
+def test_only_processor_time_counts_up_to_the_limit(artifact):
+    assert call_isolated(wait_longer_than_the_limit, artifact, limit_s=1) == "a.onnx"
+
+
+def test_modules_that_cannot_be_imported_are_no_fault_of_the_artifact(artifact):
+    with pytest.raises(RuntimeFailedError, match=r"No module named 'mobiledeploy\.no_such_module'"):
+        call_isolated(import_what_is_not_there, artifact)
+
+
+def test_a_damaged_installation_is_no_fault_of_the_artifact(artifact, tmp_path, monkeypatch):
+    """As where its files are being changed while a command runs."""
+    (tmp_path / "mobiledeploy").mkdir()
+    (tmp_path / "mobiledeploy" / "__init__.py").write_text("def broken(:")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with pytest.raises(RuntimeFailedError, match=r"before it began \(SyntaxError: invalid syntax"):
+        call_isolated(name_of, artifact)
 
 
 def test_a_crash_after_the_work_does_not_matter(artifact):
