@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Self
 
 from mobiledeploy.errors import RuntimeFailedError
 from mobiledeploy.sweep.commands import Commands
-from mobiledeploy.sweep.make_point import make, measured_on
+from mobiledeploy.sweep.make_point import make
+from mobiledeploy.sweep.measure_points import measured_on, together
 from mobiledeploy.utils.progress import track
 
 if TYPE_CHECKING:
@@ -65,6 +66,10 @@ class LocalWorkers:
         pool.shutdown()
 
     def measure(self, results: Mapping[str, Result], put: Put) -> None:
-        """Measure the latency of exported points, one after the other."""
-        for key, result in track(results.items(), "Measuring latency", len(results)):
-            put(key, measured_on(result, self._plan.devices, self._plan, self._commands))
+        """Measure the latency of exported points, a few at a time."""
+        plan = self._plan
+        groups = together(results, plan)
+        for group in track(groups, "Measuring latency", len(groups)):
+            measured = measured_on([*group.values()], plan.devices, plan, self._commands)
+            for key, result in zip(group, measured, strict=True):
+                put(key, result)

@@ -1,6 +1,7 @@
-"""Make one point: export it, count its accuracy, measure its latency or count its instructions.
+"""Make one point: export it and count its accuracy.
 
-Input: a point and a `Plan`. Output: its `Result`. Each step is a `mobiledeploy` command.
+Input: a point and a `Plan`. Output: its `Result`, without latencies. Each step is a `mobiledeploy`
+command.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import re
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from mobiledeploy.errors import MobileDeployError
@@ -135,51 +135,6 @@ def failed(point: Point, error: MobileDeployError) -> Result:
     if isinstance(error, InterruptedCommandError):
         return Result(point=point, state="interrupted", error=error.message)
     return Result(point=point, state="failed", error=error.message)
-
-
-def measured_on(result: Result, devices: Sequence[str], plan: Plan, commands: Commands) -> Result:
-    """Measure the artifacts of a point together on devices where they were not measured yet.
-
-    The state becomes "done" when all devices of the plan are.
-    """
-    artifacts = list(result.artifacts)
-    try:
-        for device in devices:
-            if all(device in artifact.measured_on for artifact in artifacts):
-                continue
-            arguments = ["bench", *(artifact.path for artifact in artifacts)]
-            arguments += ["--device", DeviceName(device).uri]
-            if plan.counting and DeviceName(device).counts:
-                arguments += ["--count-instructions"]
-            else:
-                arguments += ["--runs", str(plan.runs)]
-            document = commands.run([*arguments, "--json", "-"], threads=1)
-            machine = document["host"]["model"] or document["host"]["architecture"]
-            artifacts = [
-                replace(
-                    _with_figure(artifact, device, each),
-                    machines=artifact.machines | {device: machine},
-                )
-                for artifact, each in zip(artifacts, document["measurements"], strict=True)
-            ]
-    except InterruptedCommandError as error:  # what was measured is kept
-        return replace(result, error=error.message, artifacts=tuple(artifacts))
-    except MobileDeployError as error:
-        return replace(result, state="failed", error=error.message, artifacts=tuple(artifacts))
-    measured = all(set(plan.devices) <= artifact.measured_on for artifact in artifacts)
-    state = "done" if measured else result.state
-    return replace(result, state=state, error="", artifacts=tuple(artifacts))
-
-
-def _with_figure(
-    artifact: MeasuredArtifact, device: str, measurement: Mapping[str, Any]
-) -> MeasuredArtifact:
-    """Return an artifact with what `bench` found on a device: instructions, or times."""
-    if "median_instructions" in measurement:
-        counts = artifact.instructions | {device: float(measurement["median_instructions"])}
-        return replace(artifact, instructions=counts)
-    times = artifact.latency_ms | {device: median(measurement["times_ms"])}
-    return replace(artifact, latency_ms=times)
 
 
 def _exported(

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from mobiledeploy.errors import MobileDeployError, RuntimeFailedError, UsageError
 from mobiledeploy.sweep.commands import Commands, InterruptedCommandError
-from mobiledeploy.sweep.make_point import DeviceName, failed, make, measured_on, versions
+from mobiledeploy.sweep.make_point import DeviceName, failed, make, versions
+from mobiledeploy.sweep.measure_points import measured_on, together
 from mobiledeploy.sweep.moved_paths import back_to_driver
 from mobiledeploy.utils.files import cache_folder, removed_when_done, write_whole
 from mobiledeploy.utils.progress import step, track
@@ -183,8 +184,11 @@ class RayWorkers:
             put(key, measured[key])
         rest = {key: each for key, each in measured.items() if each.state == "exported"}
         others = [each for each in self._plan.devices if each not in named]
-        for key, result in track(rest.items(), "Measuring latency", len(rest)):
-            put(key, measured_on(result, others, self._plan, self._commands))
+        groups = together(rest, self._plan)
+        for group in track(groups, "Measuring latency", len(groups)):
+            found_here = measured_on([*group.values()], others, self._plan, self._commands)
+            for key, result in zip(group, found_here, strict=True):
+                put(key, result)
 
     def _finished(self, tasks: Sequence[Any]) -> Iterator[tuple[Any, Any]]:
         """Yield tasks with what they returned, or with an error, as they finish."""
@@ -292,7 +296,8 @@ def _measure_remotely(
         here = tuple(
             replace(each, path=str(work / Path(each.path).name)) for each in result.artifacts
         )
-        measured = measured_on(replace(result, artifacts=here), [device], plan, _commands())
+        moved = replace(result, artifacts=here)
+        (measured,) = measured_on([moved], [device], plan, _commands())
         artifacts = tuple(
             replace(there, path=each.path)
             for there, each in zip(measured.artifacts, result.artifacts, strict=True)

@@ -1,5 +1,6 @@
 """Running a sweep: each point once, failures kept, the rest goes on."""
 
+from pathlib import Path
 from threading import Event
 
 import pytest
@@ -9,6 +10,7 @@ from mobiledeploy.sweep import local_workers
 from mobiledeploy.sweep.commands import Commands, InterruptedCommandError
 from mobiledeploy.sweep.local_workers import LocalWorkers
 from mobiledeploy.sweep.make_point import DeviceName, Plan
+from mobiledeploy.sweep.measure_points import together
 from mobiledeploy.sweep.pick import Budget
 from mobiledeploy.sweep.points import grid
 from mobiledeploy.sweep.run import run
@@ -37,6 +39,11 @@ def sweep(points, wanted, store, *, retry=False):
         return run(points, wanted, store, workers, retry=retry)
 
 
+def benched(command):
+    """Return the artifacts that a `bench` command measures."""
+    return command[1 : command.index("--device")]
+
+
 @pytest.fixture
 def commands(monkeypatch):
     """The commands that would have run; width 0.5 fails."""
@@ -47,10 +54,11 @@ def commands(monkeypatch):
         assert threads >= 1
         assert shared == (arguments[:2] != ["export", "net.py:create"])
         if arguments[0] == "bench":
-            times = [{"times_ms": [3.0, 1.0, 2.0]}, {"times_ms": [4.0]}]
-            counts = [{"median_instructions": 7e6}, {"median_instructions": 8e6}]
-            counting = "--count-instructions" in arguments
-            return {"measurements": counts if counting else times, "host": {"model": "a chip"}}
+            times = {"onnx": {"times_ms": [3.0, 1.0, 2.0]}, "pte": {"times_ms": [4.0]}}
+            counts = {"onnx": {"median_instructions": 7e6}, "pte": {"median_instructions": 8e6}}
+            found = counts if "--count-instructions" in arguments else times
+            formats = [each.rpartition(".")[2] for each in benched(arguments)]
+            return {"measurements": [found[each] for each in formats], "host": {"model": "a chip"}}
         if arguments[0] == "evaluate":
             return {"networks": [{"top1_accuracy": 0.75}]}
         if "0.5" in arguments:
@@ -83,7 +91,7 @@ def test_points_are_made_once_and_failures_are_kept(tmp_path, commands):
         onnx, pte = first[0].artifacts
         assert (onnx.sqnr_db, onnx.agreement, onnx.latency_ms) == (20.5, 0.9, {"local": 2.0})
         assert (pte.sqnr_db, pte.latency_ms) == (None, {"local": 4.0})
-        assert sorted(kinds(commands)) == ["bench", "bench", "export", "export", "export"]
+        assert sorted(kinds(commands)) == ["bench", "export", "export", "export"]
         commands.clear()
         assert sweep(POINTS, plan(tmp_path), store) == first
         assert commands == []
@@ -110,7 +118,7 @@ def test_every_point_has_a_folder_of_its_own(tmp_path, commands):
 def test_latency_is_measured_after_all_exports(tmp_path, commands):
     with Store(tmp_path / "a.sqlite") as store:
         sweep(POINTS, plan(tmp_path), store)
-    assert kinds(commands)[-2:] == ["bench", "bench"]
+    assert kinds(commands) == ["export", "export", "export", "bench"]
 
 
 def test_accuracy_is_counted_once_for_all_formats(tmp_path, commands):
@@ -141,20 +149,51 @@ def test_points_over_budget_are_not_measured(tmp_path, commands):
 def test_an_interrupted_sweep_goes_on_where_it_stopped(tmp_path, commands, monkeypatch):
     measure = local_workers.measured_on
 
-    def interrupted(result, *given):
-        if result.point.width == 1.0:
+    def interrupted(results, *given):
+        if len(results) < 2:  # the second group
             raise KeyboardInterrupt
-        return measure(result, *given)
+        return measure(results, *given)
 
+    points = [*POINTS, *grid({"model": ["v1"]})]
     monkeypatch.setattr(local_workers, "measured_on", interrupted)
     with Store(tmp_path / "a.sqlite") as store, pytest.raises(KeyboardInterrupt):
-        sweep(POINTS, plan(tmp_path), store)
+        sweep(points, plan(tmp_path), store)
     commands.clear()
     monkeypatch.setattr(local_workers, "measured_on", measure)
     with Store(tmp_path / "a.sqlite") as store:
-        results = sweep(POINTS, plan(tmp_path), store)
-    assert [result.state for result in results] == ["done", "failed", "done"]
-    assert kinds(commands) == ["bench"]  # nothing was exported or measured twice
+        results = sweep(points, plan(tmp_path), store)
+    assert [result.state for result in results] == ["done", "failed", "done", "done"]
+    (command,) = commands  # nothing was exported or measured twice
+    assert [Path(each).parent.name[:2] for each in benched(command)] == ["v1", "v1"]
+
+
+@pytest.mark.parametrize(
+    ("formats", "sizes"),
+    [(("onnx",), [3, 1]), (("onnx", "pte"), [2, 2]), (("a", "b", "c"), [1] * 4)],
+)
+def test_points_are_measured_together_as_long_as_that_saves_sessions(tmp_path, formats, sizes):
+    groups = together(dict.fromkeys("abcd", "result"), plan(tmp_path, formats=formats))
+    assert [len(group) for group in groups] == sizes
+    assert [key for group in groups for key in group] == [*"abcd"]
+
+
+def test_an_artifact_that_cannot_be_measured_fails_alone(tmp_path, commands, monkeypatch):
+    fake = Commands.run
+
+    def refusing(self, arguments, **options):
+        if arguments[0] == "bench" and any("v1-" in each for each in arguments):
+            raise RuntimeFailedError("it crashed")
+        return fake(self, arguments, **options)
+
+    monkeypatch.setattr(Commands, "run", refusing)
+    with Store(tmp_path / "a.sqlite") as store:
+        results = sweep(grid({"model": ["v1", "v2"]}), plan(tmp_path), store)
+    assert [(result.state, result.error) for result in results] == [
+        ("failed", "it crashed"),
+        ("done", ""),
+    ]
+    assert results[1].artifacts[0].latency_ms == {"local": 2.0}
+    assert len(benched(commands[-1])) == 2
 
 
 def test_a_larger_budget_takes_up_points_that_were_given_up(tmp_path, commands):
