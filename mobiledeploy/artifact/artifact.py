@@ -97,7 +97,8 @@ class Format(StrEnum):
         for candidate in cls:
             if path.suffix == candidate.suffix:
                 return candidate
-        expected = " or ".join(sorted(candidate.suffix for candidate in cls))
+        *others, last = (candidate.suffix for candidate in cls)
+        expected = f"{', '.join(others)} or {last}"
         raise ArtifactError(
             f"{path} ends in {path.suffix or 'no suffix'!r}; expected {expected}.",
             remedy="Name the artifact itself. Its suffix is its format.",

@@ -266,7 +266,10 @@ def parse_manifest(path: Path) -> Manifest:
     """
     require_regular(path, ArtifactError)
     if not path.is_file():
-        raise ArtifactError(f"The manifest {path} is missing.", remedy=_REMEDY)
+        raise ArtifactError(
+            f"The manifest {path} is missing.",
+            remedy="Copy it to the artifact's folder, or export again, which writes both.",
+        )
     try:
         text = path.read_text()
     except OSError as error:

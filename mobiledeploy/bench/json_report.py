@@ -195,7 +195,8 @@ def read_result(path: Path, kind: type[Result]) -> Result:
         ) from error
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ArtifactError(
-            f"{path} is not a result of `mobiledeploy bench`.", remedy=_REWRITE
+            f"{path} is not a result of `mobiledeploy bench`.",
+            remedy="Pass a JSON document: `mobiledeploy bench ARTIFACT... --json PATH` writes it.",
         ) from error
     kinds = [each.model_fields["kind"].default for each in (TimesResult, InstructionsResult)]
     expected = kind.model_fields["kind"].default

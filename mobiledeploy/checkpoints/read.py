@@ -120,7 +120,8 @@ def _check_name_and_size(path: Path) -> None:
     if not path.exists():
         raise WeightsError(
             f"There is no checkpoint {path}.",
-            remedy="Check the path. Names other than `imagenet` and `random` are paths.",
+            remedy="Check the path, or pass imagenet, random or a published name such as"
+            " timm/mobilenetv2_050.lamb_in1k.",
         )
     require_regular(path, WeightsError)
     if not path.name.lower().endswith(SUFFIXES):

@@ -204,13 +204,15 @@ def require_regular(path: Path, error: type[MobileDeployError]) -> None:
 
 
 def require_artifact(path: Path) -> None:
-    """Raise unless `path` is a regular file.
+    """Raise unless `path` is a regular file that is not empty.
 
     Raises:
-        ArtifactError: it does not exist, or is a folder, a pipe, a socket or a device.
+        ArtifactError: it does not exist, is empty, or is a folder, a pipe, a socket or a device.
     """
     require_regular(path, ArtifactError)
     if path.is_file():
+        if not path.stat().st_size:
+            raise ArtifactError(f"{path} is empty.", remedy="Export it again, or copy it again.")
         return
     found = f"{path} is a folder." if path.is_dir() else f"There is no file {path}."
     remedy = "Check the path, or create the artifact with `mobiledeploy export`."

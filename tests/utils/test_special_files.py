@@ -85,6 +85,14 @@ def test_ordinary_files_folders_and_missing_files_pass(tmp_path):
         require_regular(path, DataError)
 
 
+def test_an_artifact_without_a_byte_is_empty_and_not_damaged(tmp_path):
+    (tmp_path / "net.onnx").touch()
+    with pytest.raises(ArtifactError, match=r"net\.onnx is empty"):
+        require_artifact(tmp_path / "net.onnx")
+    (tmp_path / "net.onnx").write_text("x")
+    require_artifact(tmp_path / "net.onnx")
+
+
 @pytest.mark.parametrize("reader", READERS)
 def test_a_name_that_is_too_long_is_an_error_of_the_reader(tmp_path, reader):
     read, error = READERS[reader]
