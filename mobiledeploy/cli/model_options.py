@@ -90,7 +90,7 @@ ACTIVATION = typer.Option(
 OUTPUT = typer.Option(
     metavar="logits|probabilities|top5|codes|NAME:TASK",
     help="What the artifact returns: logits, their softmax, the five largest probabilities with"
-    " their classes (.onnx), or the int8 codes of the logits. Or, of a network from code, name and"
+    " their classes, or the int8 codes of the logits. Or, of a network from code, name and"
     " task of each output, in order; those of a dict have names of their own. Repeat it. [default:"
     " logits; a map for an image, else as for --task]",
 )

@@ -1,7 +1,8 @@
 """Export to ExecuTorch: a program that is one XNNPACK delegate.
 
 In: a `QuantizedModel` or a `FoldedModel`. Out: the bytes of a `.pte` with a batch of one.
-Invariants: the same network gives the same bytes; every operator runs inside the one delegate.
+Invariants: the same network gives the same bytes; every operator runs inside the one delegate,
+except for those that pick the five largest values behind it.
 """
 
 from __future__ import annotations
@@ -197,6 +198,9 @@ def _memory_planning(program: ExportedProgram) -> ExecutorchBackendConfig:
     )
 
 
+_BEHIND = ("getitem", "aten.topk.default", "aten.gather.default")
+
+
 def _require_one_delegate(edge: EdgeProgramManager) -> None:
     """Raise ExportError unless the whole network went into a single delegate."""
     calls = edge.exported_program().graph.find_nodes
@@ -207,7 +211,7 @@ def _require_one_delegate(edge: EdgeProgramManager) -> None:
         for node in edge.exported_program().graph.nodes
         if node.op == "call_function"
         and node.target is not delegate
-        and "getitem" not in str(node.target)
+        and not any(name in str(node.target) for name in _BEHIND)
     ]
     if len(delegates) != 1 or outside:
         raise ExportError(

@@ -141,14 +141,15 @@ class _Translator:
                 if node.target not in (QUANTIZE, DEQUANTIZE):
                     require_form(node)
                 self._add(node)
-        results = [
-            self._codes[codes_of(node, output)]
-            if output.activation == "codes"
-            else add_activation(self._file, self._real(node), output)
-            for node, output in zip(outputs_of(graph), outputs, strict=True)
-        ]
-        for result, output in zip(results, outputs, strict=True):
-            self._file.rename(result, output.name)
+        results: list[int] = []
+        for node, output in zip(outputs_of(graph), outputs, strict=True):
+            if output.activation == "codes":
+                found = [self._codes[codes_of(node, output)]]
+            else:
+                found = add_activation(self._file, self._real(node), output)
+            for result, name in zip(found, output.tensors, strict=True):
+                self._file.rename(result, name)
+            results += found
         return self._file.serialize([number], results, metadata)
 
     def _add(self, node: Node) -> None:

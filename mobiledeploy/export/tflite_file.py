@@ -111,7 +111,7 @@ class TfliteFile:
         self,
         code: int,
         inputs: Sequence[int],
-        output: int,
+        outputs: int | Sequence[int],
         options: Any = None,
         *,
         version: int = 1,
@@ -121,14 +121,15 @@ class TfliteFile:
         Args:
             code: A `schema.BuiltinOperator`.
             inputs: Numbers of its inputs.
-            output: Number of its output.
+            outputs: Number of its output, or numbers of several.
             options: The schema's object of its options, for example `schema.AddOptionsT()`; None
                 if it has none.
             version: The operator's version, which says what a runtime has to support.
         """
         operator = schema.OperatorT()
         operator.opcodeIndex = self._codes.setdefault((code, version), len(self._codes))
-        operator.inputs, operator.outputs = list(inputs), [output]
+        operator.inputs = list(inputs)
+        operator.outputs = [outputs] if isinstance(outputs, int) else list(outputs)
         if options is not None:
             kind = type(options).__name__.removesuffix("T")
             operator.builtinOptionsType = getattr(schema.BuiltinOptions, kind)

@@ -114,7 +114,7 @@ def deploy(
         RuntimeFailedError: an artifact could not be written or run.
     """
     wanted = [_format(name) for name in formats]
-    _require_possible(model, wanted, is_int8=calibration is not None)
+    _require_possible(model, is_int8=calibration is not None)
     require_artifact_folder(out)
     images = _parity_images(model, calibration) if parity else None
     match = _training_match(model, calibration or images, allow_mismatch=allow_mismatch)
@@ -169,20 +169,13 @@ def _format(name: str) -> Format:
     raise UsageError(f"There is no format {name!r}.", remedy=f"Choose from {', '.join(Format)}.")
 
 
-def _require_possible(model: FloatModel, formats: Sequence[Format], *, is_int8: bool) -> None:
-    """Raise UsageError unless all formats can return the outputs as it is asked for."""
+def _require_possible(model: FloatModel, *, is_int8: bool) -> None:
+    """Raise UsageError unless artifacts can return the outputs as it is asked for."""
     answers = {output.activation for output in model.info.outputs}
     if "codes" in answers and not is_int8:
         raise UsageError(
             "--output codes needs an int8 network: a float one has no codes.",
             remedy="Add --int8, or leave --output out.",
-        )
-    others = [each for each in formats if each is not Format.ONNX]
-    if "top5" in answers and others:
-        raise UsageError(
-            f"--output top5 cannot be written to a .{others[0]}: its runtime has no operator for"
-            " the largest values that the export could use.",
-            remedy="Pass --format onnx, or --output probabilities.",
         )
 
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from mobiledeploy.errors import ExportError, UsageError
 from mobiledeploy.export.write import export_executorch, export_onnx, export_tflite
+from mobiledeploy.export.xnnpack_passes.activate_outputs import _ranked
 from mobiledeploy.network import OutputSpec
 from mobiledeploy.parity.ladder import ACTIVATED, Check, Ladder
 from mobiledeploy.pipeline.build import build
@@ -26,8 +27,8 @@ from mobiledeploy.utils.outputs import activated as with_activations
 IMAGES = networks.pixels(32, count=6, seed=1)
 
 
-def activated(activation):
-    int8 = networks.quantized("v1", short=True)
+def activated(activation, **options):
+    int8 = networks.quantized("v1", short=True, **options)
     output = int8.info.outputs[0].with_activation(activation)
     return replace(int8, info=replace(int8.info, outputs=(output,)))
 
@@ -95,28 +96,50 @@ def test_codes_are_the_integers_and_the_metadata_say_what_they_mean(
         assert np.count_nonzero(steps * np.float32(described["scale"]) != logits) == 0
 
 
-def test_an_onnx_returns_the_five_largest_probabilities_and_their_classes(tmp_path):
-    model = activated("top5")
+@pytest.mark.parametrize("classes", [250, 1000])
+@pytest.mark.parametrize(
+    ("export", "element"),
+    [
+        (export_onnx, np.int64),
+        (export_tflite, np.int32),
+        pytest.param(export_executorch, np.int64, marks=pytest.mark.ci),
+    ],
+)
+def test_the_five_largest_come_in_order_and_equal_ones_by_class(export, element, classes, tmp_path):
+    model = activated("top5", classes=classes)
     (logits,) = IntegerReference(model).run({"input": IMAGES}).values()
-    artifact = export_onnx(model, tmp_path / "net.onnx")
-    session = onnxruntime.InferenceSession(artifact.path)
-    names = ["top5_classes", "top5_probabilities"]
-    assert [each.name for each in session.get_outputs()] == names
-    classes, probabilities = session.run(names, {"input": IMAGES})
-    np.testing.assert_array_equal(classes, np.argsort(-logits, axis=1, kind="stable")[:, :5])
-    expected = np.take_along_axis(softmax(logits.astype(np.float64), axis=1), classes, axis=1)
-    assert np.abs(probabilities - expected).max() < 2e-6
+    suffix = export.__name__.removeprefix("export_").replace("executorch", "pte")
+    artifact = export(model, tmp_path / f"net.{suffix}")
     with open_runner(artifact.path) as runner:
+        tensors = [runner._run_batch(image[None]) for image in IMAGES]
         (dense,) = runner.run({"input": IMAGES}).values()
+    found, probabilities = (np.concatenate(each) for each in zip(*tensors, strict=True))
+    assert (found.dtype, probabilities.dtype) == (element, np.float32)
+    expected = np.argsort(-logits, axis=1, kind="stable")[:, :5]
+    assert (np.diff(np.take_along_axis(logits, expected, axis=1)) == 0).any()
+    np.testing.assert_array_equal(found, expected)
+    exact = np.take_along_axis(softmax(logits.astype(np.float64), axis=1), expected, axis=1)
+    assert np.abs(probabilities - exact).max() < 2e-6
     assert dense.shape == logits.shape
     assert (np.count_nonzero(dense, axis=1) == 5).all()
-    assert (dense.argmax(1) == classes[:, 0]).all()
+    np.testing.assert_array_equal(np.take_along_axis(dense, expected, axis=1), probabilities)
 
 
-@pytest.mark.parametrize("export", [export_tflite, export_executorch])
-def test_other_formats_cannot_return_the_five_largest(export, tmp_path):
-    with pytest.raises(ExportError, match="cannot return the five largest values"):
-        export(activated("top5"), tmp_path / "net.tflite")
+def test_ranks_stay_apart_as_far_as_float32_holds_them():
+    step = 0.0371
+    graph = torch.fx.Graph()
+    x = graph.placeholder("x")
+    dequantize = torch.ops.quantized_decomposed.dequantize_per_tensor.default
+    value = graph.call_function(dequantize, (x, step, 3, -128, 127, torch.int8))
+    module = torch.fx.GraphModule(torch.nn.Module(), graph)
+    ranked = _ranked(module, value, OutputSpec(size=32_768))
+    ranks = getattr(module, ranked.args[1].target)[0].numpy()
+    for code in (-255, 0, 254):
+        lower, upper = (np.float32(step) * np.float32(each) - ranks for each in (code, code + 1))
+        assert (np.diff(lower) < 0).all()
+        assert lower.max() < upper.min()
+    with pytest.raises(ExportError, match=r"of at most 32,768 values; .* logits has 32,769"):
+        _ranked(module, value, OutputSpec(size=32_769))
 
 
 def test_a_float_network_has_no_codes(tmp_path):

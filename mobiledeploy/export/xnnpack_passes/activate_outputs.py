@@ -1,22 +1,29 @@
-"""What artifacts return of the outputs, in operators of XNNPACK.
+"""What artifacts return of the outputs, in operators of XNNPACK and, for `top5`, of ExecuTorch.
 
     softmax      over the last axis; the channels of a map are moved there and back
     normalize    x / sqrt(max(sum(x x), 1e-24)); the sum is a layer with weights of 1
     codes        what the last dequantization reads
+    top5         topk of the values, and gather of their softmax, behind the delegate
 
+ExecuTorch's topk leaves the order of equal values open. Those of an int8 network are steps of a
+scale s: class i of n loses i s / (n + 1), less than a step, and equal values come in the order of
+the classes. float32 holds these ranks apart for up to 32,768 classes.
 Invariant: the network in front keeps its integers. All but the codes are float.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import operator
+from typing import TYPE_CHECKING, cast
 
 import torch
+from torch.fx.graph import CodeGen
 
 from mobiledeploy.errors import ExportError
 from mobiledeploy.export.program import codes_of
 from mobiledeploy.graph.nodes import outputs_of
 from mobiledeploy.utils.quiet import quietly
+from mobiledeploy.utils.top5 import TOP
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,6 +34,7 @@ if TYPE_CHECKING:
     from mobiledeploy.network import OutputSpec
 
 aten = torch.ops.aten
+_MOST_RANKS = 32_768
 _SMALLEST_SQUARE = 1e-24  # of a length of 1e-12, as in torch.nn.functional.normalize
 
 
@@ -39,31 +47,32 @@ def activate_outputs(program: ExportedProgram, outputs: Sequence[OutputSpec]) ->
     (end,) = module.graph.find_nodes(op="output")
     with module.graph.inserting_before(end):
         results = [
-            _activated(module, node, output)
+            result
             for node, output in zip(outputs_of(module.graph), outputs, strict=True)
+            for result in _activated(module, node, output)
         ]
     end.args = (tuple(results) if len(results) > 1 else results[0],)
+    module.graph.set_codegen(CodeGen())  # the program's own fixes the number of outputs
     module.recompile()
     assert program.example_inputs is not None
     with quietly():
         return torch.export.export(module, *program.example_inputs)
 
 
-def _activated(module: GraphModule, x: Node, output: OutputSpec) -> Node:
-    """Return the node of an output's result.
+def _activated(module: GraphModule, x: Node, output: OutputSpec) -> list[Node]:
+    """Return the nodes of an output's results.
 
     Raises:
-        ExportError: the codes of an output that is computed in float, or the five largest values,
-            for which XNNPACK has no operator.
+        ExportError: the codes of an output that is computed in float, or the largest values of too
+            many.
     """
-    call = module.graph.call_function
     if output.activation == "top5":
-        raise ExportError(
-            "A .pte cannot return the five largest values: XNNPACK has no operator for them.",
-            remedy="Export with --format onnx, or pass --output probabilities.",
-        )
-    if output.activation == "codes":
-        return codes_of(x, output)
+        return _largest(module, x, output)
+    return [codes_of(x, output) if output.activation == "codes" else _computed(module, x, output)]
+
+
+def _computed(module: GraphModule, x: Node, output: OutputSpec) -> Node:
+    call = module.graph.call_function
     if output.activation == "sigmoid":
         return call(aten.sigmoid.default, (x,))
     if output.activation == "softmax" and output.class_axis == 1:
@@ -73,6 +82,32 @@ def _activated(module: GraphModule, x: Node, output: OutputSpec) -> Node:
     if output.activation == "normalize":
         return _normalized(module, x, output)
     return x
+
+
+def _largest(module: GraphModule, x: Node, output: OutputSpec) -> list[Node]:
+    """Return the classes of the largest values, and their probabilities."""
+    call = module.graph.call_function
+    ranks = call(aten.topk.default, (_ranked(module, x, output), min(TOP, output.size), -1))
+    classes = call(operator.getitem, (ranks, 1))
+    probabilities = call(aten.softmax.int, (x, -1))
+    return [classes, call(aten.gather.default, (probabilities, -1, classes))]
+
+
+def _ranked(module: GraphModule, x: Node, output: OutputSpec) -> Node:
+    """Return values of which no two are equal, in the order of x; x itself if it is not int8."""
+    if x.target is not torch.ops.quantized_decomposed.dequantize_per_tensor.default:
+        return x
+    if output.size > _MOST_RANKS:
+        raise ExportError(
+            f"A .pte returns the five largest of at most {_MOST_RANKS:,} values; the output"
+            f" {output.name} has {output.size:,}.",
+            remedy="Export with --format onnx, or pass --output probabilities.",
+        )
+    name, step = f"{output.name}_ranks", cast("float", x.args[1]) / (output.size + 1)
+    ranks = torch.arange(output.size, dtype=torch.float64) * step
+    ranks = torch.nn.Parameter(ranks.float()[None], requires_grad=False)
+    module.register_parameter(name, ranks)
+    return module.graph.call_function(aten.sub.Tensor, (x, module.graph.get_attr(name)))
 
 
 def _softmax_of_map(module: GraphModule, x: Node, shape: Sequence[int]) -> Node:

@@ -156,7 +156,9 @@ def _operator(node: Node) -> str:
 def _tensor_operands(node: Node) -> list[object]:
     """Return the arguments of a node where its operator takes a tensor."""
     schema = getattr(node.target, "_schema", None)
-    parameters = () if schema is None else schema.arguments
+    if schema is None:  # a function of Python, such as getitem
+        return []
+    parameters = schema.arguments
     values = [*node.args, *(node.kwargs.get(each.name) for each in parameters[len(node.args) :])]
     return [
         value
