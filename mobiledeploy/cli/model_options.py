@@ -44,8 +44,8 @@ IN_CHANNELS = typer.Option(metavar="N", help="Channels of the input image. [defa
 INPUT = typer.Option(
     "--input",
     metavar="float|rgba-u8|bgra-u8|rgb-u8|gray-u8",
-    help="What the app writes into the input: normalised planes, or 8-bit pixels, of which"
-    " rgba-u8-nchw, bgra-u8-nchw, rgb-u8-nchw and gray-u8-nchw are planes. [default: float]",
+    help="What the app writes into the input: normalised planes (float), or 8-bit pixels. With"
+    " -nchw appended, as in rgba-u8-nchw, the pixels are planes. [default: float]",
 )
 HEAD = typer.Option(
     metavar="LAYERS",
@@ -89,10 +89,10 @@ ACTIVATION = typer.Option(
 )
 OUTPUT = typer.Option(
     metavar="logits|probabilities|top5|codes|NAME:TASK",
-    help="What the artifact returns: logits, their softmax, the five largest probabilities with"
-    " their classes, or the int8 codes of the logits. Or, of a network from code, name and"
-    " task of each output, in order; those of a dict have names of their own. Repeat it. [default:"
-    " logits; a map for an image, else as for --task]",
+    help="What the artifact returns: logits; their softmax (probabilities); the five largest"
+    " probabilities with their classes (top5); or the int8 codes of the logits. Of a network from"
+    " code: NAME:TASK of each output, in order; repeat the option. [default: logits; of code, map"
+    " for an image, else as for --task]",
 )
 SEED = typer.Option(metavar="N", help="Seed of random weights. [default: 0]")
 
