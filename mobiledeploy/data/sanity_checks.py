@@ -39,7 +39,7 @@ from torch import nn
 
 from mobiledeploy.data.preprocess import pixels_reversed
 from mobiledeploy.utils.progress import step
-from mobiledeploy.utils.threads import batch_slices, on_one_thread, parallel_map
+from mobiledeploy.utils.threads import batch_slices, channels_last, on_one_thread, parallel_map
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -165,20 +165,27 @@ def shift_and_spread(
     def look(_: nn.Module, inputs: tuple[torch.Tensor]) -> None:
         raise _Reached(inputs[0])
 
-    def input_of_norm(batch: slice) -> torch.Tensor:
+    middle = norm.running_mean.view(-1, 1)
+
+    def moments_of_input(batch: slice) -> tuple[int, torch.Tensor, torch.Tensor]:
         try:
-            module(torch.from_numpy(images[batch]))
+            module(channels_last(images[batch]))
         except _Reached as reached:
-            return reached.value
+            deviations = (
+                reached.value.transpose(0, 1).flatten(1) - middle
+            )  # small, so sums are exact
+            squares = deviations.square().sum(1, dtype=torch.float64)
+            return deviations.shape[1], deviations.sum(1, dtype=torch.float64), squares
         raise AssertionError("the network does not run this BatchNorm")
 
     handle = norm.register_forward_pre_hook(look)
     try:
-        seen = list(parallel_map(input_of_norm, batch_slices(images)))
+        moments = list(parallel_map(moments_of_input, batch_slices(images)))
     finally:
         handle.remove()
-    every = torch.cat(seen).transpose(0, 1).flatten(1).double()
+    counts, sums, squares = zip(*moments, strict=True)
+    mean, mean_square = (torch.stack(each).sum(0) / sum(counts) for each in (sums, squares))
     expected = norm.running_var.double() + norm.eps
-    shift = ((every.mean(1) - norm.running_mean) / expected.sqrt()).square().mean().sqrt()
-    spread = (every.var(1) / expected).clamp_min(1e-12).log().mean()
+    shift = (mean / expected.sqrt()).square().mean().sqrt()
+    spread = ((mean_square - mean.square()) / expected).clamp_min(1e-12).log().mean()
     return float(shift), float(spread)
