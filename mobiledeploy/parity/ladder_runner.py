@@ -17,9 +17,10 @@ from mobiledeploy.data.pixels import artifact_inputs, colours_reversed, folded_i
 from mobiledeploy.data.preprocess import pixels_reversed
 from mobiledeploy.errors import ArtifactError, RuntimeFailedError
 from mobiledeploy.network import INPUT_NAME
+from mobiledeploy.parity.batches import run_in_batches
 from mobiledeploy.parity.channel_order import reversed_channels
 from mobiledeploy.parity.ladder import ACTIVATED, EXACT, CalibrationCheck, Check, Ladder
-from mobiledeploy.parity.layer_codes import LAYER_IMAGES, compare_layers, explain, in_batches
+from mobiledeploy.parity.layer_codes import LAYER_IMAGES, compare_layers, explain
 from mobiledeploy.parity.layer_noise import measure_layer_noise
 from mobiledeploy.parity.rung_failures import constant_outputs, rounding_failures
 from mobiledeploy.parity.tolerances import default_tolerances
@@ -33,8 +34,7 @@ from mobiledeploy.runtimes.runner import as_values
 from mobiledeploy.stages import QuantizedModel, Stages, evenly_spread
 from mobiledeploy.utils.files import sha256_of
 from mobiledeploy.utils.outputs import activated, joined_arrays
-from mobiledeploy.utils.progress import step, track
-from mobiledeploy.utils.threads import parallel_map
+from mobiledeploy.utils.progress import step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -124,13 +124,13 @@ class LadderRunner:
     def _add_float(self, *, check_channels: bool) -> None:
         started = time.perf_counter()
         run = EagerRunner(self._networks.original.module).run
-        logits = _run(run, self._images, "Running PyTorch")
+        logits = run_in_batches(run, self._images, "Running PyTorch")
         failures = [] if self._random else constant_outputs(logits)
         if check_channels and self._images.shape[1] == 3 and self._has_classes:
             chosen = evenly_spread(len(self._images), _CHANNEL_IMAGES)
             preprocessing = self._networks.original.info.preprocessing
             bgr = pixels_reversed(self._images[chosen], preprocessing)
-            other = _run(run, bgr, "Trying reversed channels")
+            other = run_in_batches(run, bgr, "Trying reversed channels")
             labels = None if self._labels is None else [self._labels[i] for i in chosen]
             problem = reversed_channels(
                 logits[chosen][:, : self._first], other[:, : self._first], labels
@@ -141,7 +141,7 @@ class LadderRunner:
     def _add_folded(self) -> None:
         started = time.perf_counter()
         run = _folded(self._networks.folded)
-        logits = _run(run, self._inputs, "Running the folded network")
+        logits = run_in_batches(run, self._inputs, "Running the folded network")
         check = Check("float", {"min_sqnr_db": self._limits.min_rewrite_sqnr_db})
         self.ladder.add("fold", logits, [check], seconds=_since(started))
 
@@ -152,7 +152,7 @@ class LadderRunner:
         assert calibration is not None, "equalization needs calibration images"
         started = time.perf_counter()
         run = _folded(model)
-        logits = _run(run, self._inputs, "Running the equalized network")
+        logits = run_in_batches(run, self._inputs, "Running the equalized network")
         known = {INPUT_NAME: calibration.images[:LAYER_IMAGES]}
         calibration_check = CalibrationCheck(
             "fold",
@@ -179,14 +179,16 @@ class LadderRunner:
 
     def _add_integers(self, run: RunBatch, note: str) -> None:
         started = time.perf_counter()
-        logits = _run(run, self._inputs, "Running the integer reference")
+        logits = run_in_batches(run, self._inputs, "Running the integer reference")
         checks = [Check("equalize"), Check("float", self._limits.of_quantization())]
         self.ladder.add("integers", logits, checks, note=note, seconds=_since(started))
 
     def _add_any_rounding(self, reference: IntegerReference) -> None:
         """Add the rung of the same network in float, and of the integers in other roundings."""
         started = time.perf_counter()
-        logits = _run(reference.run_in_float, self._inputs, "Running the quantized graph in float")
+        logits = run_in_batches(
+            reference.run_in_float, self._inputs, "Running the quantized graph in float"
+        )
         self.ladder.add(
             "any-rounding",
             logits,
@@ -314,7 +316,8 @@ class LadderRunner:
                 f" {self._inputs.dtype} {expected}: it holds another network."
             )
             return None, [problem]
-        return _run(runner.run, self._inputs, description, in_parallel=runner.thread_safe), []
+        in_parallel = runner.thread_safe
+        return run_in_batches(runner.run, self._inputs, description, in_parallel=in_parallel), []
 
     def _explain_difference(
         self, path: Path, runner: Runner, logits: Logits | None, failures: list[str]
@@ -385,22 +388,3 @@ def _describe(path: Path, runner: Runner) -> ComparedArtifact:
         size_bytes=path.stat().st_size,
         runtime=f"{runner.runtime} {runner.version}",
     )
-
-
-def _run(run: RunBatch, inputs: Inputs, description: str, *, in_parallel: bool = True) -> Logits:
-    """Run a network on all inputs in small batches; return the logits, (N, classes).
-
-    Args:
-        run: The network. If `in_parallel`, several threads call it at once.
-        inputs: (N, C, H, W), or pixels.
-        description: Shown with the progress.
-        in_parallel: Run several batches at once, each on one thread. That is faster than one batch
-            on several threads, and gives the same bits on any machine.
-    """
-    batches = in_batches(inputs)
-
-    def logits(batch: Inputs) -> Logits:
-        return joined_arrays(run({INPUT_NAME: batch}))
-
-    results = parallel_map(logits, batches) if in_parallel else map(logits, batches)
-    return np.concatenate(list(track(results, description, len(batches))))

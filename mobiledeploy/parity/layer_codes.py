@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mobiledeploy.parity.batches import in_batches
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 
 LAYER_IMAGES = 8
 """Number of images that layers are compared on."""
-_BATCH = 2  # larger batches do not fit the caches and are slower per image
 _LARGEST_DIFFERENCE = 255
 
 
@@ -151,8 +152,3 @@ def explain(layers: Sequence[LayerCodes]) -> str:
         f" {first.differing} of {first.codes} codes differ, by up to {first.max_difference}, given"
         f" the reference's inputs ({len(differing)} of {len(layers)} layers differ)."
     )
-
-
-def in_batches(images: Inputs) -> list[Inputs]:
-    """Split images or pixels into the batches that are run at once."""
-    return np.array_split(images, max(1, -(-len(images) // _BATCH)))

@@ -26,7 +26,8 @@ from mobiledeploy.graph.aten_graph import trace
 from mobiledeploy.graph.fused_ops import find_fused_ops
 from mobiledeploy.graph.nodes import outputs_of
 from mobiledeploy.metrics import power_ratio_db, signal_power, varies
-from mobiledeploy.parity.layer_codes import LAYER_IMAGES, in_batches
+from mobiledeploy.parity.batches import in_batches
+from mobiledeploy.parity.layer_codes import LAYER_IMAGES
 from mobiledeploy.parity.types import LayerNoise
 from mobiledeploy.utils.outputs import joined
 from mobiledeploy.utils.progress import track

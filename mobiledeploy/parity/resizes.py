@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 
 from mobiledeploy.network import INPUT_NAME, Interpolation
+from mobiledeploy.parity.batches import in_batches
 from mobiledeploy.parity.compare import compare_logits, compare_outputs, compare_together
-from mobiledeploy.parity.layer_codes import in_batches
 from mobiledeploy.parity.types import ResizeEffect
 from mobiledeploy.runtimes.pytorch import EagerRunner
 from mobiledeploy.utils.outputs import joined_arrays
