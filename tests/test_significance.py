@@ -4,10 +4,17 @@ import math
 
 import numpy as np
 import pytest
+import scipy
 
 from mobiledeploy.errors import DataError, GateError
 from mobiledeploy.metrics import sqnr_db
-from mobiledeploy.significance import bootstrap_interval, mean_interval, sign_test, wilson_interval
+from mobiledeploy.significance import (
+    bootstrap_interval,
+    mean_interval,
+    one_sided_sign_test,
+    sign_test,
+    wilson_interval,
+)
 
 
 def random_logits(samples=20, classes=10, seed=0):
@@ -19,6 +26,18 @@ def test_wilson_interval_matches_the_published_example():
     # table I, method 3.
     low, high = wilson_interval(81, 263)
     assert (round(low, 4), round(high, 4)) == (0.2553, 0.3662)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 7, 32, 1000])
+def test_the_figures_are_those_of_scipy(samples):
+    for successes in {0, 1, samples // 2, samples - 1, samples}:
+        failures = samples - successes
+        test = scipy.stats.binomtest(successes, samples)
+        expected = test.proportion_ci(0.95, method="wilson")
+        assert wilson_interval(successes, samples) == pytest.approx(tuple(expected), abs=1e-9)
+        assert sign_test(successes, failures) == pytest.approx(test.pvalue)
+        greater = scipy.stats.binomtest(successes, samples, alternative="greater")
+        assert one_sided_sign_test(successes, failures) == pytest.approx(greater.pvalue)
 
 
 def test_wilson_interval_does_not_vanish_at_the_ends():
