@@ -83,6 +83,27 @@ def test_nothing_within_the_budget_fails(swept, mobiledeploy, workplace):
     assert "misses the budget" in done.stdout
 
 
+def artifacts(folder):
+    """Return the contents of all artifacts by name."""
+    found = (path for suffix in ("onnx", "pte") for path in folder.rglob(f"*.{suffix}"))
+    return {path.name: path.read_bytes() for path in found}
+
+
+@pytest.mark.slow
+def test_artifacts_of_one_process_are_those_of_single_exports(mobiledeploy, workplace):
+    """A process of a sweep has made other networks before."""
+    options = ("--resolution", 32, "--width", 0.25, "--weights", "random", "--ptq", "fast")
+    options += ("--format", "onnx", "--format", "pte", "--calib-data", "pictures")
+    families = ("v2", "v1", "v3-small")
+    sweep = ("sweep", "--model", ",".join(families), *options, "--runs", 2, "--out", "kept")
+    assert mobiledeploy(*sweep, cwd=workplace).returncode == 0
+    for family in families:
+        export = ("export", family, "--int8", *options, "--out", "single")
+        assert mobiledeploy(*export, cwd=workplace).returncode == 0
+    assert len(artifacts(workplace / "kept")) == 6
+    assert artifacts(workplace / "kept") == artifacts(workplace / "single")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -137,11 +137,14 @@ def kill_a_worker():
         for status in Path("/proc").glob("[0-9]*/cmdline"):
             try:
                 command = status.read_bytes().split(b"\0")
+                if b"mobiledeploy.sweep.child" not in command:
+                    continue
+                worker = int(command[command.index(b"mobiledeploy.sweep.child") + 1])
+                if not Path(f"/proc/{worker}/cmdline").read_bytes().startswith(b"ray::"):
+                    continue  # of another sweep on this machine
             except OSError:  # it has just ended
                 continue
-            if b"mobiledeploy.sweep.child" in command:
-                worker = int(command[command.index(b"mobiledeploy.sweep.child") + 1])
-                os.kill(worker, signal.SIGKILL)
-                return worker
+            os.kill(worker, signal.SIGKILL)
+            return worker
         time.sleep(0.05)
     raise AssertionError("no worker runs an export")
