@@ -11,6 +11,7 @@ network no runtime is held to every bit.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
@@ -125,6 +126,7 @@ class IntegerReference:
 
     def __init__(self, model: QuantizedModel) -> None:
         self._module = model.program.module(check_guards=False)
+        self._integer_constants = _constants(_Interpreter(self._module))
         self.operators = _operators(self._module.graph)
         self._image = model.info.input
         self._names = [output.name for output in model.info.outputs]
@@ -148,7 +150,7 @@ class IntegerReference:
         interpreter = _Interpreter(self._module)
         interpreter.on_rounding = on_rounding
         with torch.no_grad():
-            result: object = interpreter.run(planes)
+            result: object = interpreter.run(planes, initial_env=dict(self._integer_constants))
         values = result if isinstance(result, list | tuple) else (result,)
         arrays = (_real(value).float().contiguous().numpy() for value in values)
         return dict(zip(self._names, arrays, strict=True))
@@ -161,9 +163,14 @@ class IntegerReference:
         planes = channels_last(folded_inputs(inputs[INPUT_NAME], self._image))
         with torch.no_grad():
             # an exported program itself insists on the batch that it was traced with
-            result = torch.fx.Interpreter(self._module).run(planes)
+            interpreter = torch.fx.Interpreter(self._module)
+            result = interpreter.run(planes, initial_env=dict(self._float_constants))
         arrays = (tensor.contiguous().numpy() for tensor in tensors_of(result))
         return dict(zip(self._names, arrays, strict=True))
+
+    @cached_property
+    def _float_constants(self) -> Mapping[Node, Any]:
+        return _constants(torch.fx.Interpreter(self._module))
 
     def layers(self, images: NDArray[Any]) -> dict[str, Codes]:
         """Return the output of every `quantize` node, in topological order; images as in `run`."""
@@ -186,6 +193,18 @@ def _step_of(output: Node) -> float | None:
     """Return the scale of an output's codes; None if it is computed in float."""
     in_codes = output.target is quantized.dequantize_per_tensor.default
     return float(cast("float", output.args[1])) if in_codes else None
+
+
+def _constants(interpreter: torch.fx.Interpreter) -> dict[Node, Any]:
+    """Return the values that depend on no image, such as dequantized weights."""
+    values: dict[Node, Any] = {}
+    interpreter.env = values
+    for node in interpreter.graph.nodes:
+        sources = node.all_input_nodes
+        is_known = bool(sources) and all(source in values for source in sources)
+        if node.op == "get_attr" or (node.op == "call_function" and is_known):
+            values[node] = interpreter.run_node(node)
+    return values
 
 
 def _operators(graph: Graph) -> dict[str, LayerOperator]:

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from mobiledeploy.quantization.integer_operators import Scaled, half_way_distance, unrounded
+from mobiledeploy.quantization.integer_operators import Scaled, unrounded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+
+    from numpy.typing import NDArray
 
     from mobiledeploy.quantization.integer_reference import Rounding
 
@@ -56,7 +58,7 @@ def rounding_differences(roundings: Iterable[Rounding]) -> list[RoundingDifferen
     for rounding in roundings:
         low, high = -128 - rounding.zero_point, 127 - rounding.zero_point
         step = rounding.result.scale
-        chosen = _undecided(rounding.value, step)
+        chosen = _undecided(rounding)
         value = _chosen(rounding.value, chosen)
         expected = rounding.result.values[chosen].double()
         for name, mode in MODES.items():
@@ -67,11 +69,20 @@ def rounding_differences(roundings: Iterable[Rounding]) -> list[RoundingDifferen
     return found
 
 
-def _undecided(value: Scaled | torch.Tensor, step: torch.Tensor) -> tuple[torch.Tensor, ...]:
+def _undecided(rounding: Rounding) -> tuple[torch.Tensor, ...]:
     """Return the indices, per dimension, of the numbers near half-way, where modes may differ."""
-    near = half_way_distance(unrounded(value, step)) < _UNDECIDED
-    found = np.nonzero(near.numpy())  # a tenth of torch's time
-    return tuple(torch.from_numpy(along) for along in found)
+    steps = unrounded(rounding.value, rounding.result.scale)
+    # as far from the chosen code as from the next one; clamped numbers are farther away
+    near = steps.sub_(rounding.result.values).abs_().sub_(0.5).abs_() < _UNDECIDED
+    return _indices_of_true(near.numpy())
+
+
+def _indices_of_true(mask: NDArray[np.bool_]) -> tuple[torch.Tensor, ...]:
+    """Return what `np.nonzero` does, in the order of memory, where it is ten times as fast."""
+    in_memory = sorted(range(mask.ndim), key=lambda axis: -mask.strides[axis])
+    ordered = mask.transpose(in_memory)
+    along = np.unravel_index(np.flatnonzero(ordered), ordered.shape)
+    return tuple(torch.from_numpy(along[in_memory.index(axis)]) for axis in range(mask.ndim))
 
 
 def _chosen(value: Scaled | torch.Tensor, at: tuple[torch.Tensor, ...]) -> Scaled | torch.Tensor:

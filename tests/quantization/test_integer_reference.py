@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mobiledeploy.errors import ExportError
-from mobiledeploy.network import OutputSpec
+from mobiledeploy.network import InputSpec, OutputSpec, Preprocessing
 from mobiledeploy.quantization.integer_reference import IntegerReference
 from mobiledeploy.stages import QuantRecipe
 
@@ -21,12 +21,13 @@ def test_an_operator_that_is_not_defined_is_named():
             x = q.quantize_per_tensor.default(x, 0.1, 0, -128, 127, torch.int8)
             return q.dequantize_per_tensor.default(x, 0.1, 0, -128, 127, torch.int8)
 
+    image = InputSpec(channels=3, height=1, width=1, preprocessing=Preprocessing())
     program = torch.export.export(Sine(), (torch.zeros(1, 3, 1, 1),))
     runner = IntegerReference(
         SimpleNamespace(
             program=program,
             recipe=QuantRecipe(),
-            info=SimpleNamespace(outputs=(OutputSpec(size=3),)),
+            info=SimpleNamespace(input=image, outputs=(OutputSpec(size=3),)),
         )
     )
     with pytest.raises(ExportError, match=r"does not define the operator .*sin"):

@@ -65,13 +65,25 @@ def test_the_modes_agree_where_they_are_not_tried():
     value = Scaled(sums, ratios)
     assert rounding_modes._UNDECIDED >= 2**-12  # twice the largest error of a mode
     away = torch.ones_like(steps, dtype=torch.bool)
-    away[rounding_modes._undecided(value, STEP)] = False
+    codes = Scaled(steps.round().clamp(-255, 255), STEP)
+    away[rounding_modes._undecided(Rounding("quantize", value, codes, 0))] = False
     assert away.float().mean() > 0.3
     assert steps[away].abs().max() > 100_000
     expected = steps.double().round().clamp(-255, 255)[away]
     for mode in MODES.values():
         codes = mode(value, STEP).clamp(-255, 255)[away]
         torch.testing.assert_close(codes, expected, rtol=0, atol=0)
+
+
+def test_numbers_near_half_way_are_found_in_any_layout():
+    values = torch.arange(2 * 3 * 5 * 7.0).reshape(2, 3, 5, 7)
+    ratio = torch.tensor([0.5, 0.25, 0.125]).view(3, 1, 1)
+    for layout in (torch.contiguous_format, torch.channels_last):
+        value = Scaled(values.contiguous(memory_format=layout), ratio)
+        codes = Scaled((value.values * ratio).round(), STEP)
+        found = rounding_modes._undecided(Rounding("quantize", value, codes, 0))
+        expected = torch.nonzero((value.values * ratio) % 1 == 0.5)
+        assert sorted(torch.stack(found, 1).tolist()) == expected.tolist()
 
 
 @pytest.mark.parametrize(("family", "resolution"), [("v1", 32), ("v2", 32), ("v3-small", 64)])
