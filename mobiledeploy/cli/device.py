@@ -36,7 +36,7 @@ URI = typer.Argument(
 _COMPILER = typer.Option(
     "--compiler",
     metavar="PATH",
-    help="C++17 compiler for the device's processor. [default: that of the system]",
+    help="C++17 compiler for the device's processor, or zig. [default: that of the system]",
     show_default=False,
 )
 

@@ -36,7 +36,7 @@ def replace_file(bundle: Bundle, name: str, content: bytes) -> None:
 def break_runtime(bundle: Bundle, cache: Path, work: Path, *flags: str, **steps: str) -> None:
     """Put a library in front of ONNX Runtime that fails at a step; see `fault_library.c`."""
     package = cache / "runner" / "downloads" / sources.ONNXRUNTIME_HEADERS.path.rpartition("/")[2]
-    sources.unpack_headers(package, sources.ONNXRUNTIME_HEADERS, work / "include")
+    sources.unpack_package(package, sources.ONNXRUNTIME_HEADERS, work / "include")
     library = bundle.folder / "libonnxruntime.so.1"
     library.rename(bundle.folder / "real")
     names = [f"-D{name}={value}" for name, value in (_STEPS | steps).items()]

@@ -10,11 +10,7 @@ import gzip
 import hashlib
 import io
 import json
-import os
-import platform
-import shlex
 import shutil
-import subprocess
 import tarfile
 from dataclasses import dataclass
 from importlib import resources
@@ -22,16 +18,16 @@ from pathlib import Path
 from typing import Self
 
 from mobiledeploy.devices.agent.machine import PROTOCOL
-from mobiledeploy.devices.command_output import last_output
+from mobiledeploy.devices.native.compilers import Compiler, open_compiler
 from mobiledeploy.devices.native.sources import (
     ARCHITECTURES,
     EXECUTORCH,
     JSON_HEADERS,
     ONNXRUNTIME,
     ONNXRUNTIME_HEADERS,
-    fetch_headers,
+    fetch_package,
     fetch_wheel,
-    unpack_headers,
+    unpack_package,
     unpack_wheel,
 )
 from mobiledeploy.errors import RuntimeFailedError, UsageError
@@ -57,8 +53,6 @@ _SOURCES = (
     *("runtimes.cpp", "onnxruntime.cpp", "executorch.cpp"),
 )
 _FLAGS = ("-std=c++17", "-O2", "-s", "-Wall", "-Wextra")
-_VERSIONS = range(15, 9, -1)  # of g++, the newest first
-_TIMEOUT_S = 600
 _YEAR_2000 = 946684800
 
 
@@ -149,7 +143,8 @@ def build_bundle(architecture: str, *, compiler: str = "") -> Bundle:
 
     Args:
         architecture: "aarch64" or "x86_64".
-        compiler: A C++17 compiler for it; "" for the one that is installed.
+        compiler: The command of a C++17 compiler for it, or of Zig; "" for the one that is
+            installed.
 
     Raises:
         UsageError: The architecture is another one.
@@ -164,12 +159,11 @@ def build_bundle(architecture: str, *, compiler: str = "") -> Bundle:
     folder = _cached_folder(architecture)
     if folder.is_dir():
         return Bundle.open(folder)
-    program = compiler or _find_compiler(architecture)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with removed_when_done(".build-", dir=folder.parent) as work:
         made = work / "bundle"
         made.mkdir()
-        _build(work, made, architecture, program)
+        _build(work, made, architecture, open_compiler(architecture, compiler, work))
         _finish(made, architecture)
         _keep(made, folder)
     return Bundle.open(folder)
@@ -241,12 +235,12 @@ def _source(name: str) -> bytes:
     return (resources.files("mobiledeploy.devices.runner") / name).read_bytes()
 
 
-def _build(work: Path, made: Path, architecture: str, compiler: str) -> None:
+def _build(work: Path, made: Path, architecture: str, compiler: Compiler) -> None:
     """Compile the runner, and copy the libraries that it needs into `made`."""
     executorch = fetch_wheel(EXECUTORCH, architecture)
     onnxruntime = fetch_wheel(ONNXRUNTIME, architecture)
     for headers in (ONNXRUNTIME_HEADERS, JSON_HEADERS):
-        unpack_headers(fetch_headers(headers), headers, work / "include")
+        unpack_package(fetch_package(headers), headers, work / "include")
     unpack_wheel(executorch, work, ("executorch/lib/lib", "executorch/include/"))
     unpack_wheel(onnxruntime, work, ("onnxruntime/capi/libonnxruntime.so",))
     [library] = (work / "onnxruntime" / "capi").iterdir()
@@ -260,10 +254,10 @@ def _build(work: Path, made: Path, architecture: str, compiler: str) -> None:
     for name in _EXECUTORCH_LIBRARIES:
         shutil.copy(work / "executorch" / "lib" / f"{name}.so", made)
     for name in (_LOADERS[architecture], *_SYSTEM_LIBRARIES):
-        shutil.copy(_library_of(compiler, name), made / name)
+        shutil.copy(compiler.library(name), made / name)
 
 
-def _compile(compiler: str, work: Path, made: Path) -> None:
+def _compile(compiler: Compiler, work: Path, made: Path) -> None:
     """Compile `runner` and `executorch.so`."""
     package = work / "executorch"
     portable = package / "include/executorch/runtime/core/portable_type/c10"
@@ -273,9 +267,8 @@ def _compile(compiler: str, work: Path, made: Path) -> None:
         f'-DEXECUTORCH_VERSION="{EXECUTORCH.version}"',
         f'-DONNXRUNTIME_VERSION="{ONNXRUNTIME.version}"',
     ]
-    _run(
-        [compiler, *common, "sources/runner.cpp", "-o", str(made / "runner"), "-ldl", "-pthread"],
-        work,
+    compiler.compile(
+        [*common, "sources/runner.cpp", "-o", str(made / "runner"), "-ldl", "-pthread"]
     )
     flags = ["-fPIC", "-shared", "-DC10_USING_CUSTOM_GENERATED_MACROS"]
     flags += ["-DET_EVENT_TRACER_ENABLED"]  # as its libraries: classes have the same layout
@@ -284,7 +277,7 @@ def _compile(compiler: str, work: Path, made: Path) -> None:
     sources = ["sources/executorch.cpp", "sources/files.cpp"]
     linking = [f"-L{package / 'lib'}", "-Wl,--no-as-needed", *libraries]  # they register themselves
     target = str(made / "executorch.so")
-    _run([compiler, *common, *flags, *sources, "-o", target, *linking], work)
+    compiler.compile([*common, *flags, *sources, "-o", target, *linking])
 
 
 def _finish(made: Path, architecture: str) -> None:
@@ -315,64 +308,3 @@ def _keep(made: Path, folder: Path) -> None:
     except OSError:
         if not folder.is_dir():
             raise
-
-
-def _find_compiler(architecture: str) -> str:
-    """Return the C++ compiler for an architecture.
-
-    Raises:
-        RuntimeFailedError: There is none.
-    """
-    names = [f"{architecture}-linux-gnu-g++"]
-    names += [f"{names[0]}-{version}" for version in _VERSIONS]
-    if platform.machine() == architecture and platform.system() == "Linux":
-        names.insert(0, os.environ.get("CXX") or "c++")
-    found = [name for name in names if shutil.which(name)]
-    if not found:
-        package = f"g++-{architecture.replace('_', '-')}-linux-gnu"
-        raise RuntimeFailedError(
-            f"There is no C++ compiler for {architecture}.",
-            remedy=f"Debian and Ubuntu: apt-get install {package}. Elsewhere: name one with "
-            "--compiler, or run `mobiledeploy device bundle --out PATH` in a Debian container and "
-            "pass that file with --bundle.",
-        )
-    return found[0]
-
-
-def _library_of(compiler: str, name: str) -> Path:
-    """Return a library of the compiler's system.
-
-    Raises:
-        RuntimeFailedError: The compiler does not know it.
-    """
-    found = Path(_run([compiler, f"-print-file-name={name}"], Path.cwd()).strip())
-    if not found.is_absolute():
-        raise RuntimeFailedError(
-            f"`{compiler}` does not find {name}, which the bundle needs.",
-            remedy="Use a compiler for GNU/Linux that brings its C library, such as Debian's.",
-        )
-    return found
-
-
-def _run(argv: list[str], folder: Path) -> str:
-    """Run the compiler and return its output.
-
-    Raises:
-        RuntimeFailedError: It does not exist, failed, or took too long.
-    """
-    try:
-        return subprocess.run(  # noqa: S603 - an argv, no shell
-            [*shlex.split(argv[0]), *argv[1:]],
-            cwd=folder,
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=_TIMEOUT_S,
-        ).stdout
-    except (OSError, subprocess.SubprocessError) as error:
-        output = getattr(error, "stderr", None) or str(error)
-        raise RuntimeFailedError(
-            f"The native runner could not be compiled with `{argv[0]}`."
-            f"{last_output(output if isinstance(output, str) else output.decode())}",
-            remedy="Use g++ 10 or later for the architecture of the device: --compiler names one.",
-        ) from error

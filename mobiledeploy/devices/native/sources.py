@@ -2,7 +2,7 @@
 
 ExecuTorch's wheels hold its C++ libraries and headers, without torch. ONNX Runtime's wheels hold
 its library with the C API; Debian packages the header, and the JSON library. A newer ONNX Runtime
-serves an older header.
+serves an older header. A compiler without GNU's libraries (Zig) gets them from Debian's packages.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class Wheel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Headers:
-    """A Debian package of headers.
+class DebianPackage:
+    """A Debian package.
 
     Attributes:
         path: In Debian's pool.
         size_bytes: Of the package.
         sha256: Of the package.
-        folder: The folder of headers in it.
+        folder: The folder in it that is used.
     """
 
     path: str
@@ -78,17 +78,46 @@ ONNXRUNTIME = Wheel(
         "x86_64": "5a34fc4dfeb5a7b4a74c95dcba1e773d722abda720b474edf1b0c419dc6d163d",
     },
 )
-ONNXRUNTIME_HEADERS = Headers(
+ONNXRUNTIME_HEADERS = DebianPackage(
     path="o/onnxruntime/libonnxruntime-dev_1.21.0+dfsg-1_arm64.deb",
     size_bytes=85340,
     sha256="d4b1967893865756c0fa8536be165259a8eb0e9068e60d322ba707ef4527e44e",
     folder="./usr/include/onnxruntime/",
 )
-JSON_HEADERS = Headers(
+JSON_HEADERS = DebianPackage(
     path="n/nlohmann-json3/nlohmann-json3-dev_3.11.2-2_all.deb",
     size_bytes=258828,
     sha256="ec57940def6b6186c30be0e0ee81d1e58f86d11a54a145b28686a1e3e4aae801",
     folder="./usr/include/",
+)
+
+
+_CROSS = "./usr/aarch64-linux-gnu/"
+CROSS_HEADERS = DebianPackage(
+    path="g/gcc-12-cross/libstdc++-12-dev-arm64-cross_12.2.0-14cross1_all.deb",
+    size_bytes=1975364,
+    sha256="942b5710c6b9792578dfa64f7a4633bc0d3cb205b56ded11297e240ff824f5da",
+    folder=f"{_CROSS}include/c++/12/",
+)
+CROSS_LIBRARIES = (
+    DebianPackage(
+        path="c/cross-toolchain-base/libc6-arm64-cross_2.36-8cross1_all.deb",
+        size_bytes=1004648,
+        sha256="91936cbbee75771c360ed16513f6e734a25ca5517fe7c3e13dfd7835d7553186",
+        folder=f"{_CROSS}lib/",
+    ),
+    DebianPackage(
+        path="g/gcc-12-cross/libstdc++6-arm64-cross_12.2.0-14cross1_all.deb",
+        size_bytes=513672,
+        sha256="9cba984b64d0cf11698978fc5e0fe93c7441d29b9f42f70f1c6c734cc9e2ea41",
+        folder=f"{_CROSS}lib/",
+    ),
+    DebianPackage(
+        path="g/gcc-12-cross/libgcc-s1-arm64-cross_12.2.0-14cross1_all.deb",
+        size_bytes=34832,
+        sha256="af1e686fc6a416228222e7bfb68317dd2fa2685236301ae29141fc6108a66cac",
+        folder=f"{_CROSS}lib/",
+    ),
 )
 
 
@@ -103,16 +132,16 @@ def fetch_wheel(wheel: Wheel, architecture: str) -> Path:
     return _fetch(name, wheel.sha256[architecture], writes)
 
 
-def fetch_headers(headers: Headers) -> Path:
+def fetch_package(package: DebianPackage) -> Path:
     """Return a Debian package's path in the cache; download it if it is not there.
 
     Raises:
         RuntimeFailedError: It cannot be downloaded, or has another sha256.
     """
     writes = [
-        partial(download, host + headers.path, size_bytes=headers.size_bytes) for host in _DEBIAN
+        partial(download, host + package.path, size_bytes=package.size_bytes) for host in _DEBIAN
     ]
-    return _fetch(headers.path.rpartition("/")[2], headers.sha256, writes)
+    return _fetch(package.path.rpartition("/")[2], package.sha256, writes)
 
 
 def unpack_wheel(wheel: Path, folder: Path, prefixes: tuple[str, ...]) -> None:
@@ -123,14 +152,18 @@ def unpack_wheel(wheel: Path, folder: Path, prefixes: tuple[str, ...]) -> None:
                 archive.extract(name, folder)
 
 
-def unpack_headers(package: Path, headers: Headers, folder: Path) -> None:
-    """Extract the folder of headers of a Debian package into `folder`."""
-    [(_, data)] = [(name, data) for name, data in _members(package) if name.startswith("data.tar")]
+def unpack_package(path: Path, package: DebianPackage, folder: Path) -> None:
+    """Extract the files of a Debian package's folder into `folder`; links become files."""
+    [(_, data)] = [(name, data) for name, data in _members(path) if name.startswith("data.tar")]
     with tarfile.open(fileobj=io.BytesIO(data)) as archive:
         for member in archive.getmembers():
-            if member.isfile() and member.name.startswith(headers.folder):
-                member.name = member.name.removeprefix(headers.folder)
-                archive.extract(member, folder, filter="data")
+            if not member.name.startswith(package.folder):
+                continue
+            content = archive.extractfile(member)
+            if content is not None:  # a folder has none
+                target = folder / member.name.removeprefix(package.folder)
+                target.parent.mkdir(parents=True, exist_ok=True)
+                target.write_bytes(content.read())
 
 
 def _fetch(name: str, sha256: str, writes: Sequence[Callable[[Path], None]]) -> Path:

@@ -2,12 +2,14 @@
 
 import gzip
 import io
+import platform
 import tarfile
 
 import pytest
 
 from mobiledeploy.cli import _run
 from mobiledeploy.devices.native import bundle as bundle_module
+from mobiledeploy.devices.native import compilers
 from mobiledeploy.devices.native.bundle import (
     SUMS,
     Bundle,
@@ -129,9 +131,11 @@ def test_other_architectures_are_refused():
 @pytest.mark.usefixtures("made")
 def test_a_missing_compiler_says_how_to_get_one(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(compilers.importlib.util, "find_spec", lambda _: None)
     with pytest.raises(RuntimeFailedError, match="no C\\+\\+ compiler for aarch64") as caught:
         build_bundle("aarch64")
     assert "apt-get install g++-aarch64-linux-gnu" in caught.value.remedy
+    assert "pip install ziglang" in caught.value.remedy
     assert "--bundle" in caught.value.remedy
 
 
@@ -153,7 +157,7 @@ def test_a_failing_compiler_leaves_nothing(script, message, host_bundle, tmp_pat
     compiler.write_text(f"#!/bin/sh\n{script}\n")
     compiler.chmod(0o755)
     with pytest.raises(RuntimeFailedError, match=message):
-        build_bundle(bundle_module.platform.machine(), compiler=str(compiler))
+        build_bundle(platform.machine(), compiler=str(compiler))
     assert [path.name for path in (cache / "runner").iterdir()] == ["downloads"]
 
 

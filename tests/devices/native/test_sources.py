@@ -1,19 +1,17 @@
 """What the native runner is built from."""
 
 import hashlib
-import io
-import lzma
-import tarfile
 
 import pytest
+from debian_package import package
 
 from mobiledeploy.devices.native import sources
 from mobiledeploy.devices.native.sources import (
     EXECUTORCH,
-    Headers,
-    fetch_headers,
+    DebianPackage,
+    fetch_package,
     fetch_wheel,
-    unpack_headers,
+    unpack_package,
 )
 from mobiledeploy.errors import RuntimeFailedError
 from mobiledeploy.utils.download import FetchError
@@ -25,27 +23,14 @@ def cache(tmp_path, monkeypatch):
     return tmp_path / "cache" / "runner" / "downloads"
 
 
-def package(files):
-    """Return a Debian package: a Unix archive with a compressed tar archive in it."""
-    packed = io.BytesIO()
-    with tarfile.open(fileobj=packed, mode="w") as tar:
-        for name, data in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
-    data = b"!<arch>\n"
-    for name, content in (
-        ("debian-binary", b"2.0\n"),
-        ("control.tar.xz", b"odd"),
-        ("data.tar.xz", lzma.compress(packed.getvalue())),
-    ):
-        data += f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(content):<10}`\n".encode()
-        data += content + b"\n" * (len(content) % 2)
-    return data
-
-
-CONTENT = package({"./usr/include/net/api.h": b"int x;", "./usr/share/doc/copyright": b"text"})
-HEADERS = Headers(
+CONTENT = package(
+    {
+        "./usr/include/net/api.h": b"int x;",
+        "./usr/include/net/old.h": None,  # a link to api.h
+        "./usr/share/doc/copyright": b"text",
+    }
+)
+HEADERS = DebianPackage(
     path="n/net/libnet-dev_1_all.deb",
     size_bytes=len(CONTENT),
     sha256=hashlib.sha256(CONTENT).hexdigest(),
@@ -64,18 +49,19 @@ def test_headers_are_downloaded_once_checked_and_unpacked(cache, monkeypatch, tm
         to.write_bytes(CONTENT)
 
     monkeypatch.setattr(sources, "download", download)
-    found = fetch_headers(HEADERS)
-    assert fetch_headers(HEADERS) == found == cache / "libnet-dev_1_all.deb"
+    found = fetch_package(HEADERS)
+    assert fetch_package(HEADERS) == found == cache / "libnet-dev_1_all.deb"
     assert [url.rpartition("/pool/main/")[2] for url in asked] == [HEADERS.path] * 2
-    unpack_headers(found, HEADERS, tmp_path / "include")
-    names = [p.relative_to(tmp_path) for p in (tmp_path / "include").rglob("*") if p.is_file()]
-    assert [str(name) for name in names] == ["include/net/api.h"]
+    unpack_package(found, HEADERS, tmp_path / "include")
+    found = {p.name: p.read_bytes() for p in (tmp_path / "include" / "net").iterdir()}
+    assert found == {"api.h": b"int x;", "old.h": b"int x;"}
+    assert [p.name for p in (tmp_path / "include").iterdir()] == ["net"]
 
 
 def test_files_with_another_sha256_are_refused(cache, monkeypatch):
     monkeypatch.setattr(sources, "download", lambda _, to, **__: to.write_bytes(b"other"))
     with pytest.raises(RuntimeFailedError, match=r"\(1\) it arrived with the sha256 .*; \(2\)"):
-        fetch_headers(HEADERS)
+        fetch_package(HEADERS)
     assert list(cache.iterdir()) == []
 
 
@@ -83,7 +69,7 @@ def test_a_damaged_file_in_the_cache_is_replaced(cache, monkeypatch):
     cache.mkdir(parents=True)
     (cache / "libnet-dev_1_all.deb").write_bytes(b"damaged")
     monkeypatch.setattr(sources, "download", lambda _, to, **__: to.write_bytes(CONTENT))
-    assert fetch_headers(HEADERS).read_bytes() == CONTENT
+    assert fetch_package(HEADERS).read_bytes() == CONTENT
 
 
 def test_wheels_that_pip_cannot_download_are_errors(cache, monkeypatch):
