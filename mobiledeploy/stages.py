@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
     from torch import nn
     from torch.export import ExportedProgram
+    from torch.fx import Node
 
     from mobiledeploy.network import NetworkInfo
 
@@ -261,6 +262,20 @@ class QuantizedModel:
     encodings_digest: str
     margin: Margin
     layers: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def output_encodings(self) -> tuple[Encoding | None, ...]:
+        """Return the encoding of each output's codes; None for one that is computed in float."""
+        results = self.program.graph.output_node().args[0]
+        return tuple(_encoding_read(node) for node in cast("tuple[Node, ...]", results))
+
+
+def _encoding_read(node: Node) -> Encoding | None:
+    """Return the encoding that a node dequantizes; None for any other operator."""
+    if str(node.target) != "quantized_decomposed.dequantize_per_tensor.default":
+        return None
+    _, scale, zero_point, *_ = node.args
+    return Encoding(scale=cast("float", scale), zero_point=cast("int", zero_point))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

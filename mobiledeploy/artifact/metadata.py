@@ -27,9 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
-    from torch.fx import Node
-
-    from mobiledeploy.network import InputSpec
+    from mobiledeploy.network import InputSpec, OutputSpec
+    from mobiledeploy.stages import Encoding
 
 SCHEMA = 1
 METADATA = "metadata"
@@ -58,19 +57,22 @@ def describe(model: QuantizedModel | FoldedModel) -> dict[str, object]:
     if isinstance(model, QuantizedModel):
         document["margin"] = asdict(model.margin)
     if not info.is_plain:
+        encodings: Sequence[Encoding | None] = [None] * len(info.outputs)
+        if isinstance(model, QuantizedModel):
+            encodings = model.output_encodings
         document["outputs"] = [
-            _describe_output(model, position) for position in range(len(info.outputs))
+            _describe_output(output, encoding)
+            for output, encoding in zip(info.outputs, encodings, strict=True)
         ]
     return document | ({"float_layers": list(kept)} if kept else {})
 
 
-def _describe_output(model: QuantizedModel | FoldedModel, position: int) -> dict[str, object]:
+def _describe_output(output: OutputSpec, encoding: Encoding | None) -> dict[str, object]:
     """Return what an app has to know about one of the outputs.
 
     That is, of codes: value = (code - zero_point) * scale. An `.onnx` has codes that are larger by
     128.
     """
-    output = model.info.outputs[position]
     document: dict[str, object] = {
         "name": output.name,
         "task": output.task,
@@ -79,10 +81,8 @@ def _describe_output(model: QuantizedModel | FoldedModel, position: int) -> dict
     }
     if output.activation == "top5":
         document["tensors"] = output.tensors
-    if output.activation == "codes" and isinstance(model, QuantizedModel):
-        results = model.program.graph.output_node().args[0]
-        (_, scale, zero_point, *_) = cast("Sequence[Node]", results)[position].args
-        document |= {"element": "int8", "scale": scale, "zero_point": zero_point}
+    if output.activation == "codes" and encoding is not None:
+        document |= {"element": "int8", **asdict(encoding)}
     return document
 
 

@@ -20,6 +20,7 @@ from mobiledeploy.pipeline.build import build
 from mobiledeploy.pipeline.build_code import from_module
 from mobiledeploy.pipeline.stages import run_stages
 from mobiledeploy.quantization.integer_reference import IntegerReference
+from mobiledeploy.quantization.ptq import quantize
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.stages import RECIPES
 from mobiledeploy.utils.outputs import activated as with_activations
@@ -150,6 +151,19 @@ def test_a_float_network_has_no_codes(tmp_path):
         export_onnx(model, tmp_path / "net.onnx")
     with pytest.raises(ExportError, match="computed in float"):
         export_tflite(model, tmp_path / "net.tflite")
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("export", [export_onnx, export_tflite, export_executorch])
+def test_codes_of_a_last_layer_in_float_are_refused(export, tmp_path):
+    equalized = networks.equalized("v2", short=True)
+    recipe = networks.recipe_for(equalized, "fast", float_layers=("classifier.1",))
+    model = quantize(equalized, networks.calibration(32), recipe)
+    assert model.output_encodings == (None,)
+    output = model.info.outputs[0].with_activation("codes")
+    model = replace(model, info=replace(model.info, outputs=(output,)))
+    with pytest.raises(ExportError, match=r"not an int8 value|computed in float"):
+        export(model, tmp_path / "net")
 
 
 class Ends(nn.Module):

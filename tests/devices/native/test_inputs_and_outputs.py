@@ -93,6 +93,21 @@ def test_bytes_and_several_outputs_equal_the_reference(native, pixels_v1, heads)
         assert len(np.unique(expected, axis=0)) == len(PIXELS)
 
 
+def test_planes_equal_the_reference(native, tmp_path):
+    network = networks.quantized_for_pixels("v1", "rgba-u8-nchw")
+    planes = np.ascontiguousarray(PIXELS.transpose(0, 3, 1, 2))
+    (expected,) = IntegerReference(network).run({"input": planes}).values()
+    assert len(np.unique(expected, axis=0)) == len(PIXELS)
+    paths = (
+        export_onnx(network, tmp_path / "planes.onnx").path,
+        export_executorch(network, tmp_path / "planes.pte").path,
+    )
+    with open_device(native, runner="native") as device:
+        for path in paths:
+            (found,) = run_artifact(device, path, planes)
+            assert np.count_nonzero(found != expected) == 0, path.name
+
+
 @pytest.mark.parametrize("processor", ARM_PROCESSORS)
 def test_they_are_bit_identical_on_arm64(processor, native_arm64, pixels_v1, heads):
     found = differing(native_arm64(processor), (pixels_v1, heads))
