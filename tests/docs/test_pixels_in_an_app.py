@@ -14,8 +14,8 @@ from mobiledeploy.data.calibration import embedded_calibration
 from mobiledeploy.data.pixels import artifact_inputs
 from mobiledeploy.devices.native.sources import (
     ONNXRUNTIME_HEADERS,
-    fetch_headers,
-    unpack_headers,
+    fetch_package,
+    unpack_package,
 )
 from mobiledeploy.errors import RuntimeFailedError
 from mobiledeploy.quantization.integer_reference import IntegerReference
@@ -81,8 +81,8 @@ def test_cpp_for_executorch_compiles(tmp_path):
 @pytest.mark.ci  # downloads the header, 85 kB
 def test_cpp_for_onnx_runtime_compiles(tmp_path):
     try:
-        package = fetch_headers(ONNXRUNTIME_HEADERS)
+        package = fetch_package(ONNXRUNTIME_HEADERS)
     except RuntimeFailedError as error:
         pytest.skip(f"without the header: {error.message}")
-    unpack_headers(package, ONNXRUNTIME_HEADERS, tmp_path / "include")
+    unpack_package(package, ONNXRUNTIME_HEADERS, tmp_path / "include")
     compile_cpp(code("cpp", "onnxruntime_c_api.h"), tmp_path, f"-I{tmp_path / 'include'}")
