@@ -293,7 +293,8 @@ def _print(
         if any(row.artifact.instructions for row in rows):
             print_result("M: millions of instructions of an inference, median.")
     for result in results:
-        if result.state != "done":
+        is_in_table = result.state == "over budget" and result.artifacts
+        if result.state != "done" and not is_in_table:
             print_warning(f"{result.point.title}: {result.error}", title=result.state.capitalize())
     if not best:
         print_result("No pick: no accuracy was measured (--data), or nothing keeps the budget.")

@@ -5,6 +5,7 @@ Input: results of a sweep. Output: `Row`s, one per artifact, with what they miss
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,7 +57,7 @@ class Row:
         artifact: What was measured.
         missed: The first limit that it misses; empty if it keeps all.
         on_front: Whether no other artifact is at least as good in everything and better in
-            something: accuracy, latency, size.
+            something: accuracy, latency, size. What was not measured counts as the worst.
     """
 
     point: Point
@@ -110,6 +111,8 @@ def reason(best: Sequence[Row]) -> str:
     )
     if top1 != other_top1:
         what = f"its top-1 is {other_top1 - top1:.4f} higher"
+    elif math.isinf(other_latency) and not math.isinf(latency):
+        what = "its top-1 is the same, and the latency of the second was not measured"
     elif latency != other_latency:
         what = f"its top-1 is the same, and it is {other_latency - latency:.2g} ms faster"
     elif size != other_size:
@@ -128,5 +131,6 @@ def _dominates(a: MeasuredArtifact, b: MeasuredArtifact) -> bool:
 
 
 def _costs(artifact: MeasuredArtifact) -> tuple[float, float, float]:
-    slowest = max(artifact.latency_ms.values(), default=0.0)
-    return -(artifact.top1 or 0.0), slowest, artifact.size_bytes
+    """Return what has to be small: the error, the latency, the size. The unknown is the worst."""
+    error = math.inf if artifact.top1 is None else -artifact.top1
+    return error, max(artifact.latency_ms.values(), default=math.inf), artifact.size_bytes

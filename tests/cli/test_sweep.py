@@ -8,6 +8,7 @@ import sweep_results
 from sweep_results import DEVICES, RESULTS
 
 from mobiledeploy.cli import sweep
+from mobiledeploy.sweep.pick import Budget
 
 LOCAL, ARM = DEVICES
 COUNTED = [
@@ -51,3 +52,14 @@ def test_a_device_with_a_name_is_a_column_of_that_name(capsys):
     text = capsys.readouterr().out
     assert "arm" in text
     assert "qemu" not in text
+
+
+def test_a_budget_that_is_missed_is_said_once(capsys):
+    point = {"state": "over budget", "error": "0.90 MB, above 0.5 MB"}
+    with_artifacts = replace(RESULTS[2], **point)
+    without = replace(RESULTS[0], artifacts=(), state="over budget", error="300 M MACs, above 1 M")
+    shown = sweep_results.shown((with_artifacts, without), Budget(max_size_bytes=5e5))
+    sweep._print(*shown, DEVICES)
+    text = "".join(capsys.readouterr())
+    assert text.count("0.90 MB, above 0.5 MB") == 2  # in the rows of both formats
+    assert "Over budget: v2, 96 pixels, fast: 300 M MACs, above 1 M" in text

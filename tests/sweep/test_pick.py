@@ -53,6 +53,24 @@ def test_a_row_is_named_by_its_point_and_format():
     assert rows_of(RESULTS, Budget())[0].name == "v2, balanced (.onnx)"
 
 
+def test_what_was_not_measured_is_no_advantage():
+    unknown = [
+        result("no-latency", 0.75, None, 4_000_000),
+        result("nothing", None, None, 2_000_000),
+    ]
+    rows = rows_of([*unknown, *RESULTS], Budget())
+    assert names([row for row in rows if row.on_front]) == ["large", "small", "middle"]
+    best = ranked(rows)
+    assert names(best)[:2] == ["large", "no-latency"]
+    assert reason(best).endswith("is the same, and the latency of the second was not measured.")
+
+
+def test_without_any_latency_accuracy_and_size_make_the_front():
+    sizes = [result("a", 0.7, None, 200), result("b", 0.6, None, 100), result("c", 0.6, None, 200)]
+    rows = rows_of(sizes, Budget())
+    assert names([row for row in rows if row.on_front]) == ["a", "b"]
+
+
 def test_equal_artifacts_are_both_on_the_front():
     rows = rows_of([RESULTS[0], RESULTS[0]], Budget())
     assert [row.on_front for row in rows] == [True, True]
