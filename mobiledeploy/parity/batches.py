@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Logits = NDArray[np.float32]
-    Inputs = NDArray[Any]  # of artifacts: images, or pixels (N, H, W, C) in uint8
+    Inputs = NDArray[Any]  # of artifacts: images, or pixels in uint8
     RunBatch = Callable[[Mapping[str, Inputs]], Mapping[str, Logits]]
 
 _BATCH = 2  # larger batches do not fit the caches and are slower per image

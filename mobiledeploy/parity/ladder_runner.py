@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 
     Images = NDArray[np.float32]
     Logits = NDArray[np.float32]
-    Inputs = NDArray[Any]  # of artifacts: images, or pixels (N, H, W, C) in uint8
+    Inputs = NDArray[Any]  # of artifacts: images, or pixels in uint8
     RunBatch = Callable[[Mapping[str, Inputs]], Mapping[str, Logits]]
     RunOnDevice = Callable[[Path, Inputs], tuple[NDArray[Any], ...]]
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from mobiledeploy.quantization.integer_reference import IntegerReference
 
-    Inputs = NDArray[Any]  # images (N, C, H, W), or pixels (N, H, W, C) in uint8
+    Inputs = NDArray[Any]  # images (N, C, H, W), or pixels in uint8
 
 LAYER_IMAGES = 8
 """Number of images that layers are compared on."""

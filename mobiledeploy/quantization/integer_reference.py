@@ -20,7 +20,7 @@ from torch.fx.node import map_aggregate
 
 from mobiledeploy.data.pixels import folded_inputs
 from mobiledeploy.errors import ExportError
-from mobiledeploy.graph.nodes import clamp_of, module_of, outputs_of
+from mobiledeploy.graph.nodes import clamp_of, module_of
 from mobiledeploy.network import INPUT_NAME
 from mobiledeploy.quantization.integer_operators import (
     INTEGER_OPERATORS,
@@ -130,8 +130,8 @@ class IntegerReference:
         self.operators = _operators(self._module.graph)
         self._image = model.info.input
         self._names = [output.name for output in model.info.outputs]
-        steps = [_step_of(node) for node in outputs_of(model.program.graph)]
-        self.logit_step = steps[0] if len(steps) == 1 else None
+        first, *others = model.output_encodings
+        self.logit_step = None if others or first is None else first.scale
         self.exact = not model.recipe.float_layers
 
     def run(
@@ -187,12 +187,6 @@ class IntegerReference:
         roundings: list[Rounding] = []
         self.run({INPUT_NAME: images}, roundings.append)
         return roundings
-
-
-def _step_of(output: Node) -> float | None:
-    """Return the scale of an output's codes; None if it is computed in float."""
-    in_codes = output.target is quantized.dequantize_per_tensor.default
-    return float(cast("float", output.args[1])) if in_codes else None
 
 
 def _constants(interpreter: torch.fx.Interpreter) -> dict[Node, Any]:

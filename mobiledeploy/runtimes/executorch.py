@@ -52,7 +52,7 @@ class ExecuTorchRunner:
 
     Raises:
         ArtifactError: ExecuTorch rejects the file, or its method "forward" does not take one
-            float32 (N, C, H, W) or uint8 (N, H, W, C) and return one float32 (N, classes).
+            float32 (N, C, H, W) or uint8 pixels and return one float32 (N, classes).
         RuntimeFailedError: Another runner is open with another number of threads.
         UsageError: `optimize` is False, or the path is not UTF-8.
     """
@@ -92,7 +92,7 @@ class ExecuTorchRunner:
         if len(tensors) != 1 or not images or outputs != len(self._names):
             raise ArtifactError(
                 f"{self.path}: {METHOD!r} takes {tensors} and returns {outputs} values; "
-                "expected one float32 (N, C, H, W) or uint8 (N, H, W, C) and"
+                "expected one float32 (N, C, H, W) or uint8 of four axes and"
                 f" {len(self._names)} outputs.",
                 remedy="Export the model with `mobiledeploy export`.",
             )

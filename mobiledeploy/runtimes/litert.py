@@ -32,7 +32,7 @@ _ERRORS = (RuntimeError, ValueError, MemoryError)
 class LiteRTRunner:
     """A `.tflite` file in LiteRT. It reads images as (H, W, C).
 
-    `run` takes pixels as (H, W, C) and float images as (C, H, W), like all runners.
+    `run` takes pixels as the file does and float images as (C, H, W), like all runners.
 
     Args:
         path: The file.
@@ -40,8 +40,8 @@ class LiteRTRunner:
         optimize: Must be True: what XNNPACK fuses cannot be switched off here.
 
     Raises:
-        ArtifactError: LiteRT rejects the file, or it does not take one float32 or uint8
-            (1, H, W, C) and return outputs.
+        ArtifactError: LiteRT rejects the file, or it does not take one float32 (1, H, W, C) or
+            uint8 pixels and return outputs.
         UsageError: `optimize` is False, or the path is not UTF-8.
     """
 

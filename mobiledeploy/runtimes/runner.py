@@ -49,7 +49,7 @@ class Runner(Protocol):
 
     @property
     def input_shape(self) -> tuple[int, ...] | None:
-        """Return the shape of one sample, (C, H, W), or (H, W, C) of pixels; None if unknown."""
+        """Return the shape of one sample, (C, H, W) or (H, W, C); None if unknown."""
 
     @property
     def input_type(self) -> str:
@@ -67,7 +67,8 @@ class Runner(Protocol):
         """Run the network.
 
         Args:
-            inputs: {"input": float32 (N, C, H, W)}, or uint8 (N, H, W, C) for pixels.
+            inputs: {"input": float32 (N, C, H, W)}, or pixels in uint8 as the artifact takes
+                them.
 
         Returns:
             The outputs by name, float32 (N, ...), in the graph's order and owned by the caller: one

@@ -26,6 +26,7 @@ def test_an_operator_that_is_not_defined_is_named():
     runner = IntegerReference(
         SimpleNamespace(
             program=program,
+            output_encodings=(None,),
             recipe=QuantRecipe(),
             info=SimpleNamespace(input=image, outputs=(OutputSpec(size=3),)),
         )
