@@ -197,7 +197,7 @@ def run_all(
 
     Raises:
         AgentError: The number of samples is not a multiple of the batch size, or an output is no
-            array of numbers with one row per sample.
+            array of numbers with one row per sample, all of one shape.
     """
     import numpy as np
 
@@ -215,7 +215,10 @@ def run_all(
             require_rows(output, size, artifact["label"])
         batches.append([np.array(output) for output in outputs])
         send({"progress": (start + size) / len(samples)})
-    return [np.concatenate(parts) for parts in zip(*batches)]
+    stacked = list(zip(*batches))
+    if any(len({part.shape for part in parts}) > 1 for parts in stacked):
+        raise _other_output(artifact["label"], "rows whose shape depends on the image")
+    return [np.concatenate(parts) for parts in stacked]
 
 
 def require_rows(output: Any, size: int, label: str) -> None:
@@ -230,7 +233,11 @@ def require_rows(output: Any, size: int, label: str) -> None:
     if is_array and output.dtype.kind in "fiub" and output.shape[:1] == (size,):
         return
     found = f"{output.dtype} {output.shape}" if is_array else f"a {type(output).__name__}"
-    raise AgentError(
+    raise _other_output(label, found)
+
+
+def _other_output(label: str, found: str) -> AgentError:
+    return AgentError(
         "ArtifactError",
         f"{label} returns {found}; expected numbers, one row per image.",
         "Only outputs like these can be compared. `mobiledeploy export` writes no others.",

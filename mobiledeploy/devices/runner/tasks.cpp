@@ -29,6 +29,7 @@ double now_s() {
 
 // A network and its samples.
 struct Loaded {
+  std::string label;
   std::unique_ptr<Network> network;
   Array samples;
 
@@ -82,7 +83,7 @@ Loaded load(const json& request, const json& artifact, const std::string& folder
   send({{"loading", label}});
   auto network = open_network(folder + "/" + text(artifact, "file"), label, request.at("threads"));
   Array samples = samples_for(artifact, folder, *network);
-  return {std::move(network), std::move(samples)};
+  return {label, std::move(network), std::move(samples)};
 }
 
 // Loads the first artifact of this process and runs it once; measures both.
@@ -98,7 +99,7 @@ Loaded load_fresh(const json& request, const json& artifact, const std::string& 
   auto network = open_network(path, label, request.at("threads"));
   const double ready = now_s();
   Array samples = samples_for(artifact, folder, *network);
-  Loaded loaded{std::move(network), std::move(samples)};
+  Loaded loaded{label, std::move(network), std::move(samples)};
   const double prepared = now_s();
   loaded.run();
   const double ran = now_s();
@@ -109,6 +110,8 @@ Loaded load_fresh(const json& request, const json& artifact, const std::string& 
   return loaded;
 }
 
+Shape row_shape(const Array& array) { return {array.shape.begin() + 1, array.shape.end()}; }
+
 // Runs all samples, one batch at a time; returns each output, (N, ...), as a .npy in base64.
 json outputs_of(Loaded& loaded, const Send& send) {
   Network& network = *loaded.network;
@@ -117,7 +120,11 @@ json outputs_of(Loaded& loaded, const Send& send) {
   for (int64_t start = 0; start < count; start += network.batch_size) {
     network.run(loaded.samples.data() + start * network.sample_bytes());
     const std::vector<Array> outputs = network.outputs();
-    for (size_t i = 0; i < all.size(); i++) all[i].append(outputs[i]);
+    for (size_t i = 0; i < all.size(); i++) {
+      if (row_shape(outputs[i]) != row_shape(all[i]))
+        throw wrong_output(loaded.label, "rows whose shape depends on the image");
+      all[i].append(outputs[i]);
+    }
     if (all.empty()) all = outputs;
     send({{"progress", static_cast<double>(start + network.batch_size) / count}});
   }

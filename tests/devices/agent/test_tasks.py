@@ -92,6 +92,21 @@ def test_agent_runners_match_the_runners_of_this_process(name, request, images):
         assert np.array_equal(found, [runner.run({"input": samples})["logits"]])
 
 
+@pytest.mark.parametrize(
+    ("output", "found"),
+    [
+        (np.array([["cat"]], object), r"object \(1, 1\)"),
+        ([{0: 0.5}], "a list"),
+        (np.float32([[1], [2]]), r"float32 \(2, 1\)"),
+        (np.array(1.0), r"float64 \(\)"),
+    ],
+)
+def test_outputs_other_than_rows_of_numbers_are_refused(output, found):
+    with pytest.raises(AgentError, match=f"net returns {found}; expected numbers") as caught:
+        tasks.require_rows(output, 1, "net")
+    assert caught.value.report["type"] == "ArtifactError"
+
+
 def test_incomplete_batches_are_refused(fixed_batch_onnx, images):
     from mobiledeploy.errors import RuntimeFailedError
 

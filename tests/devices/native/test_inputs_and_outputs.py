@@ -180,6 +180,30 @@ def test_other_types_are_refused(input_type, output_type, message, native, tmp_p
         run(device, tmp_path / "cast.onnx")
 
 
+def test_rows_of_different_shapes_are_refused(native, tmp_path):
+    graph = helper.make_graph(
+        [
+            helper.make_node("Flatten", ["input"], ["flat"]),
+            helper.make_node("Constant", [], ["zero"], value_float=0.0),
+            helper.make_node("Reshape", ["flat", "all"], ["line"]),
+            helper.make_node("Greater", ["line", "zero"], ["positive"]),
+            helper.make_node("Compress", ["flat", "positive"], ["output"], axis=1),
+        ],
+        "positives",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 4, 4])],
+        [helper.make_tensor_value_info("output", TensorProto.FLOAT, [1, "positives"])],
+        [helper.make_tensor("all", TensorProto.INT64, [1], [-1])],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(model, tmp_path / "positives.onnx")
+    images = np.ones((2, 3, 4, 4), np.float32)
+    images[1, 0] = -1
+    with open_device() as here, open_device(native, runner="native") as there:
+        for device in (here, there):
+            with pytest.raises(ArtifactError, match="returns rows whose shape depends on the im"):
+                run_artifact(device, tmp_path / "positives.onnx", images)
+
+
 SIGNED, UNSIGNED = (tuple(f"{sign}int{bits}" for bits in (8, 16, 32, 64)) for sign in ("", "u"))
 TYPES = ("float16", "float32", "float64", "bool", *SIGNED, *UNSIGNED)
 
