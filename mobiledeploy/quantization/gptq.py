@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 _DAMPING = 0.02
 # Output positions of all images that H is estimated from; early layers have far more.
 _POSITIONS = 10_000
+_DEPTHWISE_POSITIONS = 2_500  # H of nine columns needs fewer
 # Columns per block: errors compensate column by column inside a block, and at once after it.
 _BLOCK = 64
 
@@ -63,7 +64,8 @@ def gptq(
 
 def _moments(node: Node, weight: torch.Tensor, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
     """Return H, the covariance of the inputs: (groups, k, k) with k = in / groups * kH * kW."""
-    side = max(1, math.isqrt(_POSITIONS // sum(len(x) for x in inputs)))
+    positions = _DEPTHWISE_POSITIONS if _is_depthwise(weight) else _POSITIONS
+    side = max(1, math.isqrt(positions // sum(len(x) for x in inputs)))
     # Moments about an approximate mean: float32 would lose digits of inputs far from zero.
     about = _columns(node, weight, inputs[0], side).mean(1, keepdim=True)
 
@@ -72,8 +74,8 @@ def _moments(node: Node, weight: torch.Tensor, inputs: Sequence[torch.Tensor]) -
         return columns.shape[1], columns.sum(1), columns.transpose(1, 2) @ columns
 
     count, first, second = 0, torch.zeros(()), torch.zeros(())
-    for positions, sum_of, sum_of_squares in parallel_map(sums, inputs):
-        count += positions
+    for summed, sum_of, sum_of_squares in parallel_map(sums, inputs):
+        count += summed
         first = first + sum_of.double()
         second = second + sum_of_squares.double()
     mean = first / count
@@ -96,10 +98,21 @@ def _columns(node: Node, weight: torch.Tensor, x: torch.Tensor, most: int) -> to
     if kernel == (1, 1):  # the same as below, with less copying
         pixels = x[..., :: sparse[0], :: sparse[1]]
         return pixels.movedim(1, -1).reshape(-1, groups, channels).movedim(1, 0)
+    if _is_depthwise(weight):  # the same as below, with whole pixels copied
+        padded = F.pad(x, (padding[1], padding[1], padding[0], padding[0]))
+        spans = [step * (size - 1) + 1 for step, size in zip(dilation, kernel, strict=True)]
+        windows = padded.unfold(2, spans[0], sparse[0]).unfold(3, spans[1], sparse[1])
+        taps = windows[..., :: dilation[0], :: dilation[1]]  # (N, C, rows, columns, kH, kW)
+        pixels = taps.permute(0, 2, 3, 4, 5, 1).reshape(-1, math.prod(kernel), groups)
+        return pixels.permute(2, 0, 1).contiguous()
     patches = F.unfold(x, kernel, dilation=dilation, padding=padding, stride=sparse)
     count, _, positions = patches.shape
     grouped = patches.view(count, groups, -1, positions)
     return grouped.permute(1, 0, 3, 2).reshape(groups, count * positions, -1)
+
+
+def _is_depthwise(weight: torch.Tensor) -> bool:
+    return weight.dim() == 4 and weight.shape[1] == 1
 
 
 def _gptq_columns(rows: torch.Tensor, grid: torch.Tensor, moments: torch.Tensor) -> torch.Tensor:

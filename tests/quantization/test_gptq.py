@@ -65,6 +65,18 @@ def test_moments_take_few_positions_of_many_images(kernel, positions, side, monk
     assert torch.equal(middle, x[:2, :, ::every, ::every].movedim(1, -1))
 
 
+def test_depthwise_layers_take_fewer_positions(monkeypatch):
+    monkeypatch.setattr(gptq_module, "_DEPTHWISE_POSITIONS", 5 * 16)
+    monkeypatch.setattr(gptq_module, "parallel_map", map)
+    x = torch.randn(5, 6, 12, 12, generator=torch.Generator().manual_seed(0))
+    node = SimpleNamespace(args=(None, None, None, [1, 1], [1, 1], [1, 1], 6))
+    moments = _moments(node, torch.zeros(6, 1, 3, 3), x.split(2))
+    patches = F.unfold(x, 3, padding=1, stride=3).view(5, 6, 9, 16)
+    centred = patches - patches.mean((0, 3), keepdim=True)
+    expected = torch.einsum("ncip,ncjp->cij", centred, centred) / (5 * 16)
+    torch.testing.assert_close(moments.float(), expected)
+
+
 def correlated(count=64, channels=12):
     """Return inputs (N, C) of a linear layer whose channels are strongly correlated."""
     generator = torch.Generator().manual_seed(0)
