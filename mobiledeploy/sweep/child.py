@@ -37,14 +37,14 @@ def main() -> NoReturn:
         requests, answers = os.fdopen(os.dup(0)), os.fdopen(os.dup(1), "w")
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
         os.dup2(2, 1)  # what libraries print is no answer
-        for line in requests:
+        for number, line in enumerate(requests):
             answer = _run(json.loads(line))
             answers.write(json.dumps(answer) + "\n")
             answers.flush()
             code = answer["code"]
             if code:
                 break
-            if not gc.get_freeze_count():  # the libraries stay: no need to walk them again
+            if number == 0:  # the libraries stay: no need to walk them again
                 gc.freeze()
     except KeyboardInterrupt:  # a signal between two commands
         code = _STOPPED
