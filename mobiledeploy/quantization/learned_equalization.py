@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch.nn import functional as F
 
 from mobiledeploy.graph.channel_groups import find_groups, rescale_all
 from mobiledeploy.quantization.distillation import (
@@ -36,6 +35,7 @@ from mobiledeploy.quantization.distillation import (
     split_hold_out,
 )
 from mobiledeploy.quantization.fake_quantize import FloatWeightNetwork, fake_quantize
+from mobiledeploy.quantization.halved_images import halved
 from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.ranges import learnable_encodings
 from mobiledeploy.stages import ObservedActivations, QuantRecipe, evenly_spread
@@ -46,7 +46,6 @@ from mobiledeploy.utils.threads import on_one_thread
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from numpy.typing import NDArray
     from torch.fx import Node
 
     from mobiledeploy.graph.channel_groups import ChannelGroup
@@ -58,8 +57,6 @@ _THOROUGH_STEPS = 72
 _MOST_EPOCHS = 4  # more epochs of 32 images overfit: the loss on unseen images rises
 _SCALE_RATE = 0.02
 _WIDTH_RATE = 0.01
-# Sides of the images to learn from: a stride of 32 leaves one pixel.
-_LEAST_SIDE = 32
 
 
 @on_one_thread
@@ -79,7 +76,7 @@ def learn_equalization(
         ExportError: an operator has no int8 form.
         DataError: the calibration set is empty, or drives an activation to infinity or NaN.
     """
-    plan = make_plan(model, calibration, QuantRecipe())
+    plan = make_plan(model, calibration, QuantRecipe(), rough=True)
     groups = find_groups(plan.traced, plan.ops)
     student = _Student(plan, groups)
     if not student.parameters:
@@ -89,7 +86,7 @@ def learn_equalization(
     images = images[training if len(training) else hold_out]
     most_steps = _THOROUGH_STEPS if thorough else _STEPS
     steps = min(most_steps, max(1, _MOST_EPOCHS * len(images) // BATCH))
-    images = _halved(images[evenly_spread(len(images), steps * BATCH)], plan.traced)
+    images = halved(images[evenly_spread(len(images), steps * BATCH)], plan.traced)
     targets = float_logits(plan.traced, images)
     batches = shuffled_batches(np.arange(len(images)), epochs=steps)[:steps]
     parameters = [
@@ -112,23 +109,6 @@ def learn_equalization(
         ranges=student.ranges(),
         observations=ObservedActivations(module=plan.traced, images=calibration, by_node=rescaled),
     )
-
-
-def _halved(images: NDArray[np.float32], network: torch.nn.Module) -> NDArray[np.float32]:
-    """Return images of half the height and width, if the network takes them.
-
-    A network may need the size that it was traced with, for example where it reshapes a map.
-    """
-    height, width = images.shape[2:]
-    if min(height, width) < 2 * _LEAST_SIDE:
-        return images
-    halved = F.avg_pool2d(torch.from_numpy(images), 2).numpy()
-    try:
-        with torch.no_grad():
-            network(torch.from_numpy(halved[:1]))
-    except RuntimeError:
-        return images
-    return halved
 
 
 class _Student:

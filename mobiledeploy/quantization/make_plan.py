@@ -14,6 +14,7 @@ import numpy as np
 
 from mobiledeploy.quantization.distillation import split_hold_out
 from mobiledeploy.quantization.encoding_selection import select_encodings
+from mobiledeploy.quantization.halved_images import halved
 from mobiledeploy.quantization.mul_ranges import fit_mul_ranges, probe_muls
 from mobiledeploy.quantization.range_search import search_factors
 from mobiledeploy.quantization.ranges import narrow
@@ -35,19 +36,32 @@ _LEAST_SEARCH_IMAGES, _MOST_SEARCH_IMAGES = 8, 128
 _LEAST_FOR_HOLD_OUT = 96
 
 
-def make_plan(model: FoldedModel, calibration: CalibrationSet, recipe: QuantRecipe) -> Plan:
+def make_plan(
+    model: FoldedModel, calibration: CalibrationSet, recipe: QuantRecipe, *, rough: bool = False
+) -> Plan:
     """Choose all encodings and weight scales, with every operator in int8.
+
+    Args:
+        model: From `fold`, `equalize` or `learn_equalization`.
+        calibration: Images.
+        recipe: How ranges are chosen.
+        rough: Search ranges on halved images, for a plan that learning starts from.
 
     Raises:
         ExportError: an operator has no int8 form.
         DataError: the calibration set is empty, or drives an activation to infinity or NaN.
     """
     builder = PlanBuilder.of(model, calibration)
-    return _choose_ranges(builder, recipe, calibration.images, model.ranges)
+    return _choose_ranges(builder, recipe, calibration.images, model.ranges, rough=rough)
 
 
 def _choose_ranges(
-    builder: PlanBuilder, recipe: QuantRecipe, images: NDArray[np.float32], learned: Ranges
+    builder: PlanBuilder,
+    recipe: QuantRecipe,
+    images: NDArray[np.float32],
+    learned: Ranges,
+    *,
+    rough: bool,
 ) -> Plan:
     """Return the plan with the ranges that the recipe asks for.
 
@@ -63,7 +77,8 @@ def _choose_ranges(
         np.clip(_SEARCH_PIXELS // images.shape[-1] ** 2, _LEAST_SEARCH_IMAGES, _MOST_SEARCH_IMAGES)
     )
     search_images = training_images[evenly_spread(len(training_images), count)]
-    searched = builder.narrowed(search_factors(builder, search_images))
+    looked_at = halved(search_images, builder.traced) if rough else search_images
+    searched = builder.narrowed(search_factors(builder, looked_at))
     muls = probe_muls(builder.traced, builder.ops, search_images)
     if not has_hold_out:
         return builder.build(fit_mul_ranges(builder, muls, searched))

@@ -194,26 +194,3 @@ def test_few_images_are_seen_at_most_four_times(count, thorough, steps, monkeypa
 def test_an_empty_calibration_set_is_refused():
     with pytest.raises(DataError, match="calibration set is empty"):
         learned("v2", networks.calibration(32, 0))
-
-
-class _Flat(torch.nn.Module):
-    """A network that needs the size that it was traced with."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.convolution = torch.nn.Conv2d(3, 2, 3, padding=1)
-        self.linear = torch.nn.Linear(2 * 64 * 64, 5)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        return self.linear(self.convolution(images).flatten(1))
-
-
-def test_images_are_halved_where_the_network_takes_them():
-    images = networks.pixels(64, count=2)
-    every_size = torch.nn.Conv2d(3, 2, 3, padding=1)
-    halved = learned_equalization._halved(images, every_size)
-    assert halved.shape == (2, 3, 32, 32)
-    np.testing.assert_allclose(halved[:, :, 0, 0], images[:, :, :2, :2].mean((2, 3)), rtol=1e-5)
-    one_size = _Flat()
-    assert learned_equalization._halved(images, one_size) is images
-    assert learned_equalization._halved(halved, every_size) is halved  # already small
