@@ -6,6 +6,8 @@ from dataclasses import replace
 import networks
 import numpy as np
 import pytest
+import torch
+from torch import nn
 
 from mobiledeploy.artifact.manifest import read_manifest
 from mobiledeploy.bench.measure import measure
@@ -14,6 +16,7 @@ from mobiledeploy.errors import DataError, UsageError
 from mobiledeploy.models.spec import ModelSpec
 from mobiledeploy.models.validate import validate
 from mobiledeploy.pipeline.build import build, load_images
+from mobiledeploy.pipeline.build_code import from_module
 from mobiledeploy.pipeline.check_parity import check_parity
 from mobiledeploy.pipeline.deploy import deploy
 from mobiledeploy.pipeline.evaluate import evaluate_artifacts
@@ -180,6 +183,33 @@ def test_sensitivity_measures_layers_on_pixels(exported):
 def test_invalid_formats_are_refused(fields, message):
     with pytest.raises(UsageError, match=message):
         validate(ModelSpec(family="v2", **fields))
+
+
+class TwoStems(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = nn.Conv2d(3, 8, 3, 2, 1), nn.Conv2d(3, 8, 3, 2, 1)
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x):
+        return self.head((self.one(x).relu() + self.two(x).relu()).mean([2, 3]))
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize(
+    ("format_", "kept"), [("rgb-u8", ()), ("rgba-u8-nchw", ()), ("rgba-u8-nchw", ("two",))]
+)
+def test_two_layers_read_the_pixels(tmp_path, format_, kept):
+    torch.manual_seed(0)
+    model = from_module(TwoStems(), input_shape=(3, 32, 32), input=format_)
+    done = deploy(
+        model,
+        formats=["onnx", "pte", "tflite"],
+        calibration=load_images(model, None, 12, for_calibration=True),
+        recipe=replace(RECIPES["fast"], float_layers=kept),
+        out=tmp_path,
+    )
+    done.require_passed()
 
 
 @pytest.mark.ci

@@ -51,11 +51,11 @@ class PixelInput(ir.passes.InPlacePass):
         """Replace the quantization, and the padding with opaque channels behind it."""
         nodes, former = [], [quantize]
         pixels, codes = source, quantize.outputs[0]
-        reading = [usage.node for usage in codes.uses()]
-        padding = only_user(reading[0].outputs[0]) if len(reading) == 1 else None
-        if padding is not None and padding.op_type == "Pad" and _adds_channels(padding):
+        reading = next(usage.node for usage in codes.uses())
+        padding = next(usage.node for usage in reading.outputs[0].uses())
+        if padding.op_type == "Pad" and _adds_channels(padding):  # it alone reads the image
             last = only_user(padding.outputs[0])
-            former += [reading[0], padding, last]
+            former += [reading, padding, last]
             codes = last.outputs[0]
             nodes.append(self._opaque_channels(graph, source, padding))
             pixels = nodes[-1].outputs[0]

@@ -66,6 +66,9 @@ def read_pixels(graph: XNNGraph) -> bool:
     inside.quant_params = PerTensorQuant(scale=1.0, zero_point=-128)
     for node in graph.xnodes:
         _rename_operands(node, {pixels: codes})
+        if isinstance(node.xnode_union, XNNStaticTranspose) and node.xnode_union.input_id == codes:
+            # it holds pixels if also a stem in float reads it
+            value_of(graph, node.xnode_union.output_id).quant_params = inside.quant_params
     handle = graph.xnodes[0].debug_handle
     graph.xnodes.insert(0, XNode(XNNConvert(pixels, codes, flags=0), handle))
     _stay_in_pixels(graph, codes)
@@ -73,9 +76,9 @@ def read_pixels(graph: XNNGraph) -> bool:
 
 
 def _convert_once(graph: XNNGraph) -> None:
-    """Replace a conversion of planes to float and then to codes; a stem in float has only one."""
+    """Replace a conversion of planes to float and then to codes, if no stem reads the floats."""
     first, second = (node.xnode_union for node in graph.xnodes[:2])
-    if isinstance(second, XNNConvert):
+    if isinstance(second, XNNConvert) and readers_of(graph, first.output_id) == 1:
         graph.xnodes[0].xnode_union = replace(first, output_id=second.output_id)
         del graph.xnodes[1]
 
