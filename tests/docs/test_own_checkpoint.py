@@ -63,7 +63,8 @@ def test_the_example_runs_from_checkpoint_to_accuracy(
     assert used.strip() in unwrapped
     check_figures(parity, "V3-Small")
     assert "airplane, automobile, bird" in inspect
-    assert "'resize_short_side': 64, 'center_crop': 64" in inspect
+    assert "input.resize_short_side: 64" in inspect
+    assert "input.center_crop: 64" in inspect
     [code] = [block.text for block in BLOCKS if block.mark == "cifar10 app"]
     monkeypatch.chdir(folder)
     exec(compile(code, PAGE.name, "exec"), {})
