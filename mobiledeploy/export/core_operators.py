@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import torch
+from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule
 
@@ -39,7 +40,8 @@ def in_core_operators(program: ExportedProgram) -> ExportedProgram:
 def without_idle_decompositions() -> Iterator[None]:
     """Make PyTorch return a program as it is, inside the context, if nothing is to be decomposed.
 
-    A program that changes a tensor in place is always decomposed, which makes it functional.
+    A program that changes a tensor in place is always decomposed, which makes it functional, and so
+    is one with an operator that may or may not return a view, such as `reshape`.
     """
     decompose: Callable[..., ExportedProgram] = ExportedProgram.run_decompositions
 
@@ -47,7 +49,7 @@ def without_idle_decompositions() -> Iterator[None]:
         self: ExportedProgram, table: Mapping[object, Any] | None = None, **options: Any
     ) -> ExportedProgram:
         calls = [node for node in self.graph.nodes if node.op == "call_function"]
-        if table is not None and not any(_changes(node) or node.target in table for node in calls):
+        if table is not None and not any(_must_go(node) or node.target in table for node in calls):
             return self
         return decompose(self, table, **options)
 
@@ -55,10 +57,14 @@ def without_idle_decompositions() -> Iterator[None]:
         yield
 
 
-def _changes(node: Node) -> bool:
-    """Return whether an operator changes an operand."""
-    schema = getattr(node.target, "_schema", None)
-    return schema is not None and schema.is_mutable
+def _must_go(node: Node) -> bool:
+    """Return whether decomposition replaces an operator that no table names."""
+    operator = node.target
+    if not isinstance(operator, OpOverload):
+        return False
+    schema = operator._schema  # noqa: SLF001 - it has no public name
+    aliases = any(argument.alias_info is not None for argument in schema.arguments)
+    return schema.is_mutable or (aliases and operator._can_decompose())  # noqa: SLF001 - as above
 
 
 def _copied(program: ExportedProgram) -> ExportedProgram:

@@ -36,6 +36,21 @@ def test_pooling_to_several_pixels_stays():
     assert aten.adaptive_avg_pool2d.default in operators(in_core_operators(program))
 
 
+class Shuffled(nn.Module):
+    """Swaps the halves of the channels; `reshape` may or may not copy."""
+
+    def forward(self, x):
+        return x.reshape(1, 2, 2, 8, 8).transpose(1, 2).reshape(1, 4, 8, 8)
+
+
+def test_a_program_with_an_operator_that_may_return_a_view_is_decomposed():
+    with quietly():
+        program = torch.export.export(Shuffled(), (torch.zeros(1, 4, 8, 8),))
+        assert aten.reshape.default in operators(program)
+        with without_idle_decompositions():
+            assert aten.reshape.default not in operators(program.run_decompositions({}))
+
+
 class InPlace(nn.Module):
     def forward(self, x):
         return (x * 2).add_(1)
