@@ -74,10 +74,9 @@ def commands(family: str, data: Path | None, folder: Path) -> list[Timed]:
     images = ["--calib-data", str(data)] if data else []
     ours = [sys.executable, "-m", "mobiledeploy", "export", family, "--weights", weights, "--int8"]
     ours += ["--calib-samples", str(SAMPLES), *images, "--out", str(folder), "--allow-mismatch"]
-    artifacts = [
-        str(folder / f"mobilenet_{family.replace('-', '_')}_1.0_224-int8{suffix}")
-        for suffix in (".pte", ".onnx")
-    ]
+    random = "-random" if weights == "random" else ""
+    stem = f"mobilenet_{family.replace('-', '_')}_1.0_224{random}-int8"
+    artifacts = [str(folder / f"{stem}{suffix}") for suffix in (".pte", ".onnx")]
     return [
         Timed("ExecuTorch's own, .pte", [sys.executable, "-c", stock]),
         Timed("balanced, .pte and .onnx", [*ours, "--format", "pte", "--format", "onnx"]),
