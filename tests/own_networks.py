@@ -5,6 +5,18 @@ import torch.nn.functional as F
 from torch import nn
 
 
+class Convolution(nn.Module):
+    """A convolution, then another module."""
+
+    def __init__(self, after, *, bias=True):
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1, bias=bias)
+        self.after = after
+
+    def forward(self, x):
+        return self.after(self.conv(x))
+
+
 class HardSwish(nn.Module):
     """Hard-swish out of ReLU6."""
 

@@ -171,9 +171,8 @@ def shift_and_spread(
         try:
             module(channels_last(images[batch]))
         except _Reached as reached:
-            deviations = (
-                reached.value.transpose(0, 1).flatten(1) - middle
-            )  # small, so sums are exact
+            # deviations are small: their squares lose few digits in float32
+            deviations = reached.value.transpose(0, 1).flatten(1) - middle
             squares = deviations.square().sum(1, dtype=torch.float64)
             return deviations.shape[1], deviations.sum(1, dtype=torch.float64), squares
         raise AssertionError("the network does not run this BatchNorm")

@@ -18,6 +18,8 @@ from torch._ops import OpOverload
 from torch.export import ExportedProgram
 from torch.fx import Graph, GraphModule
 
+from mobiledeploy.graph.rewriting import shape_of
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -117,11 +119,7 @@ def _mean(node: Node) -> None:
 
 def _view(node: Node) -> None:
     """Express a flattening by the shape that results."""
-    node.target, node.args, node.kwargs = aten.view.default, (node.args[0], _shape(node)), {}
-
-
-def _shape(node: Node) -> tuple[int, ...]:
-    return tuple(node.meta["val"].shape)
+    node.target, node.args, node.kwargs = aten.view.default, (node.args[0], shape_of(node)), {}
 
 
 _REWRITES: Mapping[object, Callable[[Node], None]] = {

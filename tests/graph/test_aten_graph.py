@@ -4,6 +4,7 @@ import networks
 import pytest
 import torch
 from networks import FAMILIES
+from own_networks import Convolution
 from torch import nn
 
 from mobiledeploy.errors import ExportError
@@ -11,18 +12,6 @@ from mobiledeploy.graph.aten_graph import trace
 from mobiledeploy.graph.fused_ops import find_fused_ops
 
 EVERY_FAMILY = pytest.mark.parametrize("family", FAMILIES)
-
-
-class Convolution(nn.Module):
-    """A convolution, then another module."""
-
-    def __init__(self, after, *, bias=True):
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 1, bias=bias)
-        self.after = after
-
-    def forward(self, x):
-        return self.after(self.conv(x))
 
 
 @EVERY_FAMILY

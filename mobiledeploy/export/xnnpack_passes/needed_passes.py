@@ -2,8 +2,8 @@
 
 In: a program, and the partition that becomes the delegate. Out: the same graphs as all passes give;
 a test compares the bytes. Every pass traces the whole graph anew, and two export graphs of the
-patterns that they look for first: of 18 s of lowering MobileNetV2, passes that find nothing take
-12 s. A pass that these tables do not know is always run.
+patterns that they look for first (figures: decision record 0018). A pass that these tables do not
+know is always run.
 Source: `executorch/exir/passes` and `executorch/backends/xnnpack/_passes` of ExecuTorch 1.4 and
 1.5.
 """
