@@ -28,13 +28,14 @@ from mobiledeploy.export.onnx_passes.int32_biases import Int32Biases
 from mobiledeploy.export.onnx_passes.integer_hardswish import IntegerHardSwish
 from mobiledeploy.export.onnx_passes.lowest_opset import LowestOpset
 from mobiledeploy.export.onnx_passes.name_layers import NameConstants, NameLayers
-from mobiledeploy.export.onnx_passes.pad_channels import PadDepthwiseChannels, PadStemChannels
+from mobiledeploy.export.onnx_passes.pad_channels import PadDepthwiseChannels
 from mobiledeploy.export.onnx_passes.pixel_input import PixelInput
 from mobiledeploy.export.onnx_passes.quantized_clip import QuantizedClip
 from mobiledeploy.export.onnx_passes.quantized_flatten import QuantizedFlatten
 from mobiledeploy.export.onnx_passes.quantized_moves import AnyBatchShapes, QuantizedMoves
 from mobiledeploy.export.onnx_passes.symbolic_batch import SymbolicBatch
 from mobiledeploy.export.onnx_passes.uint8_activations import Uint8Activations
+from mobiledeploy.export.onnx_passes.unroll_stem import UnrollStem
 from mobiledeploy.export.program import precision_of, program_of
 from mobiledeploy.network import INPUT_NAME
 from mobiledeploy.stages import FoldedModel, QuantizedModel
@@ -59,7 +60,7 @@ _INTEGER = (
     KeepFloatLayers(),
     Int32Biases(),
     IntegerHardSwish(),
-    PadStemChannels(),
+    UnrollStem(),
     PadDepthwiseChannels(),
 )
 _FINISH = (

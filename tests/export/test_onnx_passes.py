@@ -106,7 +106,7 @@ def test_channels_are_padded_for_the_direct_kernels(exported_to, tmp_path):
     depthwise = [groups for groups, _ in found if groups > 1]
     assert len(depthwise) == 11
     assert all(groups % 16 == 0 for groups in depthwise)
-    assert found[0] == (1, (found[0][1][0], 4, 3, 3))
+    assert found[0] == (1, (found[0][1][0], 12, 1, 3))  # the rows of the kernel are channels
 
 
 DEPTHWISE = """

@@ -1,18 +1,15 @@
-"""Pad channel counts to what ONNX Runtime's direct integer convolutions accept.
+"""Pad channel counts to what ONNX Runtime's direct depthwise convolutions accept.
 
-    stem        3 input channels -> 4 (zero codes and zero weights)
     depthwise   C channels -> the next multiple of 16 (zero weights and biases)
 
 The real channels are unchanged. An added channel has zero weights, so it holds its zero-point all
-the way to the convolutions that read it, and those multiply it by zero. The stem multiplies its
-added channel by zero too, so the codes there are plain zeros, which every client can pad with.
+the way to the convolutions that read it, and those multiply it by zero.
 
 Why: on x86-64 ONNX Runtime has a direct convolution (indirection instead of im2col, requantization
-inside the kernel) for dense convolutions whose input channels are a multiple of 4 and for depthwise
-ones with a multiple of 16. All others take a path that is two to three times slower (onnxruntime,
-mlas/lib/convsym.cpp, MlasConvSymPackWSize). In MobileNetV3 this concerns depthwise convolutions
-with 72, 88, 120, 184 and 200 channels. Decision record 0004 has the cost on ARM64, which needs
-multiples of 8.
+inside the kernel) for depthwise convolutions with a multiple of 16 channels. All others take a path
+that is two to three times slower (onnxruntime, mlas/lib/convsym.cpp, MlasConvSymPackWSize). In
+MobileNetV3 this concerns 72, 88, 120, 184 and 200 channels. Decision record 0004 has the cost on
+ARM64, which needs multiples of 8.
 """
 
 from __future__ import annotations
@@ -34,41 +31,11 @@ from mobiledeploy.export.onnx_passes.int32_biases import zero_points_of_biases
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-_DENSE_MULTIPLE = 4
 _DEPTHWISE_MULTIPLE = 16
 # A channel that holds its zero-point stays so through these, whatever the other channels hold.
 _CHANNELWISE = frozenset(
     {"QuantizeLinear", "DequantizeLinear", "Clip", "Mul", "Add", "GlobalAveragePool"}
 )
-
-
-class PadStemChannels(ir.passes.InPlacePass):
-    """Pad the quantized image to a multiple of 4 channels for the convolutions that read it."""
-
-    def call(self, model: ir.Model) -> ir.passes.PassResult:
-        (source,) = model.graph.inputs
-        reading_image = [usage.node for usage in source.uses()]
-        if any(node.op_type != "QuantizeLinear" for node in reading_image):
-            return ir.passes.PassResult(model, modified=False)  # the stem computes in float
-        (quantize,) = reading_image
-        codes = quantize.outputs[0]
-        channels = source.shape[1] if source.shape is not None else None
-        assert isinstance(channels, int), source
-        missing = -channels % _DENSE_MULTIPLE
-        readings = [usage.node for usage in codes.uses()]
-        readers = [usage.node for reading in readings for usage in reading.outputs[0].uses()]
-        if not missing or any(r.op_type != "Conv" or _groups(r) > 1 for r in readers):
-            return ir.passes.PassResult(model, modified=False)
-        pads = add_constant(model.graph, "stem.pads", np.array([0, 0, 0, 0, 0, missing, 0, 0]))
-        pad = ir.node("Pad", [codes, pads], name="stem.pad")
-        pad.outputs[0].name = "stem.padded"
-        pad.outputs[0].dtype = ir.DataType.UINT8
-        for reading in readings:
-            reading.replace_input_with(0, pad.outputs[0])
-        model.graph.insert_after(quantize, pad)
-        for reader in readers:
-            _pad_weight(model.graph, reader, missing, axis=1)
-        return ir.passes.PassResult(model, modified=True)
 
 
 class PadDepthwiseChannels(ir.passes.InPlacePass):
