@@ -3,7 +3,7 @@
     mobiledeploy device setup exec:qemu-aarch64
     python benchmarks/pixel_instructions.py OUT [--processor cortex-a76]
 
-Exports four networks with random weights with both inputs into OUT, as .onnx and .pte, and counts
+Exports four networks with random weights and each input into OUT, as .onnx and .pte, and counts
 them with the native runner under QEMU. An app that has a network of float normalises the frame
 first: that loop (`normalise_frame.cpp`) is compiled for ARM64 with -O2 and -O3 and counted too.
 Files in OUT are used again.
@@ -28,7 +28,7 @@ from mobiledeploy.stages import RECIPES
 from mobiledeploy.utils.quiet import quietly
 
 FAMILIES = ("v1", "v2", "v3-small", "v3-large")
-INPUTS = ("rgba-u8", "float")
+INPUTS = ("rgba-u8", "rgba-u8-nchw", "float")
 IMAGES = 8  # random weights: the count does not depend on the ranges
 COMPILER = "aarch64-linux-gnu-g++-12"
 SOURCE = Path(__file__).with_name("normalise_frame.cpp")
@@ -41,21 +41,25 @@ def main() -> None:
     arguments = parser.parse_args()
     loops = {level: normalising(arguments.processor, level) for level in ("-O2", "-O3")}
     print(f"normalising one frame: {', '.join(f'{k} {v:,}' for k, v in loops.items())}")
-    print("| network | runtime | pixels | float | pixels / float | pixels / (normalise + float) |")
-    print("|---|---|---|---|---|---|")
+    loop = min(loops.values())
+    names = ["network", "runtime", *INPUTS]
+    names += [f"{name} / {other}" for other in ("float", "(loop + float)") for name in INPUTS[:-1]]
+    print("|", " | ".join(names), "|")
+    print("|---" * len(names) + "|")
     for family in FAMILIES:
         with quietly():
-            pairs = export(family, arguments.out / family)
-        for pair in pairs:
+            formats = export(family, arguments.out / family)
+        for artifacts in formats:
             uri = f"exec:qemu-aarch64 -cpu {arguments.processor}"
             with open_device(uri, timeout_s=3600, counts_instructions=True) as device:
-                counts = count_instructions(pair, device=device, runs=3, warmup=2)
+                counts = count_instructions(artifacts, device=device, runs=3, warmup=2)
             assert all(each.outputs.differing == 0 for each in counts), "outputs differ"
-            pixels, planes = (each.median_instructions for each in counts)
-            whole = planes + min(loops.values())
+            *pixels, alone = (each.median_instructions for each in counts)
+            ratios = [each / total for total in (alone, alone + loop) for each in pixels]
             cells = (
-                *(family, counts[0].runtime, f"{pixels:,.0f}", f"{planes:,.0f}"),
-                *(f"{pixels / planes:.3f}", f"{pixels / whole:.3f}"),
+                *(family, counts[0].runtime),
+                *(f"{each:,.0f}" for each in (*pixels, alone)),
+                *(f"{ratio:.3f}" for ratio in ratios),
             )
             print("|", " | ".join(cells), "|", flush=True)
 
