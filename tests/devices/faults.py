@@ -32,6 +32,20 @@ while data:
 child.stdin.close()
 sys.exit(child.wait())
 """
+# Changes ONNX Runtime when it is imported.
+AT_IMPORT = """
+import builtins, os, signal, sys, time
+real_import = builtins.__import__
+def watching(name, *others, **more):
+    module = real_import(name, *others, **more)
+    if name == "onnxruntime" and hasattr(module, "InferenceSession"):
+        builtins.__import__ = real_import
+        {act}
+    return module
+builtins.__import__ = watching
+"""
+RAISE = "(_ for _ in ()).throw(RuntimeError('no luck'))"
+CRASH = "os.kill(os.getpid(), signal.SIGSEGV)"
 
 
 @dataclass
@@ -74,6 +88,18 @@ def registry(faults):
         return register
 
     return fault
+
+
+def when_loading(expression: str) -> str:
+    """Evaluate an expression in place of loading a model."""
+    act = f"module.InferenceSession = lambda *a, **k: {expression}"
+    return AT_IMPORT.format(act=act)
+
+
+def when_running(expression: str) -> str:
+    """Evaluate an expression, which may call `run(*a)`, in place of an inference."""
+    act = "run = module.InferenceSession.run; "
+    return AT_IMPORT.format(act=act + f"module.InferenceSession.run = lambda *a: {expression}")
 
 
 def listed_faults(repository, heading):
