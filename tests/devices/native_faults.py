@@ -1,13 +1,16 @@
-"""Copies of the native runner with a fault in it."""
+"""Copies of the native runner with a fault in it, and the places where tests put them."""
 
 import os
 import platform
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
+from faults import Place
+
 from mobiledeploy.devices.native import sources
-from mobiledeploy.devices.native.bundle import SUMS, Bundle, _sums, runner_key
+from mobiledeploy.devices.native.bundle import SUMS, Bundle, _sums, runner_folder, runner_key
 
 _STEPS = {"AT_LOAD": "nothing", "AT_CREATE": "fine", "ACT": "nothing", "AT_RUN": "fine"}
 
@@ -43,3 +46,30 @@ def break_runtime(bundle: Bundle, cache: Path, work: Path, *flags: str, **steps:
     source = Path(__file__).with_name("fault_library.c")
     argv = ["cc", "-shared", "-fPIC", "-w", f"-I{work / 'include'}", *names, *flags]
     subprocess.run([*argv, str(source), "-o", str(library), "-ldl"], check=True)
+
+
+@dataclass
+class NativePlace(Place):
+    """Also the cache with the runner, a cache of the test's own, and the runners' folder on ssh."""
+
+    built: Path
+    cache: Path
+    home: Path
+
+    def in_cache(self) -> Bundle:
+        """Link the runner into the test's cache, which exec devices use."""
+        return link_bundle(self.built, built_folder(self.cache))
+
+    def over_ssh(self) -> Bundle:
+        """Link the runner to its place on the ssh server."""
+        return link_bundle(self.built, self.home / runner_folder())
+
+    def on_phone(self, phone) -> Bundle:
+        """Link the runner to its place on a phone."""
+        return link_bundle(self.built, phone.folder / "mobiledeploy" / runner_folder())
+
+    def breaks(self, bundle, *flags, **steps):
+        break_runtime(bundle, self.built, self.tools, *flags, **steps)
+
+    def exec(self, before=""):
+        return [f"exec:{before} env TMPDIR={self.tmp}".replace(": ", ":"), "--runner", "native"]
