@@ -215,6 +215,25 @@ runpy.run_module("mobiledeploy", run_name="__main__")
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Stopped.\n")
 
 
+def test_thousands_of_objects_start_no_garbage_collection():
+    """The graphs of PyTorch have millions: collections would take a tenth of an export."""
+    code = """
+import gc, runpy, sys
+sys.argv[1:] = ["models"]
+try:
+    runpy.run_module("mobiledeploy", run_name="__main__")
+except SystemExit as stop:
+    assert stop.code == 0
+gc.collect()
+collections = []
+gc.callbacks.append(lambda *collection: collections.append(collection))
+kept = [[] for _ in range(20_000)]
+assert not collections
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 @pytest.mark.ci
 def test_ctrl_c_in_a_destructor_stops_the_command():
     code = """
