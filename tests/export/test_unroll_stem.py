@@ -46,7 +46,10 @@ def graph(shape, weight, *, extra=(), outputs=("stem.codes",), height=None, **at
         nodes,
         "stem",
         [helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, image)],
-        [helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, [None] * 4) for name in outputs],
+        [
+            helper.make_tensor_value_info(name, onnx.TensorProto.UINT8, [None] * 4)
+            for name in outputs
+        ],
         constants(
             s=np.float32(0.5),
             z=np.uint8(ZERO_POINT),
@@ -182,6 +185,21 @@ def test_channels_last_images_stay_as_they_are():
     quantize.output[0] = "q0"
     model.graph.node.extend([quantize, move, *rest])
     assert not unrolled(model)[1]
+
+
+@pytest.mark.parametrize(("amounts", "unrolls"), [("00000100", True), ("00100000", False)])
+def test_only_channels_may_be_added_to_the_image(amounts, unrolls):
+    """Behind a Pad of rows, the image would be higher than the input."""
+    model = graph((3, 8, 8), weight_of(4, 3 + int(amounts[5]), 3, 3), **KERNEL)
+    model.graph.initializer.extend(constants(amounts=[int(each) for each in amounts]))
+    [quantize, *rest] = model.graph.node
+    del model.graph.node[:]
+    quantize.output[0] = "q0"
+    pad = helper.make_node("Pad", ["q0", "amounts"], ["q"])
+    model.graph.node.extend([quantize, pad, *rest])
+    after, modified = unrolled(model)
+    assert modified == unrolls
+    np.testing.assert_array_equal(run(after, (3, 8, 8))[0], run(model, (3, 8, 8))[0])
 
 
 def test_an_image_of_unknown_height_is_refused():

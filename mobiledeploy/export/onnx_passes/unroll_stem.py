@@ -57,10 +57,18 @@ def _image_read_by(convolution: ir.Node) -> ir.Value | None:
         return None
     value = producer(convolution.inputs[0]).inputs[0]
     while value is not None and (node := value.producer()) is not None:
-        if node.op_type not in {"QuantizeLinear", "Pad"}:
+        if node.op_type != "QuantizeLinear" and not _adds_channels(node):
             return None
         value = node.inputs[0]
     return value if value is not None and value.is_graph_input() else None
+
+
+def _adds_channels(node: ir.Node) -> bool:
+    """Return whether it pads channels and nothing else, as an image without alpha needs it."""
+    if node.op_type != "Pad":
+        return False
+    amounts = constant(node.inputs[1])
+    return amounts.size == 8 and not np.delete(amounts, 5).any()
 
 
 def _height_of(image: ir.Value) -> int:
