@@ -21,8 +21,13 @@ from mobiledeploy.cli.output import (
     reserve_stdout,
 )
 from mobiledeploy.cli.progress import showing_progress
-from mobiledeploy.cli.values import mixed_precision, not_nan, parse_keep_float, parse_resolution
-from mobiledeploy.errors import UsageError
+from mobiledeploy.cli.values import (
+    mixed_precision,
+    not_nan,
+    parse_keep_float,
+    parse_resolution,
+    refuse_without,
+)
 from mobiledeploy.utils.files import STDOUT
 
 if TYPE_CHECKING:
@@ -33,7 +38,11 @@ if TYPE_CHECKING:
     from mobiledeploy.stages import CalibrationSet, FloatModel, QuantRecipe
 
 
+_FOR_INT8 = ("calib_data", "calib_samples", "ptq", "keep_float", "min_sqnr")
+
+
 def export(
+    context: typer.Context,
     model: Annotated[str | None, options.MODEL] = None,
     *,
     int8: Annotated[
@@ -116,13 +125,8 @@ def export(
 
     arguments = options.parse_model_arguments(model_arguments)
     options.check_model(model, arguments)
-    for_int8 = (calib_data, calib_samples, ptq, keep_float, min_sqnr)
-    if not int8 and any(given is not None for given in for_int8):
-        raise UsageError(
-            "--calib-data, --calib-samples, --ptq, --keep-float and --min-sqnr need --int8, which"
-            " was not given.",
-            remedy="Add --int8, or leave these options out.",
-        )
+    if not int8:
+        refuse_without("--int8", context, _FOR_INT8)
     kept = parse_keep_float(keep_float, min_sqnr)
     overrides = options.preprocessing_overrides(mean, std, crop_pct, interpolation)
     fields = {

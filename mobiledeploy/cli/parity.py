@@ -13,8 +13,7 @@ from mobiledeploy.cli import model_options as options
 from mobiledeploy.cli.device_options import DEVICE, PYTHON, RUNNER, TIMEOUT, split_runners
 from mobiledeploy.cli.output import print_result, print_table, print_wrapped, reserve_stdout
 from mobiledeploy.cli.progress import showing_progress
-from mobiledeploy.cli.values import not_nan, was_given, with_manifests
-from mobiledeploy.errors import UsageError
+from mobiledeploy.cli.values import not_nan, refuse_without, with_manifests
 from mobiledeploy.utils.files import require_artifact
 
 if TYPE_CHECKING:
@@ -119,11 +118,8 @@ def parity(
     from mobiledeploy.parity.report import write
     from mobiledeploy.utils.progress import step
 
-    if device_uri is None and any(was_given(context, n) for n in ("python", "runners", "timeout")):
-        raise UsageError(
-            "--python, --runner and --timeout need --device, which was not given.",
-            remedy="Add --device URI, or leave these options out.",
-        )
+    if device_uri is None:
+        refuse_without("--device URI", context, ("python", "runners", "timeout"))
     targets = write.Targets(
         json=json_path,
         junit=junit_path,

@@ -13,7 +13,7 @@ from mobiledeploy.cli.output import (
     write_json,
 )
 from mobiledeploy.cli.progress import showing_progress
-from mobiledeploy.cli.values import was_given, with_manifests
+from mobiledeploy.cli.values import options_given, with_manifests
 from mobiledeploy.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,11 +38,8 @@ def require_profile_options(context: typer.Context) -> None:
     Raises:
         UsageError: The message names the options.
     """
-    given = [
-        parameter.opts[0]
-        for parameter in context.command.params
-        if was_given(context, parameter.name or "") and parameter.name not in _PARAMETERS
-    ]
+    others = {parameter.name or "" for parameter in context.command.params} - _PARAMETERS
+    given = options_given(context, others)
     if given:
         raise UsageError(
             f"These options do not apply to --profile and --trace: {', '.join(given)}.",

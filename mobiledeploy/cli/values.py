@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,6 +86,35 @@ def was_given(context: typer.Context, name: str) -> bool:
     """Return whether an option was given on the command line, even with its default value."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
+
+
+def options_given(context: typer.Context, names: Container[str]) -> list[str]:
+    """Return those of a command's options that were given, such as "--ptq", by their parameters."""
+    return [
+        parameter.opts[0]
+        for parameter in context.command.params
+        if parameter.name in names and was_given(context, parameter.name or "")
+    ]
+
+
+def refuse_without(needed: str, context: typer.Context, names: Container[str]) -> None:
+    """Raise if options were given that mean nothing without the option `needed`.
+
+    Args:
+        needed: The option that was not given, with its value, such as "--device URI".
+        context: The command's options.
+        names: The parameters of the options that need it.
+
+    Raises:
+        UsageError: the message names the options that were given.
+    """
+    given = options_given(context, names)
+    if given:
+        need, them = ("needs", "it") if len(given) == 1 else ("need", "them")
+        raise UsageError(
+            f"{' and '.join(given)} {need} {needed.split(maxsplit=1)[0]}, which was not given.",
+            remedy=f"Add {needed}, or leave {them} out.",
+        )
 
 
 def with_manifests(artifacts: Iterable[Path]) -> Iterator[Path]:

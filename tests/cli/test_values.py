@@ -38,6 +38,22 @@ EXPORT = ("export", "v2", "--int8", "--weights", "random")
         ((*BENCH, "--threads", "99999999"), "--threads"),
         ((*BENCH, "--max-regress", "5%"), "--max-regress needs --baseline"),
         (("models", "v2", "--resolution", "99999999"), "at most 4096"),
+        (
+            ("export", "v2", "--ptq", "fast"),
+            "--ptq needs --int8, which was not given. Try: Add --int8, or leave it",
+        ),
+        (
+            ("export", "v2", "--calib-data", "x", "--min-sqnr", "9"),
+            "Error: --calib-data and --min-sqnr need --int8",
+        ),
+        (
+            (*PARITY, "--timeout", "9"),
+            "Error: --timeout needs --device, which was not given. Try: Add --device URI",
+        ),
+        (
+            (*PARITY, "--timeout", "9", "--python", "p"),
+            "Error: --python and --timeout need --device",
+        ),
     ],
 )
 def test_a_value_that_makes_no_sense_is_a_usage_error(words, message, capsys):

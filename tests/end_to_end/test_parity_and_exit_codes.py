@@ -73,7 +73,7 @@ def trained_checkpoint(path: Path) -> None:
         (["v2", "--format", "coreml"], "coreml"),
         (["v2", "--width", "-1"], "width is -1.0"),
         (["v2", "--weights", "random", "--calib-data", "pictures"], "--calib-data"),
-        (["v2", "--weights", "random", "--ptq", "best"], "need --int8"),
+        (["v2", "--weights", "random", "--ptq", "best"], "--ptq needs --int8"),
         (["v2", "--int8", "--weights", "random", "--ptq", "good"], "'good'"),
         (["v2", "--weights", "random", "--mean", "a,b,c"], "--mean is 'a,b,c'"),
     ],

@@ -86,6 +86,6 @@ def test_an_sqnr_out_of_reach_exits_with_1_and_writes_nothing(mobiledeploy, tmp_
 def test_options_that_contradict_one_another_are_refused(mobiledeploy, tmp_path):
     done = mobiledeploy("export", "v2", "--keep-float", 2, cwd=tmp_path)
     assert done.returncode == 2
-    assert "need --int8" in done.stderr
+    assert "--keep-float needs --int8" in done.stderr
     done = mobiledeploy("export", "v2", "--int8", "--keep-float", 2, "--min-sqnr", 20, cwd=tmp_path)
     assert done.returncode == 2
