@@ -176,8 +176,8 @@ def _print_models(found: Iterable[ModelTotals]) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    table.add_column("model")
-    for heading in ("width", "input", "params", "MACs M", "fp32 MB", "int8 MB"):
+    table.add_column("model", no_wrap=True)
+    for heading in ("width", "input", "params", "MACs\nM", "fp32\nMB", "int8\nMB"):
         table.add_column(heading, justify="right")
     table.add_column("variant")
     for totals in found:

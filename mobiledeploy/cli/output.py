@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 TABLE_WIDTH = 80  # tables are laid out for at least this width, so that no figure is cut
 
+_UNLIMITED = 10_000  # columns: more than any table takes
+
 UNREAD = 141  # what shells expect of a command whose reader went away: 128 + SIGPIPE
 
 _stdout_is_reserved = False
@@ -119,11 +121,19 @@ def wrapped(text: str, *, indent: int = 0) -> list[str]:
 
 
 def print_table(table: Table) -> None:
-    """Print a table of results; in a narrow window lines overflow rather than lose figures."""
+    """Print a table of results; in a narrow window lines overflow rather than cut a word."""
+    from rich.measure import Measurement
     from rich.segment import Segment, Segments
 
     target = results()
-    options = target.options.update_width(max(target.width, TABLE_WIDTH))
+    unlimited = target.options.update_width(_UNLIMITED)
+    for column in table.columns:
+        if column.max_width is None and column.overflow != "fold":  # not to be shortened on purpose
+            cells = [column.header, *column.cells]
+            words = [Measurement.get(target, unlimited, cell).minimum for cell in cells]
+            column.min_width = max(words)
+    narrowest = Measurement.get(target, unlimited, table).minimum
+    options = target.options.update_width(max(target.width, TABLE_WIDTH, narrowest))
     for line in Segment.split_lines(target.render(table, options)):
         while line and not line[-1].text.strip():
             line.pop()

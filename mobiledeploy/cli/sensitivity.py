@@ -112,8 +112,7 @@ def _print_table(report: SensitivityReport) -> None:
     from mobiledeploy.stages import describe_images
 
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    longest = max(len(layer.name) for layer in report.layers)  # never cut: --keep-float takes it
-    table.add_column("layer", min_width=longest)
+    table.add_column("layer")
     for heading in ("SQNR, only it int8", "SQNR, only it float", "gain", "MACs"):
         table.add_column(heading, justify="right")
     for layer in report.layers[:_LISTED]:

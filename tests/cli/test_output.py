@@ -58,6 +58,19 @@ def test_a_table_goes_to_stdout_without_trailing_spaces(capsys, name):
     assert captured.out == "".join(f"{line.rstrip()}\n" for line in captured.out.splitlines())
 
 
+def test_a_table_overflows_a_narrow_window_rather_than_cut_a_word(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    table = Table("artifact", "layer", "size", "words")
+    table.add_column("shortened", max_width=10, no_wrap=True)
+    words = ("a" * 50, "b" * 50, "1,234,567")
+    table.add_row(*words, "many words " * 20, "c" * 20)
+    output.print_table(table)
+    written = capsys.readouterr().out
+    assert all(word in written for word in words)
+    assert "c" * 9 + "…" in written
+    assert written.count("…") == 1
+
+
 def test_errors_notes_and_steps_escape_control_characters(shown):
     output.explain(DataError(f"There is no {HOSTILE}.", remedy=f"Make {HOSTILE}."))
     output.print_note(HOSTILE)
