@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, cast
 
+from mobiledeploy.errors import UsageError
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -219,7 +221,23 @@ RECIPES: Mapping[str, QuantRecipe] = {
     "balanced": QuantRecipe(),
     "best": QuantRecipe(rounding="learned"),
 }
-"""The presets of `--ptq`. They take seconds, tens of seconds, minutes (V2, 224 pixels, 2 cores)."""
+"""Presets of `--ptq`: they take seconds, tens of seconds, minutes (V2, 224 pixels, 2 cores)."""
+
+
+def recipe_of(given: QuantRecipe | str) -> QuantRecipe:
+    """Return a recipe, which may be given by the name of a preset.
+
+    Raises:
+        UsageError: there is no such preset.
+    """
+    if isinstance(given, QuantRecipe):
+        return given
+    if given not in RECIPES:
+        raise UsageError(
+            f"There is no recipe {given!r}.",
+            remedy=f"Choose one of {', '.join(RECIPES)}, or pass a QuantRecipe.",
+        )
+    return RECIPES[given]
 
 
 @dataclass(frozen=True, slots=True)

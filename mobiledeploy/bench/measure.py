@@ -25,6 +25,7 @@ from mobiledeploy.devices.python_device import TIMEOUT_S, LocalDevice
 from mobiledeploy.devices.request import Request
 from mobiledeploy.errors import UsageError
 from mobiledeploy.runtimes.open import check_artifact
+from mobiledeploy.utils.arguments import StrPath, as_paths, require_device
 from mobiledeploy.utils.files import sha256_of
 from mobiledeploy.utils.progress import step, track
 
@@ -50,7 +51,7 @@ _PROGRESS_STEPS = 20  # per session
 
 
 def measure(
-    artifacts: Sequence[Path],
+    artifacts: StrPath | Sequence[StrPath],
     *,
     device: Device | None = None,
     threads: int = 1,
@@ -66,7 +67,8 @@ def measure(
     """Measure the latency of artifacts on a device.
 
     Args:
-        artifacts: `.onnx` and `.pte` files. Naming one twice shows how steady the machine is.
+        artifacts: One or more `.onnx` and `.pte` files. Naming one twice shows how steady the
+            machine is.
         device: From `devices.open_device`, entered; None for this machine.
         threads: Threads that compute one inference, in every runtime.
         runs: Inferences of each artifact to time, over all sessions; None for 100.
@@ -89,6 +91,8 @@ def measure(
         ArtifactError: An artifact cannot be read, or its runtime rejects it.
         RuntimeFailedError: The device or a runtime failed or crashed, or the device stays too hot.
     """
+    artifacts = as_paths(artifacts, "artifacts")
+    require_device(device)
     runs = RUNS if runs is None else runs
     warmup = WARMUP if warmup is None else warmup
     _check(artifacts, threads=threads, runs=runs, warmup=warmup, duration_s=duration_s)

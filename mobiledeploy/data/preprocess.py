@@ -8,13 +8,20 @@ side down and the offset to the nearest, which can differ by one pixel.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from mobiledeploy.errors import DataError, UsageError
 from mobiledeploy.network import ImageSize, Interpolation, Preprocessing, sides_of
+from mobiledeploy.utils.arguments import require_fields
 from mobiledeploy.utils.finite import is_finite
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _FILTERS: dict[Interpolation, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
@@ -36,6 +43,20 @@ def default_preprocessing(in_channels: int) -> Preprocessing:
         return rgb
     mean, std = sum(rgb.mean) / 3, sum(rgb.std) / 3
     return Preprocessing(mean=(mean,) * in_channels, std=(std,) * in_channels)
+
+
+def complete_preprocessing(
+    given: Preprocessing | Mapping[str, Any] | None, implied: Preprocessing
+) -> Preprocessing:
+    """Return the given preprocessing; a mapping replaces the fields that it names.
+
+    Raises:
+        UsageError: there is no such field.
+    """
+    if given is None or isinstance(given, Preprocessing):
+        return given or implied
+    require_fields(given, Preprocessing, "preprocessing")
+    return replace(implied, **given)
 
 
 def check_preprocessing(preprocessing: Preprocessing, channels: int) -> None:

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from mobiledeploy.artifact.artifact import Artifact, Format, load
 from mobiledeploy.artifact.manifest import tool_versions
+from mobiledeploy.errors import UsageError
 from mobiledeploy.export.program import precision_of
 from mobiledeploy.stages import FoldedModel, QuantizedModel
+from mobiledeploy.utils.arguments import FOLD_FIRST, StrPath, as_path, require_instance
 from mobiledeploy.utils.files import sha256_of, write_whole
 from mobiledeploy.utils.full_disk import explaining_no_room
 from mobiledeploy.utils.progress import step
@@ -57,31 +59,46 @@ def export(model: QuantizedModel | FoldedModel, file_format: Format, path: Path)
     )
 
 
-def export_onnx(model: QuantizedModel | FoldedModel, path: Path) -> Artifact:
+def export_onnx(model: QuantizedModel | FoldedModel, path: StrPath) -> Artifact:
     """Write the network as ONNX: one file, any batch size, opset 14 where its operators allow it.
 
     Raises:
+        UsageError: the path does not end in `.onnx`.
         ExportError: the exporter refused the network.
         RuntimeFailedError: the file could not be written.
     """
-    return export(model, Format.ONNX, path)
+    return export(model, Format.ONNX, _checked(model, Format.ONNX, path))
 
 
-def export_tflite(model: QuantizedModel | FoldedModel, path: Path) -> Artifact:
+def export_tflite(model: QuantizedModel | FoldedModel, path: StrPath) -> Artifact:
     """Write the network for LiteRT, with a batch of one and images as (H, W, C).
 
     Raises:
+        UsageError: the path does not end in `.tflite`.
         ExportError: LiteRT has no form of an operator.
         RuntimeFailedError: the file could not be written.
     """
-    return export(model, Format.TFLITE, path)
+    return export(model, Format.TFLITE, _checked(model, Format.TFLITE, path))
 
 
-def export_executorch(model: QuantizedModel | FoldedModel, path: Path) -> Artifact:
+def export_executorch(model: QuantizedModel | FoldedModel, path: StrPath) -> Artifact:
     """Write the network as an ExecuTorch program for XNNPACK, with a batch of one.
 
     Raises:
+        UsageError: the path does not end in `.pte`.
         ExportError: the exporter refused the network, or left an operator outside the delegate.
         RuntimeFailedError: the file could not be written.
     """
-    return export(model, Format.PTE, path)
+    return export(model, Format.PTE, _checked(model, Format.PTE, path))
+
+
+def _checked(model: QuantizedModel | FoldedModel, file_format: Format, path: StrPath) -> Path:
+    """Return the path; refuse a model of another stage, and a suffix that is not the format's."""
+    require_instance(model, (FoldedModel, QuantizedModel), "model", FOLD_FIRST)
+    file = as_path(path, "path")
+    if file.suffix != file_format.suffix:
+        raise UsageError(
+            f"{file} ends in {file.suffix or 'no suffix'!r}; expected {file_format.suffix}.",
+            remedy="An artifact's suffix is its format.",
+        )
+    return file

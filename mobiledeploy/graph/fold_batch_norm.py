@@ -21,6 +21,7 @@ from mobiledeploy.errors import UsageError
 from mobiledeploy.graph.fold_graph import fold_graph
 from mobiledeploy.network import CUSTOM
 from mobiledeploy.stages import FloatModel, FoldedModel
+from mobiledeploy.utils.arguments import FROM_MODULE, require_instance
 
 Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d | nn.Linear
 
@@ -52,6 +53,7 @@ def fold(model: FloatModel) -> FoldedModel:
         UsageError: a BN does not directly follow a convolution of which it is the only user, has no
             running statistics, or the module cannot be traced.
     """
+    require_instance(model, FloatModel, "model", FROM_MODULE)
     if model.info.architecture == CUSTOM:
         return fold_graph(model)
     module = copy.deepcopy(model.module).eval()

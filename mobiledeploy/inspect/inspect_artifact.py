@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mobiledeploy.artifact.artifact import Format, damage_explained, load
+from mobiledeploy.utils.arguments import StrPath, as_path
 from mobiledeploy.utils.files import require_artifact
 from mobiledeploy.utils.isolated import call_isolated
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from mobiledeploy.inspect.summary import ArtifactSummary
 
 
-def inspect_artifact(path: Path) -> ArtifactSummary:
+def inspect_artifact(path: StrPath) -> ArtifactSummary:
     """Return what an artifact contains: operators, weights, encodings, metadata.
 
     Raises:
@@ -25,8 +26,9 @@ def inspect_artifact(path: Path) -> ArtifactSummary:
             crashes on it.
         RuntimeFailedError: the installed tools cannot read the format.
     """
-    require_artifact(path)
-    return call_isolated(_inspect, path) if Format.of(path) is Format.ONNX else _inspect(path)
+    file = as_path(path, "path")
+    require_artifact(file)
+    return call_isolated(_inspect, file) if Format.of(file) is Format.ONNX else _inspect(file)
 
 
 def _inspect(path: Path) -> ArtifactSummary:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from mobiledeploy.artifact.manifest import Manifest
 from mobiledeploy.checkpoints.load import load_weights
 from mobiledeploy.checkpoints.resolve import Resolution, resolve
 from mobiledeploy.data.calibration import embedded_calibration, load_calibration
 from mobiledeploy.data.labels import IMAGENET, load_labels
-from mobiledeploy.data.preprocess import check_preprocessing, default_preprocessing
+from mobiledeploy.data.preprocess import (
+    check_preprocessing,
+    complete_preprocessing,
+    default_preprocessing,
+)
 from mobiledeploy.errors import UsageError
 from mobiledeploy.models.build import create, create_on_meta
 from mobiledeploy.models.code_spec import is_code
@@ -28,14 +33,19 @@ from mobiledeploy.network import OutputSpec, Preprocessing
 from mobiledeploy.pipeline.build_code import build_code
 from mobiledeploy.pipeline.code_outputs import require_activation
 from mobiledeploy.stages import CalibrationSet, FloatModel, FoldedModel, QuantizedModel
+from mobiledeploy.utils.arguments import (
+    FROM_MODULE,
+    StrPath,
+    as_path,
+    require_fields,
+    require_instance,
+)
 from mobiledeploy.utils.memory import require_memory
 from mobiledeploy.utils.progress import step, warn
 from mobiledeploy.utils.threads import on_one_thread
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-
-    from mobiledeploy.artifact.manifest import Manifest
 
 
 _IMAGENET_CLASSES = 1000
@@ -50,10 +60,10 @@ _ARTICLES = {"regression": "a regression", "embedding": "an embedding"}
 def build(
     model: str | None = None,
     *,
-    config: Path | None = None,
-    weights: str | None = None,
+    config: StrPath | None = None,
+    weights: StrPath | None = None,
     preprocessing: Preprocessing | Mapping[str, Any] | None = None,
-    labels: Path | Literal["imagenet"] | None = None,
+    labels: StrPath | None = None,
     **fields: Any,
 ) -> FloatModel:
     """Build a network and load its weights.
@@ -80,16 +90,25 @@ def build(
         LoadError: a file cannot be read.
         WeightsError: the weights cannot be downloaded, read or mapped onto the network.
     """
+    if model is not None:
+        remedy = "Name a family or code; `from_module` takes a PyTorch module."
+        require_instance(model, str, "model", remedy)
+    if weights is not None and not isinstance(weights, str):  # a str may be a name or an address
+        weights = str(as_path(weights, "weights"))
+    file = None if config is None else as_path(config, "config")
+    names_file = None if labels is None else as_path(labels, "labels")
     if model is not None and is_code(model):
-        _refuse_for_code(config, fields)
+        _refuse_for_code(file, fields)
         return build_code(
-            model, weights=weights, preprocessing=preprocessing, labels=labels, **fields
+            model, weights=weights, preprocessing=preprocessing, labels=names_file, **fields
         )
-    given = with_head(_explicit_fields(model, config) | fields)
+    given = with_head(_explicit_fields(model, file) | fields)
     if isinstance(given.get("architecture"), dict):
+        require_fields(given["architecture"], ArchitectureOptions, "architecture")
         given["architecture"] = ArchitectureOptions(**given["architecture"])
     if weights is not None:
         given["weights"] = weights
+    require_fields(given, ModelSpec, "ModelSpec")
     requested = ModelSpec(**given)
     validate(requested)
     require_activation(OutputSpec(size=requested.num_classes), requested.activation)
@@ -101,7 +120,7 @@ def build(
         if resolved.spec.weights == "random":
             randomize_batch_norm(module, resolved.spec.seed)
         provenance = load_weights(module, resolved.spec)
-    names, notes = _class_names(resolved, None if labels is None else Path(labels))
+    names, notes = _class_names(resolved, names_file)
     notes += _about_task(resolved.spec)
     return FloatModel(
         info=resolved.spec.network_info(
@@ -182,14 +201,14 @@ def _complete_preprocessing(
     It is checked here even if no images will be loaded, because artifacts carry it to the phone.
     """
     implied = resolved.preprocessing or default_preprocessing(resolved.spec.in_channels)
-    whole = given if isinstance(given, Preprocessing) else replace(implied, **(given or {}))
+    whole = complete_preprocessing(given, implied)
     check_preprocessing(whole, resolved.spec.in_channels)
     return whole
 
 
 def load_images(
     model: FloatModel | FoldedModel | QuantizedModel | Manifest,
-    source: Path | None,
+    source: StrPath | None,
     samples: int | None = None,
     *,
     for_calibration: bool = False,
@@ -205,9 +224,12 @@ def load_images(
     Raises:
         DataError: there are no images, too few, too many for the memory, or one cannot be read.
     """
+    stages = (FloatModel, FoldedModel, QuantizedModel, Manifest)
+    require_instance(model, stages, "model", FROM_MODULE)
     if source is None:
         return embedded_calibration(model.info, samples)
-    images = load_calibration(source, model.info, samples=samples, for_calibration=for_calibration)
+    path = as_path(source, "source")
+    images = load_calibration(path, model.info, samples=samples, for_calibration=for_calibration)
     for note in images.notes:
         warn(note)
     return images

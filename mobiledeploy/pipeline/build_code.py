@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
+from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
+
+from torch import nn
 
 from mobiledeploy.checkpoints.load_module import digest_of_state, load_state
 from mobiledeploy.data.labels import load_labels
-from mobiledeploy.data.preprocess import check_preprocessing, default_preprocessing
+from mobiledeploy.data.preprocess import (
+    check_preprocessing,
+    complete_preprocessing,
+    default_preprocessing,
+)
 from mobiledeploy.errors import UsageError
 from mobiledeploy.models.code_source import source_file, source_of
 from mobiledeploy.models.code_spec import CodeSpec
@@ -20,14 +27,13 @@ from mobiledeploy.models.validate import validate_input, validate_resolution
 from mobiledeploy.network import Preprocessing, WeightsProvenance, sides_of
 from mobiledeploy.pipeline.code_outputs import is_plain, outputs_of_module, require_activation
 from mobiledeploy.stages import FloatModel
+from mobiledeploy.utils.arguments import StrPath, as_names, as_path, require_instance
 from mobiledeploy.utils.files import sha256_of
 from mobiledeploy.utils.progress import step
 from mobiledeploy.utils.threads import on_one_thread
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from torch import nn
+    from collections.abc import Mapping
 
     from mobiledeploy.models.code_spec import Argument
     from mobiledeploy.network import Activation, ImageSize, InputName, Task
@@ -40,9 +46,9 @@ def build_code(
     arguments: Mapping[str, Argument] | None = None,
     weights: str | None = None,
     preprocessing: Preprocessing | Mapping[str, Any] | None = None,
-    labels: Path | Literal["imagenet"] | None = None,
+    labels: StrPath | None = None,
     task: Task | None = None,
-    outputs: Sequence[str] = (),
+    outputs: str | Sequence[str] = (),
     activation: Activation = "none",
     resolution: ImageSize = 224,
     in_channels: int = 3,
@@ -79,6 +85,7 @@ def build_code(
             remedy="Pass --weights PATH, --weights random, or let the code load its weights.",
         )
     validate_input(input, in_channels)
+    outputs = as_names(outputs)
     place, name = source_of(code)
     with step("Building the network"):
         digest = sha256_of(source_file(place))
@@ -102,7 +109,7 @@ def build_code(
         activation=activation,
         title=f"{Path(place).stem if place.endswith('.py') else place}_{name}",
     )
-    names = load_labels(Path(labels), spec.num_classes) if labels is not None else ()
+    names = load_labels(as_path(labels, "labels"), spec.num_classes) if labels is not None else ()
     return _float_model(module, spec, provenance, preprocessing, names)
 
 
@@ -112,9 +119,9 @@ def from_module(
     *,
     input_shape: Sequence[int] = (3, 224, 224),
     preprocessing: Preprocessing | Mapping[str, Any] | None = None,
-    labels: Sequence[str] = (),
+    labels: StrPath | Sequence[str] = (),
     task: Task | None = None,
-    outputs: Sequence[str] = (),
+    outputs: str | Sequence[str] = (),
     activation: Activation = "none",
     name: str | None = None,
     input: InputName = "float",  # noqa: A002 - the name of the option
@@ -130,7 +137,7 @@ def from_module(
             It is set to eval mode.
         input_shape: Channels, height and width of the input, or these after a batch of 1.
         preprocessing: Differences from ImageNet's preprocessing, or all of it.
-        labels: Class names; empty if unknown.
+        labels: Class names, or a text file with one per line; empty if unknown.
         task: What the outputs mean; by default classes, or regression for a single output.
         outputs: "NAME:TASK" or "NAME" for each output, in order; those of a dict have names of
             their own. By default a map for an image, else as for `task`.
@@ -142,11 +149,10 @@ def from_module(
     Raises:
         UsageError: the module does not compute such outputs from such images.
     """
-    *batch, channels, height, width = input_shape
-    if batch not in ([], [1]):
-        raise UsageError(
-            f"input_shape is {tuple(input_shape)}; expected (C, H, W) or (1, C, H, W)."
-        )
+    remedy = 'Pass the network itself; code is named in `build`, as "net.py:create".'
+    require_instance(module, nn.Module, "module", remedy)
+    channels, height, width = _image_shape(input_shape)
+    outputs = as_names(outputs)
     module = module.eval()
     validate_input(input, channels)
     found = outputs_of_module(module, (1, channels, height, width), outputs, task)
@@ -162,11 +168,23 @@ def from_module(
         activation=activation,
         title=name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", type(module).__name__).lower(),
     )
+    if isinstance(labels, (str, PathLike)):
+        labels = load_labels(as_path(labels, "labels"), spec.num_classes)
     if len(labels) not in (0, spec.num_classes):
         raise UsageError(f"There are {len(labels)} labels for {spec.num_classes} outputs.")
     return _float_model(
         module, spec, _as_returned(module, spec.title), preprocessing, tuple(labels)
     )
+
+
+def _image_shape(input_shape: Sequence[int]) -> tuple[int, int, int]:
+    """Return (channels, height, width), given with or without a batch of 1."""
+    shape = tuple(input_shape) if isinstance(input_shape, Sequence) else (input_shape,)
+    if len(shape) == 4 and shape[0] == 1:
+        shape = shape[1:]
+    if len(shape) != 3 or not all(isinstance(side, int) for side in shape):
+        raise UsageError(f"input_shape is {input_shape!r}; expected (C, H, W) or (1, C, H, W).")
+    return shape
 
 
 def _load(
@@ -205,11 +223,7 @@ def _float_model(
     labels: tuple[str, ...],
 ) -> FloatModel:
     implied = default_preprocessing(spec.in_channels)
-    whole = (
-        preprocessing
-        if isinstance(preprocessing, Preprocessing)
-        else replace(implied, **(preprocessing or {}))
-    )
+    whole = complete_preprocessing(preprocessing, implied)
     check_preprocessing(whole, spec.in_channels)
     info = spec.network_info(provenance, whole, labels)
     ends_in_activation = any(each.activation != "none" for each in spec.outputs)

@@ -13,16 +13,18 @@ from mobiledeploy.artifact.metadata import describe_input
 from mobiledeploy.data.calibration import embedded_calibration, load_calibration
 from mobiledeploy.devices.open import run_artifact
 from mobiledeploy.errors import ArtifactError, DataError, UsageError
-from mobiledeploy.parity.baseline import regressions, require_comparable
+from mobiledeploy.parity.baseline import read_baseline, regressions, require_comparable
 from mobiledeploy.parity.resizes import measure_resizes
 from mobiledeploy.parity.run_ladder import run_ladder
 from mobiledeploy.parity.tolerances import default_tolerances
+from mobiledeploy.parity.types import ParityReport
 from mobiledeploy.pipeline.build import load_images
 from mobiledeploy.pipeline.check_training_match import check_training_match
 from mobiledeploy.pipeline.rebuild import rebuild
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.runtimes.trial import require_runnable
 from mobiledeploy.stages import EMBEDDED
+from mobiledeploy.utils.arguments import StrPath, as_path, as_paths, require_device
 from mobiledeploy.utils.progress import step
 
 if TYPE_CHECKING:
@@ -32,22 +34,22 @@ if TYPE_CHECKING:
     from mobiledeploy.devices.open import Device
     from mobiledeploy.network import InputSpec, Interpolation
     from mobiledeploy.parity.tolerances import Tolerances
-    from mobiledeploy.parity.types import ParityReport, ResizeEffect
+    from mobiledeploy.parity.types import ResizeEffect
     from mobiledeploy.stages import CalibrationSet, FloatModel, Stages
 
 
 def check_parity(
-    artifacts: Sequence[Path],
-    source: Path | None = None,
+    artifacts: StrPath | Sequence[StrPath],
+    source: StrPath | None = None,
     *,
     samples: int | None = None,
     min_sqnr_db: float | None = None,
     min_top1_agreement: float | None = None,
-    weights: Path | None = None,
-    calib_data: Path | None = None,
+    weights: StrPath | None = None,
+    calib_data: StrPath | None = None,
     layers: bool = False,
     worst: int = 0,
-    baseline: ParityReport | None = None,
+    baseline: ParityReport | StrPath | None = None,
     device: Device | None = None,
     resizes: bool = False,
     allow_mismatch: bool = False,
@@ -55,7 +57,7 @@ def check_parity(
     """Build the network of the artifacts' manifests again and run the parity ladder.
 
     Args:
-        artifacts: Artifacts of one network, each with its manifest beside it.
+        artifacts: One or more artifacts of one network, each with its manifest beside it.
         source: Images; by default the calibration images, if they can still be found.
         samples: Number of images to compare; None for all.
         min_sqnr_db: Least SQNR against float in dB. The default for int8 networks depends on the
@@ -66,7 +68,8 @@ def check_parity(
         calib_data: The calibration images, if they have moved.
         layers: Whether to measure the quantization noise of each layer.
         worst: Number of images to show on which the last rung is farthest from float.
-        baseline: An earlier report, see `read_baseline`; the new report lists what is worse.
+        baseline: An earlier report, or the file that `--json` wrote; the new report lists what is
+            worse.
         device: An open device that runs the artifacts too, as the last rungs.
         resizes: Whether to measure what the resize functions of phones would change.
         allow_mismatch: Whether to go on if this is plainly not the network that was trained, or
@@ -80,6 +83,12 @@ def check_parity(
         DataError: there are no images, or the baseline is of another network or other images.
         RuntimeFailedError: a runtime or the device failed.
     """
+    artifacts = as_paths(artifacts, "artifacts")
+    if baseline is not None and not isinstance(baseline, ParityReport):
+        baseline = read_baseline(as_path(baseline, "baseline"))
+    require_device(device)
+    checkpoint = None if weights is None else as_path(weights, "weights")
+    calibration = None if calib_data is None else as_path(calib_data, "calib_data")
     with step("Reading manifests"):
         manifests = [read_manifest(path) for path in artifacts]
         _require_one_network(artifacts, manifests)
@@ -96,9 +105,9 @@ def check_parity(
         require_comparable(baseline, network=first.info.name, precision=first.precision)
     if resizes:
         recorded = EMBEDDED if first.calibration is None else first.calibration.source
-        _folder_of(str(source or calib_data or recorded))
+        _folder_of(str(source or calibration or recorded))
     given = None if source is None else load_images(first, source, samples)
-    stages = rebuild(first, weights=weights, calib_data=calib_data)
+    stages = rebuild(first, weights=checkpoint, calib_data=calibration)
     images = given or load_images(first, _calibration_path(stages), samples, for_calibration=True)
     with step("Comparing with the training statistics"):
         check_training_match(stages.original, images, allow_mismatch=allow_mismatch)

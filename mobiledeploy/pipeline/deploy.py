@@ -16,10 +16,19 @@ from mobiledeploy.parity.ladder import require_passed
 from mobiledeploy.parity.report.json_report import summary
 from mobiledeploy.parity.run_ladder import run_ladder
 from mobiledeploy.parity.tolerances import default_tolerances
+from mobiledeploy.pipeline.build import load_images
 from mobiledeploy.pipeline.check_training_match import check_training_match
 from mobiledeploy.pipeline.network_cache import remember
 from mobiledeploy.pipeline.stages import run_stages
 from mobiledeploy.runtimes.trial import remember_tried
+from mobiledeploy.stages import CalibrationSet, FloatModel, recipe_of
+from mobiledeploy.utils.arguments import (
+    FROM_MODULE,
+    StrPath,
+    as_names,
+    as_path,
+    require_instance,
+)
 from mobiledeploy.utils.files import moved_when_done, require_artifact_folder
 from mobiledeploy.utils.progress import step, warn
 
@@ -29,8 +38,6 @@ if TYPE_CHECKING:
     from mobiledeploy.parity.types import ParityReport
     from mobiledeploy.quantization.mixed_precision import MixedPrecision
     from mobiledeploy.stages import (
-        CalibrationSet,
-        FloatModel,
         FoldedModel,
         QuantizedModel,
         QuantRecipe,
@@ -75,11 +82,11 @@ class Deployment:
 def deploy(
     model: FloatModel,
     *,
-    formats: Sequence[str] = (Format.PTE,),
-    calibration: CalibrationSet | None,
-    recipe: QuantRecipe | None = None,
+    formats: str | Sequence[str] = (Format.PTE,),
+    calibration: CalibrationSet | StrPath | None,
+    recipe: QuantRecipe | str | None = None,
     mixed_precision: MixedPrecision | None = None,
-    out: Path = Path("exports"),
+    out: StrPath = "exports",
     parity: bool = True,
     min_int8_coverage: float | None = None,
     allow_mismatch: bool = False,
@@ -91,9 +98,10 @@ def deploy(
 
     Args:
         model: The network, from `build`.
-        formats: Formats of the artifacts: "pte", "onnx".
-        calibration: Images to quantize with; None exports in float.
-        recipe: How to quantize; None for `QuantRecipe()`.
+        formats: One or more of "pte", "onnx" and "tflite".
+        calibration: Images to quantize with, or where `load_images` finds them; None exports in
+            float.
+        recipe: How to quantize, or "fast", "balanced" or "best"; None for "balanced".
         mixed_precision: Chooses the layers that stay in float; None for those of the recipe.
         out: The folder to write to.
         parity: Whether to run the artifacts and compare them with the network.
@@ -113,12 +121,17 @@ def deploy(
         ExportError: an exporter refused the network.
         RuntimeFailedError: an artifact could not be written or run.
     """
-    wanted = [_format(name) for name in formats]
+    require_instance(model, FloatModel, "model", FROM_MODULE)
+    if calibration is not None and not isinstance(calibration, CalibrationSet):
+        calibration = load_images(model, calibration, for_calibration=True)
+    out = as_path(out, "out")
+    wanted = [_format(name) for name in as_names(formats)]
     _require_possible(model, is_int8=calibration is not None)
     require_artifact_folder(out)
     images = _parity_images(model, calibration) if parity else None
     match = _training_match(model, calibration or images, allow_mismatch=allow_mismatch)
-    stages = run_stages(model, calibration, recipe, mixed_precision)
+    chosen = None if recipe is None else recipe_of(recipe)
+    stages = run_stages(model, calibration, chosen, mixed_precision)
     deployed = stages.deployed
     with moved_when_done(out) as folder:
         artifacts = [export(deployed, f, folder / artifact_name(deployed, f)) for f in wanted]

@@ -33,7 +33,8 @@ from mobiledeploy.graph.aten_graph import trace
 from mobiledeploy.graph.channel_groups import find_groups, rescale_all
 from mobiledeploy.graph.fused_ops import find_fused_ops, weight_and_bias
 from mobiledeploy.graph.observers import observe_cached
-from mobiledeploy.stages import ObservedActivations
+from mobiledeploy.stages import CalibrationSet, FoldedModel, ObservedActivations
+from mobiledeploy.utils.arguments import FOLD_FIRST, LOAD_IMAGES, require_instance
 from mobiledeploy.utils.threads import on_one_thread
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
 
     from mobiledeploy.graph.channel_groups import ChannelGroup
     from mobiledeploy.graph.fused_ops import FusedOp
-    from mobiledeploy.stages import ActivationStats, CalibrationSet, FoldedModel
+    from mobiledeploy.stages import ActivationStats
 
 _DENSE_EXPONENT = 0.75
 _DENSE_RELU6_EXPONENT = 0.5
@@ -64,6 +65,8 @@ def equalize(model: FoldedModel, calibration: CalibrationSet) -> FoldedModel:
         ExportError: an operator has no int8 form.
         DataError: the calibration set is empty, or drives an activation to infinity or NaN.
     """
+    require_instance(model, FoldedModel, "model", FOLD_FIRST)
+    require_instance(calibration, CalibrationSet, "calibration", LOAD_IMAGES)
     traced = trace(model)
     ops = find_fused_ops(traced)
     groups = find_groups(traced, ops)

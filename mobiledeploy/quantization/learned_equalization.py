@@ -38,7 +38,14 @@ from mobiledeploy.quantization.fake_quantize import FloatWeightNetwork, fake_qua
 from mobiledeploy.quantization.halved_images import halved
 from mobiledeploy.quantization.make_plan import make_plan
 from mobiledeploy.quantization.ranges import learnable_encodings
-from mobiledeploy.stages import ObservedActivations, QuantRecipe, evenly_spread
+from mobiledeploy.stages import (
+    CalibrationSet,
+    FoldedModel,
+    ObservedActivations,
+    QuantRecipe,
+    evenly_spread,
+)
+from mobiledeploy.utils.arguments import FOLD_FIRST, LOAD_IMAGES, require_instance
 from mobiledeploy.utils.outputs import joined
 from mobiledeploy.utils.progress import track
 from mobiledeploy.utils.threads import on_one_thread
@@ -50,7 +57,7 @@ if TYPE_CHECKING:
 
     from mobiledeploy.graph.channel_groups import ChannelGroup
     from mobiledeploy.quantization.plan import Plan
-    from mobiledeploy.stages import CalibrationSet, Encoding, FoldedModel
+    from mobiledeploy.stages import Encoding
 
 _STEPS = 48
 _THOROUGH_STEPS = 72
@@ -76,6 +83,8 @@ def learn_equalization(
         ExportError: an operator has no int8 form.
         DataError: the calibration set is empty, or drives an activation to infinity or NaN.
     """
+    require_instance(model, FoldedModel, "model", FOLD_FIRST)
+    require_instance(calibration, CalibrationSet, "calibration", LOAD_IMAGES)
     plan = make_plan(model, calibration, QuantRecipe(), rough=True)
     groups = find_groups(plan.traced, plan.ops)
     student = _Student(plan, groups)

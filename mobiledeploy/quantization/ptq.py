@@ -24,7 +24,15 @@ from mobiledeploy.quantization.mixed_precision import choose_float_layers
 from mobiledeploy.quantization.pt2e import convert
 from mobiledeploy.quantization.ranges import require_requantizable
 from mobiledeploy.quantization.round_layers import round_layers
-from mobiledeploy.stages import Encoding, QuantizedModel, QuantRecipe
+from mobiledeploy.stages import (
+    CalibrationSet,
+    Encoding,
+    FoldedModel,
+    QuantizedModel,
+    QuantRecipe,
+    recipe_of,
+)
+from mobiledeploy.utils.arguments import FOLD_FIRST, LOAD_IMAGES, require_instance
 from mobiledeploy.utils.progress import step
 from mobiledeploy.utils.threads import on_one_thread
 
@@ -36,14 +44,13 @@ if TYPE_CHECKING:
     from mobiledeploy.quantization.fake_quantize import LayerWeights
     from mobiledeploy.quantization.mixed_precision import MixedPrecision
     from mobiledeploy.quantization.plan import Plan
-    from mobiledeploy.stages import CalibrationSet, FoldedModel
 
 
 @on_one_thread
 def quantize(
     model: FoldedModel,
     calibration: CalibrationSet,
-    recipe: QuantRecipe | None = None,
+    recipe: QuantRecipe | str | None = None,
     mixed_precision: MixedPrecision | None = None,
 ) -> QuantizedModel:
     """Quantize a folded network to int8.
@@ -51,7 +58,8 @@ def quantize(
     Args:
         model: From `fold`, `equalize` or `learn_equalization`.
         calibration: Images, preprocessed as the network expects them.
-        recipe: How to quantize; the default is `QuantRecipe` with the model's equalization.
+        recipe: How to quantize, or the name of a preset in `RECIPES`; the default is `QuantRecipe`
+            with the model's equalization.
         mixed_precision: Which layers compute in float; by default those that the recipe names.
 
     Raises:
@@ -61,7 +69,9 @@ def quantize(
             to be kept in float do not exist, or all layers are to be kept.
         GateError: no choice of float layers reaches the SQNR that is asked for.
     """
-    recipe = recipe or QuantRecipe(equalization=model.equalization)
+    require_instance(model, FoldedModel, "model", FOLD_FIRST)
+    require_instance(calibration, CalibrationSet, "calibration", LOAD_IMAGES)
+    recipe = recipe_of(recipe or QuantRecipe(equalization=model.equalization))
     _require_equalization(model, recipe)
     plan = make_plan(model, calibration, recipe)
     if mixed_precision is not None:

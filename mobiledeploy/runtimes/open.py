@@ -8,6 +8,7 @@ from mobiledeploy.artifact.artifact import Format, load
 from mobiledeploy.artifact.manifest import require_undamaged
 from mobiledeploy.errors import UsageError
 from mobiledeploy.runtimes.runner import Runner
+from mobiledeploy.utils.arguments import StrPath, as_path
 from mobiledeploy.utils.files import require_artifact, require_utf8
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["Runner", "check_artifact", "open_runner", "runner_type"]
 
 
-def open_runner(path: Path, *, threads: int = 1, optimize: bool = True) -> Runner:
+def open_runner(path: StrPath, *, threads: int = 1, optimize: bool = True) -> Runner:
     """Load an artifact into the runtime for its suffix.
 
     Args:
@@ -35,8 +36,9 @@ def open_runner(path: Path, *, threads: int = 1, optimize: bool = True) -> Runne
     """
     if threads < 1:
         raise UsageError(f"threads is {threads}; expected at least 1.")
-    require_artifact(path)
-    return runner_type(path)(path, threads=threads, optimize=optimize)
+    file = as_path(path, "path")
+    require_artifact(file)
+    return runner_type(file)(file, threads=threads, optimize=optimize)
 
 
 def check_artifact(path: Path) -> None:
