@@ -23,7 +23,7 @@ _HEADER = """# Python API
 Generated from the docstrings by `python docs/generate_api.py`; a test compares the two.
 
 Importing `mobiledeploy` does not import torch. The names of the section "Pipeline" are loaded from
-their modules on first use.
+their modules on first use. `StrPath` is `str | os.PathLike[str]`.
 """
 # heading -> module -> names; None takes every public function and class of the module
 _SECTIONS: dict[str, dict[str, tuple[str, ...] | None]] = {
