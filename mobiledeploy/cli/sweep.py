@@ -13,7 +13,13 @@ import typer
 
 from mobiledeploy.artifact.artifact import Format
 from mobiledeploy.cli.figures import TitledRow, print_figures
-from mobiledeploy.cli.output import print_result, print_warning, reserve_stdout, write_json
+from mobiledeploy.cli.output import (
+    print_note,
+    print_result,
+    print_warning,
+    reserve_stdout,
+    write_json,
+)
 from mobiledeploy.cli.progress import showing_progress
 from mobiledeploy.errors import DataError, GateError, UsageError
 
@@ -205,11 +211,24 @@ def sweep(
         write_text(html, to_html(results, rows, best, plan.devices))
     if STDOUT not in (html, csv_path, json_path):
         _print(results, rows, best, plan.devices)
-    if not rows or all(row.missed for row in rows):
+    _require_success(results, rows)
+
+
+def _require_success(results: Sequence[Result], rows: Sequence[Row]) -> None:
+    """Raise unless a point succeeded and an artifact keeps the budget.
+
+    Raises:
+        GateError: the message says which.
+    """
+    from mobiledeploy.sweep.pick import no_pick
+
+    if results and all(result.state in ("failed", "interrupted") for result in results):
         raise GateError(
-            "No artifact keeps the budget." if rows else "No point was exported.",
-            remedy="Relax the budget, or add smaller points.",
+            f"Every point failed, the first one with: {results[0].error}",
+            remedy="Correct the cause, and run the command again with --retry.",
         )
+    if not rows or all(row.missed for row in rows):
+        raise GateError(f"{no_pick(rows)}.", remedy="Relax the budget, or add smaller points.")
 
 
 def _require_cluster(cluster: str, points: Sequence[Point], jobs: int | None) -> None:
@@ -255,7 +274,10 @@ def _require_images(*paths: Path | None) -> None:
     for path in filter(None, paths):
         require_regular(path, DataError)
         if not path.exists():
-            raise UsageError(f"There is no file or folder {path}.")
+            raise UsageError(
+                f"There is no file or folder {path}.",
+                remedy="Pass the path of a folder of images, or of an .npz with `images`.",
+            )
 
 
 def _points(axes: dict[str, list[str]], grid_file: Path | None) -> list[Point]:
@@ -275,7 +297,7 @@ def _print(
     results: Sequence[Result], rows: Sequence[Row], best: Sequence[Row], devices: Sequence[str]
 ) -> None:
     from mobiledeploy.sweep.make_point import DeviceName
-    from mobiledeploy.sweep.pick import reason
+    from mobiledeploy.sweep.pick import no_pick, reason
 
     names = [DeviceName(device).name or device for device in devices]
     headings = ["size\nMB", "SQNR\ndB", "agree-\nment", "top-1", *names, "front"]
@@ -296,8 +318,10 @@ def _print(
         is_in_table = result.state == "over budget" and result.artifacts
         if result.state != "done" and not is_in_table:
             print_warning(f"{result.point.title}: {result.error}", title=result.state.capitalize())
+    if any(result.state == "failed" for result in results):
+        print_note("The failures are kept. --retry tries these points again.")
     if not best:
-        print_result("No pick: no accuracy was measured (--data), or nothing keeps the budget.")
+        print_result(f"{no_pick(rows)}.")
         return
     for word, row in zip(("Pick", "Second"), best, strict=False):
         print_result(f"{word}: {row.name}, top-1 {row.artifact.top1:.4f}")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from markupsafe import Markup
 
 from mobiledeploy.errors import UsageError
-from mobiledeploy.sweep.pick import reason
+from mobiledeploy.sweep.pick import no_pick, reason
 from mobiledeploy.utils.html.page import render
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def to_html(
     scripts = [_plotly(), _own_script()]
     return render(
         "sweep/page.html.jinja",
-        headline=_headline(rows, best),
+        headline=f"Pick: {best[0].name}" if best else no_pick(rows),
         why=reason(best),
         cards=list(_cards(best[0].artifact)) if best else [],
         second=best[1] if len(best) > 1 else None,
@@ -155,16 +155,6 @@ def _cells(row: Row, axes: Sequence[_Axis], devices: Sequence[str]) -> list[str]
     values = _values(row, devices)
     shown = ((values[axis.name], axis.form) for axis in axes)
     return ["" if value is None else format(value, form) for value, form in shown]
-
-
-def _headline(rows: Sequence[Row], best: Sequence[Row]) -> str:
-    if best:
-        return f"Pick: {best[0].name}"
-    if not rows:
-        return "No point was exported"
-    if all(row.missed for row in rows):
-        return "No artifact keeps the budget"
-    return "No pick: no accuracy was measured"
 
 
 def _cards(artifact: MeasuredArtifact) -> Iterator[Card]:

@@ -124,6 +124,15 @@ def reason(best: Sequence[Row]) -> str:
     return f"Against the second, {best[1].name}: {what}."
 
 
+def no_pick(rows: Sequence[Row]) -> str:
+    """Return why no row was picked, without a full stop."""
+    if not rows:
+        return "No point was exported"
+    if all(row.missed for row in rows):
+        return "No artifact keeps the budget"
+    return "No pick: no accuracy was measured"
+
+
 def _dominates(a: MeasuredArtifact, b: MeasuredArtifact) -> bool:
     """Return whether a is at least as good as b in everything, and better in something."""
     mine, others = _costs(a), _costs(b)

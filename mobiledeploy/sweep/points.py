@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from mobiledeploy.errors import UsageError
+from mobiledeploy.models.code_spec import is_code
+from mobiledeploy.models.spec import family_named
 from mobiledeploy.network import INPUT_FORMATS
 from mobiledeploy.utils.files import require_regular, sha256_of
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 AXES = ("model", "width", "resolution", "ptq", "weights", "input")
 _DEFAULT_INPUT = "float"
+_GRID_EXAMPLE = "For example: model: [v2, v3-small] and resolution: [128, 160]."
 _PRECISIONS = ("fast", "balanced", "best", "fp32")
 
 
@@ -127,8 +130,12 @@ def read_grid(path: Path) -> list[Point]:
     require_regular(path, UsageError)
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"Could not read {path}: {error}") from error
+    except OSError as error:
+        raise UsageError(
+            f"Could not read {path}: {error.strerror}.", remedy="Check the path."
+        ) from error
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise UsageError(f"Could not read {path}: {error}", remedy=_GRID_EXAMPLE) from error
     blocks = document if isinstance(document, list) else [document]
     points = [point for block in blocks for point in grid(_axes(path, block))]
     return list(dict.fromkeys(points))
@@ -138,7 +145,7 @@ def _axes(path: Path, block: object) -> dict[str, list[Any]]:
     if not isinstance(block, dict) or not all(isinstance(name, str) for name in block):
         raise UsageError(
             f"{path} holds {type(block).__name__}, expected lists by axis.",
-            remedy="For example: model: [v2, v3-small] and resolution: [128, 160].",
+            remedy=_GRID_EXAMPLE,
         )
     return {
         name: list(values) if isinstance(values, list) else [values]
@@ -153,6 +160,8 @@ def _point(values: Mapping[str, Any]) -> Point:
         UsageError: a value is invalid.
     """
     fields: dict[str, Any] = {name: str(value) for name, value in values.items()}
+    if not is_code(fields["model"]):
+        family_named(fields["model"])  # refuses what is no family
     if "width" in fields:
         try:
             fields["width"] = float(fields["width"])

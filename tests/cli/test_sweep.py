@@ -4,10 +4,12 @@ import csv
 import json
 from dataclasses import replace
 
+import pytest
 import sweep_results
 from sweep_results import DEVICES, RESULTS
 
 from mobiledeploy.cli import sweep
+from mobiledeploy.errors import GateError
 from mobiledeploy.sweep.pick import Budget
 
 LOCAL, ARM = DEVICES
@@ -63,3 +65,25 @@ def test_a_budget_that_is_missed_is_said_once(capsys):
     text = "".join(capsys.readouterr())
     assert text.count("0.90 MB, above 0.5 MB") == 2  # in the rows of both formats
     assert "Over budget: v2, 96 pixels, fast: 300 M MACs, above 1 M" in text
+
+
+def test_a_sweep_of_which_every_point_failed_fails_and_says_how_to_go_on(capsys):
+    failed = [replace(each, state="failed", error="adb finds no phone.") for each in RESULTS[:2]]
+    results, rows, best = sweep_results.shown(failed)
+    assert rows, "an export that succeeded before the measurement failed is in the table"
+    with pytest.raises(
+        GateError, match=r"Every point failed, .*: adb finds no phone\.$"
+    ) as refused:
+        sweep._require_success(results, rows)
+    assert "--retry" in refused.value.remedy
+    sweep._print(results, rows, best, DEVICES)
+    assert "--retry tries these points again" in capsys.readouterr().err
+    sweep._require_success(*sweep_results.shown([failed[0], RESULTS[1]])[:2])
+
+
+def test_a_sweep_without_an_artifact_within_the_budget_fails():
+    results, rows, _ = sweep_results.shown(RESULTS[:2])
+    missed = [replace(row, missed="1.85 MB, above 0.1 MB") for row in rows]
+    for none, message in ((missed, "No artifact keeps the budget"), ([], "No point was exported")):
+        with pytest.raises(GateError, match=message):
+            sweep._require_success(results, none)

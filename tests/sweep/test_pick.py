@@ -2,7 +2,7 @@
 
 import pytest
 
-from mobiledeploy.sweep.pick import Budget, ranked, reason, rows_of
+from mobiledeploy.sweep.pick import Budget, no_pick, ranked, reason, rows_of
 from mobiledeploy.sweep.points import Point
 from mobiledeploy.sweep.store import MeasuredArtifact, Result
 
@@ -106,3 +106,10 @@ def test_a_missed_limit_is_explained():
     assert row.missed == "4.00 MB, above 3 MB"
     (row,) = rows_of([RESULTS[0]], Budget(max_latency_ms=40))
     assert row.missed == "48 ms, above 40 ms"
+
+
+def test_no_pick_has_one_of_three_reasons():
+    assert no_pick([]) == "No point was exported"
+    assert no_pick(rows_of(RESULTS, Budget(min_top1=0.9))) == "No artifact keeps the budget"
+    unmeasured = rows_of([result("plain", None, 3.0, 1_000_000)], Budget())
+    assert no_pick(unmeasured) == "No pick: no accuracy was measured"

@@ -39,6 +39,7 @@ def test_a_file_holds_one_grid_or_several(tmp_path):
     [
         ({}, "needs a model"),
         ({"model": ["v2"], "depth": ["3"]}, "no axis 'depth'"),
+        ({"model": ["v2", "v9"]}, "There is no model 'v9'"),
         ({"model": ["v2"], "width": ["wide"]}, "--width is 'wide'"),
         ({"model": ["v2"], "ptq": ["slow"]}, "--ptq is 'slow'"),
         ({"model": ["v2"], "input": ["rgb"]}, "--input is 'rgb'; expected one of float"),
@@ -57,8 +58,9 @@ def test_other_files_are_refused(tmp_path, text):
     path.write_text(text)
     with pytest.raises(UsageError, match=r"grid\.yml"):
         read_grid(path)
-    with pytest.raises(UsageError, match="Could not read"):
+    with pytest.raises(UsageError, match=r"missing\.yml: No such file or directory\.$") as refused:
         read_grid(tmp_path / "missing.yml")
+    assert refused.value.remedy
 
 
 def test_the_input_is_an_axis_that_leaves_earlier_results_valid():
