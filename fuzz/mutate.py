@@ -114,7 +114,7 @@ def change_values(document: Any, random: Random) -> Any:
     """Replace, remove, rename or nest some values of a document of lists and dictionaries."""
     holder = [document]
     for _ in range(random.choice((1, 1, 1, 2, 5))):
-        place, key = random.choice(list(_places(holder)))
+        place, key = random.choice(list(places(holder)))
         kind = random.randrange(6)
         if kind == 0 and place is not holder:
             del place[key]
@@ -125,20 +125,20 @@ def change_values(document: Any, random: Random) -> Any:
         elif kind == 3 and isinstance(place[key], float):
             place[key] *= random.choice((-1, 0, 2, 1e9, 1e-30))
         elif kind == 4:
-            other, name = random.choice(list(_places(holder)))
+            other, name = random.choice(list(places(holder)))
             place[key] = deepcopy(other[name])
         else:
             place[key] = deepcopy(random.choice(_VALUES))
     return holder[0]
 
 
-def _places(value: Any) -> Any:
+def places(value: Any) -> Any:
     """Yield (container, key) of every value inside a value."""
     keys = value.keys() if isinstance(value, dict) else range(len(value))
     for key in list(keys):
         yield value, key
         if isinstance(value[key], (dict, list)):
-            yield from _places(value[key])
+            yield from places(value[key])
 
 
 def mutate_zip(content: bytes, random: Random) -> bytes:

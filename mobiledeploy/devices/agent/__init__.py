@@ -6,7 +6,8 @@ folder, which is removed when the agent ends: also when the runtime crashes, the
 reached, or the connection breaks.
 
 Input (stdin): one line of JSON, the request, then the bytes of the files that it lists. The pipe
-stays open while the other side waits for the result; its end tells the agent to stop.
+stays open while the other side waits for the result; its end tells the agent to stop. `request`
+checks the line before anything is done.
 
 Output (stdout): JSON text sequences (RFC 7464), one message per line. Everything else on stdout
 comes from other programs.
@@ -29,6 +30,7 @@ from importlib import resources
 BOOTSTRAP = "import sys;n=int(sys.stdin.buffer.readline());exec(sys.stdin.buffer.read(n))"
 _MODULES = (
     "errors",
+    "request",
     "machine",
     "timing",
     "instructions",

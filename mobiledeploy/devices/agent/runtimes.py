@@ -33,9 +33,16 @@ def runner_type(artifact: ArtifactEntry) -> type[Runner]:
     """Import the runtime for an artifact's suffix.
 
     Raises:
-        AgentError: It is not installed.
+        AgentError: It is not installed, or there is none.
     """
-    name, runner, imports = _RUNNERS[os.path.splitext(artifact["file"])[1]]
+    suffix = os.path.splitext(artifact["file"])[1]
+    if suffix not in _RUNNERS:
+        raise AgentError(
+            "UsageError",
+            f"{artifact['label']} is a {suffix} file; expected {', '.join(_RUNNERS)}.",
+            "Export the model with `mobiledeploy export`.",
+        )
+    name, runner, imports = _RUNNERS[suffix]
     try:
         imports()
     except ImportError as error:
@@ -161,7 +168,8 @@ class ProfiledOnnxRuntime(OnnxRuntime):
             return json.load(file)
 
 
-_BYTE = 0  # executorch/runtime/core/portable_type/scalar_type.h
+# executorch/runtime/core/portable_type/scalar_type.h
+_DATATYPES = {0: "uint8", 1: "int8", 6: "float32"}
 
 
 class ExecuTorch(Runner):
@@ -192,7 +200,7 @@ class ExecuTorch(Runner):
                 "that this runtime does not have.",
             ) from error
         self.batch_size, self.input_shape = sizes[0], tuple(sizes[1:])
-        self.input_type = "uint8" if given.dtype() == _BYTE else "float32"
+        self.input_type = "uint8" if _DATATYPES.get(given.dtype()) == "uint8" else "float32"
 
     def run(self, batch: Any) -> Any:
         """Return the outputs for one batch."""
@@ -259,17 +267,45 @@ class OperatorProgram(ExecuTorch):
         label: The operator's name in errors.
         threads: Threads that compute it.
         inputs: Datatype and shape of each input.
+
+    Raises:
+        AgentError: The runtime rejects the program, or it takes other inputs.
     """
 
     def __init__(
         self, path: str, label: str, threads: int, inputs: Sequence[tuple[str, Sequence[int]]]
     ) -> None:
         super().__init__(path, label, threads)
+        self._require(inputs)
         self._inputs = tuple(self._from_numpy(_noise(*given)) for given in inputs)
 
     def run_operator(self) -> None:
-        """Run the operator; its outputs are not copied."""
-        self._method(self._inputs, False)
+        """Run the operator; its outputs are not copied.
+
+        Raises:
+            AgentError: It fails.
+        """
+        try:
+            self._method(self._inputs, False)
+        except Exception as error:
+            raise AgentError(
+                "RuntimeFailedError",
+                f"ExecuTorch failed while running {self._label}: {error}",
+                "Export the model again, or update ExecuTorch on the device.",
+            ) from error
+
+    def _require(self, inputs: Sequence[tuple[str, Sequence[int]]]) -> None:
+        """Raise unless the program takes these inputs."""
+        meta = self._method.method_meta()
+        taken = [meta.input_tensor_meta(index) for index in range(meta.num_inputs())]
+        found = [(_DATATYPES.get(each.dtype()), tuple(each.sizes())) for each in taken]
+        expected = [(datatype, tuple(shape)) for datatype, shape in inputs]
+        if found != expected:
+            raise AgentError(
+                "ArtifactError",
+                f"The program of {self._label} takes {found}; the request has {expected!s:.200}.",
+                "Run the command again.",
+            )
 
 
 _PADDING = 128  # values that XNNPACK may read behind a tensor, because it reads whole vectors

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from mobiledeploy.devices.agent.errors import SETUP_REMEDY, AgentError
 from mobiledeploy.devices.agent.machine import describe
+from mobiledeploy.devices.agent.request import MAX_LINE_BYTES, read_request
 from mobiledeploy.devices.agent.tasks import TASKS
 
 if TYPE_CHECKING:
@@ -31,23 +32,38 @@ _CHUNK_BYTES = 1 << 20
 _DISK_REMEDY = "Free space on the device, or set TMPDIR there to a folder with more space."
 
 
+_MAX_WAIT_S = 2e6  # what the system takes as a time limit
+
+
 def main() -> None:
     """Serve one request, then remove its files."""
     send = partial(_send, _claim_stdout())
+    try:
+        _serve(send)
+    except AgentError as error:
+        send({"error": error.report})
+    except BrokenPipeError:  # the other side is gone
+        os._exit(1)
+
+
+def _serve(send: Send) -> None:
+    """Receive one request and carry it out.
+
+    Raises:
+        AgentError: The request cannot be read, or its files cannot be received.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other side closes the pipe when it stops
     for name in ("SIGTERM", "SIGHUP"):
         signal.signal(getattr(signal, name), lambda *_: sys.exit(1))
     send({"hello": describe()})
-    line = sys.stdin.buffer.readline()
-    if not line:
+    line = sys.stdin.buffer.readline(MAX_LINE_BYTES + 1)
+    if not line:  # only the description was wanted
         return
-    request: RequestMessage = json.loads(line)
+    request = read_request(line, list(TASKS))
     folder = tempfile.mkdtemp(prefix="mobiledeploy-")
     try:
         receive(sys.stdin.buffer, request["files"], folder)
         run_in_child(TASKS[request["task"]], request, folder, send)
-    except AgentError as error:
-        send({"error": error.report})
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -101,7 +117,7 @@ def run_in_child(task: Task, request: RequestMessage, folder: str, send: Send) -
     os.close(ours[1])
     os.close(theirs[0])
     try:
-        readable = select.select([0, ours[0]], [], [], request["limit_s"])[0]
+        readable = select.select([0, ours[0]], [], [], min(request["limit_s"], _MAX_WAIT_S))[0]
     finally:
         if not _is_closed(ours[0]):
             os.kill(pid, signal.SIGKILL)
@@ -129,7 +145,7 @@ def _run_task_and_exit(
     os.environ["TMPDIR"] = folder  # temporary files of the runtimes are removed with it
     code = 1
     try:
-        if request.get("affinity"):
+        if request["affinity"]:
             _set_affinity(request["affinity"])
         send({"result": task(request, folder, send)})
         code = 0
@@ -140,6 +156,13 @@ def _run_task_and_exit(
         text = f"A module cannot be imported on the device: {error}."
         send({"error": AgentError("RuntimeFailedError", text, SETUP_REMEDY).report})
         code = 0
+    except MemoryError:
+        text = "The device has no memory for the task."
+        remedy = "Free memory on the device, or export the model again: it may be damaged."
+        send({"error": AgentError("RuntimeFailedError", text, remedy).report})
+        code = 0
+    except BrokenPipeError:  # the other side is gone
+        pass
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:

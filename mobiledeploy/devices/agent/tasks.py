@@ -255,7 +255,7 @@ def samples_for(artifact: ArtifactEntry, folder: str, runner: Runner) -> Any:
     import numpy as np
 
     if artifact["inputs"]:
-        return np.load(os.path.join(folder, artifact["inputs"]))
+        return read_samples(os.path.join(folder, artifact["inputs"]), artifact["label"])
     shape = (_NOISE_BATCHES * runner.batch_size, *runner.input_shape)
     try:
         if runner.input_type == "uint8":
@@ -268,6 +268,27 @@ def samples_for(artifact: ArtifactEntry, folder: str, runner: Runner) -> Any:
             f"{artifact['label']} takes inputs of {shape}, for which there is no memory: {error}.",
             "Export the model again: the file is damaged.",
         ) from error
+
+
+def read_samples(path: str, label: str) -> Any:
+    """Return the samples of a `.npy` file, (N, ...).
+
+    Raises:
+        AgentError: It is damaged, or holds something else.
+    """
+    import numpy as np
+
+    try:
+        with open(path, "rb") as file:
+            samples = np.lib.format.read_array(file, allow_pickle=False)
+        len(samples)
+    except Exception as error:
+        raise AgentError(
+            "RuntimeFailedError",
+            f"The inputs of {label} are not a .npy file of samples: {error}.",
+            "Pass contiguous float32 or uint8 samples.",
+        ) from error
+    return samples
 
 
 def encode(array: Any) -> str:

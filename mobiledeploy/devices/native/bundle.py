@@ -49,8 +49,8 @@ _SYSTEM_LIBRARIES = (
 )
 _LOADERS = {"aarch64": "ld-linux-aarch64.so.1", "x86_64": "ld-linux-x86-64.so.2"}
 _SOURCES = (
-    *("runner.h", "runner.cpp", "serve.cpp", "tasks.cpp", "machine.cpp", "files.cpp"),
-    *("runtimes.cpp", "onnxruntime.cpp", "executorch.cpp"),
+    *("runner.h", "runner.cpp", "serve.cpp", "request.cpp", "tasks.cpp", "machine.cpp"),
+    *("files.cpp", "runtimes.cpp", "onnxruntime.cpp", "executorch.cpp"),
 )
 _FLAGS = ("-std=c++17", "-O2", "-s", "-Wall", "-Wextra")
 _YEAR_2000 = 946684800

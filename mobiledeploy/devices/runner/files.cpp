@@ -2,6 +2,7 @@
 #include <cstdio>
 #include <cstring>
 #include <fstream>
+#include <new>
 #include <sstream>
 
 #include "runner.h"
@@ -89,7 +90,8 @@ std::string base64(const std::string& data) {
 
 int64_t product(const Shape& shape) {
   int64_t count = 1;
-  for (int64_t size : shape) count *= size;
+  for (int64_t size : shape)
+    if (__builtin_mul_overflow(count, size, &count) || count > kMaxValues) throw std::bad_alloc();
   return count;
 }
 
@@ -143,12 +145,20 @@ Array from_npy(const std::string& data, const std::string& label) {
       header.find("'fortran_order': False") == std::string::npos || open == std::string::npos ||
       close == std::string::npos)
     throw unreadable();
+  const Type type = is(kUint8) ? kUint8 : kFloat32;
+  const uint64_t values = (data.size() - 10 - header.size()) / size_of(type);
   Shape shape;
+  uint64_t count = 1;
   std::istringstream sizes(header.substr(open + 1, close - open - 1));
-  for (std::string size; std::getline(sizes, size, ',');)
-    if (size.find_first_of("0123456789") != std::string::npos) shape.push_back(std::stoll(size));
-  Array array(is(kUint8) ? kUint8 : kFloat32, shape);
-  if (data.size() != 10 + length + array.size_bytes()) throw unreadable();
+  for (std::string text; std::getline(sizes, text, ',');) {
+    if (text.find_first_not_of(' ') == std::string::npos) continue;  // behind the last comma
+    const uint64_t size = strtoull(text.c_str(), nullptr, 10);  // the highest for what is higher
+    if (size > INT64_MAX || (size && count > values / size)) throw unreadable();
+    shape.push_back(static_cast<int64_t>(size));
+    count *= size;
+  }
+  if (data.size() != 10 + length + count * size_of(type)) throw unreadable();
+  Array array(type, shape);
   memcpy(array.data(), data.data() + 10 + length, array.size_bytes());
   return array;
 }

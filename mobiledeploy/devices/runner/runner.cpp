@@ -3,6 +3,7 @@
 #include "files.cpp"
 #include "machine.cpp"
 #include "onnxruntime.cpp"
+#include "request.cpp"
 #include "runtimes.cpp"
 #include "serve.cpp"
 #include "tasks.cpp"

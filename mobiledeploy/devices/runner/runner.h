@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,30 @@ using Send = std::function<void(const json&)>;
 // An error that the other side raises; `type` is the name of a class of `mobiledeploy.errors`.
 struct Failure {
   std::string type, message, remedy;
+};
+
+// An artifact of a request: its file, its name in errors, and the file of its inputs.
+struct ArtifactEntry {
+  std::string file, label;
+  std::optional<std::string> inputs;
+};
+
+// A file whose bytes follow the request.
+struct FileEntry {
+  std::string name, sha256;
+  uint64_t size;
+};
+
+// `mobiledeploy/devices/request.py` describes the fields.
+struct Request {
+  std::string task;
+  std::vector<ArtifactEntry> artifacts;
+  std::vector<FileEntry> files;
+  std::vector<int> affinity;
+  int threads = 1, rounds = 0, warmup = 0;
+  uint32_t seed = 0;
+  std::optional<double> duration_s;
+  double limit_s = 0;
 };
 
 // A type of numbers as NumPy writes it: the byte order, the kind, and the size in bytes.
@@ -55,6 +80,7 @@ inline Failure wrong_count(const std::string& label, size_t inputs, size_t outpu
           "Export the model with `mobiledeploy export`."};
 }
 
+constexpr int64_t kMaxValues = int64_t{1} << 48;  // of a tensor: more than any memory holds
 constexpr size_t kPadding = 128;  // values that XNNPACK may read behind a tensor
 
 // Dense values, with room for reads behind them.
@@ -149,11 +175,17 @@ std::string sha256(const std::string& path);
 std::string base64(const std::string& data);
 std::string to_npy(const Array& array);
 Array from_npy(const std::string& data, const std::string& label);
-int64_t product(const Shape& shape);
+int64_t product(const Shape& shape);  // throws bad_alloc above kMaxValues
 std::string joined(const Shape& shape);
+
+// ---- request.cpp
+
+// Throws Failure if a value is missing, of another type or out of range, or a path leads elsewhere.
+Request parse_request(const std::string& line);
+Failure unreadable(const std::string& reason);
 
 // ---- tasks.cpp
 
-json run_task(const json& request, const std::string& folder, const Send& send);
+json run_task(const Request& request, const std::string& folder, const Send& send);
 
 }  // namespace runner

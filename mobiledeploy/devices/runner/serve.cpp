@@ -28,6 +28,7 @@ namespace {
 constexpr const char* kDiskRemedy =
     "Free space on the device, or set TMPDIR there to a folder with more space.";
 constexpr size_t kChunk = 1 << 16;
+constexpr size_t kMaxLine = 1 << 22;  // of a request: a thousand artifacts with the longest paths
 
 volatile sig_atomic_t stopped = 0;
 
@@ -81,10 +82,15 @@ size_t read_some(char* buffer, size_t size) {
   }
 }
 
-std::string read_line() {
+// Reads a line; nothing if stdin ends before its first byte.
+std::optional<std::string> read_line() {
   std::string line;
-  char byte = 0;
-  while (read_some(&byte, 1) == 1 && byte != '\n') line += byte;
+  for (char byte = 0; read_some(&byte, 1) == 1; line += byte) {
+    if (byte == '\n') return line;
+    if (line.size() == kMaxLine)
+      throw unreadable("it is longer than " + std::to_string(kMaxLine) + " bytes.");
+  }
+  if (line.empty()) return std::nullopt;
   return line;
 }
 
@@ -107,9 +113,9 @@ void copy_to(const std::string& path, size_t size) {
   if (fclose(file) != 0) throw on_disk(path);
 }
 
-void receive(const json& files, const std::string& folder) {
+void receive(const std::vector<FileEntry>& files, const std::string& folder) {
   uint64_t needed = 0;
-  for (const json& file : files) needed += file.at("size").get<uint64_t>();
+  for (const FileEntry& file : files) needed += file.size;
   struct statvfs disk{};
   statvfs(folder.c_str(), &disk);
   const uint64_t free_bytes = uint64_t{disk.f_bavail} * disk.f_frsize;
@@ -118,16 +124,16 @@ void receive(const json& files, const std::string& folder) {
                   folder + " on the device has " + std::to_string(free_bytes) + " bytes free; " +
                       std::to_string(needed) + " are needed.",
                   kDiskRemedy};
-  for (const json& file : files) {
-    const std::string name = file.at("name"), path = folder + "/" + name;
+  for (const FileEntry& file : files) {
+    const std::string path = folder + "/" + file.name;
     std::error_code error;
     std::filesystem::create_directories(std::filesystem::path(path).parent_path(), error);
-    copy_to(path, file.at("size"));
-    const std::string found = sha256(path), expected = file.at("sha256");
-    if (found != expected)
+    copy_to(path, file.size);
+    const std::string found = sha256(path);
+    if (found != file.sha256)
       throw Failure{"RuntimeFailedError",
-                    name + " arrived damaged: its sha256 is " + found.substr(0, 12) +
-                        "..., expected " + expected.substr(0, 12) + "...",
+                    file.name + " arrived damaged: its sha256 is " + found.substr(0, 12) +
+                        "..., expected " + file.sha256.substr(0, 12) + "...",
                     "Run the command again. If it fails again, the connection is unreliable."};
   }
 }
@@ -159,7 +165,7 @@ void bind_to(const std::vector<int>& cores) {
 }
 
 // Runs the task in this process, sends its result or its error, and exits.
-[[noreturn]] void run_and_exit(const json& request, const std::string& folder,
+[[noreturn]] void run_and_exit(const Request& request, const std::string& folder,
                                const Messages& messages, int parent) {
   for (int number : {SIGTERM, SIGHUP}) signal(number, SIG_DFL);
   // the end of this pipe is the parent's death: then this process cleans up in its place
@@ -175,12 +181,15 @@ void bind_to(const std::vector<int>& cores) {
   const Send send = [&](const json& message) { messages.send(message); };
   int code = 1;
   try {
-    const std::vector<int> cores = request.at("affinity");
-    if (!cores.empty()) bind_to(cores);
+    if (!request.affinity.empty()) bind_to(request.affinity);
     send({{"result", run_task(request, folder, send)}});
     code = 0;
   } catch (const Failure& error) {
     messages.send_error(error);
+    code = 0;
+  } catch (const std::bad_alloc&) {
+    messages.send_error({"RuntimeFailedError", "The device has no memory for the task.",
+                         "Free memory on the device, or export the model again: it may be damaged."});
     code = 0;
   } catch (const Stopped&) {
   } catch (const std::exception& error) {
@@ -195,7 +204,7 @@ std::string signal_name(int number) {
 }
 
 // Runs a task in a child process; waits for its end, the end of stdin, or the time limit.
-void run_in_child(const json& request, const std::string& folder, const Messages& messages) {
+void run_in_child(const Request& request, const std::string& folder, const Messages& messages) {
   int ours[2], theirs[2];  // the death of one process closes its pipe in the other
   if (pipe2(ours, O_CLOEXEC) != 0 || pipe2(theirs, O_CLOEXEC) != 0) throw on_disk("a pipe");
   const pid_t child = fork();
@@ -209,15 +218,14 @@ void run_in_child(const json& request, const std::string& folder, const Messages
   }
   close(ours[1]);
   close(theirs[0]);
-  const double limit_s = request.at("limit_s");
   pollfd waited[] = {{0, POLLIN, 0}, {ours[0], POLLIN, 0}};
-  const int ready = poll(waited, 2, static_cast<int>(std::min(1e3 * limit_s, 2e9)));
+  const int ready = poll(waited, 2, static_cast<int>(std::min(1e3 * request.limit_s, 2e9)));
   if (!waited[1].revents) kill(child, SIGKILL);
   int status = 0;
   while (waitpid(child, &status, 0) < 0 && errno == EINTR) {
   }
   char limit[32];
-  snprintf(limit, sizeof limit, "%g", limit_s);
+  snprintf(limit, sizeof limit, "%g", request.limit_s);
   if (ready == 0)
     messages.send({{"died", {{"how", std::string("took more than ") + limit + " s and was stopped"}}}});
   else if (WIFSIGNALED(status))
@@ -228,21 +236,15 @@ void run_in_child(const json& request, const std::string& folder, const Messages
 
 void serve(const Messages& messages) {
   messages.send({{"hello", describe()}});
-  const std::string line = read_line();
-  if (line.empty()) return;
-  const json request = json::parse(line);
+  const std::optional<std::string> line = read_line();
+  if (!line) return;  // only the description was wanted
+  const Request request = parse_request(*line);
   const char* parent = getenv("TMPDIR");
   std::string folder = std::string(parent ? parent : "/tmp") + "/mobiledeploy-XXXXXX";
-  if (!mkdtemp(folder.data())) {
-    messages.send_error(on_disk(folder));
-    return;
-  }
+  if (!mkdtemp(folder.data())) throw on_disk(folder);
   try {
-    receive(request.at("files"), folder);
+    receive(request.files, folder);
     run_in_child(request, folder, messages);
-  } catch (const Failure& error) {
-    remove_folder(folder);
-    messages.send_error(error);
   } catch (...) {
     remove_folder(folder);
     throw;
@@ -257,7 +259,11 @@ int main() {
   try {
     runner::set_signals();
     const runner::Messages messages;
-    runner::serve(messages);
+    try {
+      runner::serve(messages);
+    } catch (const runner::Failure& error) {
+      messages.send_error(error);
+    }
     return 0;
   } catch (const runner::Stopped&) {
     return 1;

@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <new>
 #include <random>
 
 #include "runner.h"
@@ -36,16 +37,34 @@ struct Loaded {
   void run() { network->run(samples.data()); }
 };
 
-std::string text(const json& artifact, const char* key) {
-  return artifact.at(key).get<std::string>();
+// Noise of two batches: pixels, or the range of normalised images.
+Array noise_for(const std::string& label, const Network& network) try {
+  Shape shape{kNoiseBatches * product({network.batch_size})};
+  shape.insert(shape.end(), network.input_shape.begin(), network.input_shape.end());
+  Array noise(network.input_type, shape);
+  std::mt19937 random(0);
+  for (int64_t i = 0; i < product(shape); i++) {
+    const auto byte = static_cast<uint8_t>(random() & 255);
+    if (noise.type == kUint8)
+      noise.data()[i] = byte;
+    else
+      noise.floats()[i] = static_cast<int8_t>(byte) / kDeviation;
+  }
+  return noise;
+} catch (const std::bad_alloc&) {
+  throw Failure{"ArtifactError",
+                label + " takes batches of " + std::to_string(network.batch_size) +
+                    " samples of the shape (" + joined(network.input_shape) +
+                    "), for which there is no memory.",
+                "Export the model again: the file is damaged."};
 }
 
-// The inputs that were sent, or noise: pixels, or the range of normalised images.
-Array samples_for(const json& artifact, const std::string& folder, const Network& network) {
-  Shape sample = network.input_shape;
-  if (artifact.at("inputs").is_string()) {
-    const std::string label = text(artifact, "label");
-    Array given = from_npy(read_file(folder + "/" + text(artifact, "inputs")), label);
+// The inputs that were sent, or noise.
+Array samples_for(const ArtifactEntry& artifact, const std::string& folder, const Network& network) {
+  const Shape& sample = network.input_shape;
+  if (artifact.inputs) {
+    const std::string& label = artifact.label;
+    Array given = from_npy(read_file(folder + "/" + *artifact.inputs), label);
     if (given.shape.empty() || given.shape[0] < 1 ||
         Shape(given.shape.begin() + 1, given.shape.end()) != sample)
       throw Failure{"RuntimeFailedError",
@@ -64,39 +83,28 @@ Array samples_for(const json& artifact, const std::string& folder, const Network
                     "Pass a multiple of " + std::to_string(network.batch_size) + " samples."};
     return given;
   }
-  sample.insert(sample.begin(), kNoiseBatches * network.batch_size);
-  Array noise(network.input_type, sample);
-  std::mt19937 random(0);
-  for (int64_t i = 0; i < product(sample); i++) {
-    const auto byte = static_cast<uint8_t>(random() & 255);
-    if (noise.type == kUint8)
-      noise.data()[i] = byte;
-    else
-      noise.floats()[i] = static_cast<int8_t>(byte) / kDeviation;
-  }
-  return noise;
+  return noise_for(artifact.label, network);
 }
 
-Loaded load(const json& request, const json& artifact, const std::string& folder,
+Loaded load(const Request& request, const ArtifactEntry& artifact, const std::string& folder,
             const Send& send) {
-  const std::string label = text(artifact, "label");
-  send({{"loading", label}});
-  auto network = open_network(folder + "/" + text(artifact, "file"), label, request.at("threads"));
+  send({{"loading", artifact.label}});
+  auto network = open_network(folder + "/" + artifact.file, artifact.label, request.threads);
   Array samples = samples_for(artifact, folder, *network);
-  return {label, std::move(network), std::move(samples)};
+  return {artifact.label, std::move(network), std::move(samples)};
 }
 
 // Loads the first artifact of this process and runs it once; measures both.
-Loaded load_fresh(const json& request, const json& artifact, const std::string& folder,
+Loaded load_fresh(const Request& request, const ArtifactEntry& artifact, const std::string& folder,
                   const Send& send, json* fresh) {
-  const std::string label = text(artifact, "label");
-  const std::string path = folder + "/" + text(artifact, "file");
+  const std::string& label = artifact.label;
+  const std::string path = folder + "/" + artifact.file;
   send({{"loading", label}});
   load_runtime(suffix_of(path), label);
   read_file(path);  // into the page cache
   const PeakMemory memory;
   const double began = now_s();
-  auto network = open_network(path, label, request.at("threads"));
+  auto network = open_network(path, label, request.threads);
   const double ready = now_s();
   Array samples = samples_for(artifact, folder, *network);
   Loaded loaded{label, std::move(network), std::move(samples)};
@@ -136,8 +144,8 @@ json outputs_of(Loaded& loaded, const Send& send) {
 // Sends the share of the rounds that are done, at most five times a second.
 class Progress {
  public:
-  Progress(const Send& send, double rounds, const json& duration_s)
-      : send_(send), rounds_(rounds), duration_s_(duration_s.is_null() ? 0 : duration_s.get<double>()) {}
+  Progress(const Send& send, double rounds, double duration_s)
+      : send_(send), rounds_(rounds), duration_s_(duration_s) {}
 
   void operator()(int done) {
     const double now = now_s();
@@ -155,10 +163,8 @@ class Progress {
 void nothing(const json&) {}
 
 // Times the networks round by round, in an order that is shuffled anew; see `agent/timing.py`.
-json interleaved(std::vector<Loaded>& all, const json& request, const Send& send) {
-  const int rounds = request.at("rounds"), warmup = request.at("warmup");
-  const json& duration = request.at("duration_s");
-  std::mt19937 random(request.at("seed").get<uint32_t>());
+json interleaved(std::vector<Loaded>& all, const Request& request, const Send& send) {
+  std::mt19937 random(request.seed);
   std::vector<std::vector<double>> times_ms(all.size());
   std::vector<size_t> order(all.size());
   for (size_t i = 0; i < order.size(); i++) order[i] = i;
@@ -172,15 +178,15 @@ json interleaved(std::vector<Loaded>& all, const json& request, const Send& send
       if (keep) times_ms[index].push_back(1e3 * elapsed);
     }
   };
-  Progress progress(send, rounds, duration);
-  for (int i = 0; i < warmup; i++) {
+  Progress progress(send, request.rounds, request.duration_s.value_or(0));
+  for (int i = 0; i < request.warmup; i++) {
     round(false);
     progress(0);
   }
   const double began = now_s();
   const auto is_done = [&](int done) {
-    if (duration.is_null()) return done >= rounds;
-    return done >= kMinRounds && now_s() - began >= duration.get<double>();
+    if (!request.duration_s) return done >= request.rounds;
+    return done >= kMinRounds && now_s() - began >= *request.duration_s;
   };
   for (int done = 0; !is_done(done);) {
     round(true);
@@ -189,10 +195,10 @@ json interleaved(std::vector<Loaded>& all, const json& request, const Send& send
   return times_ms;
 }
 
-json bench(const json& request, const std::string& folder, const Send& send) {
+json bench(const Request& request, const std::string& folder, const Send& send) {
   std::vector<Loaded> all;
   json fresh;
-  for (const json& artifact : request.at("artifacts"))
+  for (const ArtifactEntry& artifact : request.artifacts)
     all.push_back(all.empty() ? load_fresh(request, artifact, folder, send, &fresh)
                               : load(request, artifact, folder, send));
   const json before = conditions();
@@ -200,21 +206,18 @@ json bench(const json& request, const std::string& folder, const Send& send) {
   const json after = conditions();
   json outputs = json::array();
   for (size_t i = 0; i < all.size(); i++)
-    outputs.push_back(request.at("artifacts")[i].at("inputs").is_null()
-                          ? json()
-                          : outputs_of(all[i], nothing));
+    outputs.push_back(request.artifacts[i].inputs ? outputs_of(all[i], nothing) : json());
   return {{"fresh", fresh},
           {"times_ms", times_ms},
           {"conditions", {{"before", before}, {"after", after}}},
           {"outputs", outputs}};
 }
 
-json run_only(const json& request, const std::string& folder, const Send& send) {
+json run_only(const Request& request, const std::string& folder, const Send& send) {
   json inputs = json::array(), outputs = json::array();
-  for (const json& artifact : request.at("artifacts")) {
+  for (const ArtifactEntry& artifact : request.artifacts) {
     Loaded loaded = load(request, artifact, folder, send);
-    const bool sent = artifact.at("inputs").is_string();
-    inputs.push_back(sent ? json() : json(base64(to_npy(loaded.samples))));
+    inputs.push_back(artifact.inputs ? json() : json(base64(to_npy(loaded.samples))));
     outputs.push_back(outputs_of(loaded, send));
   }
   return {{"inputs", inputs}, {"outputs", outputs}};
@@ -243,23 +246,22 @@ class InstructionCounter {
   int pipe_[2];
 };
 
-json instructions(const json& request, const std::string& folder, const Send& send) {
-  const json& artifact = request.at("artifacts").at(0);
+json instructions(const Request& request, const std::string& folder, const Send& send) {
+  const ArtifactEntry& artifact = request.artifacts.at(0);
   Loaded loaded = load(request, artifact, folder, send);
   const InstructionCounter counter;
-  for (int i = 0; i < request.at("warmup").get<int>(); i++) loaded.run();
+  for (int i = 0; i < request.warmup; i++) loaded.run();
   int64_t before = counter();
   const int64_t overhead = counter() - before;  // of the counting itself
   json counts = json::array();
-  for (int i = 0; i < request.at("rounds").get<int>(); i++) {
+  for (int i = 0; i < request.rounds; i++) {
     before = counter();
     loaded.run();
     counts.push_back(counter() - before - overhead);
   }
-  const bool wanted = artifact.at("inputs").is_string();
   return {{"runtime", loaded.network->runtime},
           {"instructions", counts},
-          {"outputs", json::array({wanted ? outputs_of(loaded, nothing) : json()})}};
+          {"outputs", json::array({artifact.inputs ? outputs_of(loaded, nothing) : json()})}};
 }
 
 // Runs twice; returns the time of the second run in microseconds.
@@ -273,12 +275,12 @@ double second_run_us(const Run& run) {
 
 // Times every operator in whole inferences, in turn with the network without a profiler. Each round
 // runs twice; see `agent/operators.py`.
-json time_operators(const json& request, const std::string& folder, Loaded& loaded,
+json time_operators(const Request& request, const std::string& folder, Loaded& loaded,
                     std::vector<double>* whole_us, const Send& send) {
-  const json& artifact = request.at("artifacts").at(0);
-  const auto profiled = open_network(folder + "/" + text(artifact, "file"),
-                                     text(artifact, "label"), request.at("threads"), true);
-  const size_t warmup = request.at("warmup"), rounds = warmup + request.at("rounds").get<size_t>();
+  const ArtifactEntry& artifact = request.artifacts.at(0);
+  const auto profiled = open_network(folder + "/" + artifact.file, artifact.label,
+                                     request.threads, true);
+  const size_t warmup = request.warmup, rounds = warmup + request.rounds;
   for (size_t done = 1; done <= rounds; done++) {
     whole_us->push_back(second_run_us([&] { loaded.run(); }));
     for (int i = 0; i < kRunsPerRound; i++) profiled->run(loaded.samples.data());
@@ -299,27 +301,27 @@ json time_operators(const json& request, const std::string& folder, Loaded& load
   return operators;
 }
 
-json profile(const json& request, const std::string& folder, const Send& send) {
-  Loaded loaded = load(request, request.at("artifacts").at(0), folder, send);
+json profile(const Request& request, const std::string& folder, const Send& send) {
+  Loaded loaded = load(request, request.artifacts.at(0), folder, send);
   std::vector<double> whole_us;
   const json operators = time_operators(request, folder, loaded, &whole_us, send);
   return {{"runtime", loaded.network->runtime}, {"whole_us", whole_us}, {"operators", operators}};
 }
 
-json load_only(const json&, const std::string&, const Send&) {
+json load_only(const Request&, const std::string&, const Send&) {
   return {{"runtimes", load_all_runtimes()}};
 }
 
 }  // namespace
 
-json run_task(const json& request, const std::string& folder, const Send& send) {
-  static const std::map<std::string, json (*)(const json&, const std::string&, const Send&)> tasks =
+json run_task(const Request& request, const std::string& folder, const Send& send) {
+  static const std::map<std::string, json (*)(const Request&, const std::string&, const Send&)> tasks =
       {{"bench", bench},
        {"instructions", instructions},
        {"outputs", run_only},
        {"profile", profile},
        {"load", load_only}};
-  return tasks.at(request.at("task"))(request, folder, send);
+  return tasks.at(request.task)(request, folder, send);
 }
 
 }  // namespace runner

@@ -107,6 +107,21 @@ def test_outputs_other_than_rows_of_numbers_are_refused(output, found):
     assert caught.value.report["type"] == "ArtifactError"
 
 
+def test_files_that_no_runtime_reads_are_refused(tmp_path):
+    with pytest.raises(
+        AgentError, match=r"my net\.bin is a \.bin file; expected \.onnx, \.pte"
+    ) as caught:
+        open_runner(artifact(tmp_path / "net.bin"), str(tmp_path), 1)
+    assert caught.value.report["type"] == "UsageError"
+
+
+@pytest.mark.parametrize("array", [np.float32(1), np.array([{}])])
+def test_files_that_hold_no_samples_are_refused(array, tmp_path):
+    np.save(tmp_path / "inputs.npy", array)
+    with pytest.raises(AgentError, match=r"The inputs of net are not a \.npy file of samples: .*"):
+        tasks.read_samples(str(tmp_path / "inputs.npy"), "net")
+
+
 def test_incomplete_batches_are_refused(fixed_batch_onnx, images):
     from mobiledeploy.errors import RuntimeFailedError
 
