@@ -99,8 +99,9 @@ class Format(StrEnum):
                 return candidate
         *others, last = (candidate.suffix for candidate in cls)
         expected = f"{', '.join(others)} or {last}"
+        found = f"ends in {path.suffix!r}" if path.suffix else "has no suffix"
         raise ArtifactError(
-            f"{path} ends in {path.suffix or 'no suffix'!r}; expected {expected}.",
+            f"{path} {found}; expected {expected}.",
             remedy="Name the artifact itself. Its suffix is its format.",
         )
 

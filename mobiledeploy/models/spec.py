@@ -60,10 +60,10 @@ def family_named(name: str) -> Family:
             f"{name} has attention layers, which are not supported.",
             remedy="Choose a convolutional V4: v4-conv-small, v4-conv-medium or v4-conv-large.",
         )
-    raise UsageError(
-        f"There is no model {name!r}.",
-        remedy=f"Choose one of {', '.join((*FAMILIES, *FAMILY_ALIASES))}.",
-    )
+    remedy = f"Choose one of {', '.join((*FAMILIES, *FAMILY_ALIASES))}."
+    if name.endswith(".py"):
+        remedy = f"Name the callable that returns the network, for example {name}:create."
+    raise UsageError(f"There is no model {name!r}.", remedy=remedy)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -51,8 +51,8 @@ def check_artifact(path: Path) -> None:
             the manifest beside it describes another file.
         UsageError: The path is not UTF-8.
     """
-    format_ = Format.of(path)
     require_artifact(path)
+    format_ = Format.of(path)
     require_utf8(path)
     if format_.verifier:
         load(format_.verifier)(path)

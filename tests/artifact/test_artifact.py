@@ -25,8 +25,13 @@ def test_a_format_is_its_suffix():
 
 
 @pytest.mark.parametrize(
-    ("name", "found"), [("a.mlmodel", "'.mlmodel'"), ("pte", "'no suffix'"), ("a.PTE", "'.PTE'")]
+    ("name", "found"),
+    [
+        ("a.mlmodel", "ends in '.mlmodel'"),
+        ("pte", "has no suffix"),
+        ("a.PTE", "ends in '.PTE'"),
+    ],
 )
 def test_unknown_suffixes_are_refused(name, found):
-    with pytest.raises(ArtifactError, match=rf"{name} ends in {found}; expected .pte, .onnx or"):
+    with pytest.raises(ArtifactError, match=rf"{name} {found}; expected .pte, .onnx or"):
         Format.of(Path(name))

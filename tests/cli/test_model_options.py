@@ -31,6 +31,9 @@ def test_arguments_are_for_code_only():
         check_model("v2", {"width": 0.5})
     with pytest.raises(UsageError, match="There is no model 'v5'"):
         check_model("v5", None)
+    with pytest.raises(UsageError, match="There is no model 'net.py'") as refused:
+        check_model("net.py", None)
+    assert "for example net.py:create" in refused.value.remedy
 
 
 @pytest.mark.parametrize(

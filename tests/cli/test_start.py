@@ -133,12 +133,21 @@ def test_every_command_is_listed():
 
 @pytest.mark.parametrize(
     "words",
-    ["parity none.pte", "diff none.pte none.pte", "inspect none.pte", "reproduce none.json"],
+    [
+        *("parity none.pte", "diff none.pte none.pte", "inspect none.pte", "reproduce none.json"),
+        *("bench none.pte", "bench none"),
+    ],
 )
 def test_a_missing_file_is_an_error_before_pytorch_is_loaded(words: str, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "torch", None)  # importing it would be an ImportError
     assert _run(words.split()) == 3
     assert f"Error: There is no file {words.split()[1]}." in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["parity", "bench", "inspect"])
+def test_a_folder_is_no_artifact(command: str, tmp_path: Path, capsys):
+    assert _run([command, str(tmp_path)]) == 3
+    assert f"Error: {tmp_path} is a folder." in capsys.readouterr().err
 
 
 def test_an_unknown_model_is_an_error_before_pytorch_is_loaded(mobiledeploy, tmp_path: Path):
