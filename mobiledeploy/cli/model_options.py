@@ -279,11 +279,8 @@ def _numbers(option: str, text: str | None) -> tuple[float, ...] | None:
 
 def _print_provenance(model: FloatModel) -> None:
     """Print what was inferred from the weights, and warn if they are random."""
-    from rich.padding import Padding
-    from rich.text import Text
-
     for note in model.info.provenance.notes:
-        console().print(Padding(Text(note), (0, 0, 0, 2), expand=False))
+        console().print(f"  {note}", soft_wrap=True)
     if model.info.provenance.source == "random":
         print_warning(
             "good for latency and size only; the network recognises nothing.",

@@ -111,7 +111,7 @@ def _display(*columns: ProgressColumn) -> Progress:
 def _print_done(title: str, seconds: float) -> None:
     from rich.text import Text
 
-    console().print(f"  {title}", Text(f"{seconds:.1f} s", "dim"))
+    console().print(f"  {title}", Text(f"{seconds:.1f} s", "dim"), soft_wrap=True)
 
 
 @contextmanager

@@ -42,7 +42,7 @@ def lines(request, monkeypatch):
     return printed
 
 
-@pytest.mark.parametrize("name", ["net[red].onnx", "q[/x].onnx", "a:x:[/].onnx"])
+@pytest.mark.parametrize("name", ["net[red].onnx", "q[/x].onnx", "a:x:[/].onnx", "x " * 60])
 def test_a_step_leaves_a_line_with_its_name_and_seconds(lines, name):
     reporter = RichReporter()
     with reporter.step(f"Counting {name}"):
