@@ -120,6 +120,7 @@ def export(
     ] = False,
 ) -> None:
     """Export a MobileNet to .pte, .onnx or .tflite, and check it."""
+    from mobiledeploy.models.code_spec import is_code
     from mobiledeploy.stages import RECIPES
     from mobiledeploy.utils.progress import step
 
@@ -139,7 +140,11 @@ def export(
         "input": input_format.value if input_format else None,
         "seed": seed,
         "task": task.value if task else None,
-        **options.split_outputs(output, activation.value if activation else None),
+        **options.split_outputs(
+            output,
+            activation.value if activation else None,
+            of_code=model is not None and is_code(model),
+        ),
     }
     reserve_stdout(STDOUT if as_json else None)
     recipe = RECIPES[(ptq or options.Ptq.BALANCED).value]

@@ -144,13 +144,25 @@ ANSWERS = {"logits": "none", "probabilities": "softmax", "top5": "top5", "codes"
 """Values of `--output` that say what the artifact returns, by its name in `network.Activation`."""
 
 
-def split_outputs(outputs: list[str] | None, activation: str | None) -> dict[str, Any]:
+def split_outputs(
+    outputs: list[str] | None, activation: str | None, *, of_code: bool
+) -> dict[str, Any]:
     """Return the fields `outputs` and `activation` of what `--output` and `--activation` say.
 
+    Args:
+        outputs: The values of `--output`.
+        activation: The value of `--activation`.
+        of_code: Whether the network comes from code: a family has one output.
+
     Raises:
-        UsageError: both say what the artifact returns.
+        UsageError: both say what the artifact returns, or outputs of a family are named.
     """
     if outputs is None or len(outputs) != 1 or outputs[0] not in ANSWERS:
+        if outputs and not of_code:
+            raise UsageError(
+                f"--output is {', '.join(outputs)}; expected one of {', '.join(ANSWERS)}.",
+                remedy="Outputs are named for networks from code only (FILE:CALLABLE).",
+            )
         return {"outputs": outputs, "activation": activation}
     if activation is not None:
         raise UsageError(

@@ -31,7 +31,7 @@ def test_arguments_are_for_code_only():
         check_model("v2", {"width": 0.5})
     with pytest.raises(UsageError, match="There is no model 'v5'"):
         check_model("v5", None)
-    with pytest.raises(UsageError, match="There is no model 'net.py'") as refused:
+    with pytest.raises(UsageError, match=r"There is no model 'net\.py'") as refused:
         check_model("net.py", None)
     assert "for example net.py:create" in refused.value.remedy
 
@@ -51,10 +51,18 @@ def test_arguments_are_for_code_only():
     ],
 )
 def test_output_says_what_is_returned_or_what_the_outputs_are(outputs, activation, expected):
-    found = split_outputs(outputs, activation)
+    found = split_outputs(outputs, activation, of_code=True)
     assert (found["outputs"], found["activation"]) == expected
 
 
 def test_output_and_activation_do_not_both_say_what_is_returned():
     with pytest.raises(UsageError, match="--output top5 and --activation softmax both say"):
-        split_outputs(["top5"], "softmax")
+        split_outputs(["top5"], "softmax", of_code=True)
+
+
+@pytest.mark.parametrize("outputs", [["a,b"], ["age:regression"], ["logits", "codes"]])
+def test_outputs_of_a_family_are_not_named(outputs):
+    with pytest.raises(UsageError, match="expected one of logits, probabilities, top5, codes"):
+        split_outputs(outputs, None, of_code=False)
+    assert split_outputs(None, None, of_code=False) == {"outputs": None, "activation": None}
+    assert split_outputs(["codes"], None, of_code=False)["activation"] == "codes"
