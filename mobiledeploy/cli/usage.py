@@ -19,6 +19,7 @@ _MESSAGES = {
     "less_than_equal": "{input}; expected at most {le:g}",
 }
 _SIMILAR = 0.7
+_TYPERS_PREFIX = "Value error, "
 
 
 def usage_error(error: TyperException) -> UsageError:
@@ -30,7 +31,20 @@ def usage_error(error: TyperException) -> UsageError:
     """
     context = getattr(error, "ctx", None)
     command = context.command_path if context is not None else "mobiledeploy"
-    return UsageError(_message(error), remedy=f"{command} --help")
+    return UsageError(_message(error), remedy=_repeated(error) or f"{command} --help")
+
+
+def _repeated(error: TyperException) -> str:
+    """Return the option as it has to be given where several values were joined with commas."""
+    parameter = getattr(error, "param", None)
+    message = error.message.removeprefix(_TYPERS_PREFIX)
+    given, _, choices = message.partition(" is not one of ")
+    values = given.strip("'").split(",")
+    if parameter is None or not parameter.multiple or len(values) == 1:
+        return ""
+    if not all(f"'{value}'" in choices for value in values):
+        return ""
+    return " ".join(f"{parameter.opts[0]} {value}" for value in values)
 
 
 def _message(error: TyperException) -> str:
@@ -56,4 +70,4 @@ def _value_message(error: TyperException) -> str:
     if found["type"] in _MESSAGES:
         values = found.get("ctx", {}) | {"input": found["input"]}
         return f" is {_MESSAGES[found['type']].format(**values)}."
-    return f": {found['msg'].removeprefix('Value error, ')}"
+    return f": {found['msg'].removeprefix(_TYPERS_PREFIX)}"
