@@ -17,7 +17,7 @@ from io import TextIOBase
 from typing import TYPE_CHECKING
 
 from mobiledeploy.errors import RuntimeFailedError, without_credentials
-from mobiledeploy.utils.files import STDOUT, write_text
+from mobiledeploy.utils.files import STDOUT, reason_of, write_text
 from mobiledeploy.utils.visible_text import visible
 
 if TYPE_CHECKING:
@@ -247,8 +247,7 @@ class Stdout(TextIOBase):
         if isinstance(self._failure, BrokenPipeError):
             raise self._failure
         if self._failure is not None:
-            reason = getattr(self._failure, "strerror", None) or self._failure
             raise RuntimeFailedError(
-                f"Could not write to standard output: {reason}.",
+                f"Could not write to standard output: {reason_of(self._failure)}.",
                 remedy="Redirect it to a file on a disk with free space.",
             ) from self._failure

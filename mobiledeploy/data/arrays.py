@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from mobiledeploy.data.preprocess import normalize
 from mobiledeploy.errors import DataError
 from mobiledeploy.network import ImageSize, Preprocessing, sides_of
-from mobiledeploy.utils.files import require_regular
+from mobiledeploy.utils.files import reason_of, require_regular
 
 _EXPECTED = (
     "expected `images`, uint8 (N, H, W, C), and optionally `labels`, integers (N,), "
@@ -86,8 +86,7 @@ def read_arrays(path: Path, in_channels: int, *, for_calibration: bool = False) 
             images = _array(file, chosen[0])
             labels = _array(file, chosen[1]) if chosen[1] in file else None
     except _UNREADABLE as error:
-        reason = str(error) or repr(error)
-        raise DataError(f"Could not read {path}: {reason}; {_EXPECTED}.") from error
+        raise DataError(f"Could not read {path}: {reason_of(error)}; {_EXPECTED}.") from error
     images, more = _as_nhwc(path, chosen[0], images, in_channels)
     return ImageArrays(images, labels, (*notes, *more))
 

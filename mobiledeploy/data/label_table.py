@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from mobiledeploy.errors import DataError
+from mobiledeploy.utils.files import reason_of
 
 LABELS_FILE = "labels.csv"
 
@@ -161,7 +162,7 @@ def _text(path: Path) -> str:
         except UnicodeDecodeError:
             return content.decode("cp1252")
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"Could not read {path}: {error}", remedy=_REMEDY) from error
+        raise DataError(f"Could not read {path}: {reason_of(error)}.", remedy=_REMEDY) from error
 
 
 def _class_indices(

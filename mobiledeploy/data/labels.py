@@ -7,7 +7,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from mobiledeploy.errors import DataError
-from mobiledeploy.utils.files import require_regular
+from mobiledeploy.utils.files import reason_of, require_regular
 
 IMAGENET = "imagenet"
 """Stands for the names of ImageNet-1k's classes, unless a file has this name."""
@@ -28,7 +28,7 @@ def load_labels(path: Path, num_classes: int) -> tuple[str, ...]:
         text = (_imagenet() if _is_imagenet(path) else path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"Could not read the labels {path}: {error}",
+            f"Could not read the labels {path}: {reason_of(error)}.",
             remedy=f"Pass a text file in UTF-8 with one name per line, or {IMAGENET}.",
         ) from error
     labels = tuple(line.strip() for line in text.rstrip().splitlines())

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from mobiledeploy.data.folder import ImageFolder, labels_of
 from mobiledeploy.data.images import is_image
 from mobiledeploy.errors import DataError
-from mobiledeploy.utils.files import require_regular
+from mobiledeploy.utils.files import reason_of, require_regular
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -165,7 +165,8 @@ def _members(shard: Path) -> Iterator[Member]:
                 raise tarfile.ReadError("it is cut off")
     except (tarfile.TarError, OSError, EOFError) as error:
         raise DataError(
-            f"Could not read the shard {shard}: {error}.", remedy="Download or write it again."
+            f"Could not read the shard {shard}: {reason_of(error)}.",
+            remedy="Download or write it again.",
         ) from error
     for each in sorted(files, key=lambda file: file.name):
         name = each.name.removeprefix("./")

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from mobiledeploy.errors import DataError
 from mobiledeploy.evaluation.counts import KIND, Counts, Evaluation, NetworkResult, merge
-from mobiledeploy.utils.files import require_regular, write_whole
+from mobiledeploy.utils.files import reason_of, require_regular, write_whole
 from mobiledeploy.utils.json_model import explain_invalid
 from mobiledeploy.utils.progress import track
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from mobiledeploy.data.stream import Batch, ImageStream
 
+_REMEDY = "Pass a file that `mobiledeploy evaluate --json PATH` wrote."
 _BATCH = 16
 _SAVED_EVERY = 16  # batches
 _DERIVED = {"networks": {"__all__": {"classes", "confusions"}}}  # not kept: counted again in a ms
@@ -153,12 +154,12 @@ def read_evaluation(path: Path) -> Evaluation:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(document, dict) or document.get("kind") != KIND:
-            raise DataError(f"{path} is no result of `mobiledeploy evaluate`.")
+            raise DataError(f"{path} is no result of `mobiledeploy evaluate`.", remedy=_REMEDY)
         return Evaluation.model_validate_json(json.dumps(document))
     except ValidationError as error:
         raise DataError(f"{path} is damaged: {explain_invalid(error)}.") from error
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"Could not read {path}: {error}") from error
+        raise DataError(f"Could not read {path}: {reason_of(error)}.", remedy=_REMEDY) from error
 
 
 def _save(path: Path | None, evaluation: Evaluation) -> None:

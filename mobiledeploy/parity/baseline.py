@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from mobiledeploy.errors import DataError
 from mobiledeploy.parity.types import SCHEMA, ParityReport
-from mobiledeploy.utils.files import require_regular
+from mobiledeploy.utils.files import reason_of, require_regular
 from mobiledeploy.utils.json_model import explain_invalid
 from mobiledeploy.utils.progress import warn
 
@@ -62,7 +62,9 @@ def read_baseline(path: Path) -> ParityReport:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"Could not read the baseline {path}: {error}", remedy=_REMEDY) from error
+        raise DataError(
+            f"Could not read the baseline {path}: {reason_of(error)}.", remedy=_REMEDY
+        ) from error
     found = document if isinstance(document, dict) else {}
     if found.get("kind") != _KIND:
         raise _other("kind", found.get("kind"), _KIND)

@@ -21,7 +21,7 @@ from mobiledeploy.errors import UsageError
 from mobiledeploy.models.code_spec import is_code
 from mobiledeploy.models.spec import family_named
 from mobiledeploy.network import INPUT_FORMATS
-from mobiledeploy.utils.files import require_regular, sha256_of
+from mobiledeploy.utils.files import reason_of, require_regular, sha256_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -130,12 +130,10 @@ def read_grid(path: Path) -> list[Point]:
     require_regular(path, UsageError)
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
+    except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
         raise UsageError(
-            f"Could not read {path}: {error.strerror}.", remedy="Check the path."
+            f"Could not read {path}: {reason_of(error)}.", remedy=_GRID_EXAMPLE
         ) from error
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
-        raise UsageError(f"Could not read {path}: {error}", remedy=_GRID_EXAMPLE) from error
     blocks = document if isinstance(document, list) else [document]
     points = [point for block in blocks for point in grid(_axes(path, block))]
     return list(dict.fromkeys(points))

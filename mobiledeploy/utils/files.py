@@ -177,9 +177,14 @@ def temporary_folder(needed_bytes: int) -> Iterator[Path]:
             yield folder
     except OSError as error:
         raise RuntimeFailedError(
-            f"Could not write temporary files: {error}.",
+            f"Could not write temporary files: {reason_of(error)}.",
             remedy="Free some room there, or name another folder in TMPDIR.",
         ) from error
+
+
+def reason_of(error: Exception) -> str:
+    """Return an error's own words; of an `OSError` without its number and its path."""
+    return getattr(error, "strerror", None) or str(error) or repr(error)
 
 
 def require_regular(path: Path, error: type[MobileDeployError]) -> None:
@@ -339,7 +344,7 @@ def _is_stream(path: Path) -> bool:
 
 def _not_written(path: Path, error: OSError | RuntimeError) -> RuntimeFailedError:
     return RuntimeFailedError(
-        f"Could not write {path}: {getattr(error, 'strerror', None) or error}.",
+        f"Could not write {path}: {reason_of(error)}.",
         remedy="Choose a writable folder on a disk with free space.",
     )
 

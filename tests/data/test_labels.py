@@ -76,3 +76,10 @@ def test_a_file_that_does_not_name_every_class_is_refused(tmp_path, content, cla
 def test_a_missing_file_is_refused(tmp_path):
     with pytest.raises(DataError, match="Could not read the labels"):
         load_labels(tmp_path / "nowhere.txt", 3)
+
+
+def test_a_missing_file_is_named_once_and_without_the_number_of_its_error(tmp_path):
+    missing = tmp_path / "missing.txt"
+    with pytest.raises(DataError) as refused:
+        load_labels(missing, 3)
+    assert str(refused.value) == f"Could not read the labels {missing}: No such file or directory."
