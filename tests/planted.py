@@ -67,8 +67,8 @@ def swapped_channels(index):
 
 
 def takes_bgr(model):
-    """Reverse the three input channels of the first convolution; the file may have more."""
-    edit(weights(model, 0), lambda v: v[:, [2, 1, 0, *range(3, v.shape[1])]])
+    """Reverse the three colours that the first convolution reads, each with all of its rows."""
+    edit(weights(model, 0), lambda v: v.reshape(len(v), 3, -1)[:, ::-1].reshape(v.shape))
 
 
 def not_a_number(model):

@@ -17,6 +17,7 @@ from mobiledeploy.errors import RuntimeFailedError, UsageError
 from mobiledeploy.pipeline import deploy as _deploy
 from mobiledeploy.pipeline.build import build
 from mobiledeploy.pipeline.deploy import deploy
+from mobiledeploy.stages import FloatModel
 from mobiledeploy.utils.files import (
     STDOUT,
     moved_when_done,
@@ -28,7 +29,8 @@ from mobiledeploy.utils.files import (
     write_whole,
 )
 
-NO_MODEL = SimpleNamespace(info=SimpleNamespace(outputs=()))  # all that is asked before the work
+INFO = SimpleNamespace(outputs=())  # all that is asked before the work
+NO_MODEL = FloatModel(info=INFO, module=None)
 
 
 def test_a_failed_write_keeps_the_former_file(tmp_path):
