@@ -6,6 +6,7 @@ Invariant: files and images are compared by sha256; their paths do not matter.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +15,7 @@ from mobiledeploy.diff.types import Change, InputComparison
 from mobiledeploy.stages import RECIPES, describe_images
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from mobiledeploy.artifact.manifest import Manifest
     from mobiledeploy.diff.types import InputName
@@ -58,6 +59,9 @@ def _changes(a: Fields, b: Fields) -> tuple[Change, ...]:
 def _text(value: object) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(_text(item) for item in value)
+    if isinstance(value, Mapping):  # an output: what it does not have is left out
+        given = {name: _text(item) for name, item in value.items() if item not in ((), [], "")}
+        return " ".join(f"{name}={text}" for name, text in given.items())
     return "none" if value is None else str(value)
 
 
