@@ -28,7 +28,7 @@ from mobiledeploy.cli.values import (
     parse_resolution,
     refuse_without,
 )
-from mobiledeploy.utils.files import STDOUT
+from mobiledeploy.utils.files import STDOUT, require_images
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -128,6 +128,8 @@ def export(
     options.check_model(model, arguments)
     if not int8:
         refuse_without("--int8", context, _FOR_INT8)
+    if calib_data is not None:
+        require_images(calib_data)  # before PyTorch is loaded and weights are downloaded
     kept = parse_keep_float(keep_float, min_sqnr)
     overrides = options.preprocessing_overrides(mean, std, crop_pct, interpolation)
     fields = {

@@ -25,7 +25,7 @@ from mobiledeploy.data.preprocess import check_preprocessing
 from mobiledeploy.errors import DataError
 from mobiledeploy.network import NetworkInfo
 from mobiledeploy.stages import EMBEDDED, CalibrationSet, evenly_spread
-from mobiledeploy.utils.files import require_regular
+from mobiledeploy.utils.files import require_images
 from mobiledeploy.utils.memory import free_bytes
 
 # Calibration gains nothing beyond a few hundred images. Of more than these, as many are taken.
@@ -58,14 +58,9 @@ def load_calibration(
         UsageError: The preprocessing does not fit the network.
     """
     check_preprocessing(info.preprocessing, info.input.channels)
-    require_regular(source, DataError)
+    require_images(source)
     if source.is_dir():
         return _from_folder(source, info, samples, for_calibration=for_calibration)
-    if not source.exists():
-        raise DataError(
-            f"There is no file or folder {source}.",
-            remedy="Pass the path of a folder of images, or of an .npz with `images`.",
-        )
     if source.suffix.lower() != ".npz":
         raise DataError(
             f"{source} is neither a folder nor an .npz.",

@@ -16,6 +16,7 @@ import platformdirs
 
 from mobiledeploy.errors import (
     ArtifactError,
+    DataError,
     MobileDeployError,
     RuntimeFailedError,
     UsageError,
@@ -205,6 +206,20 @@ def require_regular(path: Path, error: type[MobileDeployError]) -> None:
         raise error(
             f"{path} is a {kind}; expected a regular file.",
             remedy="Save its content as a file, and pass that.",
+        )
+
+
+def require_images(path: Path) -> None:
+    """Raise unless there is a folder or a regular file at the path of an image set.
+
+    Raises:
+        DataError: there is none.
+    """
+    require_regular(path, DataError)
+    if not path.exists():
+        raise DataError(
+            f"There is no file or folder {path}.",
+            remedy="Pass the path of a folder of images, or of an .npz with `images`.",
         )
 
 

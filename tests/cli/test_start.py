@@ -150,6 +150,12 @@ def test_a_folder_is_no_artifact(command: str, tmp_path: Path, capsys):
     assert f"Error: {tmp_path} is a folder." in capsys.readouterr().err
 
 
+def test_missing_calibration_images_are_an_error_before_pytorch_is_loaded(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "torch", None)  # importing it would be an ImportError
+    assert _run(["export", "v2", "--int8", "--calib-data", "nowhere"]) == 3
+    assert "Error: There is no file or folder nowhere." in capsys.readouterr().err
+
+
 def test_an_unknown_model_is_an_error_before_pytorch_is_loaded(mobiledeploy, tmp_path: Path):
     done = mobiledeploy("export", "v9", cwd=tmp_path)
     assert done.returncode == 2
