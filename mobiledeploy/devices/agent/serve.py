@@ -29,19 +29,18 @@ if TYPE_CHECKING:
     Task = Callable[[RequestMessage, str, Send], Result]
 
 _CHUNK_BYTES = 1 << 20
-_DISK_REMEDY = "Free space on the device, or set TMPDIR there to a folder with more space."
-
-
 _MAX_WAIT_S = 2e6  # what the system takes as a time limit
+_DISK_REMEDY = "Free space on the device, or set TMPDIR there to a folder with more space."
 
 
 def main() -> None:
     """Serve one request, then remove its files."""
     send = partial(_send, _claim_stdout())
     try:
-        _serve(send)
-    except AgentError as error:
-        send({"error": error.report})
+        try:
+            _serve(send)
+        except AgentError as error:
+            send({"error": error.report})
     except BrokenPipeError:  # the other side is gone
         os._exit(1)
 

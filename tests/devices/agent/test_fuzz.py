@@ -86,7 +86,9 @@ def test_damaged_samples(tmp_path):
     assert sent.count(b"are not a .npy file of samples") >= len(changed) - 1
 
 
-def test_the_other_side_stops_reading(tmp_path):
+@pytest.mark.parametrize("asked", [SEED.line() + SEED.content, b"{}\n"], ids=["task", "error"])
+@pytest.mark.parametrize("reads_hello", [False, True])
+def test_the_other_side_stops_reading(asked, reads_hello, tmp_path):
     source = bundle()
     (tmp_path / "tmp").mkdir()
     with subprocess.Popen(
@@ -94,10 +96,14 @@ def test_the_other_side_stops_reading(tmp_path):
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        bufsize=0,
         env=os.environ | {"TMPDIR": str(tmp_path / "tmp")},
     ) as process:
-        process.stdout.close()
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(b"%d\n" % len(source) + source + SEED.line() + SEED.content)
+            process.stdin.write(b"%d\n" % len(source) + source)
+            if reads_hello:
+                process.stdout.readline()
+            process.stdout.close()
+            process.stdin.write(asked)
         assert (process.wait(20), process.stderr.read()) == (1, b"")
     assert list((tmp_path / "tmp").iterdir()) == []
