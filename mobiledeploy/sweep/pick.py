@@ -130,7 +130,7 @@ def no_pick(rows: Sequence[Row]) -> str:
         return "No point was exported"
     if all(row.missed for row in rows):
         return "No artifact keeps the budget"
-    return "No pick: no accuracy was measured"
+    return "No pick: no accuracy was measured (--data)"
 
 
 def _dominates(a: MeasuredArtifact, b: MeasuredArtifact) -> bool:

@@ -112,4 +112,4 @@ def test_no_pick_has_one_of_three_reasons():
     assert no_pick([]) == "No point was exported"
     assert no_pick(rows_of(RESULTS, Budget(min_top1=0.9))) == "No artifact keeps the budget"
     unmeasured = rows_of([result("plain", None, 3.0, 1_000_000)], Budget())
-    assert no_pick(unmeasured) == "No pick: no accuracy was measured"
+    assert no_pick(unmeasured) == "No pick: no accuracy was measured (--data)"
