@@ -193,7 +193,7 @@ def _set_up_native(
     from mobiledeploy.devices.native.bundle import build_bundle, unpack_bundle
     from mobiledeploy.devices.native.setup import install, remote_architecture, self_test
     from mobiledeploy.devices.open import open_device
-    from mobiledeploy.devices.python_device import command_architecture, split_command
+    from mobiledeploy.devices.python_device import command_architecture, runs_native, split_command
 
     began = time.monotonic()
     with showing_progress(), ExitStack() as stack:
@@ -231,9 +231,10 @@ def _set_up_native(
         "`mobiledeploy device clean` removes it.",
         soft_wrap=True,
     )
-    console().print(
-        f"Next: mobiledeploy bench ARTIFACT --device {shlex.quote(uri)}", soft_wrap=True
-    )
+    words = ["--device", shlex.quote(uri)]
+    if uri.startswith("exec:") and not runs_native(split_command(uri)):
+        words += ["--runner", "native"]  # by default, such a command is to start Python
+    console().print("Next: mobiledeploy bench ARTIFACT", *words, soft_wrap=True)
 
 
 def _remote_device(uri: str, timeout_s: float) -> SshDevice | AdbDevice:

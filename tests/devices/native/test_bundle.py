@@ -170,3 +170,13 @@ def test_the_command_writes_a_bundle_of_at_most_20_mb(arm64_bundle, tmp_path, mo
     assert f"the native runner {runner_key()} for aarch64" in capsys.readouterr().err
     with tarfile.open(out) as tar:
         assert {"runner", "executorch.so", "libonnxruntime.so.1", SUMS} < set(tar.getnames())
+
+
+@pytest.mark.ci
+def test_the_next_command_after_a_setup_runs_the_native_runner(native, int8_onnx, capsys):
+    """A command that is no QEMU would start Python by default."""
+    assert _run(["device", "setup", native]) == 0
+    next_command = capsys.readouterr().err.rpartition("Next: mobiledeploy ")[2]
+    assert next_command == f"bench ARTIFACT --device {native} --runner native\n"
+    words = [str(int8_onnx) if word == "ARTIFACT" else word for word in next_command.split()]
+    assert _run([*words, "--runs", "2"]) == 0
