@@ -38,6 +38,16 @@ _UNDEFINED = {
 }
 
 
+_IN_WORDS = {
+    "sqnr_db": ("SQNR", " dB"),
+    "top1_agreement": ("top-1 agreement", ""),
+    "mean_iou": ("mean IoU", ""),
+    "mean_cosine_similarity": ("mean cosine similarity", ""),
+    "max_abs_difference": ("the largest difference", ""),
+}
+"""What sentences call a metric, and its unit."""
+
+
 def compare_logits(
     reference: Logits,
     candidate: Logits,
@@ -185,10 +195,11 @@ def missed_limits(found: Metrics, limits: Mapping[str, float]) -> tuple[str, ...
     for limit_name, limit in limits.items():
         side, _, name = limit_name.partition("_")
         value = values.get(name, float("nan"))
+        title, unit = _IN_WORDS.get(name, (name.replace("_", " "), ""))
         if name not in values:
             why = _UNDEFINED.get(name, "it was not measured")
-            missed.append(f"{name} is undefined: {why}.")
+            missed.append(f"{title} is undefined: {why}.")
         elif not (value >= limit if side == "min" else value <= limit):
             bound = "at least" if side == "min" else "at most"
-            missed.append(f"{name} is {value:.4g}; expected {bound} {limit:g}.")
+            missed.append(f"{title} is {value:.4g}{unit}; expected {bound} {limit:g}{unit}.")
     return tuple(missed)

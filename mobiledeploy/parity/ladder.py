@@ -281,11 +281,16 @@ def require_passed(report: ParityReport) -> None:
     remedy = "`mobiledeploy parity ARTIFACT --layers --html report.html` shows where to look."
     if report.regressions and not failed:
         remedy = "Find the change that caused it, or store a new baseline."
-    elif any("top1_agreement" in reason for reason in reasons):
+    elif any(_misses_agreement(each) for rung in failed for each in rung.comparisons):
         remedy += " If the outputs are no classes, export with --task regression or embedding."
     raise GateError(
         f"Parity failed{where}. " + (" ".join(reasons) or "Nothing was compared."), remedy=remedy
     )
+
+
+def _misses_agreement(comparison: Comparison) -> bool:
+    limit = comparison.limits.get("min_top1_agreement")
+    return limit is not None and comparison.metrics.get("top1_agreement", limit) < limit
 
 
 def _label(rung: Rung) -> str:

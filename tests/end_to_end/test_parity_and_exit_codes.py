@@ -44,7 +44,7 @@ def test_an_sqnr_out_of_reach_fails_the_gate(mobiledeploy, tmp_path: Path, workp
     assert made.returncode == 0, made.stderr
     artifact = json.loads(made.stdout)["artifacts"][0]["path"]
     done = mobiledeploy("parity", artifact, "--min-sqnr", 99, cwd=workplace)
-    refused(done, 1, "Parity failed at the rung 'integers'", "sqnr_db", "expected at least 99")
+    refused(done, 1, "Parity failed at the rung 'integers'", "SQNR is", "expected at least 99 dB")
     assert "Parity FAILED" in done.stdout
     assert done.stderr.splitlines()[-2].startswith("Error: ")
     # paths in a manifest are found from the folder of the export and from any other

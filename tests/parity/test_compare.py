@@ -46,11 +46,11 @@ def test_a_regression_of_constants_has_no_sqnr_at_all():
 def test_a_limit_on_an_sqnr_that_is_undefined_is_missed(reference):
     found = compare_logits(reference, reference)
     (text,) = missed_limits(found, {"min_sqnr_db": -100.0})
-    assert text.startswith("sqnr_db is undefined: there is only one image, or")
+    assert text.startswith("SQNR is undefined: there is only one image, or")
 
 
 def test_a_limit_on_the_agreement_of_no_classes_is_missed():
     found = compare_logits(outputs(), outputs(), task="regression")
     assert found["sqnr_db"] == math.inf
     (text,) = missed_limits(found, {"min_top1_agreement": 0.5})
-    assert text == "top1_agreement is undefined: the outputs are no classes."
+    assert text == "top-1 agreement is undefined: the outputs are no classes."

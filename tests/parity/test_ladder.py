@@ -112,7 +112,7 @@ def test_a_rewrite_that_is_more_than_rounding_fails_at_its_own_rung():
     ladder.add("float", exact)
     ladder.add("fold", with_noise_of(60, exact), [Check("float", {"min_sqnr_db": 80})])
     (failure,) = rung(ladder, "fold").failures
-    assert failure == "Against float PyTorch: sqnr_db is 60; expected at least 80."
+    assert failure == "Against float PyTorch: SQNR is 60 dB; expected at least 80 dB."
 
 
 def test_failures_on_calibration_images_say_so():
@@ -121,7 +121,7 @@ def test_failures_on_calibration_images_say_so():
     calibration = CalibrationCheck("fold", exact, with_noise_of(40, exact), {"min_sqnr_db": 80})
     ladder.add("equalize", exact, [Check("fold")], calibration_check=calibration, note="random")
     (failure,) = rung(ladder, "equalize").failures
-    assert failure.startswith("On calibration images: Against BatchNorm folded: sqnr_db")
+    assert failure.startswith("On calibration images: Against BatchNorm folded: SQNR")
     assert rung(ladder, "equalize").against("fold").metrics["differing_logits"] == 0
 
 
@@ -183,7 +183,7 @@ def test_too_much_quantization_noise_fails_the_integers_only():
     artifacts = {"a.onnx": integers}
     found = report(make_ladder(exact, integers, artifacts, limits={"min_sqnr_db": 21}))
     assert [r.name for r in found.rungs if not r.passed] == ["integers"]
-    assert "sqnr_db is 20; expected at least 21" in found.first_failed_rung.failures[0]
+    assert "SQNR is 20 dB; expected at least 21 dB" in found.first_failed_rung.failures[0]
     assert report(make_ladder(exact, integers, artifacts, limits={"min_sqnr_db": 19})).passed
 
 
@@ -195,7 +195,7 @@ def test_too_many_changed_classes_fail_the_integers():
     limits = {"min_top1_agreement": 0.81}
     ladder = make_ladder(exact, integers, {"a.onnx": integers}, limits=limits)
     (failure,) = rung(ladder, "integers").failures
-    assert failure.endswith("top1_agreement is 0.8; expected at least 0.81.")
+    assert failure.endswith("top-1 agreement is 0.8; expected at least 0.81.")
     with pytest.raises(GateError) as failed:
         require_passed(report(ladder))
     assert "--task regression" in failed.value.remedy

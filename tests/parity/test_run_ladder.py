@@ -120,7 +120,7 @@ def test_a_perturbed_weight_in_a_stage_is_found_at_its_rung(onnx_path, stage):
     report = run_ladder(spoiled, [onnx_path], images(), tolerances=LOOSE)
     names = {"folded": "fold", "equalized": "equalize"}
     assert report.first_failed_rung.name == names[stage]
-    assert "sqnr_db is" in report.first_failed_rung.failures[0]
+    assert "SQNR is" in report.first_failed_rung.failures[0]
 
 
 def test_an_int8_network_that_lost_too_much_is_found_at_the_integers(onnx_path):

@@ -72,11 +72,11 @@ def test_limits_go_to_the_outputs_of_their_task():
 @pytest.mark.parametrize(
     ("name", "metric"),
     [
-        ("kind", "top1_agreement"),
-        ("age", "sqnr_db"),
-        ("places", "mean_iou"),
-        ("face", "mean_cosine_similarity"),
-        ("corners", "sqnr_db"),
+        ("kind", "top-1 agreement"),
+        ("age", "SQNR"),
+        ("places", "mean IoU"),
+        ("face", "mean cosine similarity"),
+        ("corners", "SQNR"),
     ],
 )
 def test_a_broken_output_is_named_although_the_others_are_equal(name, metric):
@@ -91,7 +91,7 @@ def test_a_bias_of_one_output_does_not_hide_its_error():
     ladder = Ladder(labels=None, step=None, outputs=OUTPUTS)
     ladder.add("float", values() + 100)
     ladder.add("integers", candidate, [Check("float", {"min_sqnr_db": 12.0})])
-    assert "age: sqnr_db is" in ladder.rungs[1].comparisons[0].failures[0]
+    assert "age: SQNR is" in ladder.rungs[1].comparisons[0].failures[0]
 
 
 def test_one_differing_value_of_any_output_fails_exactness():
@@ -128,7 +128,7 @@ def test_a_single_map_has_its_own_limit():
     ladder = Ladder(labels=None, step=None, outputs=single)
     ladder.add("float", values()[:, 5:17])
     ladder.add("integers", values()[::-1, 5:17], [Check("float", limits)])
-    assert "mean_iou is" in " ".join(ladder.rungs[1].comparisons[0].failures)
+    assert "mean IoU is" in " ".join(ladder.rungs[1].comparisons[0].failures)
 
 
 @pytest.mark.parametrize(

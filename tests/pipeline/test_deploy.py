@@ -99,7 +99,7 @@ def test_outputs_that_ignore_the_image_fail(deployed, weight, bias, classes):
 def test_a_bias_that_dwarfs_what_varies_does_not_pass_for_signal(deployed):
     """Where outputs vary by less than a step of the int8 logits, all of it is lost."""
     done = deployed(with_head(3, 1e-3, [1000, 2000, 3000], "regression"))
-    with pytest.raises(GateError, match="sqnr_db is -"):
+    with pytest.raises(GateError, match="SQNR is -"):
         done.require_passed()
 
 
@@ -108,7 +108,7 @@ def test_a_regression_is_judged_by_its_sqnr_alone(deployed):
     """A random network loses more than it may; nothing else is held against it."""
     done = deployed(with_head(1, 1, 40))
     (failed,) = [rung for rung in done.parity.rungs if not rung.passed]
-    assert [text.split(":")[1][:11] for text in failed.failures] == [" sqnr_db is"]
+    assert [text.split(":")[1][:8] for text in failed.failures] == [" SQNR is"]
     (onnx,) = [rung for rung in done.parity.rungs if rung.name == "onnx"]
     (integers,) = [rung for rung in done.parity.rungs if rung.name == "integers"]
     assert set(integers.against("float").limits) == {"min_sqnr_db"}
