@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, cast
 from pydantic import ValidationError
 
 from mobiledeploy.errors import DataError
+from mobiledeploy.parity.compare import in_words
 from mobiledeploy.parity.types import SCHEMA, ParityReport
 from mobiledeploy.utils.files import reason_of, require_regular
 from mobiledeploy.utils.json_model import explain_invalid
@@ -183,7 +184,8 @@ def _moved(
     change = old - new if allowed < 0 else new - old
     if old == new or change <= abs(allowed) + 1e-9:
         return
-    yield f"{name}{against} went from {old:.4g} to {new:.4g}."
+    title, unit = in_words(name)
+    yield f"{title}{against} went from {old:.4g}{unit} to {new:.4g}{unit}."
 
 
 def _values(metrics: Metrics) -> Mapping[str, float]:

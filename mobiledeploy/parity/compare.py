@@ -45,7 +45,6 @@ _IN_WORDS = {
     "mean_cosine_similarity": ("mean cosine similarity", ""),
     "max_abs_difference": ("the largest difference", ""),
 }
-"""What sentences call a metric, and its unit."""
 
 
 def compare_logits(
@@ -188,6 +187,11 @@ def _of_outputs(reference: Logits, candidate: Logits) -> Metrics:
     return found
 
 
+def in_words(metric: str) -> tuple[str, str]:
+    """Return what sentences call a metric, and its unit."""
+    return _IN_WORDS.get(metric, (metric.replace("_", " "), ""))
+
+
 def missed_limits(found: Metrics, limits: Mapping[str, float]) -> tuple[str, ...]:
     """Return a sentence for each limit that is missed; a metric that is absent or NaN misses it."""
     values = cast("Mapping[str, float]", found)
@@ -195,7 +199,7 @@ def missed_limits(found: Metrics, limits: Mapping[str, float]) -> tuple[str, ...
     for limit_name, limit in limits.items():
         side, _, name = limit_name.partition("_")
         value = values.get(name, float("nan"))
-        title, unit = _IN_WORDS.get(name, (name.replace("_", " "), ""))
+        title, unit = in_words(name)
         if name not in values:
             why = _UNDEFINED.get(name, "it was not measured")
             missed.append(f"{title} is undefined: {why}.")

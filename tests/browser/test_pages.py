@@ -91,7 +91,7 @@ def failing_report():
     report = make_failing()
     failure = f"21768 of 100000 logits differ from integer reference; {'a long failure ' * 8}"
     rungs = (*report.rungs[:2], with_(report.rungs[2], failures=(failure,)))
-    return with_(report, rungs=rungs, regressions=("onnx: sqnr_db went from 20 to 10.",))
+    return with_(report, rungs=rungs, regressions=("onnx: SQNR went from 20 dB to 10 dB.",))
 
 
 def row(artifact, device, median_ms, **changes):

@@ -76,21 +76,21 @@ def test_the_same_report_is_not_worse():
     [
         (
             with_metrics(INTEGERS, 1, sqnr_db=19.4),
-            "integers: sqnr_db against float went from 20 to 19.4.",
+            "integers: SQNR against float went from 20 dB to 19.4 dB.",
         ),
         (
             with_metrics(INTEGERS, 1, top1_agreement=0.95),
-            "top1_agreement against float went from 0.97",
+            "top-1 agreement against float went from 0.97",
         ),
         (
             with_metrics(ONNX, 1, differing_logits=1.0),
-            "differing_logits against integers went from 0 to 1",
+            "differing logits against integers went from 0 to 1",
         ),
-        (with_metrics(ONNX, 1, sqnr_db=50.0), "sqnr_db against integers went from 60 to 50."),
-        (with_metrics(FOLD, 0, sqnr_db=40.0), "fold: sqnr_db against float went from 60 to 40."),
+        (with_metrics(ONNX, 1, sqnr_db=50.0), "SQNR against integers went from 60 dB to 50 dB."),
+        (with_metrics(FOLD, 0, sqnr_db=40.0), "fold: SQNR against float went from 60 dB to 40 dB."),
         (
             with_metrics(INTEGERS, 1, sqnr_db=-math.inf),
-            "integers: sqnr_db against float went from 20 to -inf.",
+            "integers: SQNR against float went from 20 dB to -inf dB.",
         ),
     ],
 )
@@ -167,7 +167,7 @@ def of_two_artifacts(*paths, **metrics):
     return make_report(rungs=(*make_report().rungs[:ONNX], first, *others))
 
 
-FELL = "differing_logits against integers went from 0 to 7."
+FELL = "differing logits against integers went from 0 to 7."
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_the_sqnr_of_older_baselines_is_not_compared(tmp_path, monkeypatch):
         for comparison in rung["comparisons"]:
             comparison["metrics"]["sqnr_db"] = 99.0
     today = read_baseline(written(tmp_path, document))
-    assert any("sqnr_db" in text for text in regressions(today, make_report()))
+    assert any("SQNR" in text for text in regressions(today, make_report()))
     warned = []
     monkeypatch.setattr("mobiledeploy.parity.baseline.warn", warned.append)
     old = read_baseline(written(tmp_path, document | {"schema": 3}))

@@ -84,9 +84,9 @@ def test_columns_have_headings_and_cells_say_them_on_a_phone(report):
 
 
 def test_what_is_worse_than_the_baseline_is_shown(report):
-    text = to_html(with_(report, regressions=("onnx: sqnr_db went from 20 to 10.",)), None)
+    text = to_html(with_(report, regressions=("onnx: SQNR went from 20 dB to 10 dB.",)), None)
     assert "WORSE than the baseline" in text
-    assert "<b>baseline</b>: onnx: sqnr_db went from 20 to 10." in text
+    assert "<b>baseline</b>: onnx: SQNR went from 20 dB to 10 dB." in text
 
 
 def test_every_comparison_has_all_its_metrics(report):
