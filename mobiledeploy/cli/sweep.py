@@ -21,7 +21,7 @@ from mobiledeploy.cli.output import (
     write_json,
 )
 from mobiledeploy.cli.progress import showing_progress
-from mobiledeploy.errors import DataError, GateError, UsageError
+from mobiledeploy.errors import GateError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -156,6 +156,7 @@ def sweep(
     from mobiledeploy.utils.files import (
         STDOUT,
         require_artifact_folder,
+        require_images,
         require_writable_files,
         write_text,
     )
@@ -167,7 +168,8 @@ def sweep(
         require_plotly()  # now, not after hours
     axes = dict(zip(grids.AXES, map(grids.split, given), strict=True))
     points = _points(axes, grid_file)
-    _require_images(calib_data, data)
+    for path in filter(None, (calib_data, data)):
+        require_images(path)
     if cluster is not None:
         _require_cluster(cluster, points, jobs)
     for device in devices or ():
@@ -265,19 +267,6 @@ def _workers(plan: Plan, cluster: str | None) -> Iterator[Workers]:
 
     with RayWorkers(plan, cluster) as workers:
         yield workers
-
-
-def _require_images(*paths: Path | None) -> None:
-    """Raise unless the given paths are files or folders."""
-    from mobiledeploy.utils.files import require_regular
-
-    for path in filter(None, paths):
-        require_regular(path, DataError)
-        if not path.exists():
-            raise UsageError(
-                f"There is no file or folder {path}.",
-                remedy="Pass the path of a folder of images, or of an .npz with `images`.",
-            )
 
 
 def _points(axes: dict[str, list[str]], grid_file: Path | None) -> list[Point]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mobiledeploy.errors import UsageError
+from mobiledeploy.errors import LoadError, UsageError
 from mobiledeploy.models.code_spec import is_code
 from mobiledeploy.models.spec import family_named
 from mobiledeploy.network import INPUT_FORMATS
@@ -125,13 +125,14 @@ def read_grid(path: Path) -> list[Point]:
     """Read the points of a YAML file: lists by axis, or a list of such mappings.
 
     Raises:
-        UsageError: the file cannot be read, or is not of this form.
+        LoadError: the file cannot be read.
+        UsageError: it is not of this form.
     """
-    require_regular(path, UsageError)
+    require_regular(path, LoadError)
     try:
         document = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, yaml.YAMLError, RecursionError) as error:
-        raise UsageError(
+        raise LoadError(
             f"Could not read {path}: {reason_of(error)}.", remedy=_GRID_EXAMPLE
         ) from error
     blocks = document if isinstance(document, list) else [document]

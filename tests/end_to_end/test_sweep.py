@@ -110,9 +110,7 @@ def test_artifacts_of_one_process_are_those_of_single_exports(mobiledeploy, work
         ([], "A sweep needs a model"),
         (["--model", "v2", "--width", "wide"], "--width is 'wide'"),
         (["--model", "v2", "--grid", "grid.yml"], "--grid replaces --model"),
-        (["--grid", "missing.yml"], "Could not read missing.yml"),
         (["--model", "v2", "--device", "foo://x"], "'foo://x' is not a device"),
-        (["--model", "v2", "--data", "missing"], "There is no file or folder missing"),
         (["--model", "v2", "--cluster", "10.0.0.1"], "expected ray, or ray://HOST:PORT"),
         (["--model", "v2", "--cluster", "ray", "--jobs", "2"], "--jobs is for this machine"),
         (["--model", "net.py:create", "--cluster", "ray"], "net.py:create is code of this machine"),
@@ -123,4 +121,17 @@ def test_artifacts_of_one_process_are_those_of_single_exports(mobiledeploy, work
 )
 def test_wrong_options_are_refused(mobiledeploy, tmp_path, words, message):
     refused(mobiledeploy("sweep", *words, cwd=tmp_path), 2, message)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--grid", "missing.yml"], "Could not read missing.yml"),
+        (["--model", "v2", "--data", "missing"], "There is no file or folder missing"),
+        (["--model", "v2", "--calib-data", "missing"], "There is no file or folder missing"),
+    ],
+)
+def test_missing_files_are_refused(mobiledeploy, tmp_path, words, message):
+    refused(mobiledeploy("sweep", *words, cwd=tmp_path), 3, message)
     assert list(tmp_path.iterdir()) == []

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from mobiledeploy.errors import UsageError
+from mobiledeploy.errors import LoadError, UsageError
 from mobiledeploy.sweep.points import Point, digest_of_images, grid, read_grid, split
 
 
@@ -52,13 +52,21 @@ def test_invalid_values_are_refused(axes, message):
         grid(axes)
 
 
-@pytest.mark.parametrize("text", ["5", "model: [v2\n", "- - v2\n", "1: 2\n", "[" * 5000])
-def test_other_files_are_refused(tmp_path, text):
+@pytest.mark.parametrize("text", ["5", "- - v2\n", "1: 2\n"])
+def test_other_documents_are_refused(tmp_path, text):
     path = tmp_path / "grid.yml"
     path.write_text(text)
     with pytest.raises(UsageError, match=r"grid\.yml"):
         read_grid(path)
-    with pytest.raises(UsageError, match=r"missing\.yml: No such file or directory\.$") as refused:
+
+
+@pytest.mark.parametrize("text", ["model: [v2\n", "[" * 5000])
+def test_files_that_are_no_yaml_cannot_be_read(tmp_path, text):
+    path = tmp_path / "grid.yml"
+    path.write_text(text)
+    with pytest.raises(LoadError, match=r"grid\.yml"):
+        read_grid(path)
+    with pytest.raises(LoadError, match=r"missing\.yml: No such file or directory\.$") as refused:
         read_grid(tmp_path / "missing.yml")
     assert refused.value.remedy
 
