@@ -154,8 +154,11 @@ def test_a_float_network_has_no_codes(tmp_path):
 
 
 @pytest.mark.ci
-@pytest.mark.parametrize("export", [export_onnx, export_tflite, export_executorch])
-def test_codes_of_a_last_layer_in_float_are_refused(export, tmp_path):
+@pytest.mark.parametrize(
+    ("export", "name"),
+    [(export_onnx, "net.onnx"), (export_tflite, "net.tflite"), (export_executorch, "net.pte")],
+)
+def test_codes_of_a_last_layer_in_float_are_refused(export, name, tmp_path):
     equalized = networks.equalized("v2", short=True)
     recipe = networks.recipe_for(equalized, "fast", float_layers=("classifier.1",))
     model = quantize(equalized, networks.calibration(32), recipe)
@@ -163,7 +166,7 @@ def test_codes_of_a_last_layer_in_float_are_refused(export, tmp_path):
     output = model.info.outputs[0].with_activation("codes")
     model = replace(model, info=replace(model.info, outputs=(output,)))
     with pytest.raises(ExportError, match=r"not an int8 value|computed in float"):
-        export(model, tmp_path / "net")
+        export(model, tmp_path / name)
 
 
 class Ends(nn.Module):

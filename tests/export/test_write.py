@@ -17,7 +17,7 @@ BOTH_FORMATS = pytest.mark.parametrize("format_", ["onnx", "pte"])
 @BOTH_FORMATS
 def test_the_same_network_gives_the_same_bytes(exported_to, tmp_path, format_):
     first = exported_to(format_, "v2")
-    again = EXPORTERS[format_](networks.quantized("v2", short=True), tmp_path / "again")
+    again = EXPORTERS[format_](networks.quantized("v2", short=True), tmp_path / f"again.{format_}")
     assert again.path.read_bytes() == first.path.read_bytes()
     assert again.sha256 == first.sha256
 
