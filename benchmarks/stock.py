@@ -5,12 +5,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
-    XNNPACKQuantizer,
-    get_symmetric_quantization_config,
-)
-from executorch.exir import to_edge_transform_and_lower
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
@@ -18,11 +12,20 @@ from onnxruntime.quantization import (
     quant_pre_process,
     quantize_static,
 )
-from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 from mobiledeploy.runtimes.open import open_runner
 from mobiledeploy.runtimes.runner import Runner
 from mobiledeploy.stages import CalibrationSet, FoldedModel
+from mobiledeploy.utils.quiet import quietly
+
+with quietly():  # they warn while they are imported
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from executorch.exir import to_edge_transform_and_lower
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
 
 def stock_executorch(model: FoldedModel, images: CalibrationSet) -> Runner:

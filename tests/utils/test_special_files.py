@@ -22,7 +22,6 @@ from mobiledeploy.errors import (
     DataError,
     LoadError,
     RuntimeFailedError,
-    UsageError,
     WeightsError,
 )
 from mobiledeploy.evaluation.evaluate import read_evaluation
@@ -44,7 +43,7 @@ def alarm():
 READERS = {
     "labels": (lambda path: load_labels(path, 10), DataError),
     "config": (read_config, LoadError),
-    "grid": (read_grid, UsageError),
+    "grid": (read_grid, LoadError),
     "npz": (lambda path: read_arrays(path, 3), DataError),
     "images": (lambda path: find_images(path.parent), DataError),
     "checkpoint": (read_checkpoint, WeightsError),

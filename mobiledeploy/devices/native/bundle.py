@@ -263,6 +263,7 @@ def _compile(compiler: Compiler, work: Path, made: Path) -> None:
     portable = package / "include/executorch/runtime/core/portable_type/c10"
     common = [
         *_FLAGS,
+        f"-ffile-prefix-map={work}=.",  # the same bytes, wherever it is compiled
         *("-isystem", str(work / "include")),
         f'-DEXECUTORCH_VERSION="{EXECUTORCH.version}"',
         f'-DONNXRUNTIME_VERSION="{ONNXRUNTIME.version}"',

@@ -180,3 +180,12 @@ def test_the_next_command_after_a_setup_runs_the_native_runner(native, int8_onnx
     assert next_command == f"bench ARTIFACT --device {native} --runner native\n"
     words = [str(int8_onnx) if word == "ARTIFACT" else word for word in next_command.split()]
     assert _run([*words, "--runs", "2"]) == 0
+
+
+@pytest.mark.ci
+def test_the_runner_does_not_depend_on_where_it_was_compiled(host_bundle):
+    """The same sources give the same bundle, byte for byte."""
+    [bundle] = (host_bundle / "runner").glob(f"{platform.machine()}-{runner_key()}")
+    programs = [path.read_bytes() for path in bundle.iterdir() if "runner" in path.name]
+    assert any(b"./include/nlohmann/json.hpp" in content for content in programs)
+    assert not any(bytes(host_bundle) in content for content in programs)
