@@ -207,11 +207,14 @@ class ExecuTorch(Runner):
         try:
             return [each.numpy() for each in self._method((self._from_numpy(batch),))]
         except Exception as error:
-            raise AgentError(
-                "RuntimeFailedError",
-                f"ExecuTorch failed while running {self._label}: {error}",
-                "Export the model again, or update ExecuTorch on the device.",
-            ) from error
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> AgentError:
+        return AgentError(
+            "RuntimeFailedError",
+            f"ExecuTorch failed while running {self._label}: {error}",
+            "Export the model again, or update ExecuTorch on the device.",
+        )
 
 
 class LiteRT(Runner):
@@ -288,11 +291,7 @@ class OperatorProgram(ExecuTorch):
         try:
             self._method(self._inputs, False)
         except Exception as error:
-            raise AgentError(
-                "RuntimeFailedError",
-                f"ExecuTorch failed while running {self._label}: {error}",
-                "Export the model again, or update ExecuTorch on the device.",
-            ) from error
+            raise self._failure(error) from error
 
     def _require(self, inputs: Sequence[tuple[str, Sequence[int]]]) -> None:
         """Raise unless the program takes these inputs."""
